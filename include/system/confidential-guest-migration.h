@@ -1,0 +1,82 @@
+/*
+ * How the private memory of a confidential guest travels
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * The migration code calls these and knows no vendor; an implementation
+ * knows no migration stream: it turns pages into bytes and back.  What the
+ * bytes are is its own matter, and documented in
+ * docs/specs/encrypted-ram-migration.rst.
+ *
+ * A class that can migrate sets ConfidentialGuestSupportClass.migration.
+ * Only private pages are passed; that they are private, and stay it for the
+ * time of the call, is the caller's promise (see exec/encbitmap.h).
+ */
+#ifndef SYSTEM_CONFIDENTIAL_GUEST_MIGRATION_H
+#define SYSTEM_CONFIDENTIAL_GUEST_MIGRATION_H
+
+#include "system/confidential-guest-support.h"
+#include "exec/cpu-common.h"
+
+/* Pages in one call of send_pages or receive_pages */
+#define CGS_MIGRATION_PAGES_MAX 64
+/* Bytes of a session, and bytes of a packed page, at the most */
+#define CGS_MIGRATION_SESSION_MAX (64 * KiB)
+#define CGS_MIGRATION_PAGE_MAX (4 * KiB + 512)
+
+typedef struct ConfidentialGuestMigrationOps {
+    /**
+     * @can_send: may the guest leave now?  With an error that says what is
+     * missing and what to do if not.  BQL.
+     */
+    bool (*can_send)(ConfidentialGuestSupport *cgs, Error **errp);
+
+    /**
+     * @send_start: open the outgoing session; appends what the destination
+     * needs to open its side to @session.  BQL.
+     */
+    bool (*send_start)(ConfidentialGuestSupport *cgs, GByteArray *session,
+                       Error **errp);
+
+    /**
+     * @send_pages: pack @npages pages of @rb from byte @offset on, appending
+     * to @out.  Returns 0; or -errno with @errp set, -EAGAIN if the pages
+     * changed their state meanwhile (nothing is wrong, send them again).
+     * @out may have grown all the same.  Migration thread.
+     */
+    int (*send_pages)(ConfidentialGuestSupport *cgs, RAMBlock *rb,
+                      uint64_t offset, size_t npages, GByteArray *out,
+                      Error **errp);
+
+    /**
+     * @send_final: the guest is stopped and every page is sent; appends what
+     * the destination needs besides to @final.
+     */
+    bool (*send_final)(ConfidentialGuestSupport *cgs, GByteArray *final,
+                       Error **errp);
+
+    /**
+     * @send_done: the destination has the guest (@ok), or the migration
+     * failed or was cancelled and the guest goes on here.  After send_start,
+     * called exactly once.  BQL.
+     */
+    void (*send_done)(ConfidentialGuestSupport *cgs, bool ok);
+
+    /** @receive_start: open the incoming session */
+    bool (*receive_start)(ConfidentialGuestSupport *cgs,
+                          const uint8_t *session, size_t len, Error **errp);
+
+    /**
+     * @receive_pages: the reverse of send_pages; @in is untrusted.  On an
+     * error, @errp names the page's offset.
+     */
+    bool (*receive_pages)(ConfidentialGuestSupport *cgs, RAMBlock *rb,
+                          uint64_t offset, size_t npages,
+                          const uint8_t *in, size_t len, Error **errp);
+
+    /** @receive_final: everything has arrived and was checked */
+    bool (*receive_final)(ConfidentialGuestSupport *cgs,
+                          const uint8_t *final, size_t len, Error **errp);
+} ConfidentialGuestMigrationOps;
+
+#endif

@@ -1,0 +1,106 @@
+/* SPDX-License-Identifier: GPL-2.0 WITH Linux-syscall-note */
+/*
+ * Which pages of a guest are private: the calls that <linux/kvm.h> of
+ * Linux 7.3 does not have.
+ *
+ * One definition for the kernel module, QEMU and the tests.  Compiles alone
+ * and beside any <linux/kvm.h>; where that has a name already, it must mean
+ * the same, or the compiler stops here.
+ */
+#ifndef _LINUX_KVM_PAGE_ENC_H
+#define _LINUX_KVM_PAGE_ENC_H
+
+#include <linux/ioctl.h>
+#include <linux/types.h>
+
+#ifndef KVMIO
+#define KVMIO 0xAE
+#endif
+
+/*
+ * Capabilities.  The numbers are the first that Linux 7.3 leaves free, and a
+ * later kernel may give them to something else: a caller that does not know
+ * the kernel probes with a call that cannot do anything instead.
+ *
+ * - KVM_SET_MEMORY_ATTRIBUTES2 on a guest_memfd with size 0: EINVAL where
+ *   it is implemented, ENOTTY where it is not.
+ * - KVM_GET_PAGE_ENC_BITMAP on a VM with num_pages 0: likewise.
+ */
+
+/* VM: mask of the attributes that KVM_SET_MEMORY_ATTRIBUTES2 takes, or 0. */
+#define KVM_CAP_MEMORY_ATTRIBUTES2	252
+
+/* VM: 1 if KVM_GET_PAGE_ENC_BITMAP is implemented. */
+#define KVM_CAP_PAGE_ENC_BITMAP		253
+
+/*
+ * VM, KVM_ENABLE_CAP on an SEV VM before its first vCPU and memory slot: its
+ * private memory is that which guest_memfd attributes say is private.  Takes
+ * SMM's address space away.  KVM_CHECK_EXTENSION says 1 where it can be
+ * enabled.
+ */
+#define KVM_CAP_SEV_PRIVATE_MEM		254
+
+/**
+ * struct kvm_memory_attributes2 - argument of KVM_SET_MEMORY_ATTRIBUTES2
+ * @offset: in: first byte of the range in the guest_memfd, page-aligned
+ * @address: the same, by the name that VM-wide attributes use
+ * @size: in: bytes, page-aligned, not 0
+ * @attributes: in: 0 (shared) or KVM_MEMORY_ATTRIBUTE_PRIVATE
+ * @flags: 0
+ * @error_offset: out: with EAGAIN, the first byte of the first page in the
+ *	range that somebody else holds; nothing was converted
+ * @reserved: 0
+ */
+struct kvm_memory_attributes2 {
+	union {
+		__u64 address;
+		__u64 offset;
+	};
+	__u64 size;
+	__u64 attributes;
+	__u64 flags;
+	__u64 error_offset;
+	__u64 reserved[11];
+};
+
+/* On a guest_memfd: convert a range, whole or not at all. */
+#define KVM_SET_MEMORY_ATTRIBUTES2 \
+	_IOWR(KVMIO, 0xd2, struct kvm_memory_attributes2)
+
+#ifndef KVM_MEMORY_ATTRIBUTE_PRIVATE
+#define KVM_MEMORY_ATTRIBUTE_PRIVATE	(1ULL << 3)
+#endif
+
+/**
+ * struct kvm_page_enc_bitmap - argument of KVM_GET_PAGE_ENC_BITMAP
+ * @start_gfn: in: gfn of the first bit
+ * @num_pages: in: how many, not 0
+ * @enc_bitmap: in: user address of the bitmap: little-endian, one bit a page,
+ *	1 = private.  Written in whole bytes; the bits past @num_pages in the
+ *	last byte keep their value, and no byte after it is touched
+ * @flags: in: KVM_PAGE_ENC_BITMAP_IF_CHANGED or 0; out: the same, plus
+ *	KVM_PAGE_ENC_BITMAP_UNCHANGED if the bitmap was not written
+ * @generation: in: the generation that the caller's bitmap is of, 0 for none;
+ *	out: the generation of what was written (never 0)
+ * @reserved: 0
+ */
+struct kvm_page_enc_bitmap {
+	__u64 start_gfn;
+	__u64 num_pages;
+	__u64 enc_bitmap;
+	__u64 flags;
+	__u64 generation;
+	__u64 reserved[3];
+};
+
+/* Do not write the bitmap if no page of the VM changed since @generation. */
+#define KVM_PAGE_ENC_BITMAP_IF_CHANGED	(1ULL << 0)
+/* Answer to it: nothing changed, the bitmap was not written. */
+#define KVM_PAGE_ENC_BITMAP_UNCHANGED	(1ULL << 1)
+
+/* On a VM: which gfns are private; gfns without a memory slot read 0. */
+#define KVM_GET_PAGE_ENC_BITMAP \
+	_IOWR(KVMIO, 0xdb, struct kvm_page_enc_bitmap)
+
+#endif /* _LINUX_KVM_PAGE_ENC_H */
