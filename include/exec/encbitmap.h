@@ -80,7 +80,8 @@ void encbitmap_set(RAMBlock *rb, uint64_t first, uint64_t npages,
 /**
  * encbitmap_update: take over pages [@first, @first + @npages) from @le, a
  * little-endian bitmap whose bit 0 is page @first.  Zero words count as any
- * other.  Returns how many bits changed.  Writer's lock held.
+ * other.  Where the provider does not mark pages dirty itself, those that
+ * changed are.  Returns how many bits changed.  Writer's lock held.
  */
 uint64_t encbitmap_update(RAMBlock *rb, uint64_t first, uint64_t npages,
                           const uint64_t *le);
@@ -104,7 +105,18 @@ int encbitmap_convert(RAMBlock *rb, uint64_t offset, uint64_t size,
  */
 bool encbitmap_sync(Error **errp);
 
-/** encbitmap_send_lock: reader's lock of @rb; a no-op without a bitmap */
+/**
+ * encbitmap_reset: the guest reboots; every page returns to the state that
+ * encbitmap_init() gave it.  Takes each block's writer's lock.  BQL.
+ */
+bool encbitmap_reset(Error **errp);
+
+/**
+ * encbitmap_send_lock: reader's lock of @rb; a no-op without a bitmap
+ *
+ * Not recursive.  Whoever holds it takes no BQL: a vCPU may wait for the
+ * writer's lock with the BQL held.
+ */
 void encbitmap_send_lock(RAMBlock *rb);
 void encbitmap_send_unlock(RAMBlock *rb);
 

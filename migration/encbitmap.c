@@ -1,0 +1,422 @@
+/*
+ * Encryption bitmap of a RAMBlock: which of its pages are private
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * The map is an array of unsigned long like every bitmap of QEMU, so that
+ * find_next_bit() walks it by words.  It covers the block's max_length: a
+ * block that is resized keeps it.
+ *
+ * Lock order: BQL, the block's lock, then what a provider takes.  A thread
+ * that holds the reader's lock must not take the BQL, because a vCPU may
+ * wait for the writer's lock with the BQL held.
+ */
+#include "qemu/osdep.h"
+#include "qemu/atomic.h"
+#include "qemu/bitmap.h"
+#include "qemu/bswap.h"
+#include "qemu/host-utils.h"
+#include "qemu/rcu.h"
+#include "qemu/rcu_queue.h"
+#include "qemu/thread.h"
+#include "qapi/error.h"
+#include "exec/encbitmap.h"
+#include "exec/memory.h"
+#include "exec/ramblock.h"
+#include "exec/ramlist.h"
+#include "exec/target_page.h"
+#include "trace.h"
+
+struct EncBitmap {
+    const EncBitmapProvider *provider;
+    uint64_t npages;
+    bool all_private;       /* at encbitmap_init(), for encbitmap_reset() */
+
+    /*
+     * A reader-writer lock that lets no reader in while a writer waits.
+     * With the host's own the migration thread, which drops the lock only
+     * to take it again, could keep a vCPU waiting for a whole round.
+     */
+    QemuMutex mutex;
+    QemuCond changed;
+    unsigned readers;
+    unsigned writers_waiting;
+    bool writing;
+
+    /* Written with the writer's lock held, one atomic word at a time */
+    unsigned long map[];
+};
+
+static void write_lock(EncBitmap *eb)
+{
+    qemu_mutex_lock(&eb->mutex);
+    eb->writers_waiting++;
+    while (eb->readers || eb->writing) {
+        qemu_cond_wait(&eb->changed, &eb->mutex);
+    }
+    eb->writers_waiting--;
+    eb->writing = true;
+    qemu_mutex_unlock(&eb->mutex);
+}
+
+static void write_unlock(EncBitmap *eb)
+{
+    qemu_mutex_lock(&eb->mutex);
+    assert(eb->writing);
+    eb->writing = false;
+    qemu_cond_broadcast(&eb->changed);
+    qemu_mutex_unlock(&eb->mutex);
+}
+
+static EncBitmap *encbitmap(const RAMBlock *rb)
+{
+    return qatomic_load_acquire(&rb->encbmap);
+}
+
+void encbitmap_send_lock(RAMBlock *rb)
+{
+    EncBitmap *eb = encbitmap(rb);
+
+    if (!eb) {
+        return;
+    }
+    qemu_mutex_lock(&eb->mutex);
+    while (eb->writing || eb->writers_waiting) {
+        qemu_cond_wait(&eb->changed, &eb->mutex);
+    }
+    eb->readers++;
+    qemu_mutex_unlock(&eb->mutex);
+}
+
+void encbitmap_send_unlock(RAMBlock *rb)
+{
+    EncBitmap *eb = encbitmap(rb);
+
+    if (!eb) {
+        return;
+    }
+    qemu_mutex_lock(&eb->mutex);
+    assert(eb->readers);
+    if (!--eb->readers) {
+        qemu_cond_broadcast(&eb->changed);
+    }
+    qemu_mutex_unlock(&eb->mutex);
+}
+
+void encbitmap_init(RAMBlock *rb, const EncBitmapProvider *provider,
+                    bool all_private)
+{
+    EncBitmap *eb;
+    uint64_t npages;
+
+    if (encbitmap(rb)) {
+        return;
+    }
+    npages = rb->max_length >> qemu_target_page_bits();
+    eb = g_malloc0(sizeof(*eb) +
+                   DIV_ROUND_UP(npages, BITS_PER_LONG) * sizeof(eb->map[0]));
+    eb->provider = provider;
+    eb->npages = npages;
+    eb->all_private = all_private;
+    qemu_mutex_init(&eb->mutex);
+    qemu_cond_init(&eb->changed);
+    if (all_private) {
+        bitmap_set(eb->map, 0, npages);
+    }
+    qatomic_store_release(&rb->encbmap, eb);
+    trace_encbitmap_init(rb->idstr, provider ? provider->name : "none",
+                         npages, all_private);
+}
+
+void encbitmap_free(RAMBlock *rb)
+{
+    EncBitmap *eb = encbitmap(rb);
+
+    if (!eb) {
+        return;
+    }
+    assert(!eb->readers && !eb->writing && !eb->writers_waiting);
+    qatomic_set(&rb->encbmap, NULL);
+    qemu_cond_destroy(&eb->changed);
+    qemu_mutex_destroy(&eb->mutex);
+    g_free(eb);
+}
+
+uint64_t encbitmap_npages(const RAMBlock *rb)
+{
+    EncBitmap *eb = encbitmap(rb);
+
+    return eb ? eb->npages : 0;
+}
+
+bool encbitmap_test(const RAMBlock *rb, uint64_t page)
+{
+    EncBitmap *eb = encbitmap(rb);
+
+    if (!eb || page >= eb->npages) {
+        return false;
+    }
+    return qatomic_read(&eb->map[BIT_WORD(page)]) & BIT_MASK(page);
+}
+
+uint64_t encbitmap_run(const RAMBlock *rb, uint64_t page, uint64_t end,
+                       bool *is_private)
+{
+    EncBitmap *eb = encbitmap(rb);
+    uint64_t next;
+
+    *is_private = false;
+    if (page >= end) {
+        return 0;
+    }
+    if (!eb || page >= eb->npages) {
+        return end - page;
+    }
+    end = MIN(end, eb->npages);
+    *is_private = encbitmap_test(rb, page);
+    next = *is_private ? find_next_zero_bit(eb->map, end, page)
+                       : find_next_bit(eb->map, end, page);
+    return next - page;
+}
+
+/*
+ * Cut [*page, end) at the end of the word that *page is in: the word's mask
+ * for that piece.  Advances *page behind it.
+ */
+static unsigned long next_piece(uint64_t *page, uint64_t end, unsigned *nbits)
+{
+    unsigned shift = *page % BITS_PER_LONG;
+    unsigned long mask = ~0UL << shift;
+
+    *nbits = MIN(end - *page, BITS_PER_LONG - shift);
+    mask &= ~0UL >> (BITS_PER_LONG - shift - *nbits);
+    *page += *nbits;
+    return mask;
+}
+
+/* The bits of @mask become those of @val; returns how many changed */
+static unsigned put_bits(EncBitmap *eb, uint64_t word, unsigned long mask,
+                         unsigned long val)
+{
+    unsigned long old = eb->map[word];
+    unsigned long new = (old & ~mask) | (val & mask);
+
+    if (old != new) {
+        qatomic_set(&eb->map[word], new);
+    }
+    return ctpopl(old ^ new);
+}
+
+static void check_range(const EncBitmap *eb, uint64_t first, uint64_t npages)
+{
+    assert(first <= eb->npages && npages <= eb->npages - first);
+}
+
+uint64_t encbitmap_count(const RAMBlock *rb, uint64_t first, uint64_t npages)
+{
+    EncBitmap *eb = encbitmap(rb);
+    uint64_t page = first, end, n = 0;
+    unsigned nbits;
+
+    if (!eb || first >= eb->npages) {
+        return 0;
+    }
+    end = first + MIN(npages, eb->npages - first);
+    while (page < end) {
+        uint64_t word = BIT_WORD(page);
+
+        n += ctpopl(qatomic_read(&eb->map[word]) &
+                    next_piece(&page, end, &nbits));
+    }
+    return n;
+}
+
+void encbitmap_set(RAMBlock *rb, uint64_t first, uint64_t npages,
+                   bool is_private)
+{
+    EncBitmap *eb = encbitmap(rb);
+    uint64_t page = first, end = first + npages;
+    unsigned nbits;
+
+    check_range(eb, first, npages);
+    while (page < end) {
+        uint64_t word = BIT_WORD(page);
+
+        put_bits(eb, word, next_piece(&page, end, &nbits),
+                 is_private ? ~0UL : 0);
+    }
+}
+
+/* The @nbits bits (at most a long's) of @le from bit @bit on, and no further */
+static unsigned long get_le_bits(const uint64_t *le, uint64_t bit,
+                                 unsigned nbits)
+{
+    unsigned shift = bit % 64;
+    uint64_t val = le64_to_cpu(le[bit / 64]) >> shift;
+
+    if (shift + nbits > 64) {
+        val |= le64_to_cpu(le[bit / 64 + 1]) << (64 - shift);
+    }
+    return val;
+}
+
+/* Pages that changed: let the next dirty sync find them */
+static void mark_dirty(RAMBlock *rb, uint64_t first, uint64_t npages)
+{
+    unsigned bits = qemu_target_page_bits();
+
+    /* Does nothing while no migration logs; then all pages will be sent */
+    memory_region_set_dirty(rb->mr, first << bits, npages << bits);
+}
+
+uint64_t encbitmap_update(RAMBlock *rb, uint64_t first, uint64_t npages,
+                          const uint64_t *le)
+{
+    EncBitmap *eb = encbitmap(rb);
+    uint64_t page = first, end = first + npages, changed = 0;
+
+    assert(eb->writing);
+    check_range(eb, first, npages);
+    while (page < end) {
+        uint64_t at = page;
+        unsigned nbits, n;
+        unsigned long mask = next_piece(&page, end, &nbits);
+        unsigned long val = get_le_bits(le, at - first, nbits);
+
+        n = put_bits(eb, BIT_WORD(at), mask, val << (at % BITS_PER_LONG));
+        if (n && eb->provider && !eb->provider->dirties) {
+            /* Up to a word's pages too many: they are only sent once more */
+            mark_dirty(rb, at, nbits);
+        }
+        changed += n;
+    }
+    return changed;
+}
+
+/* What encbitmap_convert() does with the writer's lock held */
+static int convert_locked(RAMBlock *rb, EncBitmap *eb, uint64_t first,
+                          uint64_t npages, bool to_private,
+                          uint64_t *error_offset, Error **errp)
+{
+    const EncBitmapProvider *p = eb->provider;
+    unsigned bits = qemu_target_page_bits();
+    uint64_t page = first, end = first + npages;
+
+    if (p && p->convert) {
+        uint64_t bad = first << bits;
+        int ret = p->convert(rb, first << bits, npages << bits, to_private,
+                             &bad);
+
+        if (ret < 0) {
+            if (error_offset) {
+                *error_offset = bad;
+            }
+            error_setg_errno(errp, -ret, "block %s: cannot convert 0x%" PRIx64
+                             " bytes at offset 0x%" PRIx64 " to %s (%s, first "
+                             "bad offset 0x%" PRIx64 ")", rb->idstr,
+                             npages << bits, first << bits,
+                             to_private ? "private" : "shared", p->name, bad);
+            return ret;
+        }
+    }
+    if (p && !p->dirties) {
+        /*
+         * The provider's state may have changed where our copy of it did
+         * not: the whole range.
+         */
+        mark_dirty(rb, first, npages);
+    }
+    while (page < end) {
+        bool is_private;
+        uint64_t run = encbitmap_run(rb, page, end, &is_private);
+
+        if (is_private != to_private) {
+            if (!p) {
+                /*
+                 * The bitmap is the truth, and a page whose state does not
+                 * change keeps its contents: only what changes.
+                 */
+                mark_dirty(rb, page, run);
+            }
+            encbitmap_set(rb, page, run, to_private);
+        }
+        page += run;
+    }
+    return 0;
+}
+
+int encbitmap_convert(RAMBlock *rb, uint64_t offset, uint64_t size,
+                      bool to_private, uint64_t *error_offset, Error **errp)
+{
+    EncBitmap *eb = encbitmap(rb);
+    unsigned bits = qemu_target_page_bits();
+    uint64_t len = rb->max_length;
+    int ret;
+
+    if (!size || ((offset | size) & ((1ULL << bits) - 1)) ||
+        offset > len || size > len - offset) {
+        error_setg(errp, "block %s: cannot convert 0x%" PRIx64 " bytes at "
+                   "offset 0x%" PRIx64 ": expected a range of whole pages "
+                   "in a block of 0x%" PRIx64 " bytes", rb->idstr, size,
+                   offset, len);
+        return -EINVAL;
+    }
+    if (!eb) {
+        if (!to_private) {
+            return 0;
+        }
+        error_setg(errp, "block %s: cannot convert 0x%" PRIx64 " bytes at "
+                   "offset 0x%" PRIx64 " to private: the block's memory is "
+                   "always shared", rb->idstr, size, offset);
+        return -ENOTSUP;
+    }
+    write_lock(eb);
+    ret = convert_locked(rb, eb, offset >> bits, size >> bits, to_private,
+                         error_offset, errp);
+    write_unlock(eb);
+    trace_encbitmap_convert(rb->idstr, offset, size, to_private, ret);
+    return ret;
+}
+
+bool encbitmap_sync(Error **errp)
+{
+    RAMBlock *rb;
+
+    RCU_READ_LOCK_GUARD();
+    RAMBLOCK_FOREACH(rb) {
+        EncBitmap *eb = encbitmap(rb);
+        bool ok;
+
+        if (!eb || !eb->provider || !eb->provider->sync) {
+            continue;
+        }
+        write_lock(eb);
+        ok = eb->provider->sync(rb, errp);
+        write_unlock(eb);
+        if (!ok) {
+            error_prepend(errp, "block %s: cannot read which pages are "
+                          "private: ", rb->idstr);
+            return false;
+        }
+        trace_encbitmap_sync(rb->idstr, eb->provider->name,
+                             encbitmap_count(rb, 0, eb->npages), eb->npages);
+    }
+    return true;
+}
+
+bool encbitmap_reset(Error **errp)
+{
+    RAMBlock *rb;
+
+    RCU_READ_LOCK_GUARD();
+    RAMBLOCK_FOREACH(rb) {
+        EncBitmap *eb = encbitmap(rb);
+
+        if (eb && eb->npages &&
+            encbitmap_convert(rb, 0, eb->npages << qemu_target_page_bits(),
+                              eb->all_private, NULL, errp) < 0) {
+            return false;
+        }
+    }
+    return true;
+}
