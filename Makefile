@@ -1,0 +1,38 @@
+# Everything is driven by meson.build; this only calls it, in the Debian that
+# scripts/bootstrap makes under build/.  See README.rst.
+#
+#   make demo    build all, migrate an encrypted guest in the emulated host
+#   make check   every test
+#   make         build all
+#   make l1      what scripts/l1 needs
+#   make clean   remove what was built, keep what was fetched
+#   make distclean
+#
+# Variables: CACHE_DIR (compiler cache, default ~/.cache/sev-migration), JOBS,
+# KERNEL=module|stock (demo), TESTS="NAME..." (check), QEMU_SRC, KERNEL_SRC,
+# KERNEL_SERIES, QEMU_SERIES, V=1.
+
+MAKEFLAGS += --no-print-directory
+export CACHE_DIR JOBS KERNEL TESTS QEMU_SRC KERNEL_SRC KERNEL_SERIES QEMU_SERIES V
+export STEP_BEGAN := $(shell date +%s)
+
+ninja = ./scripts/in-root ninja -C /b/meson --quiet $(if $(JOBS),-j $(JOBS))
+
+all l1 demo: setup
+	@$(ninja) $@
+
+check bench: setup
+	@$(ninja) all
+	@./scripts/in-root ./scripts/$@ $(TESTS)
+
+setup:
+	@./scripts/bootstrap
+	@./scripts/in-root ./scripts/meson-setup
+
+clean:
+	rm -rf build/meson build/qemu build/qemu-src build/module build/l1 build/guest build/bin
+
+distclean: clean
+	@bash -c ". scripts/lib.sh; as_root rm -rf --one-file-system build"
+
+.PHONY: all l1 demo check bench setup clean distclean

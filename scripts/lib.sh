@@ -1,0 +1,22 @@
+# Shell functions of scripts/; sourced.
+# shellcheck shell=bash
+
+repo=$(dirname "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")")
+build=${BUILD:-$repo/build}
+
+# say TEXT: what goes on, with the time since the command began
+: "${STEP_BEGAN:=$(date +%s)}"
+export STEP_BEGAN
+say() {
+    local t=$(($(date +%s) - STEP_BEGAN))
+    printf '[%2d:%02d] %s\n' $((t / 60)) $((t % 60)) "$*"
+}
+die() { echo "$(basename "$0"): $*" >&2; exit 1; }
+
+# as_root CMD...: with sudo where it takes it
+as_root() {
+    if [ "$(id -u)" = 0 ]; then "$@"
+    elif command -v sudo > /dev/null; then sudo -- "$@"
+    else die "needs root: run it as root or install sudo"
+    fi
+}
