@@ -3,9 +3,11 @@
 """A plain guest's migration stream is byte for byte the unpatched QEMU's.
 
 The unpatched one is the distribution's own qemu-system-x86_64 of the same
-version.  Guests do not run: RAM is filled from a file, the clock is fixed, so
-that the same program makes the same stream twice (which is a check too).
-Output: TAP.
+version.  Guests do not run: RAM is filled from a file and the clock is fixed,
+so that a program makes the same stream twice, but for one thing: after 50 ms
+QEMU closes the RAM section and opens another.  That is rare with little RAM;
+where two streams differ they are made again, a few times.  A difference that
+is ours stays.  Output: TAP.
 """
 import filecmp
 import json
@@ -18,6 +20,7 @@ import tempfile
 import time
 
 OURS, THEIRS = '/b/qemu/qemu-system-x86_64', '/usr/bin/qemu-system-x86_64'
+TRIES = 8
 FIRMWARE = ['-L', '/usr/share/seabios', '-L', '/usr/share/qemu']
 
 
@@ -53,9 +56,9 @@ def stream(qemu, machine, capabilities, ram, out):
         with subprocess.Popen(
                 [qemu, *FIRMWARE, '-nodefaults', '-no-user-config',
                  '-display', 'none', '-S', '-accel', 'tcg', '-machine', machine,
-                 '-cpu', 'qemu64', '-m', '64', '-rtc',
+                 '-cpu', 'qemu64', '-m', '16', '-rtc',
                  'base=2026-01-01T00:00:00,clock=vm',
-                 '-device', f'loader,file={ram},addr=0x200000,force-raw=on',
+                 '-device', f'loader,file={ram},addr=0x400000,force-raw=on',
                  '-qmp', f'unix:{d}/qmp,server=on,wait=off'],
                 stdin=subprocess.DEVNULL) as proc:
             try:
@@ -97,21 +100,26 @@ def main():
         print(f'{"ok" if ok else "not ok"} {number} - {what}', flush=True)
 
     with tempfile.TemporaryDirectory() as d:
-        content = random.Random(1).randbytes(8 << 20) + bytes(8 << 20)
+        content = random.Random(1).randbytes(4 << 20) + bytes(1 << 20)
         for name, data in (('ram', content), ('ram2', b'x' + content[1:])):
             with open(f'{d}/{name}', 'wb') as f:
                 f.write(data)
         for machine, caps in cases:
-            stream(OURS, machine, caps, f'{d}/ram', f'{d}/ours')
-            stream(THEIRS, machine, caps, f'{d}/ram', f'{d}/theirs')
-            check(filecmp.cmp(f'{d}/ours', f'{d}/theirs', shallow=False),
-                  f'{machine} {"+".join(caps) or "plain"}: same stream')
+            for _ in range(TRIES):
+                stream(OURS, machine, caps, f'{d}/ram', f'{d}/ours')
+                stream(THEIRS, machine, caps, f'{d}/ram', f'{d}/theirs')
+                same = filecmp.cmp(f'{d}/ours', f'{d}/theirs', shallow=False)
+                if same:
+                    break
+            check(same, f'{machine} {"+".join(caps) or "plain"}: same stream')
             os.remove(f'{d}/theirs')
         stream(OURS, 'pc-q35-10.0', [], f'{d}/ram', f'{d}/ours')
-        check(os.path.getsize(f'{d}/ours') > 8 << 20, 'the stream has the RAM')
-        stream(OURS, 'pc-q35-10.0', [], f'{d}/ram2', f'{d}/theirs')
-        check(not filecmp.cmp(f'{d}/ours', f'{d}/theirs', shallow=False),
-              'control: one other byte of RAM, another stream')
+        check(os.path.getsize(f'{d}/ours') > 4 << 20, 'the stream has the RAM')
+        same = False
+        for _ in range(TRIES):
+            stream(OURS, 'pc-q35-10.0', [], f'{d}/ram2', f'{d}/theirs')
+            same |= filecmp.cmp(f'{d}/ours', f'{d}/theirs', shallow=False)
+        check(not same, 'control: one other byte of RAM, another stream')
     return 1 if bad else 0
 
 
