@@ -293,6 +293,27 @@ uint64_t encbitmap_update(RAMBlock *rb, uint64_t first, uint64_t npages,
     return changed;
 }
 
+void encbitmap_read(const RAMBlock *rb, uint64_t first, uint64_t npages,
+                    uint64_t *le)
+{
+    EncBitmap *eb = encbitmap(rb);
+    uint64_t page = first, end = first + npages;
+
+    check_range(eb, first, npages);
+    memset(le, 0, DIV_ROUND_UP(npages, 64) * sizeof(*le));
+    while (page < end) {
+        uint64_t at = page - first, word = BIT_WORD(page);
+        unsigned shift = page % BITS_PER_LONG, nbits;
+        uint64_t val = qatomic_read(&eb->map[word]);
+
+        val = (val & next_piece(&page, end, &nbits)) >> shift;
+        le[at / 64] |= cpu_to_le64(val << (at % 64));
+        if (at % 64 + nbits > 64) {
+            le[at / 64 + 1] |= cpu_to_le64(val >> (64 - at % 64));
+        }
+    }
+}
+
 /* What encbitmap_convert() does with the writer's lock held */
 static int convert_locked(RAMBlock *rb, EncBitmap *eb, uint64_t first,
                           uint64_t npages, bool to_private,

@@ -87,6 +87,13 @@ uint64_t encbitmap_update(RAMBlock *rb, uint64_t first, uint64_t npages,
                           const uint64_t *le);
 
 /**
+ * encbitmap_read: the reverse of encbitmap_update(); unused bits of the last
+ * word of @le are 0
+ */
+void encbitmap_read(const RAMBlock *rb, uint64_t first, uint64_t npages,
+                    uint64_t *le);
+
+/**
  * encbitmap_convert: change the state of a range of a block
  * @offset, @size: bytes in the block, multiples of the target page size
  * @error_offset: may be NULL; see EncBitmapProvider

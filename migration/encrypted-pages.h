@@ -1,0 +1,106 @@
+/*
+ * The road of private pages through a migration
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * All of it does nothing, and says yes, for a machine without confidential
+ * guest support that can migrate.  See
+ * docs/devel/migration/encrypted-pages.rst.
+ */
+#ifndef MIGRATION_ENCRYPTED_PAGES_H
+#define MIGRATION_ENCRYPTED_PAGES_H
+
+#include "qapi/qapi-types-migration.h"
+#include "exec/cpu-common.h"
+#include "qemu-file.h"
+
+/* Result of encrypted_pages_save(): the page is shared */
+#define ENCRYPTED_PAGES_SHARED INT_MAX
+
+/* Clear the dirty bit of a page that is about to be sent */
+typedef void EncryptedPagesTake(void *opaque, RAMBlock *rb, uint64_t page);
+
+/* Source */
+
+/**
+ * encrypted_pages_prepare: can the migration that was asked for be done?
+ * To be called before anything is connected.  BQL.
+ */
+bool encrypted_pages_prepare(Error **errp);
+
+/** encrypted_pages_save_setup: open the session and send it to @f.  BQL. */
+bool encrypted_pages_save_setup(QEMUFile *f, Error **errp);
+
+/**
+ * encrypted_pages_sync: a round begins; to be called before the dirty log is
+ * read.  An error fails the migration.
+ * @round: number of the round, from 1
+ */
+void encrypted_pages_sync(uint64_t round);
+
+/**
+ * encrypted_pages_save: send a page of a block with an encbitmap, by the road
+ * of its state
+ * @page: its dirty bit is cleared already
+ * @end: @page and those behind it up to here are dirty
+ * @last_stage: there will be no round after this one
+ * @take: called for every further page that goes along
+ * @plain: returns the content of a shared page
+ *
+ * Returns how many private pages were sent, ENCRYPTED_PAGES_SHARED if the
+ * caller has to send @plain, or -errno with the error in @f.  0: the page's
+ * state is changing, it was marked dirty again.  Takes the block's reader's
+ * lock; not held on return, nor while @f is written to.
+ */
+int encrypted_pages_save(QEMUFile *f, RAMBlock *rb, uint64_t page,
+                         uint64_t end, bool last_stage,
+                         EncryptedPagesTake *take, void *opaque,
+                         const uint8_t **plain);
+
+/**
+ * encrypted_pages_save_final: the guest is stopped and all pages are sent.
+ * Returns 0, or -errno with the error in @f.  BQL.
+ */
+int encrypted_pages_save_final(QEMUFile *f);
+
+/** encrypted_pages_save_cleanup: free what the above allocated */
+void encrypted_pages_save_cleanup(void);
+
+/**
+ * encrypted_pages_limit_bandwidth: @bandwidth, or less if private pages are
+ * slower; bytes per ms
+ */
+double encrypted_pages_limit_bandwidth(double bandwidth);
+
+/** encrypted_pages_stats: of the current or last migration; NULL if none */
+EncryptedRamStats *encrypted_pages_stats(void);
+
+/* Destination */
+
+bool encrypted_pages_load_setup(Error **errp);
+void encrypted_pages_load_cleanup(void);
+
+/**
+ * encrypted_pages_load: read and act on a record from @f
+ * @word: what was read as its address and flags
+ *
+ * Returns 0 or -errno, after reporting the error.  Coroutine or not.
+ */
+int encrypted_pages_load(QEMUFile *f, uint64_t word);
+
+/**
+ * encrypted_pages_load_plain: a plain page is about to be written at byte
+ * @offset of @rb.  False after reporting an error.
+ */
+bool encrypted_pages_load_plain(RAMBlock *rb, uint64_t offset);
+
+/**
+ * encrypted_pages_load_done: may the guest start?  False after reporting an
+ * error and setting it in @f, so that the source learns of it.
+ */
+bool encrypted_pages_load_done(QEMUFile *f);
+
+/** encrypted_pages_allow_postcopy: false after reporting an error */
+bool encrypted_pages_allow_postcopy(void);
+
+#endif

@@ -1,0 +1,90 @@
+/*
+ * Records of private pages in the migration stream
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * Format: docs/specs/encrypted-ram-migration.rst.  Nothing here knows a
+ * channel: records are made into and read from memory.
+ */
+#ifndef MIGRATION_ENCRYPTED_RECORDS_H
+#define MIGRATION_ENCRYPTED_RECORDS_H
+
+#include "exec/cpu-common.h"
+#include "system/confidential-guest-migration.h"
+
+/* Bytes of a record between the flag word and the body */
+#define ENCRYPTED_RECORD_HEADER 8
+
+/**
+ * encrypted_blocks: the blocks that can have private pages and migrate, in
+ * the order that gives them their index.  RCU read lock held.
+ */
+GPtrArray *encrypted_blocks(void);
+
+/**
+ * encrypted_record_session: append a session record to @out
+ * @blocks: from encrypted_blocks(); what is in it now stays its order
+ *
+ * False with @errp set if the specification's limits do not allow it.
+ */
+bool encrypted_record_session(GByteArray *out, GPtrArray *blocks,
+                              const GByteArray *session, Error **errp);
+
+/**
+ * encrypted_record_pages: append a record of @npages pages to @out
+ * @block: index
+ * @offset: bytes in the block
+ */
+bool encrypted_record_pages(GByteArray *out, uint32_t block, uint64_t offset,
+                            size_t npages, const GByteArray *payload,
+                            Error **errp);
+
+/**
+ * encrypted_record_state: append one state record to @out
+ * @block, @first: where it begins; on return where the next one does
+ *
+ * False when there is no more, with @out as it was.
+ */
+bool encrypted_record_state(GByteArray *out, GPtrArray *blocks,
+                            uint32_t *block, uint64_t *first);
+
+/** encrypted_record_final: append the final record to @out */
+bool encrypted_record_final(GByteArray *out, const GByteArray *final,
+                            Error **errp);
+
+/* The destination's side of one migration */
+typedef struct EncryptedLoad EncryptedLoad;
+
+EncryptedLoad *encrypted_load_new(ConfidentialGuestSupport *cgs,
+                                  const ConfidentialGuestMigrationOps *ops);
+void encrypted_load_free(EncryptedLoad *load);
+
+/**
+ * encrypted_load_header: check the header of a record
+ * @header: ENCRYPTED_RECORD_HEADER bytes
+ * @len: returns the length of the body, which the type allows
+ */
+bool encrypted_load_header(EncryptedLoad *load, const uint8_t *header,
+                           size_t *len, Error **errp);
+
+/**
+ * encrypted_load_body: act on the body of the record whose header was read
+ *
+ * After an error the migration has failed: every further call fails too.
+ * RCU read lock held.
+ */
+bool encrypted_load_body(EncryptedLoad *load, const uint8_t *body, size_t len,
+                         Error **errp);
+
+/**
+ * encrypted_load_plain: a plain page of a block that can have private pages
+ * is about to be written at byte @offset of @rb, which the caller has
+ * checked: make it shared.
+ */
+bool encrypted_load_plain(EncryptedLoad *load, RAMBlock *rb, uint64_t offset,
+                          Error **errp);
+
+/** encrypted_load_done: has everything come that must come? */
+bool encrypted_load_done(EncryptedLoad *load, Error **errp);
+
+#endif
