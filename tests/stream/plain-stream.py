@@ -1,0 +1,118 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A plain guest's migration stream is byte for byte the unpatched QEMU's.
+
+The unpatched one is the distribution's own qemu-system-x86_64 of the same
+version.  Guests do not run: RAM is filled from a file, the clock is fixed, so
+that the same program makes the same stream twice (which is a check too).
+Output: TAP.
+"""
+import filecmp
+import json
+import os
+import random
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+
+OURS, THEIRS = '/b/qemu/qemu-system-x86_64', '/usr/bin/qemu-system-x86_64'
+FIRMWARE = ['-L', '/usr/share/seabios', '-L', '/usr/share/qemu']
+
+
+class Qmp:
+    def __init__(self, path, proc):
+        self.sock = socket.socket(socket.AF_UNIX)
+        for _ in range(200):
+            try:
+                self.sock.connect(path)
+                break
+            except OSError:
+                if proc.poll() is not None:
+                    raise RuntimeError(f'QEMU ended with {proc.returncode}')
+                time.sleep(0.05)
+        self.file = self.sock.makefile('rw')
+        self.file.readline()
+        self.cmd('qmp_capabilities')
+
+    def cmd(self, name, **args):
+        self.file.write(json.dumps({'execute': name, 'arguments': args}))
+        self.file.flush()
+        while True:
+            answer = json.loads(self.file.readline())
+            if 'error' in answer:
+                raise RuntimeError(f'{name}: {answer["error"]["desc"]}')
+            if 'return' in answer:
+                return answer['return']
+
+
+def stream(qemu, machine, capabilities, ram, out):
+    """Migrate a stopped guest whose RAM holds the file @ram to the file @out"""
+    with tempfile.TemporaryDirectory() as d:
+        with subprocess.Popen(
+                [qemu, *FIRMWARE, '-nodefaults', '-no-user-config',
+                 '-display', 'none', '-S', '-accel', 'tcg', '-machine', machine,
+                 '-cpu', 'qemu64', '-m', '64', '-rtc',
+                 'base=2026-01-01T00:00:00,clock=vm',
+                 '-device', f'loader,file={ram},addr=0x200000,force-raw=on',
+                 '-qmp', f'unix:{d}/qmp,server=on,wait=off'],
+                stdin=subprocess.DEVNULL) as proc:
+            try:
+                q = Qmp(f'{d}/qmp', proc)
+                q.cmd('migrate-set-capabilities', capabilities=[
+                    {'capability': c, 'state': True} for c in capabilities])
+                q.cmd('migrate', uri=f'file:{out}')
+                while True:
+                    info = q.cmd('query-migrate')
+                    if info['status'] == 'completed':
+                        break
+                    if info['status'] == 'failed':
+                        raise RuntimeError(info.get('error-desc'))
+                    time.sleep(0.05)
+                q.cmd('quit')
+            finally:
+                proc.kill()
+
+
+def main():
+    version = [subprocess.run([q, '--version'], capture_output=True, text=True,
+                              check=True).stdout.split()[3] for q in (OURS, THEIRS)]
+    if version[0] != version[1]:
+        print(f'1..0 # SKIP ours is QEMU {version[0]}, the '
+              f'distribution\'s is {version[1]}: not the same to compare')
+        return 0
+    cases = [(m, c) for m in ('pc-q35-10.0', 'pc-i440fx-10.0')
+             for c in ([], ['multifd'], ['mapped-ram'], ['xbzrle'])
+             if c != ['multifd']]      # a file takes multifd only mapped
+    cases.append(('pc-q35-10.0', ['mapped-ram', 'multifd']))
+    print(f'1..{len(cases) + 2}')
+    bad = 0
+    number = 0
+
+    def check(ok, what):
+        nonlocal bad, number
+        number += 1
+        bad += not ok
+        print(f'{"ok" if ok else "not ok"} {number} - {what}', flush=True)
+
+    with tempfile.TemporaryDirectory() as d:
+        content = random.Random(1).randbytes(8 << 20) + bytes(8 << 20)
+        for name, data in (('ram', content), ('ram2', b'x' + content[1:])):
+            with open(f'{d}/{name}', 'wb') as f:
+                f.write(data)
+        for machine, caps in cases:
+            stream(OURS, machine, caps, f'{d}/ram', f'{d}/ours')
+            stream(THEIRS, machine, caps, f'{d}/ram', f'{d}/theirs')
+            check(filecmp.cmp(f'{d}/ours', f'{d}/theirs', shallow=False),
+                  f'{machine} {"+".join(caps) or "plain"}: same stream')
+            os.remove(f'{d}/theirs')
+        stream(OURS, 'pc-q35-10.0', [], f'{d}/ram', f'{d}/ours')
+        check(os.path.getsize(f'{d}/ours') > 8 << 20, 'the stream has the RAM')
+        stream(OURS, 'pc-q35-10.0', [], f'{d}/ram2', f'{d}/theirs')
+        check(not filecmp.cmp(f'{d}/ours', f'{d}/theirs', shallow=False),
+              'control: one other byte of RAM, another stream')
+    return 1 if bad else 0
+
+
+sys.exit(main())
