@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: GPL-2.0
+/* x86 VMs whose private memory is what attributes of guest_memfds say. */
+#include <linux/kvm-page-enc.h>
+#include <linux/kvm_host.h>
+
+#include "mmu.h"
+#include "x86.h"
+
+/* Is KVM_CAP_SEV_PRIVATE_MEM enabled? */
+bool kvm_private_mem_enabled(struct kvm *kvm)
+{
+	return kvm->arch.has_private_mem &&
+	       kvm->arch.vm_type == KVM_X86_SEV_VM;
+}
+EXPORT_SYMBOL_FOR_KVM_INTERNAL(kvm_private_mem_enabled);
+
+/**
+ * kvm_arch_gmem_keeps_attributes - do guest_memfds keep attributes for @kvm?
+ * @kvm: the VM
+ *
+ * Those that can be mapped do.  SEV and software-protected VMs have in common
+ * that nothing but KVM's attributes says which pages are private; SNP and TDX
+ * have firmware to tell, and the VM's attributes.
+ */
+bool kvm_arch_gmem_keeps_attributes(struct kvm *kvm)
+{
+	return kvm_private_mem_enabled(kvm) ||
+	       kvm->arch.vm_type == KVM_X86_SW_PROTECTED_VM;
+}
+
+/* Can KVM_CAP_SEV_PRIVATE_MEM be enabled, on @kvm or (NULL) on any VM? */
+bool kvm_private_mem_supported(struct kvm *kvm)
+{
+	return kvm ? kvm->arch.vm_type == KVM_X86_SEV_VM :
+		     kvm_caps.supported_vm_types & BIT(KVM_X86_SEV_VM);
+}
+
+/**
+ * kvm_private_mem_enable - KVM_ENABLE_CAP of KVM_CAP_SEV_PRIVATE_MEM
+ * @kvm: an SEV VM
+ * @cap: the argument
+ *
+ * It takes SMM's address space away, so it must come before anything that
+ * depends on how many there are.
+ */
+int kvm_private_mem_enable(struct kvm *kvm, struct kvm_enable_cap *cap)
+{
+	int r = -EBUSY;
+
+	if (!kvm_private_mem_supported(kvm) ||
+	    memchr_inv(cap->args, 0, sizeof(cap->args)))
+		return -EINVAL;
+
+	mutex_lock(&kvm->lock);
+	mutex_lock(&kvm->slots_lock);
+	if (!kvm->created_vcpus && !kvm->nr_memslot_pages) {
+		kvm->arch.has_private_mem = true;
+		r = 0;
+	}
+	mutex_unlock(&kvm->slots_lock);
+	mutex_unlock(&kvm->lock);
+	return r;
+}
+
+/**
+ * kvm_private_mem_fault_raced - is a fault of the other kind just a race?
+ * @vcpu: that took it
+ * @prefetch: nobody waits for it in the guest
+ *
+ * Where attributes are all that makes a fault private, one that disagrees with
+ * them was overtaken by a conversion.  Telling user space would make it convert
+ * the page back; let the guest try again.
+ */
+bool kvm_private_mem_fault_raced(struct kvm_vcpu *vcpu, bool prefetch)
+{
+	return kvm_arch_gmem_keeps_attributes(vcpu->kvm) && !prefetch &&
+	       !is_guest_mode(vcpu);
+}

@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: GPL-2.0
+/* Which pages of a guest_memfd are private: the set itself. */
+#include <linux/mm.h>
+#include <linux/slab.h>
+
+#include "gmem_attributes.h"
+
+/**
+ * gmem_attributes_init - keep attributes for a guest_memfd of @nr_pages pages
+ * @attributes: to be initialised, zeroed
+ * @nr_pages: pages of the file
+ * @private: the state that all of them begin with
+ *
+ * Return: 0, or -ENOMEM.
+ */
+int gmem_attributes_init(struct gmem_attributes *attributes, pgoff_t nr_pages,
+			 bool private)
+{
+	attributes->private = kvcalloc(BITS_TO_LONGS(nr_pages), sizeof(long),
+				       GFP_KERNEL_ACCOUNT);
+	if (!attributes->private)
+		return -ENOMEM;
+
+	attributes->nr_pages = nr_pages;
+	if (private)
+		gmem_attributes_set(attributes, 0, nr_pages, true);
+	return 0;
+}
+
+void gmem_attributes_destroy(struct gmem_attributes *attributes)
+{
+	kvfree(attributes->private);
+	attributes->private = NULL;
+}
+
+/**
+ * gmem_attributes_next_run - the next run of pages in one state
+ * @attributes: of the guest_memfd
+ * @start: in: where to look from; out: first page of the run
+ * @end: out: page after the run
+ * @limit: page after the range that is looked at
+ * @private: the state that is looked for
+ *
+ * Return: whether there is one.
+ */
+bool gmem_attributes_next_run(const struct gmem_attributes *attributes,
+			      pgoff_t *start, pgoff_t *end, pgoff_t limit,
+			      bool private)
+{
+	const unsigned long *bits = attributes->private;
+
+	if (private) {
+		*start = find_next_bit(bits, limit, *start);
+		*end = find_next_zero_bit(bits, limit, *start);
+	} else {
+		*start = find_next_zero_bit(bits, limit, *start);
+		*end = find_next_bit(bits, limit, *start);
+	}
+	return *start < limit;
+}
+
+/**
+ * gmem_attributes_narrow - cut off what need not be converted
+ * @attributes: of the guest_memfd
+ * @start: in, out: first page of the range
+ * @end: in, out: page after the range
+ * @private: the state that the range is to have
+ *
+ * Return: whether any page in the range has the other state.  The first and
+ * the last page of the narrowed range do.
+ */
+bool gmem_attributes_narrow(const struct gmem_attributes *attributes,
+			    pgoff_t *start, pgoff_t *end, bool private)
+{
+	pgoff_t first = *start, last = *start, run_end, limit = *end;
+	bool found = false;
+
+	while (gmem_attributes_next_run(attributes, &first, &run_end, limit,
+					!private)) {
+		if (!found)
+			*start = first;
+		found = true;
+		last = run_end;
+		first = run_end;
+	}
+	*end = last;
+	return found;
+}
+
+/**
+ * gmem_attributes_set - set the state of the pages [@start, @end)
+ * @attributes: of the guest_memfd
+ * @start: first page
+ * @end: page after the last
+ * @private: the new state
+ *
+ * The caller holds the guest_memfd's invalidate_lock, or the file is new.
+ */
+void gmem_attributes_set(struct gmem_attributes *attributes, pgoff_t start,
+			 pgoff_t end, bool private)
+{
+	/* bitmap_set() counts in unsigned int */
+	while (start < end) {
+		pgoff_t n = min_t(pgoff_t, end - start, 1UL << 30);
+
+		if (private)
+			bitmap_set(attributes->private + BIT_WORD(start),
+				   start % BITS_PER_LONG, n);
+		else
+			bitmap_clear(attributes->private + BIT_WORD(start),
+				     start % BITS_PER_LONG, n);
+		start += n;
+	}
+}

@@ -1,0 +1,194 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * In-place conversion of guest_memfd pages between private and shared:
+ * KVM_SET_MEMORY_ATTRIBUTES2.
+ */
+#include <linux/delay.h>
+#include <linux/fs.h>
+#include <linux/kvm-page-enc.h>
+#include <linux/kvm_host.h>
+#include <linux/pagemap.h>
+#include <linux/folio_batch.h>
+#include <linux/sched/signal.h>
+#include <linux/uaccess.h>
+
+#include "gmem_attributes.h"
+
+/*
+ * How often a page that somebody holds is looked at again.  A fault or a
+ * firmware command that is under way is over in less; a pin is not.
+ */
+#define GMEM_CONVERT_TRIES	8
+
+/*
+ * The first page at or after *@index that is to become private, and that
+ * somebody besides the page cache has a reference to.
+ */
+static bool gmem_find_held(struct address_space *mapping,
+			   const struct gmem_attributes *attributes,
+			   pgoff_t *index, pgoff_t end)
+{
+	pgoff_t next = *index;
+	struct folio_batch batch;
+	bool held = false;
+	unsigned int i;
+
+	lockdep_assert_held_write(&mapping->invalidate_lock);
+
+	folio_batch_init(&batch);
+	while (!held && next < end &&
+	       filemap_get_folios(mapping, &next, end - 1, &batch)) {
+		for (i = 0; i < folio_batch_count(&batch); i++) {
+			struct folio *folio = batch.folios[i];
+
+			if (gmem_attributes_is_private(attributes, folio->index))
+				continue;
+
+			/* The page cache's references, and this function's */
+			if (folio_ref_count(folio) != folio_nr_pages(folio) + 1) {
+				*index = folio->index;
+				held = true;
+				break;
+			}
+		}
+		folio_batch_release(&batch);
+		cond_resched();
+	}
+	return held;
+}
+
+/*
+ * Take the pages [@start, @end) from all who map them, and see that nobody
+ * holds one.  Host mappings cannot come back: their faults need the
+ * invalidate_lock.  A reference that a guest's fault takes from here on is
+ * dropped unused, as the fault meets the invalidation.
+ */
+static int gmem_take_from_host(struct address_space *mapping,
+			       const struct gmem_attributes *attributes,
+			       pgoff_t start, pgoff_t end, pgoff_t *held)
+{
+	int tries;
+
+	unmap_mapping_pages(mapping, start, end - start, false);
+
+	*held = start;
+	for (tries = 0; gmem_find_held(mapping, attributes, held, end); tries++) {
+		if (tries == GMEM_CONVERT_TRIES || fatal_signal_pending(current))
+			return -EAGAIN;
+		if (!tries)
+			kvm_gmem_drain_lru();
+		else
+			usleep_range(50, 200);
+		/* A host's fault that was under way has mapped its page now. */
+		unmap_mapping_pages(mapping, *held, end - *held, false);
+	}
+	return 0;
+}
+
+/*
+ * A conversion is a change of the page for live migration.  Dirty rings belong
+ * to vCPUs, and the caller is none: with them, user space marks the pages.
+ */
+static void gmem_mark_dirty(struct kvm_memory_slot *slot, pgoff_t start,
+			    pgoff_t end)
+{
+	pgoff_t i;
+
+	if (!slot->dirty_bitmap)
+		return;
+
+	for (i = start; i < end; i++)
+		set_bit_le(i - slot->gmem.pgoff, slot->dirty_bitmap);
+}
+
+/**
+ * gmem_convert - convert the pages [@start, @end), all or none
+ * @inode: guest_memfd
+ * @attributes: its attributes
+ * @start: first page
+ * @end: page after the last
+ * @private: their new state
+ * @held: out, with -EAGAIN: the first page that somebody holds
+ *
+ * Pages that are in that state already are left alone.
+ *
+ * Return: 0, or -EAGAIN.
+ */
+static int gmem_convert(struct inode *inode, struct gmem_attributes *attributes,
+			pgoff_t start, pgoff_t end, bool private, pgoff_t *held)
+{
+	struct address_space *mapping = inode->i_mapping;
+	pgoff_t run, run_end;
+	int r = 0;
+
+	filemap_invalidate_lock(mapping);
+
+	if (!gmem_attributes_narrow(attributes, &start, &end, private))
+		goto out;
+
+	if (private) {
+		r = gmem_take_from_host(mapping, attributes, start, end, held);
+		if (r)
+			goto out;
+	}
+
+	kvm_gmem_invalidate_start(inode, start, end);
+	run = start;
+	while (gmem_attributes_next_run(attributes, &run, &run_end, end, !private)) {
+		gmem_attributes_set(attributes, run, run_end, private);
+		/*
+		 * In this order: who finds the page dirty must find its new
+		 * state, too.
+		 */
+		smp_mb();
+		kvm_gmem_for_each_binding(inode, run, run_end, gmem_mark_dirty);
+		run = run_end;
+	}
+	kvm_gmem_page_enc_changed(inode);
+	kvm_gmem_invalidate_end(inode, start, end);
+out:
+	filemap_invalidate_unlock(mapping);
+	return r;
+}
+
+static long gmem_set_attributes(struct file *file,
+				struct kvm_memory_attributes2 __user *argp)
+{
+	struct gmem_attributes *attributes = kvm_gmem_attributes(file);
+	struct inode *inode = file_inode(file);
+	struct kvm_memory_attributes2 args;
+	pgoff_t held;
+	u64 end;
+	int r;
+
+	if (copy_from_user(&args, argp, sizeof(args)))
+		return -EFAULT;
+
+	if (args.flags || memchr_inv(args.reserved, 0, sizeof(args.reserved)) ||
+	    (args.attributes & ~KVM_MEMORY_ATTRIBUTE_PRIVATE))
+		return -EINVAL;
+	if (!args.size || !PAGE_ALIGNED(args.offset) || !PAGE_ALIGNED(args.size) ||
+	    check_add_overflow(args.offset, args.size, &end) ||
+	    end > i_size_read(inode))
+		return -EINVAL;
+	if (!attributes)
+		return -EINVAL;
+
+	r = gmem_convert(inode, attributes, args.offset >> PAGE_SHIFT,
+			 end >> PAGE_SHIFT,
+			 args.attributes & KVM_MEMORY_ATTRIBUTE_PRIVATE, &held);
+	if (r == -EAGAIN && put_user((u64)held << PAGE_SHIFT, &argp->error_offset))
+		return -EFAULT;
+	return r;
+}
+
+/* The guest_memfd's own ioctls; -ENOTTY for all that it does not know. */
+long kvm_gmem_ioctl(struct file *file, unsigned int ioctl, unsigned long arg)
+{
+	switch (ioctl) {
+	case KVM_SET_MEMORY_ATTRIBUTES2:
+		return gmem_set_attributes(file, (void __user *)arg);
+	default:
+		return -ENOTTY;
+	}
+}

@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: GPL-2.0
+/* Changes to memory slots whose guest_memfd keeps attributes. */
+#include <linux/file.h>
+#include <linux/kvm_host.h>
+
+#include "gmem_attributes.h"
+
+/**
+ * kvm_gmem_can_change_flags - may a guest_memfd slot's flags change to @mem's?
+ * @slot: as it is now
+ * @mem: as it is asked for
+ *
+ * Its memory has to stay where and what it is.  The caller holds slots_lock.
+ */
+bool kvm_gmem_can_change_flags(struct kvm_memory_slot *slot,
+			       const struct kvm_userspace_memory_region2 *mem)
+{
+	struct file *file;
+	bool same;
+
+	if (!kvm_slot_has_gmem(slot) ||
+	    gpa_to_gfn(mem->guest_phys_addr) != slot->base_gfn)
+		return false;
+
+	file = fget(mem->guest_memfd);
+	if (!file)
+		return false;
+
+	same = file == slot->gmem.file && kvm_gmem_attributes(file) &&
+	       mem->guest_memfd_offset >> PAGE_SHIFT == slot->gmem.pgoff;
+	fput(file);
+	return same;
+}

@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: GPL-2.0
+/* Which guest memory is private: the guest_memfd's answer, or the VM's. */
+#include <linux/file.h>
+#include <linux/kvm-page-enc.h>
+#include <linux/kvm_host.h>
+
+#include "gmem_attributes.h"
+
+/**
+ * kvm_slot_get_attributes - the attributes that a slot's guest_memfd keeps
+ * @slot: memory slot; the caller holds kvm->srcu or kvm->slots_lock
+ * @attributes: out: they
+ *
+ * Return: the file, referenced, which keeps @attributes alive, for fput(); or
+ * NULL if there are none.
+ */
+struct file *kvm_slot_get_attributes(struct kvm_memory_slot *slot,
+				     struct gmem_attributes **attributes)
+{
+	struct file *file;
+
+	/* Those that keep attributes can be mapped, which has a flag. */
+	if (!kvm_slot_has_gmem(slot) || !kvm_memslot_is_gmem_only(slot))
+		return NULL;
+
+	file = get_file_active(&slot->gmem.file);
+	if (!file)
+		return NULL;
+
+	*attributes = kvm_gmem_attributes(file);
+	if (!*attributes) {
+		fput(file);
+		return NULL;
+	}
+	return file;
+}
+
+/**
+ * kvm_mem_is_private - is a page of a guest private?
+ * @kvm: the VM
+ * @gfn: the page
+ *
+ * The caller holds kvm->srcu or kvm->slots_lock, and for an answer that lasts
+ * checks for invalidations of the page afterwards.
+ */
+bool kvm_mem_is_private(struct kvm *kvm, gfn_t gfn)
+{
+	struct gmem_attributes *attributes;
+	struct kvm_memory_slot *slot;
+	struct file *file;
+	bool private;
+
+	if (kvm_arch_gmem_keeps_attributes(kvm)) {
+		slot = gfn_to_memslot(kvm, gfn);
+		file = kvm_slot_get_attributes(slot, &attributes);
+		if (file) {
+			private = gmem_attributes_is_private(attributes,
+					gfn - slot->base_gfn + slot->gmem.pgoff);
+			fput(file);
+			return private;
+		}
+	}
+
+	return kvm_get_memory_attributes(kvm, gfn) & KVM_MEMORY_ATTRIBUTE_PRIVATE;
+}
+EXPORT_SYMBOL_FOR_KVM_INTERNAL(kvm_mem_is_private);
+
+/**
+ * kvm_gmem_keeps_attributes_of - are attributes of any page kept by its file?
+ * @kvm: the VM
+ * @start: first gfn
+ * @end: gfn after the last
+ *
+ * The caller holds kvm->slots_lock.
+ */
+bool kvm_gmem_keeps_attributes_of(struct kvm *kvm, gfn_t start, gfn_t end)
+{
+	struct gmem_attributes *attributes;
+	struct kvm_memslot_iter iter;
+	struct file *file;
+
+	lockdep_assert_held(&kvm->slots_lock);
+
+	kvm_for_each_memslot_in_gfn_range(&iter, kvm_memslots(kvm), start, end) {
+		file = kvm_slot_get_attributes(iter.slot, &attributes);
+		if (file) {
+			fput(file);
+			return true;
+		}
+	}
+	return false;
+}
+
+/* KVM_CHECK_EXTENSION, @kvm is NULL for the system */
+int kvm_private_mem_check_extension(struct kvm *kvm, long cap)
+{
+	switch (cap) {
+	case KVM_CAP_MEMORY_ATTRIBUTES2:
+		if (kvm && !kvm_arch_gmem_keeps_attributes(kvm))
+			return 0;
+		return KVM_MEMORY_ATTRIBUTE_PRIVATE;
+	case KVM_CAP_PAGE_ENC_BITMAP:
+		return 1;
+	case KVM_CAP_SEV_PRIVATE_MEM:
+		return kvm_private_mem_supported(kvm);
+	default:
+		return 0;
+	}
+}
