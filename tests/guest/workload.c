@@ -1,0 +1,293 @@
+/*
+ * What the test guest does all day: changes private and shared memory and
+ * says what it found there
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * Every tick it reads back what the tick before left in private memory and,
+ * through the shared bounce buffers of virtio-blk, on the disk; chains a
+ * digest over it; and rewrites both with what follows from the digest.  Who
+ * knows the seed can compute every tick's digest without a look into the
+ * guest: a byte that changed anywhere, or a tick that was lost or came twice,
+ * gives another one.  tests/l1/sevmig/guest.py does so, and is to be changed
+ * together with this file:
+ *
+ *   chain(0)   = SHAKE128("chain", seed)
+ *   dyn(n)     = SHAKE128("dyn", chain(n))
+ *   io(n)      = SHAKE128("io", chain(n)), the first 64 bytes of each 4 KiB
+ *                replaced by the shared marker
+ *   chain(n+1) = SHAKE128("next", chain(n), dyn(n) and io(n) as read back)
+ *
+ * The private marker stands in memory of this program and goes nowhere else;
+ * the shared marker goes through shared memory all the time.  Neither is on
+ * the command line.
+ */
+#include "workload.h"
+#include "shake.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+#include <unistd.h>
+
+#define PAGE 4096
+#define CHAIN_SIZE 16
+#define MARKER_SIZE 64
+#define MARKED_PAGES 64
+#define IO_SIZE (64 * 1024)
+#define IO_SLOTS 64
+
+void say(const char *fmt, ...)
+{
+    char line[512];
+    va_list ap;
+    int n;
+
+    va_start(ap, fmt);
+    n = vsnprintf(line, sizeof(line) - 1, fmt, ap);
+    va_end(ap);
+    if (n < 0) {
+        return;
+    }
+    if ((size_t)n > sizeof(line) - 2) {
+        n = sizeof(line) - 2;
+    }
+    line[n++] = '\n';
+    if (write(STDOUT_FILENO, line, n) < 0) {
+        _exit(1);
+    }
+}
+
+static void *private_pages(size_t size)
+{
+    void *p = mmap(NULL, size, PROT_READ | PROT_WRITE,
+                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+
+    if (p == MAP_FAILED) {
+        say("guest: no memory for %zu bytes: %s", size, strerror(errno));
+        return NULL;
+    }
+    return p;
+}
+
+/* @out = SHAKE128(@label, @in) */
+static void derive(void *out, size_t size, const char *label,
+                   const void *in, size_t in_size)
+{
+    Shake s;
+
+    shake_init(&s);
+    shake_absorb(&s, label, strlen(label));
+    shake_absorb(&s, in, in_size);
+    shake_finish(&s);
+    shake_squeeze(&s, out, size);
+}
+
+/* Fast, and enough for memory that nobody changes on purpose */
+static uint64_t fold(const uint64_t *p, size_t size)
+{
+    uint64_t h = 1;
+
+    for (size_t i = 0; i < size / sizeof(*p); i++) {
+        h = (h ^ p[i]) * 0x9e3779b97f4a7c15ULL;
+        h ^= h >> 29;
+    }
+    return h;
+}
+
+/*
+ * Word by word, never by memcpy(): that may leave the marker in vector
+ * registers, which SEV does not encrypt and QEMU sees and sends.
+ */
+static void marker_put(volatile uint64_t *to, const volatile uint64_t *marker)
+{
+    for (size_t i = 0; i < MARKER_SIZE / sizeof(*to); i++) {
+        to[i] = marker[i];
+    }
+}
+
+static bool marker_is(const volatile uint64_t *at,
+                      const volatile uint64_t *marker)
+{
+    uint64_t diff = 0;
+
+    for (size_t i = 0; i < MARKER_SIZE / sizeof(*at); i++) {
+        diff |= at[i] ^ marker[i];
+    }
+    return !diff;
+}
+
+static uint8_t *marked_pages(const uint64_t *marker)
+{
+    uint8_t *p = private_pages(MARKED_PAGES * PAGE);
+
+    for (size_t i = 0; p && i < MARKED_PAGES; i++) {
+        marker_put((uint64_t *)(p + i * PAGE + i * 32), marker);
+    }
+    return p;
+}
+
+static unsigned marked_pages_good(const uint8_t *p, const uint64_t *marker)
+{
+    unsigned good = 0;
+
+    for (size_t i = 0; i < MARKED_PAGES; i++) {
+        good += marker_is((const uint64_t *)(p + i * PAGE + i * 32), marker);
+    }
+    return good;
+}
+
+static void churn_write(const char *driver, const char *what, const char *dev)
+{
+    char path[128];
+    int fd;
+
+    snprintf(path, sizeof(path), "%s/%s", driver, what);
+    fd = open(path, O_WRONLY);
+    if (fd < 0 || write(fd, dev, strlen(dev)) < 0) {
+        say("churn: %s %s: %s", what, dev, strerror(errno));
+    }
+    if (fd >= 0) {
+        close(fd);
+    }
+}
+
+static bool churn_read(const char *disk, uint8_t *buf, size_t size)
+{
+    ssize_t n = -1;
+
+    for (int i = 0; i < 200 && n != (ssize_t)size; i++) {
+        int fd = open(disk, O_RDONLY | O_DIRECT);
+
+        if (fd >= 0) {
+            n = read(fd, buf, size);
+            close(fd);
+        }
+        if (n != (ssize_t)size) {
+            usleep(10000);
+        }
+    }
+    return n == (ssize_t)size;
+}
+
+/*
+ * Takes the driver off a virtio device and puts it back: its rings turn
+ * private and shared again each time.  Runs in a process of its own.
+ */
+static void churn(const char *disk)
+{
+    char link[128], path[256], *dev;
+    uint8_t *first = private_pages(IO_SIZE), *now = private_pages(IO_SIZE);
+    unsigned long done = 0, bad = 0;
+
+    snprintf(link, sizeof(link), "/sys/class/block/%s", disk + 5);
+    if (!realpath(link, path) || !(dev = strstr(path, "/virtio"))) {
+        say("churn: %s is not on a virtio device", disk);
+        return;
+    }
+    *dev = 0;
+    dev = strrchr(path, '/') + 1;
+    if (!churn_read(disk, first, IO_SIZE)) {
+        say("churn: cannot read %s", disk);
+        return;
+    }
+    for (;;) {
+        churn_write("/sys/bus/pci/drivers/virtio-pci", "unbind", dev);
+        churn_write("/sys/bus/pci/drivers/virtio-pci", "bind", dev);
+        if (!churn_read(disk, now, IO_SIZE) || memcmp(first, now, IO_SIZE)) {
+            bad++;
+        }
+        memset(now, 0, IO_SIZE);
+        if (++done % 5 == 0) {
+            say("churn %lu bad %lu", done, bad);
+        }
+    }
+}
+
+void workload_run(const WorkloadOptions *opt)
+{
+    uint64_t private_marker[MARKER_SIZE / 8], shared_marker[MARKER_SIZE / 8];
+    uint8_t chain[CHAIN_SIZE];
+    size_t seed_size = strlen(opt->seed);
+    uint8_t *fixed, *dyn, *io, *io_back, *marked;
+    uint64_t fixed_fold;
+    unsigned long io_bad = 0;
+    int disk;
+
+    if (opt->churn && fork() == 0) {
+        churn(opt->churn);
+        _exit(1);
+    }
+    fixed = private_pages(opt->static_size);
+    dyn = private_pages(opt->dynamic_size);
+    io = private_pages(IO_SIZE);
+    io_back = private_pages(IO_SIZE);
+    disk = open(opt->disk, O_RDWR | O_DIRECT);
+    if (disk < 0) {
+        say("guest: %s: %s", opt->disk, strerror(errno));
+        return;
+    }
+    derive(private_marker, MARKER_SIZE, "private marker", opt->seed,
+           seed_size);
+    derive(shared_marker, MARKER_SIZE, "shared marker", opt->seed, seed_size);
+    marked = marked_pages(private_marker);
+    if (!fixed || !dyn || !io || !io_back || !marked) {
+        return;
+    }
+    derive(fixed, opt->static_size, "static", opt->seed, seed_size);
+    fixed_fold = fold((uint64_t *)fixed, opt->static_size);
+    derive(chain, sizeof(chain), "chain", opt->seed, seed_size);
+    say("guest: runs; %zu KiB static, %zu KiB rewritten every tick",
+        opt->static_size >> 10, opt->dynamic_size >> 10);
+
+    for (unsigned long tick = 0;; tick++) {
+        off_t at = (off_t)(tick % IO_SLOTS) * IO_SIZE;
+        uint64_t fold_now;
+        struct timespec mono, real;
+        Shake s;
+
+        derive(dyn, opt->dynamic_size, "dyn", chain, sizeof(chain));
+        derive(io, IO_SIZE, "io", chain, sizeof(chain));
+        for (size_t i = 0; i < IO_SIZE; i += PAGE) {
+            memcpy(io + i, shared_marker, MARKER_SIZE);
+        }
+        if (pwrite(disk, io, IO_SIZE, at) != IO_SIZE) {
+            io_bad++;
+        }
+        fold_now = fold((uint64_t *)fixed, opt->static_size);
+        clock_gettime(CLOCK_MONOTONIC, &mono);
+        clock_gettime(CLOCK_REALTIME, &real);
+        say("tick %lu chain %02x%02x%02x%02x%02x%02x%02x%02x%02x%02x%02x%02x"
+            "%02x%02x%02x%02x static %016llx bad %d marks %u io %lu "
+            "mono %lld.%03ld real %lld.%03ld", tick,
+            chain[0], chain[1], chain[2], chain[3], chain[4], chain[5],
+            chain[6], chain[7], chain[8], chain[9], chain[10], chain[11],
+            chain[12], chain[13], chain[14], chain[15],
+            (unsigned long long)fold_now, fold_now != fixed_fold,
+            marked_pages_good(marked, private_marker), io_bad,
+            (long long)mono.tv_sec, mono.tv_nsec / 1000000,
+            (long long)real.tv_sec, real.tv_nsec / 1000000);
+
+        usleep(opt->period_ms * 1000);
+
+        memset(io_back, 0, IO_SIZE);
+        if (pread(disk, io_back, IO_SIZE, at) != IO_SIZE ||
+            memcmp(io, io_back, IO_SIZE)) {
+            io_bad++;
+        }
+        shake_init(&s);
+        shake_absorb(&s, "next", 4);
+        shake_absorb(&s, chain, sizeof(chain));
+        shake_absorb(&s, dyn, opt->dynamic_size);
+        shake_absorb(&s, io_back, IO_SIZE);
+        shake_finish(&s);
+        shake_squeeze(&s, chain, sizeof(chain));
+    }
+}

@@ -1,0 +1,97 @@
+"""
+The steps of a migration over QMP.
+
+SPDX-License-Identifier: GPL-2.0-or-later
+"""
+
+import os
+import time
+from dataclasses import dataclass, field
+
+from . import relay
+from .vm import Timeout
+
+FINAL = ('completed', 'failed', 'cancelled')
+
+
+@dataclass
+class Outcome:
+    status: str
+    error: str = ''             # the source's error-desc
+    seconds: float = 0.0        # from `migrate` to the end, seen from outside
+    total_ms: int = 0           # QEMU's own figures
+    downtime_ms: int = 0
+    rounds: int = 0
+    ram: dict = field(default_factory=dict)
+
+    @property
+    def completed(self):
+        return self.status == 'completed'
+
+
+def session_info(destination):
+    """What the source must know of the destination's platform."""
+    cap = destination.cmd('query-sev-capabilities')
+    info = {'pdh': cap['pdh'], 'plat-cert': cap['cert-chain']}
+    # AMD's certificates of the chip (ASK and ARK).  The emulated one has none,
+    # and looks only at whether there is something.
+    info['amd-cert'] = cap['cert-chain']
+    amd = os.environ.get('SEV_AMD_CERT')
+    if amd:
+        with open(amd, encoding='ascii') as f:
+            info['amd-cert'] = f.read().strip()
+    return info
+
+
+def give_session_info(source, info):
+    source.cmd('migrate-set-sev-info', **info)
+
+
+def set_up(vm, downtime_ms=2000, bandwidth=10**10, **capabilities):
+    """Capabilities and parameters, the same on both sides."""
+    wanted = {'events': True, 'return-path': True, **capabilities}
+    vm.cmd('migrate-set-capabilities', capabilities=[
+        {'capability': k, 'state': v} for k, v in wanted.items()])
+    # The emulated host is slow: 300 ms, the default, is a few hundred pages
+    vm.cmd('migrate-set-parameters', **{'downtime-limit': downtime_ms,
+                                        'max-bandwidth': bandwidth})
+
+
+def connect(source, destination, **kw):
+    """A relay between the two; the destination begins to listen."""
+    base = destination.config.workdir
+    target = os.path.join(base, f'{destination.name}.mig')
+    if os.path.exists(target):
+        os.unlink(target)
+    destination.cmd('migrate-incoming', uri=f'unix:{target}')
+    return relay.Relay(os.path.join(base, f'{source.name}.mig'), target, **kw)
+
+
+def start(source, link):
+    source.cmd('migrate', uri=f'unix:{link.listen}')
+
+
+def wait(source, timeout=300, progress=None, poll=0.5):
+    """Wait for the end of the source's migration; @progress(query-migrate)."""
+    began = time.monotonic()
+    while True:
+        info = source.cmd('query-migrate')
+        ram = info.get('ram', {})
+        if progress:
+            progress(info)
+        if info.get('status') in FINAL:
+            return Outcome(info['status'], info.get('error-desc', ''),
+                           time.monotonic() - began,
+                           info.get('total-time', 0), info.get('downtime', 0),
+                           ram.get('dirty-sync-count', 0), ram)
+        if time.monotonic() - began > timeout:
+            raise Timeout(f'migration still {info.get("status")} after '
+                          f'{timeout} s')
+        time.sleep(poll)
+
+
+def arrived(destination, timeout=60):
+    """Wait until the destination runs the guest."""
+    destination.wait_for(
+        'running guest', lambda: destination.cmd('query-status')['status'] ==
+        'running', timeout)

@@ -1,0 +1,118 @@
+"""
+What the guest's workload must have said: tests/guest/workload.c, from outside.
+
+SPDX-License-Identifier: GPL-2.0-or-later
+"""
+
+import hashlib
+import re
+from dataclasses import dataclass
+
+CHAIN_SIZE = 16
+MARKER_SIZE = 64
+MARKED_PAGES = 64
+IO_SIZE = 64 * 1024
+PAGE = 4096
+
+TICK = re.compile(
+    r'^tick (\d+) chain ([0-9a-f]{32}) static ([0-9a-f]{16}) bad (\d+) '
+    r'marks (\d+) io (\d+) mono (\d+\.\d{3}) real (\d+\.\d{3})\r?$', re.M)
+CHURN = re.compile(r'^churn (\d+) bad (\d+)\r?$', re.M)
+
+
+def derive(label, data, size):
+    return hashlib.shake_128(label + data).digest(size)
+
+
+@dataclass
+class Tick:
+    number: int
+    chain: str
+    static: str
+    bad: int
+    marks: int
+    io_bad: int
+    mono: float
+    real: float
+
+
+def ticks(console):
+    """The whole ticks that a console's text holds."""
+    return [Tick(int(m[1]), m[2], m[3], int(m[4]), int(m[5]), int(m[6]),
+                 float(m[7]), float(m[8])) for m in TICK.finditer(console)]
+
+
+class Workload:
+    """The workload that a seed makes."""
+
+    def __init__(self, seed, dynamic_kib=256, static_kib=16384, period_ms=200,
+                 churn=False):
+        self.seed = seed.encode()
+        self.dynamic_kib = dynamic_kib
+        self.static_kib = static_kib
+        self.period_ms = period_ms
+        self.churn = churn
+        self.private_marker = derive(b'private marker', self.seed, MARKER_SIZE)
+        self.shared_marker = derive(b'shared marker', self.seed, MARKER_SIZE)
+        self._chain = [derive(b'chain', self.seed, CHAIN_SIZE)]
+
+    def cmdline(self):
+        return (f'workload.seed={self.seed.decode()} '
+                f'workload.dynamic={self.dynamic_kib} '
+                f'workload.static={self.static_kib} '
+                f'workload.period={self.period_ms} '
+                f'workload.churn={int(self.churn)}')
+
+    def chain(self, number):
+        """The digest that tick @number must show."""
+        while len(self._chain) <= number:
+            c = self._chain[-1]
+            io = bytearray(derive(b'io', c, IO_SIZE))
+            for at in range(0, IO_SIZE, PAGE):
+                io[at:at + MARKER_SIZE] = self.shared_marker
+            h = hashlib.shake_128(b'next' + c)
+            h.update(derive(b'dyn', c, self.dynamic_kib * 1024))
+            h.update(io)
+            self._chain.append(h.digest(CHAIN_SIZE))
+        return self._chain[number].hex()
+
+    def problems(self, console):
+        """
+        What is wrong in the text of a guest's console, from its boot on and
+        through all of its hosts: a list of sentences, empty if nothing is.
+        """
+        out = []
+        seen = ticks(console)
+        raw = len(re.findall(r'^tick ', console, re.M))
+        # The last line may not be complete
+        if raw > len(seen) + (not console.endswith('\n')):
+            out.append(f'{raw} ticks on the console, {len(seen)} readable')
+        if not seen:
+            return out + ['no tick at all']
+        for want, t in enumerate(seen):
+            if t.number != want:
+                out.append(f'tick {t.number} where {want} was expected')
+                break
+            if t.chain != self.chain(t.number):
+                out.append(f'tick {t.number}: digest {t.chain}, '
+                           f'expected {self.chain(t.number)}')
+                break
+            if t.static != seen[0].static or t.bad:
+                out.append(f'tick {t.number}: the unchanging memory changed')
+            if t.marks != MARKED_PAGES:
+                out.append(f'tick {t.number}: {t.marks} of {MARKED_PAGES} '
+                           'marked pages')
+            if t.io_bad:
+                out.append(f'tick {t.number}: {t.io_bad} bad disk accesses')
+            if want and t.mono <= seen[want - 1].mono:
+                out.append(f'tick {t.number}: the clock went from '
+                           f'{seen[want - 1].mono} to {t.mono}')
+        for m in CHURN.finditer(console):
+            if int(m[2]):
+                out.append(f'churn {m[1]}: {m[2]} bad')
+        for bad in ('Kernel panic', 'BUG:', 'Oops', 'general protection',
+                    'inconsistent', 'I/O error'):
+            if bad in console:
+                line = next(x for x in console.splitlines() if bad in x)
+                out.append(f'the guest says: {line.strip()}')
+        return out

@@ -1,0 +1,92 @@
+"""
+A picture of a guest's memory by the road that each page took.
+
+SPDX-License-Identifier: GPL-2.0-or-later
+"""
+
+import base64
+import struct
+import zlib
+from xml.sax.saxutils import escape
+
+WIDTH = 256     # pages in a row
+SCALE = 2
+
+# Not sent, then stream.Tally.ROADS: for pages sent once, and more often
+COLOURS = ((0x30, 0x30, 0x30), (0x2b, 0x5c, 0x9e), (0xe6, 0x9f, 0x00),
+           (0xc8, 0xc8, 0xc8))
+AGAIN = ((0x30, 0x30, 0x30), (0x56, 0xb4, 0xe9), (0xf5, 0xd5, 0x6e),
+         (0xf0, 0xf0, 0xf0))
+LEGEND = ('not sent', 'private, by the firmware', 'shared, as it is',
+          'shared, all zeroes')
+
+
+def png(width, height, indices):
+    """A PNG of palette @COLOURS + @AGAIN; one byte a pixel."""
+    def chunk(kind, data):
+        return (struct.pack('>I', len(data)) + kind + data +
+                struct.pack('>I', zlib.crc32(kind + data)))
+
+    palette = b''.join(bytes(c) for c in COLOURS + AGAIN)
+    rows = b''.join(b'\0' + indices[y * width:(y + 1) * width]
+                    for y in range(height))
+    return (b'\x89PNG\r\n\x1a\n' +
+            chunk(b'IHDR', struct.pack('>IIBBBBB', width, height, 8, 3, 0, 0,
+                                       0)) +
+            chunk(b'PLTE', palette) + chunk(b'IDAT', zlib.compress(rows, 9)) +
+            chunk(b'IEND', b''))
+
+
+def hexcolour(c):
+    return '#%02x%02x%02x' % c
+
+
+def block_png(last, times):
+    """One pixel a page, and the picture's height."""
+    height = -(-len(last) // WIDTH)
+    pixels = bytearray(r + (len(COLOURS) if n > 1 else 0)
+                       for r, n in zip(last, times))
+    pixels += bytes(WIDTH * height - len(pixels))
+    return png(WIDTH, height, bytes(pixels)), height
+
+
+def svg(tally, blocks, title, lines):
+    """
+    The pages of @blocks (names) as @tally has them, with a legend and @lines
+    of text beside.
+    """
+    out, y, left = [], 50, 20
+    for name in blocks:
+        image, height = block_png(tally.last[name], tally.times[name])
+        height *= SCALE
+        out.append(f'<text x="{left}" y="{y}">{escape(name)}, '
+                   f'{len(tally.last[name]) * 4} KiB</text>')
+        out.append(f'<image x="{left}" y="{y + 8}" width="{WIDTH * SCALE}" '
+                   f'height="{height}" preserveAspectRatio="none" '
+                   'style="image-rendering:pixelated" '
+                   'href="data:image/png;base64,'
+                   f'{base64.b64encode(image).decode()}"/>')
+        y += height + 36
+    x, ty = left + WIDTH * SCALE + 30, 62
+    for colour, again, text in zip(COLOURS, AGAIN, LEGEND):
+        out.append(f'<rect x="{x}" y="{ty}" width="16" height="16" '
+                   f'fill="{hexcolour(colour)}"/>')
+        if colour != again:
+            out.append(f'<rect x="{x + 20}" y="{ty}" width="16" height="16" '
+                       f'fill="{hexcolour(again)}"/>')
+        out.append(f'<text x="{x + 44}" y="{ty + 13}">{text}</text>')
+        ty += 26
+    out.append(f'<text x="{x}" y="{ty + 6}" fill="#666">dark: sent once, '
+               'light: more often</text>')
+    ty += 36
+    for line in lines:
+        out.append(f'<text x="{x}" y="{ty}" xml:space="preserve">'
+                   f'{escape(line)}</text>')
+        ty += 18
+    width, height = x + 380, max(y, ty) + 10
+    return (f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" '
+            f'height="{height}" viewBox="0 0 {width} {height}" '
+            'font-family="monospace" font-size="13">\n'
+            f'<rect width="{width}" height="{height}" fill="#fff"/>\n'
+            f'<text x="{left}" y="28" font-size="17">{escape(title)}</text>\n'
+            + '\n'.join(out) + '\n</svg>\n')

@@ -1,0 +1,81 @@
+"""
+What the host's kernel asks of the PSP: counts its commands, and gives some.
+
+SPDX-License-Identifier: GPL-2.0-or-later
+"""
+
+import fcntl
+import os
+import re
+import struct
+import subprocess
+
+# include/linux/psp-sev.h, enum sev_cmd
+COMMANDS = {
+    0x01: 'INIT', 0x02: 'SHUTDOWN', 0x04: 'PLATFORM_STATUS',
+    0x08: 'PDH_CERT_EXPORT', 0x09: 'PDH_GEN', 0x0a: 'DF_FLUSH',
+    0x0b: 'DOWNLOAD_FIRMWARE', 0x0c: 'GET_ID', 0x0d: 'INIT_EX',
+    0x20: 'DECOMMISSION', 0x21: 'ACTIVATE', 0x22: 'DEACTIVATE',
+    0x23: 'GUEST_STATUS', 0x30: 'LAUNCH_START', 0x31: 'LAUNCH_UPDATE_DATA',
+    0x33: 'LAUNCH_MEASURE', 0x34: 'LAUNCH_SECRET', 0x35: 'LAUNCH_FINISH',
+    0x36: 'ATTESTATION_REPORT', 0x40: 'SEND_START', 0x41: 'SEND_UPDATE_DATA',
+    0x43: 'SEND_FINISH', 0x44: 'SEND_CANCEL', 0x50: 'RECEIVE_START',
+    0x51: 'RECEIVE_UPDATE_DATA', 0x53: 'RECEIVE_FINISH', 0x60: 'DBG_DECRYPT',
+    0x61: 'DBG_ENCRYPT',
+}
+
+TRACING = '/sys/kernel/tracing'
+EVENT = f'{TRACING}/events/sevmig/psp'
+
+# include/uapi/linux/psp-sev.h
+SEV_PDH_GEN = 4
+SEV_ISSUE_CMD = 3 << 30 | 16 << 16 | ord('S') << 8
+
+
+class Counter:
+    """
+    Counts with a kprobe at the one function of ccp that every command goes
+    through.  @why says why not, where it cannot.
+    """
+
+    def __init__(self):
+        self.why = ''
+        try:
+            if not os.path.exists(f'{TRACING}/kprobe_events'):
+                subprocess.run(['mount', '-t', 'tracefs', 'tracefs', TRACING],
+                               check=True, stderr=subprocess.DEVNULL)
+            self._write(f'{TRACING}/kprobe_events',
+                        'p:sevmig/psp __sev_do_cmd_locked cmd=$arg1:u32')
+            self._write(f'{EVENT}/trigger', 'hist:keys=cmd.hex')
+        except (OSError, subprocess.SubprocessError) as e:
+            self.why = f'the kernel does not let its PSP driver be probed: {e}'
+
+    @staticmethod
+    def _write(path, text):
+        with open(path, 'a', encoding='ascii') as f:
+            f.write(text + '\n')
+
+    def read(self):
+        """Command name -> how often since the counter was made."""
+        if self.why:
+            return {}
+        with open(f'{EVENT}/hist', encoding='ascii') as f:
+            found = re.findall(r'cmd:\s*([0-9a-f]+) \} hitcount:\s*(\d+)',
+                               f.read())
+        return {COMMANDS.get(int(c, 16), f'{int(c, 16):#x}'): int(n)
+                for c, n in found}
+
+    def since(self, before):
+        """Counts after a read() that returned @before."""
+        return {c: n - before.get(c, 0) for c, n in self.read().items()
+                if n > before.get(c, 0)}
+
+
+def new_identity():
+    """Make the platform generate another PDH key pair."""
+    fd = os.open('/dev/sev', os.O_RDWR)
+    try:
+        arg = bytearray(struct.pack('<IQI', SEV_PDH_GEN, 0, 0))
+        fcntl.ioctl(fd, SEV_ISSUE_CMD, arg)
+    finally:
+        os.close(fd)

@@ -1,0 +1,137 @@
+"""
+Stands between source and destination: records the stream, cuts it, changes it.
+
+SPDX-License-Identifier: GPL-2.0-or-later
+"""
+
+import os
+import socket
+import threading
+
+from . import stream
+
+CHUNK = 1 << 20
+
+
+class Cut(Exception):
+    """The tamper function wants the connection to end here."""
+
+
+class Relay:
+    """
+    Listens at @listen and forwards to @target, both paths of unix sockets.
+
+    @record: a file that gets what the source sent, as it sent it
+    @tamper: called with each stream.Record from the source; returns the bytes
+             to forward instead, or raises Cut
+    @cut_at: forward so many bytes, then end the connection
+    """
+
+    def __init__(self, listen, target, record=None, tamper=None, cut_at=None):
+        self.listen = listen
+        self.target = target
+        self.forwarded = 0
+        self.error = None
+        self._record = record
+        self._tamper = tamper
+        self._cut_at = cut_at
+        self._ends = []
+        self._threads = []
+        if os.path.exists(listen):
+            os.unlink(listen)
+        self._server = socket.socket(socket.AF_UNIX)
+        self._server.bind(listen)
+        self._server.listen(1)
+        self._start(self._serve)
+
+    def _start(self, target):
+        t = threading.Thread(target=target, daemon=True)
+        self._threads.append(t)
+        t.start()
+
+    def _serve(self):
+        try:
+            source, _ = self._server.accept()
+        except OSError:
+            return          # closed before anybody came
+        try:
+            destination = socket.socket(socket.AF_UNIX)
+            self._ends = [source, destination]
+            destination.connect(self.target)
+            self._start(lambda: self._back(destination, source))
+            self._forward(source, destination)
+        except Cut:
+            self._hang_up()
+        except (OSError, EOFError) as e:
+            # One of them has gone
+            self.error = self.error or e
+            self._hang_up()
+        except stream.Malformed as e:
+            self.error = e
+            self._hang_up()
+
+    def _forward(self, source, destination):
+        record = open(self._record, 'wb') if self._record else None
+        try:
+            if self._tamper:
+                self._forward_records(source, destination)
+            else:
+                self._forward_bytes(source, destination, record)
+            destination.shutdown(socket.SHUT_WR)
+        finally:
+            if record:
+                record.close()
+
+    def _forward_bytes(self, source, destination, record):
+        buf = memoryview(bytearray(CHUNK))
+        while True:
+            n = source.recv_into(buf)
+            if not n:
+                return
+            if self._cut_at is not None:
+                n = min(n, self._cut_at - self.forwarded)
+            destination.sendall(buf[:n])
+            self.forwarded += n
+            if record:
+                record.write(buf[:n])
+            if self.forwarded == self._cut_at:
+                raise Cut
+
+    def _forward_records(self, source, destination):
+        with source.makefile('rb', buffering=CHUNK) as f:
+            for record in stream.Stream(f).records():
+                data = self._tamper(record)
+                destination.sendall(data)
+                self.forwarded += len(data)
+
+    def _back(self, destination, source):
+        """The return path, untouched."""
+        try:
+            while True:
+                data = destination.recv(CHUNK)
+                if not data:
+                    source.shutdown(socket.SHUT_WR)
+                    return
+                source.sendall(data)
+        except OSError:
+            pass            # the other direction tells
+
+    def _hang_up(self):
+        for s in self._ends:
+            try:
+                s.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+
+    def close(self):
+        """After the migration: end what is left and wait for it."""
+        try:
+            self._server.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass
+        self._server.close()
+        self._hang_up()
+        for t in self._threads:
+            t.join(10)
+        for s in self._ends:
+            s.close()

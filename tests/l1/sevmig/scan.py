@@ -1,0 +1,86 @@
+"""
+Looks for byte strings in a process's memory, as far as it can be read.
+
+SPDX-License-Identifier: GPL-2.0-or-later
+"""
+
+import os
+from dataclasses import dataclass, field
+
+CHUNK = 1 << 20
+PAGE = 4096
+ZEROES = bytes(CHUNK)
+
+
+@dataclass
+class Result:
+    hits: dict = field(default_factory=dict)    # name -> count
+    readable: int = 0                           # bytes that could be read
+    unreadable: int = 0                         # bytes that could not
+
+
+def regions(pid):
+    """(start, end) of every mapping of process @pid that it may read."""
+    with open(f'/proc/{pid}/maps', encoding='utf-8') as f:
+        for line in f:
+            fields = line.split()
+            if 'r' in fields[1] and fields[-1] not in ('[vvar]', '[vsyscall]',
+                                                       '[vvar_vclock]'):
+                start, end = (int(x, 16) for x in fields[0].split('-'))
+                yield start, end
+
+
+def count(data, patterns, hits):
+    # Much of a process is untouched, and comparing is cheaper than searching
+    if data == ZEROES[:len(data)]:
+        return
+    for name, pattern in patterns.items():
+        hits[name] += data.count(pattern)
+
+
+def process(pid, patterns):
+    """
+    Count each of @patterns (name -> bytes, all of one length) in the memory
+    of process @pid.
+    """
+    out = Result({name: 0 for name in patterns})
+    overlap = max(len(p) for p in patterns.values()) - 1
+    fd = os.open(f'/proc/{pid}/mem', os.O_RDONLY)
+    try:
+        for start, end in regions(pid):
+            pos, tail = start, b''
+            while pos < end:
+                try:
+                    got = os.pread(fd, min(CHUNK, end - pos), pos)
+                except OSError:
+                    got = b''
+                if not got:
+                    # A page that nobody may map, or a device's
+                    step = PAGE - pos % PAGE
+                    pos += step
+                    out.unreadable += step
+                    tail = b''
+                    continue
+                count(tail + got, patterns, out.hits)
+                # Too short for a whole pattern, so nothing counts twice
+                tail = got[-overlap:]
+                pos += len(got)
+                out.readable += len(got)
+    finally:
+        os.close(fd)
+    return out
+
+
+def file(path, patterns):
+    """Count each of @patterns, as process() does, in a file."""
+    out = Result({name: 0 for name in patterns})
+    overlap = max(len(p) for p in patterns.values()) - 1
+    tail = b''
+    with open(path, 'rb') as f:
+        while True:
+            got = f.read(CHUNK)
+            if not got:
+                return out
+            count(tail + got, patterns, out.hits)
+            tail = got[-overlap:]
+            out.readable += len(got)

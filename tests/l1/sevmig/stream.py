@@ -1,0 +1,264 @@
+"""
+Reads a migration stream as far as its RAM goes: an implementation of
+docs/specs/encrypted-ram-migration.rst that shares nothing with QEMU's.
+
+SPDX-License-Identifier: GPL-2.0-or-later
+"""
+
+import struct
+from dataclasses import dataclass
+
+PAGE = 4096
+
+# migration/savevm.h
+MAGIC, VERSION = 0x5145564d, 3
+SECTION_START, SECTION_PART, SECTION_END, SECTION_FULL = 1, 2, 3, 4
+CONFIGURATION, COMMAND, FOOTER = 7, 8, 0x7e
+
+# migration/ram.c
+ZERO, MEM_SIZE, PLAIN, EOS, CONTINUE = 0x02, 0x04, 0x08, 0x10, 0x20
+ENCRYPTED = 0x100
+FLAGS = PAGE - 1
+
+# Types of encrypted records
+SESSION, PAGES, STATE, FINAL = 1, 2, 3, 4
+TYPE_NAMES = {SESSION: 'session', PAGES: 'private', STATE: 'state',
+              FINAL: 'final'}
+LIMIT = {SESSION: 335888, PAGES: 16 + 64 * 4608, STATE: 24 + 128 * 1024,
+         FINAL: 64 * 1024}
+PAGES_MAX = 64
+PAGES_HEADER = 16 + 16      # of the record and of its body
+
+
+class Malformed(Exception):
+    """The stream is not what the specification says."""
+
+
+@dataclass
+class Record:
+    """
+    A piece of the stream.  @kind: 'zero', 'plain' or 'private' for pages,
+    'session', 'state' or 'final' for the other encrypted records, 'blocks'
+    for the list of blocks, 'rest' for what comes after RAM, 'frame' for all
+    else.  @raw: its bytes in the stream; all records' are the whole stream.
+    """
+    kind: str
+    raw: bytes
+    position: int           # of its first byte in the stream
+    block: str = ''
+    offset: int = 0
+    count: int = 0          # pages
+
+
+class Stream:
+    """The records of a stream that a binary file object gives."""
+
+    def __init__(self, f):
+        self._f = f
+        self._raw = bytearray()
+        self._position = 0
+        self.blocks = {}            # name -> bytes, in the stream's order
+        self.private_blocks = []    # (name, pages), of the session record
+        self.state = {}             # name -> bytearray, of the state records
+
+    def _read(self, n):
+        data = self._f.read(n)
+        if data is None or len(data) != n:
+            raise EOFError(f'the stream ends at byte '
+                           f'{self._position + len(self._raw)}')
+        self._raw += data
+        return data
+
+    def _unpack(self, fmt):
+        fmt = '>' + fmt
+        return struct.unpack(fmt, self._read(struct.calcsize(fmt)))
+
+    def _name(self):
+        return self._read(self._unpack('B')[0]).decode('ascii')
+
+    def _done(self, kind, **kw):
+        raw = bytes(self._raw)
+        record = Record(kind, raw, self._position, **kw)
+        self._position += len(raw)
+        self._raw.clear()
+        return record
+
+    def records(self):
+        """Generator of every Record."""
+        if self._unpack('II') != (MAGIC, VERSION):
+            raise Malformed('not a migration stream of version 3')
+        ram_id = None
+        while True:
+            kind, = self._unpack('B')
+            if kind == CONFIGURATION:
+                self._read(self._unpack('I')[0])
+            elif kind == COMMAND:
+                _, size = self._unpack('HH')
+                self._read(size)
+            elif kind == SECTION_START:
+                section, = self._unpack('I')
+                name = self._name()
+                self._unpack('II')
+                if name != 'ram':
+                    raise Malformed(f'a live section {name}, expected ram')
+                ram_id = section
+                yield from self._ram()
+            elif kind in (SECTION_PART, SECTION_END):
+                if self._unpack('I')[0] != ram_id:
+                    raise Malformed('a part of an unknown section')
+                yield from self._ram()
+                if kind == SECTION_END:
+                    break
+            elif kind == FOOTER:
+                self._unpack('I')
+                yield self._done('frame')
+            else:
+                raise Malformed(f'section type {kind:#x} at byte '
+                                f'{self._position}')
+        while True:
+            # As it comes: the other end may wait for an answer to it
+            read = getattr(self._f, 'read1', self._f.read)
+            data = read(1 << 16)
+            if not data:
+                return
+            self._raw += data
+            yield self._done('rest')
+
+    def _ram(self):
+        block = None
+        while True:
+            word, = self._unpack('Q')
+            flags, offset = word & FLAGS, word & ~FLAGS
+            if word == ENCRYPTED:
+                yield self._encrypted()
+            elif flags & MEM_SIZE:
+                left = offset
+                while left > 0:
+                    name = self._name()
+                    size, = self._unpack('Q')
+                    self.blocks[name] = size
+                    left -= size
+                yield self._done('blocks')
+            elif flags & (PLAIN | ZERO):
+                if not flags & CONTINUE:
+                    block = self._name()
+                if block is None or offset >= self.blocks.get(block, 0):
+                    raise Malformed(f'a page at {offset:#x} of {block}')
+                self._read(PAGE if flags & PLAIN else 1)
+                yield self._done('plain' if flags & PLAIN else 'zero',
+                                 block=block, offset=offset, count=1)
+            elif flags == EOS:
+                yield self._done('frame')
+                return
+            else:
+                raise Malformed(f'flags {flags:#x} at byte {self._position}')
+
+    def _encrypted(self):
+        version, kind, reserved, size = self._unpack('BBHI')
+        if version != 1 or kind not in LIMIT or reserved or size > LIMIT[kind]:
+            raise Malformed(f'an encrypted record of version {version}, type '
+                            f'{kind}, {size} bytes')
+        end = len(self._raw) + size
+        if (kind == SESSION) == bool(self.private_blocks):
+            raise Malformed('the session record is not the first')
+        if kind == SESSION:
+            page, count, session_size, _ = self._unpack('IIII')
+            if page != PAGE:
+                raise Malformed(f'pages of {page} bytes')
+            for _ in range(count):
+                name = self._name()
+                self.private_blocks.append((name, self._unpack('Q')[0]))
+                self.state[name] = bytearray()
+            self._read(session_size)
+            record = {}
+        elif kind == PAGES:
+            index, count, offset = self._unpack('IIQ')
+            name, pages = self._block(index)
+            if (not 1 <= count <= PAGES_MAX or offset % PAGE or
+                    offset // PAGE + count > pages):
+                raise Malformed(f'{count} private pages at {offset:#x} of '
+                                f'{name}')
+            self._read(end - len(self._raw))
+            record = {'block': name, 'offset': offset, 'count': count}
+        elif kind == STATE:
+            index, _, first, count = self._unpack('IIQQ')
+            name, _ = self._block(index)
+            if first != len(self.state[name]) * 8:
+                raise Malformed(f'the state of {name} goes on at page {first}')
+            for word in self._unpack(f'{(count + 63) // 64}Q'):
+                self.state[name] += word.to_bytes(8, 'little')
+            record = {'block': name, 'count': count}
+        else:
+            self._read(size)
+            record = {}
+        if len(self._raw) != end:
+            raise Malformed(f'a {TYPE_NAMES[kind]} record of {size} bytes '
+                            f'ends after {size + len(self._raw) - end}')
+        return self._done(TYPE_NAMES[kind], **record)
+
+    def _block(self, index):
+        if index >= len(self.private_blocks):
+            raise Malformed(f'block {index} of {len(self.private_blocks)}')
+        return self.private_blocks[index]
+
+
+class Tally:
+    """Which road each page took, in which round, and which was its last."""
+
+    ROADS = ('private', 'plain', 'zero')
+
+    def __init__(self):
+        self.rounds = []        # road -> pages, for each round
+        self.last = {}          # block -> bytearray: 0 none, else road + 1
+        self.times = {}         # block -> bytearray: how often it was sent
+        self.bytes = dict.fromkeys(self.ROADS, 0)
+        self._at = None
+        self._order = {}
+
+    def add(self, of, record):
+        if record.kind == 'blocks':
+            self._order = {n: i for i, n in enumerate(of.blocks)}
+            for name, size in of.blocks.items():
+                self.last[name] = bytearray(size // PAGE)
+                self.times[name] = bytearray(size // PAGE)
+            return
+        if record.kind not in self.ROADS:
+            return
+        # QEMU walks through all blocks from end to end: a step back begins
+        # another round
+        at = (self._order[record.block], record.offset)
+        if self._at is None or at < self._at:
+            self.rounds.append(dict.fromkeys(self.ROADS, 0))
+        self._at = at
+        self.rounds[-1][record.kind] += record.count
+        self.bytes[record.kind] += len(record.raw)
+        road = self.ROADS.index(record.kind) + 1
+        last, times = self.last[record.block], self.times[record.block]
+        for page in range(record.offset // PAGE,
+                          record.offset // PAGE + record.count):
+            last[page] = road
+            times[page] = min(times[page] + 1, 255)
+
+    def total(self, road):
+        return sum(r[road] for r in self.rounds)
+
+    def disagreements(self, of):
+        """Pages whose last road is not what the state records say."""
+        out = []
+        for name, bits in of.state.items():
+            for page, road in enumerate(self.last.get(name, b'')):
+                private = bits[page // 8] >> page % 8 & 1
+                # A page that no record brought is shared and zero
+                if private != (road == 1):
+                    out.append((name, page))
+        return out
+
+
+def read_file(path):
+    """The Stream and the Tally of a recorded file."""
+    tally = Tally()
+    with open(path, 'rb', buffering=1 << 20) as f:
+        stream = Stream(f)
+        for record in stream.records():
+            tally.add(stream, record)
+    return stream, tally

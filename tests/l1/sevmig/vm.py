@@ -1,0 +1,199 @@
+"""
+A QEMU with an SEV guest: source or destination of a migration.
+
+SPDX-License-Identifier: GPL-2.0-or-later
+"""
+
+import os
+import re
+import shutil
+import time
+from dataclasses import dataclass, field, replace
+from typing import List
+
+from . import BUILD, guest
+
+# pylint: disable=wrong-import-order
+from qemu.machine import QEMUMachine
+
+MIB = 1 << 20
+
+POLICY_NODBG = 1 << 0
+POLICY_NOSEND = 1 << 3
+
+
+def env_path(name, default):
+    path = os.environ.get(name, default)
+    if not os.path.exists(path):
+        raise SystemExit(f'{name}: no file {path}')
+    return path
+
+
+class Timeout(Exception):
+    """Something did not happen in time."""
+
+
+@dataclass
+class Config:
+    """What a guest and its QEMU are made of."""
+    workload: guest.Workload
+    workdir: str
+    qemu: str = ''
+    kernel: str = ''
+    initrd: str = ''
+    ovmf_code: str = ''
+    ovmf_vars: str = ''
+    mem: int = 256 * MIB
+    smp: int = 1
+    # 'guest-memfd' needs the module; 'ram' is what stock kernels have
+    backend: str = ''
+    policy: int = 0
+    sev: bool = True
+    consent: bool = True
+    trace: List[str] = field(default_factory=list)
+
+    @classmethod
+    def from_env(cls, workload, workdir, **kw):
+        """Paths from the environment, as meson and scripts/l1 set them."""
+        module = os.environ.get('IN_L1', 'stock') == 'module'
+        consent = kw.get('consent', True)
+        ovmf_vars = env_path('OVMF_VARS', f'{BUILD}/guest/sev-vars.fd')
+        if not consent:
+            ovmf_vars = env_path('OVMF_VARS_TEMPLATE',
+                                 '/usr/share/OVMF/OVMF_VARS_4M.fd')
+        return cls(
+            workload, workdir,
+            qemu=os.environ.get('QEMU', 'qemu-system-x86_64'),
+            kernel=env_path('GUEST_KERNEL', f'{BUILD}/guest/vmlinuz'),
+            initrd=env_path('GUEST_INITRD', f'{BUILD}/guest/initrd.gz'),
+            ovmf_code=env_path('OVMF_CODE', '/usr/share/OVMF/OVMF_CODE_4M.fd'),
+            ovmf_vars=ovmf_vars,
+            backend='guest-memfd' if module else 'ram', **kw)
+
+    def change(self, **kw):
+        return replace(self, **kw)
+
+
+class VM(QEMUMachine):
+    """
+    One QEMU process.  Its console goes to a file; disks are the same files
+    for the source and the destination, as with shared storage.
+    """
+
+    def __init__(self, name, config, incoming=False):
+        os.makedirs(config.workdir, exist_ok=True)
+        super().__init__(config.qemu, name=name, base_temp_dir=config.workdir,
+                         log_dir=config.workdir, qmp_timer=60)
+        self.name = name
+        self.config = config
+        self.console_path = os.path.join(config.workdir, f'{name}.console')
+        self._forget(self.console_path)
+        self.add_args(*self._machine_args(), *self._disk_args(),
+                      '-serial', f'file:{self.console_path}')
+        if incoming:
+            self.add_args('-incoming', 'defer')
+        for t in config.trace:
+            self.add_args('-trace', t)
+
+    @staticmethod
+    def _forget(path):
+        if os.path.exists(path):
+            os.unlink(path)
+
+    def _machine_args(self):
+        c = self.config
+        machine = 'q35,vmport=off'
+        args = ['-nodefaults', '-no-reboot', '-accel', 'kvm', '-cpu', 'host',
+                '-smp', str(c.smp), '-m', f'{c.mem // MIB}M']
+        if c.sev:
+            machine += ',confidential-guest-support=sev0,memory-backend=ram'
+            # One physical address bit goes to the C-bit in every SEV guest
+            args += ['-object', 'sev-guest,id=sev0,reduced-phys-bits=1,'
+                     f'cbitpos={os.environ.get("SEV_CBITPOS", "47")},'
+                     f'policy={c.policy:#x}',
+                     '-object', f'memory-backend-{c.backend},id=ram,'
+                     f'size={c.mem // MIB}M']
+        # Each has its own copy: the destination's comes with the stream
+        nvram = os.path.join(c.workdir, f'{self.name}.vars')
+        shutil.copyfile(c.ovmf_vars, nvram)
+        args += ['-machine', machine,
+                 '-drive', 'if=pflash,format=raw,unit=0,readonly=on,'
+                 f'file={c.ovmf_code}',
+                 '-drive', f'if=pflash,format=raw,unit=1,file={nvram}',
+                 '-kernel', c.kernel, '-initrd', c.initrd, '-append',
+                 'console=ttyS0 panic=-1 loglevel=3 ' + c.workload.cmdline()]
+        return args
+
+    def _disk_args(self):
+        args = []
+        disks = [('disk', 4 * MIB)]
+        if self.config.workload.churn:
+            disks.append(('churn', 1 * MIB))
+        for name, size in disks:
+            path = os.path.join(self.config.workdir, f'{name}.raw')
+            if not os.path.exists(path):
+                with open(path, 'wb') as f:
+                    # The churned disk is only read: it needs some content
+                    if name == 'churn':
+                        f.write(guest.derive(b'churn', b'', size))
+                    f.truncate(size)
+            args += ['-blockdev',
+                     f'driver=file,filename={path},node-name={name}',
+                     '-device', f'virtio-blk-pci,drive={name},id={name},'
+                     'disable-legacy=on,iommu_platform=on']
+        return args
+
+    def console(self):
+        try:
+            with open(self.console_path, errors='replace',
+                      encoding='ascii', newline='') as f:
+                return f.read().replace('\r', '')
+        except FileNotFoundError:
+            return ''
+
+    def ticks(self):
+        return guest.ticks(self.console())
+
+    def log(self):
+        """What QEMU has said on its stderr."""
+        path = os.path.join(self.config.workdir, f'{self.name}.log')
+        try:
+            with open(path, errors='replace', encoding='utf-8') as f:
+                return f.read()
+        except FileNotFoundError:
+            return ''
+
+    def complaints(self):
+        """QEMU's own error messages, without its trace."""
+        return [re.sub(r'^\S*qemu-system-\S+: ', '', line)
+                for line in self.log().splitlines()
+                if re.match(r'\S*qemu-system-\S+: ', line)]
+
+    def wait_for(self, what, condition, timeout, poll=0.3):
+        """Wait for @condition(); Timeout says what did not come, and why."""
+        end = time.monotonic() + timeout
+        while not condition():
+            if not self.is_running():
+                raise Timeout(f'{self.name} ended (status {self.exitcode()}) '
+                              f'while waiting for {what}; it said: '
+                              + ('; '.join(self.complaints()) or 'nothing'))
+            if time.monotonic() > end:
+                tail = self.console()[-1500:]
+                raise Timeout(f'{self.name}: no {what} in {timeout} s; '
+                              f'the console ends in:\n{tail}')
+            time.sleep(poll)
+
+    def wait_ticks(self, count, timeout=180):
+        """Wait until this QEMU's console has @count ticks."""
+        self.wait_for(f'tick {count}', lambda: len(self.ticks()) >= count,
+                      timeout)
+
+    def stop(self):
+        """End the process, whatever state it is in."""
+        if self.is_running():
+            try:
+                self.shutdown(hard=True)
+            except Exception:   # pylint: disable=broad-except
+                pass            # it is gone, that was the point
+        elif self._launched:
+            self.wait()
