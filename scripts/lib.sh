@@ -20,3 +20,9 @@ as_root() {
     else die "needs root: run it as root or install sudo"
     fi
 }
+
+# alone NAME: one at a time; two makes in one checkout wait for each other
+alone() {
+    exec 9> "$build/.lock-$1"
+    flock -n 9 || { say "waiting for another build of $1"; flock 9; }
+}
