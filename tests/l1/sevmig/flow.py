@@ -9,7 +9,10 @@ import time
 from dataclasses import dataclass, field
 
 from . import relay
-from .vm import Timeout
+from .vm import ExecuteError, Timeout
+
+__all__ = ('ExecuteError', 'FINAL', 'Outcome', 'arrived', 'connect',
+           'give_session_info', 'session_info', 'set_up', 'start', 'wait')
 
 FINAL = ('completed', 'failed', 'cancelled')
 

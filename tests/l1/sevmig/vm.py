@@ -15,6 +15,7 @@ from . import BUILD, guest
 
 # pylint: disable=wrong-import-order
 from qemu.machine import QEMUMachine
+from qemu.qmp import ExecuteError  # noqa: F401
 
 MIB = 1 << 20
 
@@ -102,17 +103,18 @@ class VM(QEMUMachine):
 
     def _machine_args(self):
         c = self.config
-        machine = 'q35,vmport=off'
+        machine = 'q35,vmport=off,memory-backend=ram'
         args = ['-nodefaults', '-no-reboot', '-accel', 'kvm', '-cpu', 'host',
                 '-smp', str(c.smp), '-m', f'{c.mem // MIB}M']
         if c.sev:
-            machine += ',confidential-guest-support=sev0,memory-backend=ram'
+            machine += ',confidential-guest-support=sev0'
             # One physical address bit goes to the C-bit in every SEV guest
             args += ['-object', 'sev-guest,id=sev0,reduced-phys-bits=1,'
                      f'cbitpos={os.environ.get("SEV_CBITPOS", "47")},'
-                     f'policy={c.policy:#x}',
-                     '-object', f'memory-backend-{c.backend},id=ram,'
-                     f'size={c.mem // MIB}M']
+                     f'policy={c.policy:#x}']
+        backend = c.backend if c.sev else 'ram'
+        args += ['-object',
+                 f'memory-backend-{backend},id=ram,size={c.mem // MIB}M']
         # Each has its own copy: the destination's comes with the stream
         nvram = os.path.join(c.workdir, f'{self.name}.vars')
         shutil.copyfile(c.ovmf_vars, nvram)

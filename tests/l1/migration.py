@@ -1,0 +1,440 @@
+#!/usr/bin/env python3
+#
+# Live migration of an encrypted guest, and everything that must be refused.
+# Runs in the emulated SEV host; TAP on stdout, progress on stderr:
+#
+#   scripts/l1 [--kernel module|stock] -- tests/l1/migration.py [TEST...]
+#
+# A guest takes half a minute to boot, so one serves for all refusals: after
+# each it must still run.  Then it migrates, and then a control takes it.
+#
+# SPDX-License-Identifier: GPL-2.0-or-later
+
+import os
+import shutil
+import sys
+import tempfile
+import time
+import unittest
+
+import pycotap
+
+sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
+# pylint: disable=wrong-import-position
+from sevmig import (flow, guest, psp, relay, scan, stream,  # noqa: E402
+                    vm)
+
+BEGAN = time.monotonic()
+# Nothing in here depends on how fast the machine is but these
+BOOT, MIGRATION, TICKS = 900, 1200, 300
+OLD_QEMU = os.environ.get('OLD_QEMU', '/usr/bin/qemu-system-x86_64')
+
+
+def note(text):
+    print(f'# [{time.monotonic() - BEGAN:6.1f}] {text}', file=sys.stderr,
+          flush=True)
+
+
+class Base(unittest.TestCase):
+    """A work directory, and VMs that do not outlive the class."""
+    workload = None
+    config = None
+    vms = []
+    serial = 0
+    history = ''        # the guest's console on the hosts where it was
+
+    @classmethod
+    def setUpClass(cls):
+        cls.work = tempfile.mkdtemp(prefix='sev-test.', dir='/run')
+        cls.vms = []
+
+    @classmethod
+    def tearDownClass(cls):
+        for v in cls.vms:
+            v.stop()
+        shutil.rmtree(cls.work)
+
+    def setUp(self):
+        note(self.id())
+
+    @classmethod
+    def launch(cls, name, config, incoming=False):
+        v = vm.VM(name, config, incoming)
+        cls.vms.append(v)
+        v.launch()
+        return v
+
+    @classmethod
+    def another(cls, config):
+        """A destination for one attempt."""
+        Base.serial += 1
+        return cls.launch(f'dst{Base.serial}', config, incoming=True)
+
+    @staticmethod
+    def attempt(source, destination, link):
+        """
+        Migrate; the Outcome, or one that failed with the error of the
+        command that refused.  @link is closed at the end.
+        """
+        try:
+            flow.start(source, link)
+            return flow.wait(source, MIGRATION)
+        except flow.ExecuteError as e:
+            return flow.Outcome('refused', str(e))
+        finally:
+            link.close()
+            # What it has to say, it says before it ends
+            for _ in range(20):
+                if not destination.is_running():
+                    break
+                time.sleep(0.1)
+
+    def assert_runs(self, v, ticks=3):
+        """@v runs its guest, now and on."""
+        self.assertEqual(v.cmd('query-status')['status'], 'running')
+        v.wait_ticks(len(v.ticks()) + ticks, TICKS)
+        self.assertEqual(self.workload.problems(self.history + v.console()),
+                         [])
+
+    def assert_said(self, texts, words):
+        """One of @texts has all of @words, whatever their case."""
+        for text in texts:
+            if all(w.lower() in text.lower() for w in words):
+                note(f'said: {text}')
+                return
+        self.fail(f'nobody said {words}, but: {texts}')
+
+
+class Unbooted(Base):
+    """What is refused whatever the guest does: it need not boot for it."""
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.workload = guest.Workload('unbooted')
+        cls.config = vm.Config.from_env(cls.workload, cls.work)
+
+    def refused(self, name, words, **kw):
+        source = self.launch(name, self.config.change(**kw))
+        try:
+            flow.give_session_info(source, flow.session_info(source))
+            destination = self.another(self.config)
+            try:
+                link = flow.connect(source, destination)
+                outcome = self.attempt(source, destination, link)
+                self.assertFalse(outcome.completed)
+                self.assert_said([outcome.error, *source.complaints()], words)
+                self.assertEqual(source.cmd('query-status')['status'],
+                                 'running')
+            finally:
+                destination.stop()
+        finally:
+            source.stop()
+
+    def test_policy_nosend(self):
+        self.refused('nosend', ['NOSEND'], policy=vm.POLICY_NOSEND)
+
+    def test_guest_has_not_agreed(self):
+        self.refused('early', ['READY'])
+
+
+class Booted(Base):
+    """One guest: refusals, cancel, migration, a second hop, a control."""
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.workload = guest.Workload('5e7d', churn=True)
+        cls.config = vm.Config.from_env(cls.workload, cls.work)
+        cls.source = cls.launch('src', cls.config)
+        cls.source.wait_ticks(3, BOOT)
+        note(f'the guest has booted: {cls.source.ticks()[-1]}')
+
+    def refusal(self, words, info=True, config=None, capabilities=None, **kw):
+        """
+        A migration that must not happen: somebody says all of @words, the
+        source runs on.  @kw goes to the relay.  Returns the destination.
+        """
+        destination = self.another(config or self.config)
+        try:
+            if info is True:
+                info = flow.session_info(destination)
+            try:
+                if info:
+                    flow.give_session_info(self.source, info)
+                for v in (self.source, destination):
+                    flow.set_up(v, **(capabilities or {}))
+                link = flow.connect(self.source, destination, **kw)
+                outcome = self.attempt(self.source, destination, link)
+            except flow.ExecuteError as e:
+                outcome = flow.Outcome('refused', str(e))
+            finally:
+                flow.set_up(self.source,
+                            **dict.fromkeys(capabilities or {}, False))
+            note(f'{outcome.status}: {outcome.error}')
+            self.assertFalse(outcome.completed)
+            self.assert_said([outcome.error, *self.source.complaints(),
+                              *destination.complaints()], words)
+            self.assert_runs(self.source)
+        finally:
+            destination.stop()
+        return destination
+
+    # The order of the names is the order of the tests
+
+    def test_10_no_session_info(self):
+        self.refusal(['sev-pdh', 'not set'], info=None)
+
+    def test_11_info_is_no_certificate(self):
+        destination = self.another(self.config)
+        info = flow.session_info(destination)
+        destination.stop()
+        self.refusal([], info={**info, 'pdh': 'AAAA'})
+        self.refusal([], info={**info, 'pdh': '!' * 2000})
+
+    def test_12_pdh_of_another_platform(self):
+        destination = self.another(self.config)
+        info = flow.session_info(destination)
+        destination.stop()
+        psp.new_identity()
+        destination = self.another(self.config)
+        self.assertNotEqual(flow.session_info(destination)['pdh'],
+                            info['pdh'])
+        destination.stop()
+        self.refusal(['RECEIVE_START'], info=info)
+
+    def test_13_old_destination(self):
+        if not os.path.exists(OLD_QEMU):
+            self.skipTest(f'no QEMU without the records at {OLD_QEMU} '
+                          '(package qemu-system-x86)')
+        self.refusal(['0x100'], config=self.config.change(
+            qemu=OLD_QEMU, backend='ram'))
+
+    def test_14_destination_is_not_encrypted(self):
+        destination = self.another(self.config)
+        info = flow.session_info(destination)
+        destination.stop()
+        self.refusal([], info=info, config=self.config.change(sev=False))
+
+    def test_15_multifd(self):
+        self.refusal(['multifd'], capabilities={'multifd': True})
+
+    def test_16_postcopy(self):
+        self.refusal(['postcopy'], capabilities={'postcopy-ram': True})
+
+    def cut(self, kind, number):
+        """Cut the connection before record @number of @kind."""
+        seen = [0]
+
+        def tamper(record):
+            seen[0] += record.kind == kind
+            if seen[0] == number:
+                raise relay.Cut
+            return record.raw
+
+        self.refusal([], tamper=tamper)
+        self.assertEqual(seen[0], number, 'the stream was not cut')
+
+    def test_20_cut_before_anything(self):
+        self.refusal([], cut_at=100)
+
+    def test_21_cut_at_the_session(self):
+        self.cut('session', 1)
+
+    def test_22_cut_among_private_pages(self):
+        self.cut('private', 200)
+
+    def test_23_cut_among_shared_pages(self):
+        self.cut('plain', 50)
+
+    def test_24_cut_at_the_state(self):
+        self.cut('state', 1)
+
+    def test_25_cut_among_devices(self):
+        self.cut('rest', 1)
+
+    def tampered(self, change, kind='private', number=20):
+        """Change record @number of @kind; returns (destination, record)."""
+        seen, changed = [0], []
+
+        def tamper(record):
+            seen[0] += record.kind == kind
+            if seen[0] != number or changed:
+                return record.raw
+            changed.append(record)
+            raw = bytearray(record.raw)
+            change(raw)
+            return bytes(raw)
+
+        destination = self.refusal([], tamper=tamper)
+        self.assertTrue(changed, 'nothing was changed')
+        return destination, changed[0]
+
+    def test_30_one_bit_of_a_private_page(self):
+        def flip(raw):
+            raw[-100] ^= 0x04
+
+        destination, record = self.tampered(flip)
+        # It is in the last page of the run
+        page = record.offset + (record.count - 1) * stream.PAGE
+        self.assert_said(destination.complaints(),
+                         ['BAD_MEASUREMENT', record.block, f'{page:#x}'])
+
+    def test_31_block_that_is_not(self):
+        def block(raw):
+            raw[16:20] = b'\0\0\7\7'
+        self.tampered(block)
+
+    def test_32_offset_outside(self):
+        def offset(raw):
+            raw[24:32] = (1 << 40).to_bytes(8, 'big')
+        self.tampered(offset)
+
+    def test_33_count_of_zero(self):
+        def count(raw):
+            raw[20:24] = bytes(4)
+        self.tampered(count)
+
+    def test_34_length_over_the_limit(self):
+        def length(raw):
+            raw[12:16] = b'\xff' * 4
+        self.tampered(length)
+
+    def test_35_moved_page(self):
+        """A private page that claims to be another: its MAC is right."""
+        def move(raw):
+            at = int.from_bytes(raw[24:32], 'big')
+            raw[24:32] = (at ^ 0x100000).to_bytes(8, 'big')
+        # The MAC does not cover the address: the state records tell
+        self.tampered(move)
+
+    def test_36_state_that_lies(self):
+        def lie(raw):
+            raw[16 + 24 + 1000] ^= 0x10
+        self.tampered(lie, kind='state', number=1)
+
+    def test_40_cancel(self):
+        destination = self.another(self.config)
+        flow.give_session_info(self.source, flow.session_info(destination))
+        for v in (self.source, destination):
+            flow.set_up(v)
+        link = flow.connect(self.source, destination)
+        flow.start(self.source, link)
+        while self.source.cmd('query-migrate').get('ram', {}).get(
+                'transferred', 0) < 20 << 20:
+            time.sleep(0.1)
+        self.source.cmd('migrate_cancel')
+        outcome = flow.wait(self.source, MIGRATION)
+        link.close()
+        destination.stop()
+        self.assertEqual(outcome.status, 'cancelled')
+        self.assert_runs(self.source)
+
+    def hop(self, **kw):
+        """Migrate; source and destination, which becomes the source."""
+        source, destination = self.source, self.another(self.config)
+        flow.give_session_info(source, flow.session_info(destination))
+        for v in (source, destination):
+            flow.set_up(v)
+        link = flow.connect(source, destination, **kw)
+        flow.start(source, link)
+        outcome = flow.wait(source, MIGRATION)
+        note(f'{outcome.status} in {outcome.total_ms} ms, downtime '
+             f'{outcome.downtime_ms} ms, {outcome.rounds} rounds')
+        self.assertTrue(outcome.completed,
+                        (outcome.error, source.complaints(),
+                         destination.complaints()))
+        Booted.history += source.console()
+        Booted.source = destination
+        return source, destination, link
+
+    def test_50_migrates(self):
+        recorded = os.path.join(self.work, 'stream')
+        churned = len(guest.CHURN.findall(self.source.console()))
+        source, destination, link = self.hop(record=recorded)
+        churned = len(guest.CHURN.findall(self.history)) - churned
+        self.assertGreater(churned, 0, 'no conversion while it migrated')
+        flow.arrived(destination)
+        self.assert_runs(destination, 10)
+        link.close()
+        marks = {'private': self.workload.private_marker,
+                 'shared': self.workload.shared_marker}
+        found = {'stream': scan.file(recorded, marks),
+                 'source': scan.process(source.get_pid(), marks),
+                 'destination': scan.process(destination.get_pid(), marks)}
+        note(str(found))
+        # What was sent cannot be run again
+        try:
+            source.cmd('cont')
+        except flow.ExecuteError as e:
+            note(f'cont: {e}')
+        self.assertNotEqual(source.cmd('query-status')['status'], 'running')
+        source.stop()
+        for where, result in found.items():
+            self.assertEqual(result.hits['private'], 0, where)
+            self.assertGreater(result.hits['shared'], 0, where)
+        of, tally = stream.read_file(recorded)
+        note(f'rounds: {tally.rounds}')
+        self.assertTrue(of.state)
+        self.assertEqual(tally.disagreements(of), [])
+        self.assertGreater(tally.total('private'), 0)
+        self.assertGreater(tally.total('plain'), 0)
+        self.assert_runs(destination)
+
+    def test_51_migrates_again(self):
+        source, destination, link = self.hop()
+        flow.arrived(destination)
+        self.assert_runs(destination, 5)
+        link.close()
+        source.stop()
+
+    def test_60_control_lost_pages(self):
+        """
+        Private pages that were sent again do not arrive again: if the guest
+        and its tester did not notice, the tests above would prove nothing.
+        """
+        sent, dropped = set(), [0]
+
+        def tamper(record):
+            if record.kind != 'private':
+                return record.raw
+            pages = {(record.block, record.offset + i * stream.PAGE)
+                     for i in range(record.count)}
+            if pages <= sent:
+                dropped[0] += record.count
+                return b''
+            sent.update(pages)
+            return record.raw
+
+        destination = self.another(self.config)
+        flow.give_session_info(self.source, flow.session_info(destination))
+        for v in (self.source, destination):
+            flow.set_up(v)
+        link = flow.connect(self.source, destination, tamper=tamper)
+        flow.start(self.source, link)
+        outcome = flow.wait(self.source, MIGRATION)
+        self.assertGreater(dropped[0], 0, 'no page was dropped')
+        note(f'{dropped[0]} pages dropped; {outcome.status} {outcome.error}')
+        problems = []
+        try:
+            if outcome.completed:
+                flow.arrived(destination)
+                destination.wait_ticks(10, 60)
+        except (vm.Timeout, OSError) as e:
+            problems = [str(e)]
+        problems += self.workload.problems(
+            self.history + self.source.console() + destination.console())
+        link.close()
+        note(f'{len(problems)} problems: {problems[:1]}')
+        if outcome.completed:
+            self.assertNotEqual(problems, [], 'nobody noticed')
+
+
+if __name__ == '__main__':
+    if not os.path.exists('/dev/sev'):
+        print('TAP version 13\n1..0 # SKIP no /dev/sev; run it with '
+              'scripts/l1')
+        sys.exit(0)
+    unittest.main(testRunner=pycotap.TAPTestRunner(
+        message_log=pycotap.LogMode.LogToError,
+        test_output_log=pycotap.LogMode.LogToError))

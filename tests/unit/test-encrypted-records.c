@@ -1,0 +1,957 @@
+/*
+ * Tests of the records of private pages in the migration stream
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#include "qemu/osdep.h"
+#include "qemu/bswap.h"
+#include "qemu/cutils.h"
+#include "qemu/units.h"
+#include "qapi/error.h"
+#include "encbitmap-fixture.h"
+#include "../../migration/encrypted-records.h"
+
+enum { SESSION = 1, PAGES, STATE, FINAL };
+
+/* A vendor whose packed page is its offset */
+static struct {
+    GByteArray *session;
+    GByteArray *final;
+    unsigned starts, pages, finals;
+    bool refuse_pages;
+} vendor;
+
+static void vendor_reset(void)
+{
+    g_clear_pointer(&vendor.session, g_byte_array_unref);
+    g_clear_pointer(&vendor.final, g_byte_array_unref);
+    memset(&vendor, 0, sizeof(vendor));
+}
+
+static bool receive_start(ConfidentialGuestSupport *cgs,
+                          const uint8_t *session, size_t len, Error **errp)
+{
+    vendor.starts++;
+    vendor.session = g_byte_array_new();
+    g_byte_array_append(vendor.session, session, len);
+    return true;
+}
+
+static bool receive_pages(ConfidentialGuestSupport *cgs, RAMBlock *rb,
+                          uint64_t offset, size_t npages,
+                          const uint8_t *in, size_t len, Error **errp)
+{
+    /* The promise of confidential-guest-migration.h */
+    g_assert_cmpuint(encbitmap_count(rb, offset / PAGE, npages), ==, npages);
+    if (vendor.refuse_pages || len != npages * 8) {
+        error_setg(errp, "offset 0x%" PRIx64 ": bad measurement", offset);
+        return false;
+    }
+    for (size_t i = 0; i < npages; i++) {
+        if (ldq_be_p(in + i * 8) != offset + i * PAGE) {
+            error_setg(errp, "offset 0x%" PRIx64 ": page was moved", offset);
+            return false;
+        }
+    }
+    vendor.pages += npages;
+    return true;
+}
+
+static bool receive_final(ConfidentialGuestSupport *cgs,
+                          const uint8_t *final, size_t len, Error **errp)
+{
+    vendor.finals++;
+    vendor.final = g_byte_array_new();
+    g_byte_array_append(vendor.final, final, len);
+    return true;
+}
+
+static const ConfidentialGuestMigrationOps vendor_ops = {
+    .receive_start = receive_start,
+    .receive_pages = receive_pages,
+    .receive_final = receive_final,
+};
+
+static RAMBlock *ram, *flash, *rom, *local;
+
+/* The same machine at both ends; its pages are private or shared */
+static void machine_new(bool all_private)
+{
+    ram = block_new("pc.ram", 200);
+    rom = block_new("pc.rom", 8);
+    flash = block_new("flash0", 3);
+    local = block_new("local", 8);
+    test_block(local)->not_migratable = true;
+    encbitmap_init(ram, NULL, all_private);
+    encbitmap_init(flash, NULL, all_private);
+    encbitmap_init(local, NULL, all_private);
+}
+
+static void machine_free(void)
+{
+    block_free(ram);
+    block_free(rom);
+    block_free(flash);
+    block_free(local);
+}
+
+static GByteArray *bytes(const char *s)
+{
+    GByteArray *b = g_byte_array_new();
+
+    g_byte_array_append(b, (const uint8_t *)s, strlen(s));
+    return b;
+}
+
+static void put_session(GByteArray *out)
+{
+    g_autoptr(GPtrArray) blocks = encrypted_blocks();
+    g_autoptr(GByteArray) session = bytes("a session");
+
+    g_assert(encrypted_record_session(out, blocks, session, &error_abort));
+}
+
+static void put_pages(GByteArray *out, uint32_t block, uint64_t page,
+                      size_t n)
+{
+    g_autoptr(GByteArray) payload = g_byte_array_new();
+
+    for (size_t i = 0; i < n; i++) {
+        uint64_t at = cpu_to_be64((page + i) * PAGE);
+
+        g_byte_array_append(payload, (uint8_t *)&at, 8);
+    }
+    g_assert(encrypted_record_pages(out, block, page * PAGE, n, payload,
+                                    &error_abort));
+}
+
+/* All private pages of the machine, in runs as long as may be */
+static void put_all_pages(GByteArray *out)
+{
+    g_autoptr(GPtrArray) blocks = encrypted_blocks();
+
+    for (guint i = 0; i < blocks->len; i++) {
+        RAMBlock *rb = g_ptr_array_index(blocks, i);
+        uint64_t end = rb->used_length / PAGE, n;
+
+        for (uint64_t page = 0; page < end; page += n) {
+            bool p;
+
+            n = encbitmap_run(rb, page, MIN(page + 64, end), &p);
+            if (p) {
+                put_pages(out, i, page, n);
+            }
+        }
+    }
+}
+
+static void put_state(GByteArray *out)
+{
+    g_autoptr(GPtrArray) blocks = encrypted_blocks();
+    uint32_t block = 0;
+    uint64_t first = 0;
+
+    while (encrypted_record_state(out, blocks, &block, &first)) {
+        /* nothing */
+    }
+}
+
+static void put_final(GByteArray *out)
+{
+    g_autoptr(GByteArray) final = bytes("the end");
+
+    g_assert(encrypted_record_final(out, final, &error_abort));
+}
+
+/* A record as the wire has it, with whatever is wrong about it */
+static void put_raw(GByteArray *out, uint8_t type, const GByteArray *body)
+{
+    uint8_t header[16] = { [6] = 1, [8] = 1, [9] = type };
+
+    stl_be_p(header + 12, body->len);
+    g_byte_array_append(out, header, sizeof(header));
+    g_byte_array_append(out, body->data, body->len);
+}
+
+/* Read one record from @in at @at, as a channel does; */
+static bool load_one(EncryptedLoad *load, const GByteArray *in, size_t *at,
+                     Error **errp)
+{
+    g_autofree uint8_t *body = NULL;
+    size_t len, left = in->len - *at;
+
+    if (left < 16 || ldq_be_p(in->data + *at) != 0x100) {
+        error_setg(errp, "channel: not a record");
+        return false;
+    }
+    if (!encrypted_load_header(load, in->data + *at + 8, &len, errp)) {
+        return false;
+    }
+    g_assert_cmpuint(len, <=, 512 * KiB);
+    if (len > left - 16) {
+        error_setg(errp, "channel: short read");
+        return false;
+    }
+    /* Exactly as long as it is, for a sanitizer to see */
+    body = g_malloc(len);
+    memcpy(body, in->data + *at + 16, len);
+    *at += 16 + len;
+    return encrypted_load_body(load, body, len, errp);
+}
+
+static bool load_all(EncryptedLoad *load, const GByteArray *in, Error **errp)
+{
+    size_t at = 0;
+
+    while (at < in->len) {
+        if (!load_one(load, in, &at, errp)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* @in is refused with an error that has @say in it, and so is all after it */
+static void refused(EncryptedLoad *load, const GByteArray *in,
+                    const char *say)
+{
+    g_autoptr(GByteArray) more = g_byte_array_new();
+    Error *err = NULL;
+
+    g_assert(!load_all(load, in, &err));
+    if (!strstr(error_get_pretty(err), say)) {
+        g_error("expected '%s' in: %s", say, error_get_pretty(err));
+    }
+    g_clear_pointer(&err, error_free);
+    put_final(more);
+    g_assert(!load_all(load, more, &err));
+    g_clear_pointer(&err, error_free);
+    g_assert(!encrypted_load_done(load, &err));
+    g_clear_pointer(&err, error_free);
+    g_assert_cmpuint(vendor.finals, ==, 0);
+}
+
+/* A destination that has read the session */
+static EncryptedLoad *load_with_session(void)
+{
+    EncryptedLoad *load = encrypted_load_new(NULL, &vendor_ops);
+    g_autoptr(GByteArray) in = g_byte_array_new();
+
+    vendor_reset();
+    put_session(in);
+    g_assert(load_all(load, in, &error_abort));
+    return load;
+}
+
+static void test_round_trip(void)
+{
+    EncryptedLoad *load = encrypted_load_new(NULL, &vendor_ops);
+    g_autoptr(GByteArray) in = g_byte_array_new();
+    g_autoptr(GByteArray) end = g_byte_array_new();
+    Error *err = NULL;
+
+    vendor_reset();
+    machine_new(true);
+    encbitmap_set(ram, 10, 20, false);
+    encbitmap_set(flash, 1, 1, false);
+    put_session(in);
+    put_all_pages(in);
+    put_state(end);
+    put_final(end);
+    machine_free();
+
+    /* The destination begins with other states */
+    machine_new(false);
+    g_assert(!encrypted_load_done(load, &err));
+    error_free_or_abort(&err);
+    g_assert(load_all(load, in, &error_abort));
+    g_assert_cmpuint(vendor.pages, ==, 180 + 2);
+    g_assert_cmpmem(vendor.session->data, vendor.session->len, "a session", 9);
+    g_assert_cmpuint(encbitmap_count(ram, 0, 200), ==, 180);
+    g_assert_cmpuint(encbitmap_count(ram, 10, 20), ==, 0);
+    /* Plain pages come in between */
+    for (unsigned i = 10; i < 30; i++) {
+        g_assert(encrypted_load_plain(load, ram, i * PAGE, &error_abort));
+    }
+    g_assert(!encrypted_load_done(load, &err));
+    error_free_or_abort(&err);
+    g_assert(load_all(load, end, &error_abort));
+    g_assert(encrypted_load_done(load, &error_abort));
+    g_assert_cmpmem(vendor.final->data, vendor.final->len, "the end", 7);
+    g_assert_cmpuint(encbitmap_count(local, 0, 8), ==, 0);
+    encrypted_load_free(load);
+    machine_free();
+}
+
+/* A page changes its state while it travels: the last record counts */
+static void test_flip(void)
+{
+    EncryptedLoad *load;
+    g_autoptr(GByteArray) one = g_byte_array_new();
+    g_autoptr(GByteArray) in = g_byte_array_new();
+
+    machine_new(false);
+    load = load_with_session();
+    put_pages(one, 0, 63, 3);
+    g_assert(load_all(load, one, &error_abort));
+    g_assert(encrypted_load_plain(load, ram, 64 * PAGE, &error_abort));
+    g_assert_cmpuint(encbitmap_count(ram, 0, 200), ==, 2);
+    g_assert(!encbitmap_test(ram, 64));
+    put_state(in);
+    g_assert(load_all(load, in, &error_abort));
+    encrypted_load_free(load);
+
+    /* Private again, but only said to be: it was not received as such */
+    machine_free();
+    machine_new(false);
+    load = load_with_session();
+    g_assert(load_all(load, one, &error_abort));
+    g_assert(encrypted_load_plain(load, ram, 64 * PAGE, &error_abort));
+    encbitmap_set(ram, 64, 1, true);
+    g_byte_array_set_size(in, 0);
+    put_state(in);
+    refused(load, in, "offset 0x40000: the page is private but was not "
+            "received");
+    encrypted_load_free(load);
+    machine_free();
+}
+
+static void test_header(void)
+{
+    static const struct {
+        unsigned at;
+        uint8_t val;
+        const char *say;
+    } bad[] = {
+        { 8, 0, "version 0" }, { 8, 2, "version 2" }, { 8, 255, "version 255" },
+        { 9, 0, "type 0" }, { 9, 5, "type 5" }, { 9, 255, "type 255" },
+        { 10, 1, "reserved" }, { 11, 0x80, "reserved" },
+        { 12, 0xff, "bytes, expected" }, { 12, 1, "bytes, expected" },
+        { 6, 2, "not a record" }, { 0, 1, "not a record" },
+    };
+
+    machine_new(true);
+    for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+        EncryptedLoad *load = encrypted_load_new(NULL, &vendor_ops);
+        g_autoptr(GByteArray) in = g_byte_array_new();
+
+        vendor_reset();
+        put_session(in);
+        in->data[bad[i].at] = bad[i].val;
+        refused(load, in, bad[i].say);
+        g_assert_cmpuint(vendor.starts, ==, 0);
+        encrypted_load_free(load);
+    }
+    machine_free();
+}
+
+/* Lengths at and beyond the limit of each type */
+static void test_lengths(void)
+{
+    static const struct {
+        uint8_t type;
+        uint32_t min, max;
+    } limits[] = {
+        { SESSION, 16, 16 + 1024 * 264 + 65536 },
+        { PAGES, 16, 16 + 64 * 4608 },
+        { STATE, 24, 24 + 131072 },
+        { FINAL, 0, 65536 },
+    };
+
+    machine_new(false);
+    for (size_t i = 0; i < ARRAY_SIZE(limits); i++) {
+        uint32_t lens[] = { limits[i].min - 1, limits[i].min, limits[i].max,
+                            limits[i].max + 1, INT32_MAX, UINT32_MAX };
+
+        for (size_t j = 0; j < ARRAY_SIZE(lens); j++) {
+            EncryptedLoad *load = limits[i].type == SESSION ?
+                encrypted_load_new(NULL, &vendor_ops) : load_with_session();
+            uint8_t header[8] = { 1, limits[i].type };
+            Error *err = NULL;
+            size_t len = 4711;
+
+            if (limits[i].type == FINAL) {
+                g_autoptr(GByteArray) in = g_byte_array_new();
+
+                put_state(in);
+                g_assert(load_all(load, in, &error_abort));
+            }
+            stl_be_p(header + 4, lens[j]);
+            if (lens[j] >= limits[i].min && lens[j] <= limits[i].max) {
+                g_assert(encrypted_load_header(load, header, &len,
+                                               &error_abort));
+                g_assert_cmpuint(len, ==, lens[j]);
+            } else {
+                g_assert(!encrypted_load_header(load, header, &len, &err));
+                error_free_or_abort(&err);
+                g_assert_cmpuint(len, ==, 4711);
+            }
+            encrypted_load_free(load);
+        }
+    }
+    machine_free();
+}
+
+static void put_type(GByteArray *out, char type)
+{
+    switch (type) {
+    case 's':
+        put_session(out);
+        break;
+    case 'p':
+        put_pages(out, 0, 5, 1);
+        break;
+    case 'b':
+        put_state(out);
+        break;
+    case 'f':
+        put_final(out);
+        break;
+    }
+}
+
+static void test_order(void)
+{
+    static const char *const bad[] = {
+        "p", "b", "f", "ss", "sps", "sf", "spf", "spbp", "spbs", "spbb",
+        "spbfp", "spbfs", "spbfb", "spbff",
+    };
+
+    for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+        EncryptedLoad *load = encrypted_load_new(NULL, &vendor_ops);
+        size_t n = strlen(bad[i]);
+        Error *err = NULL;
+
+        vendor_reset();
+        machine_new(false);
+        for (size_t j = 0; j < n; j++) {
+            g_autoptr(GByteArray) in = g_byte_array_new();
+
+            put_type(in, bad[i][j]);
+            if (j < n - 1) {
+                g_assert(load_all(load, in, &error_abort));
+            } else {
+                g_assert(!load_all(load, in, &err));
+                error_free_or_abort(&err);
+            }
+        }
+        g_assert(!encrypted_load_done(load, &err));
+        error_free_or_abort(&err);
+        encrypted_load_free(load);
+        machine_free();
+    }
+}
+
+static void plain_refused(EncryptedLoad *load, const char *say)
+{
+    Error *err = NULL;
+
+    g_assert(!encrypted_load_plain(load, ram, 7 * PAGE, &err));
+    g_assert(strstr(error_get_pretty(err), "pc.ram"));
+    g_assert(strstr(error_get_pretty(err), "0x7000"));
+    g_assert(strstr(error_get_pretty(err), say));
+    error_free(err);
+}
+
+static void test_plain_order(void)
+{
+    EncryptedLoad *load = encrypted_load_new(NULL, &vendor_ops);
+    g_autoptr(GByteArray) in = g_byte_array_new();
+
+    vendor_reset();
+    machine_new(false);
+    plain_refused(load, "not confidential");
+    put_session(in);
+    g_assert(load_all(load, in, &error_abort));
+    g_assert(encrypted_load_plain(load, ram, 7 * PAGE, &error_abort));
+    g_byte_array_set_size(in, 0);
+    put_state(in);
+    g_assert(load_all(load, in, &error_abort));
+    plain_refused(load, "after the state");
+    encrypted_load_free(load);
+    machine_free();
+}
+
+static void session_head(GByteArray *b, uint32_t page_size, uint32_t nblocks,
+                         uint32_t len, uint32_t reserved)
+{
+    uint8_t head[16];
+
+    stl_be_p(head, page_size);
+    stl_be_p(head + 4, nblocks);
+    stl_be_p(head + 8, len);
+    stl_be_p(head + 12, reserved);
+    g_byte_array_append(b, head, sizeof(head));
+}
+
+static void session_block(GByteArray *b, const char *name, uint8_t n,
+                          uint64_t npages)
+{
+    uint8_t size[8];
+
+    stq_be_p(size, npages);
+    g_byte_array_append(b, &n, 1);
+    g_byte_array_append(b, (const uint8_t *)name, n);
+    g_byte_array_append(b, size, 8);
+}
+
+static void test_session(void)
+{
+    machine_new(false);
+    for (int i = 0; ; i++) {
+        EncryptedLoad *load = encrypted_load_new(NULL, &vendor_ops);
+        g_autoptr(GByteArray) in = g_byte_array_new();
+        g_autoptr(GByteArray) b = g_byte_array_new();
+        const char *say = NULL;
+        bool both = true;
+
+        vendor_reset();
+        switch (i) {
+        case 0:
+            session_head(b, 65536, 2, 0, 0);
+            say = "expected 4096";
+            break;
+        case 1:
+            session_head(b, 4096, 0, 0, 0);
+            both = false;
+            say = "session of 0 blocks";
+            break;
+        case 2:
+            session_head(b, 4096, 1025, 0, 0);
+            say = "session of 1025 blocks";
+            break;
+        case 3:
+            session_head(b, 4096, UINT32_MAX, 0, 0);
+            say = "session of 4294967295 blocks";
+            break;
+        case 4:
+            session_head(b, 4096, 2, 0, 1);
+            say = "reserved 0x1";
+            break;
+        case 5:
+            session_head(b, 4096, 2, 65537, 0);
+            say = "65537 bytes of data";
+            break;
+        case 6:     /* one entry less than announced */
+            session_head(b, 4096, 3, 0, 0);
+            say = "entry 2";
+            break;
+        case 7:     /* one more: it is taken for session data */
+            session_head(b, 4096, 1, 0, 0);
+            say = "session data";
+            break;
+        case 8:     /* less data than announced */
+            session_head(b, 4096, 2, 1, 0);
+            say = "0 bytes of session data";
+            break;
+        case 9:
+            session_head(b, 4096, 3, 0, 0);
+            session_block(b, "nvdimm", 6, 10);
+            say = "block nvdimm";
+            break;
+        case 10:
+            session_head(b, 4096, 3, 0, 0);
+            session_block(b, "pc.rom", 6, 8);
+            say = "always shared here";
+            break;
+        case 11:
+            session_head(b, 4096, 3, 0, 0);
+            session_block(b, "local", 5, 8);
+            say = "block local";
+            break;
+        case 12:
+            session_head(b, 4096, 3, 0, 0);
+            session_block(b, "flash0", 6, 3);
+            say = "twice";
+            break;
+        case 13:
+            session_head(b, 4096, 1, 0, 0);
+            session_block(b, "flash0", 6, 3);
+            both = false;
+            say = "block pc.ram: can have private pages here";
+            break;
+        case 14:
+            session_head(b, 4096, 1, 0, 0);
+            session_block(b, "pc.ram", 6, 201);
+            both = false;
+            say = "201 pages at the source, 200 here";
+            break;
+        case 15:
+            session_head(b, 4096, 1, 0, 0);
+            session_block(b, "pc.ram", 6, UINT64_MAX);
+            both = false;
+            say = "block pc.ram";
+            break;
+        case 16:
+            session_head(b, 4096, 1, 0, 0);
+            session_block(b, "pc.ram\0x", 8, 200);
+            both = false;
+            say = "entry 0";
+            break;
+        case 17:
+            session_head(b, 4096, 3, 0, 0);
+            session_block(b, "", 0, 200);
+            say = "entry 0";
+            break;
+        case 18:    /* a name that is longer than what is there */
+            session_head(b, 4096, 1, 0, 0);
+            g_byte_array_append(b, (const uint8_t *)"\xffpc.ram", 7);
+            both = false;
+            say = "entry 0";
+            break;
+        default:
+            encrypted_load_free(load);
+            machine_free();
+            return;
+        }
+        if (both) {
+            session_block(b, "pc.ram", 6, 200);
+            session_block(b, "flash0", 6, 3);
+        }
+        put_raw(in, SESSION, b);
+        refused(load, in, say);
+        g_assert_cmpuint(vendor.starts, ==, 0);
+        encrypted_load_free(load);
+    }
+}
+
+static void test_pages(void)
+{
+    static const struct {
+        uint32_t block, count;
+        uint64_t offset;
+        size_t payload;
+        const char *say;
+    } bad[] = {
+        { 2, 1, 0, 8, "block 2" },
+        { UINT32_MAX, 1, 0, 8, "block 4294967295" },
+        { 0, 0, 0, 8, "record of 0 private pages" },
+        { 0, 65, 0, 8, "record of 65 private pages" },
+        { 0, UINT32_MAX, 0, 8, "record of 4294967295 private pages" },
+        { 0, 1, 1, 8,
+          "offset 0x1: record of 1 private" },
+        { 0, 1, PAGE - 1, 8,
+          "offset 0xfff: record of 1 private" },
+        { 0, 1, 200 * PAGE, 8,
+          "offset 0xc8000: record of 1 private" },
+        { 0, 2, 199 * PAGE, 16,
+          "offset 0xc7000: record of 2 private" },
+        { 0, 64, 137 * PAGE, 8 * 64,
+          "offset 0x89000: record of 64 private" },
+        { 0, 1, -PAGE, 8,
+          "offset 0xfffffffffffff000: record of 1 private" },
+        { 0, 64, -PAGE, 8,
+          "offset 0xfffffffffffff000: record of 64 private" },
+        { 1, 1, 3 * PAGE, 8,
+          "block flash0, offset 0x3000: record of 1 private" },
+        { 0, 1, 0, 0, "in 0 bytes" },
+        { 0, 1, 0, 4609, "in 4609 bytes" },
+        { 0, 2, 0, 9217, "in 9217 bytes" },
+    };
+
+    machine_new(false);
+    for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+        EncryptedLoad *load = load_with_session();
+        g_autoptr(GByteArray) in = g_byte_array_new();
+        g_autoptr(GByteArray) b = g_byte_array_new();
+
+        g_byte_array_set_size(b, 16 + bad[i].payload);
+        memset(b->data, 0, b->len);
+        stl_be_p(b->data, bad[i].block);
+        stl_be_p(b->data + 4, bad[i].count);
+        stq_be_p(b->data + 8, bad[i].offset);
+        put_raw(in, PAGES, b);
+        refused(load, in, bad[i].say);
+        /* Nothing was touched */
+        g_assert_cmpuint(vendor.pages, ==, 0);
+        g_assert_cmpuint(encbitmap_count(ram, 0, 200), ==, 0);
+        g_assert_cmpuint(encbitmap_count(flash, 0, 3), ==, 0);
+        encrypted_load_free(load);
+    }
+    machine_free();
+}
+
+static void test_pages_refused(void)
+{
+    EncryptedLoad *load;
+    g_autoptr(GByteArray) in = g_byte_array_new();
+
+    machine_new(false);
+    load = load_with_session();
+    vendor.refuse_pages = true;
+    put_pages(in, 1, 1, 2);
+    refused(load, in, "block flash0, offset 0x1000: cannot receive 2 private "
+            "pages: offset 0x1000: bad measurement");
+    encrypted_load_free(load);
+
+    /* A packet under another offset than its own */
+    load = load_with_session();
+    stq_be_p(in->data + 16 + 8, 0);
+    refused(load, in, "page was moved");
+    encrypted_load_free(load);
+    machine_free();
+}
+
+static int convert_busy(RAMBlock *rb, uint64_t offset, uint64_t size,
+                        bool to_private, uint64_t *error_offset)
+{
+    *error_offset = offset;
+    return -EAGAIN;
+}
+
+/* The destination cannot give a page the state in which it arrives */
+static void test_convert_fails(void)
+{
+    static const EncBitmapProvider busy = {
+        .name = "busy", .convert = convert_busy,
+    };
+    g_autoptr(GByteArray) in = g_byte_array_new();
+    EncryptedLoad *load;
+    Error *err = NULL;
+
+    ram = block_new("pc.ram", 200);
+    encbitmap_init(ram, &busy, false);
+    load = load_with_session();
+    put_pages(in, 0, 3, 1);
+    refused(load, in, "to private");
+    g_assert_cmpuint(vendor.pages, ==, 0);
+    encrypted_load_free(load);
+
+    load = load_with_session();
+    encbitmap_set(ram, 3, 1, true);
+    g_assert(!encrypted_load_plain(load, ram, 3 * PAGE, &err));
+    g_assert(strstr(error_get_pretty(err), "to shared"));
+    error_free(err);
+    encrypted_load_free(load);
+    block_free(ram);
+}
+
+static void state_body(GByteArray *b, uint32_t block, uint32_t reserved,
+                       uint64_t first, uint64_t npages, size_t nwords)
+{
+    g_byte_array_set_size(b, 24 + nwords * 8);
+    memset(b->data, 0, b->len);
+    stl_be_p(b->data, block);
+    stl_be_p(b->data + 4, reserved);
+    stq_be_p(b->data + 8, first);
+    stq_be_p(b->data + 16, npages);
+}
+
+static void test_state(void)
+{
+    static const struct {
+        uint32_t block, reserved;
+        uint64_t first, npages;
+        size_t nwords;
+        const char *say;
+    } bad[] = {
+        { 1, 0, 0, 3, 1, "expected block 0, page 0" },
+        { 2, 0, 0, 3, 1, "block 2" },
+        { 0, 0, 64, 136, 3, "expected block 0, page 0" },
+        { 0, 1, 0, 200, 4, "reserved 0x1" },
+        { 0, 0, 0, 0, 0, "state of 0 pages" },
+        { 0, 0, 0, 201, 4, "state of 201 pages" },
+        { 0, 0, 0, UINT64_MAX, 4, "200 are left" },
+        { 0, 0, 0, 1 << 20, 4, "200 are left" },
+        { 0, 0, 0, 100, 2, "state of 100 pages" },
+        { 0, 0, 0, 200, 3, "in 24 bytes" },
+        { 0, 0, 0, 200, 5, "in 40 bytes" },
+        { 0, 0, 0, 64, 0, "in 0 bytes" },
+    };
+    g_autoptr(GByteArray) in = g_byte_array_new();
+    g_autoptr(GByteArray) b = g_byte_array_new();
+    EncryptedLoad *load;
+
+    machine_new(false);
+    for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+        load = load_with_session();
+        g_byte_array_set_size(in, 0);
+        state_body(b, bad[i].block, bad[i].reserved, bad[i].first,
+                   bad[i].npages, bad[i].nwords);
+        put_raw(in, STATE, b);
+        refused(load, in, bad[i].say);
+        encrypted_load_free(load);
+    }
+
+    /* Incomplete: in the first block, and before the second */
+    load = load_with_session();
+    g_byte_array_set_size(in, 0);
+    state_body(b, 0, 0, 0, 64, 1);
+    put_raw(in, STATE, b);
+    put_final(in);
+    refused(load, in, "block pc.ram: the state of page 64 is missing");
+    encrypted_load_free(load);
+    load = load_with_session();
+    g_byte_array_set_size(in, 0);
+    state_body(b, 0, 0, 0, 64, 1);
+    put_raw(in, STATE, b);
+    state_body(b, 0, 0, 64, 136, 3);
+    put_raw(in, STATE, b);
+    put_final(in);
+    refused(load, in, "block flash0: the state of page 0 is missing");
+    encrypted_load_free(load);
+
+    /* Bits behind the last page */
+    load = load_with_session();
+    g_byte_array_set_size(in, 0);
+    state_body(b, 0, 0, 0, 200, 4);
+    stq_be_p(b->data + 24 + 24, 1ULL << 8);
+    put_raw(in, STATE, b);
+    refused(load, in, "beyond its end");
+    encrypted_load_free(load);
+
+    /* States that differ, both ways */
+    load = load_with_session();
+    g_byte_array_set_size(in, 0);
+    state_body(b, 0, 0, 0, 200, 4);
+    stq_be_p(b->data + 24 + 8, 1ULL << 5);
+    put_raw(in, STATE, b);
+    refused(load, in, "offset 0x45000: the page is private at the source");
+    encrypted_load_free(load);
+    encbitmap_set(ram, 199, 1, true);
+    load = load_with_session();
+    g_byte_array_set_size(in, 0);
+    state_body(b, 0, 0, 0, 200, 4);
+    put_raw(in, STATE, b);
+    refused(load, in, "offset 0xc7000: the page is shared at the source");
+    encrypted_load_free(load);
+    machine_free();
+
+    /* Private at both ends, and never sent */
+    machine_new(true);
+    load = load_with_session();
+    g_byte_array_set_size(in, 0);
+    put_pages(in, 0, 0, 64);
+    put_pages(in, 0, 64, 64);
+    put_pages(in, 0, 128, 63);
+    put_pages(in, 0, 192, 8);
+    put_pages(in, 1, 0, 3);
+    put_state(in);
+    refused(load, in, "offset 0xbf000: the page is private but was not "
+            "received");
+    encrypted_load_free(load);
+    machine_free();
+}
+
+/* A block whose state needs more than one record */
+static void test_big_block(void)
+{
+    enum { NPAGES = (1 << 20) + 100 };
+    g_autoptr(GByteArray) in = g_byte_array_new();
+    EncryptedLoad *load;
+
+    ram = block_new("pc.ram", NPAGES);
+    encbitmap_init(ram, NULL, false);
+    load = load_with_session();
+    put_pages(in, 0, (1 << 20) - 3, 64);
+    put_pages(in, 0, NPAGES - 1, 1);
+    g_assert(load_all(load, in, &error_abort));
+    g_byte_array_set_size(in, 0);
+    put_state(in);
+    g_assert_cmpuint(in->len, ==, 16 + 24 + 131072 + 16 + 24 + 16);
+    put_final(in);
+    g_assert(load_all(load, in, &error_abort));
+    g_assert(encrypted_load_done(load, &error_abort));
+    encrypted_load_free(load);
+    block_free(ram);
+}
+
+static void test_write_limits(void)
+{
+    g_autoptr(GByteArray) out = g_byte_array_new();
+    g_autoptr(GByteArray) big = g_byte_array_new();
+    g_autoptr(GByteArray) none = g_byte_array_new();
+    g_autoptr(GPtrArray) blocks = NULL;
+    Error *err = NULL;
+
+    machine_new(true);
+    blocks = encrypted_blocks();
+    g_assert_cmpuint(blocks->len, ==, 2);
+    g_byte_array_set_size(big, 65537);
+    g_assert(!encrypted_record_session(out, blocks, big, &err));
+    error_free_or_abort(&err);
+    g_assert(!encrypted_record_final(out, big, &err));
+    error_free_or_abort(&err);
+    g_assert(!encrypted_record_pages(out, 0, 0, 1, none, &err));
+    error_free_or_abort(&err);
+    g_assert(!encrypted_record_pages(out, 0, 0, 14, big, &err));
+    error_free_or_abort(&err);
+    g_assert_cmpuint(out->len, ==, 0);
+    g_ptr_array_set_size(blocks, 0);
+    g_assert(!encrypted_record_session(out, blocks, none, &err));
+    error_free_or_abort(&err);
+    machine_free();
+}
+
+/* A stream that ends anywhere, and one with bytes of it changed */
+static void test_damage(void)
+{
+    g_autoptr(GByteArray) good = g_byte_array_new();
+    unsigned loaded = 0;
+
+    machine_new(true);
+    encbitmap_set(ram, 10, 20, false);
+    put_session(good);
+    put_all_pages(good);
+    put_state(good);
+    put_final(good);
+    machine_free();
+
+    for (int i = 0; i < 20000; i++) {
+        g_autoptr(GByteArray) in = g_byte_array_new();
+        EncryptedLoad *load = encrypted_load_new(NULL, &vendor_ops);
+        Error *err = NULL;
+
+        vendor_reset();
+        machine_new(false);
+        g_byte_array_append(in, good->data, good->len);
+        if (i < good->len) {
+            g_byte_array_set_size(in, i);
+        } else {
+            for (int n = g_test_rand_int_range(1, 4); n; n--) {
+                /* Mostly in what is not payload */
+                in->data[g_test_rand_int_range(0, 2) ?
+                         g_test_rand_int_range(0, 100) :
+                         g_test_rand_int_range(0, in->len)] =
+                    g_test_rand_int();
+            }
+        }
+        if (!load_all(load, in, &err)) {
+            error_free_or_abort(&err);
+        }
+        if (encrypted_load_done(load, &err)) {
+            /* Then every private page came, and the state is right */
+            g_assert_cmpuint(encbitmap_count(ram, 0, 200), ==, 180);
+            g_assert_cmpuint(encbitmap_count(ram, 10, 20), ==, 0);
+            g_assert_cmpuint(vendor.pages, ==, 183);
+            loaded++;
+        } else {
+            error_free_or_abort(&err);
+        }
+        encrypted_load_free(load);
+        machine_free();
+    }
+    /* Some changes are to the vendor's data, which this vendor accepts */
+    g_test_message("%u of 20000 damaged streams loaded", loaded);
+    g_assert_cmpuint(loaded, <, 10000);
+}
+
+int main(int argc, char **argv)
+{
+    g_test_init(&argc, &argv, NULL);
+    g_test_add_func("/encrypted-records/round-trip", test_round_trip);
+    g_test_add_func("/encrypted-records/flip", test_flip);
+    g_test_add_func("/encrypted-records/header", test_header);
+    g_test_add_func("/encrypted-records/lengths", test_lengths);
+    g_test_add_func("/encrypted-records/order", test_order);
+    g_test_add_func("/encrypted-records/plain-order", test_plain_order);
+    g_test_add_func("/encrypted-records/session", test_session);
+    g_test_add_func("/encrypted-records/pages", test_pages);
+    g_test_add_func("/encrypted-records/pages-refused", test_pages_refused);
+    g_test_add_func("/encrypted-records/convert-fails", test_convert_fails);
+    g_test_add_func("/encrypted-records/state", test_state);
+    g_test_add_func("/encrypted-records/big-block", test_big_block);
+    g_test_add_func("/encrypted-records/write-limits", test_write_limits);
+    g_test_add_func("/encrypted-records/damage", test_damage);
+    return g_test_run();
+}
