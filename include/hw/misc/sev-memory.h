@@ -1,0 +1,95 @@
+/*
+ * Memory encryption of the emulated SEV platform
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * What the memory controller of an SEV host does: every page of the machine's
+ * RAM is seen either raw, by the hypervisor, by devices and by the host's own
+ * CPU contexts, or through the key of an ASID, by the SEV guest that runs
+ * with it.  The RAM itself holds a page in one of these views at a time; it
+ * is converted in place when somebody with the other view touches it.
+ *
+ * Addresses are physical addresses of the machine, without the C-bit.
+ */
+
+#ifndef HW_MISC_SEV_MEMORY_H
+#define HW_MISC_SEV_MEMORY_H
+
+#include "exec/hwaddr.h"
+
+/* AES-128-XTS: the data key and the tweak key */
+#define SEV_MEMORY_KEY_LEN  32
+
+/* An ASID has to fit the byte that holds a page's view */
+#define SEV_MEMORY_MAX_ASID 255
+
+/* The raw view; ASID 0 is the hypervisor's and never has a key */
+#define SEV_MEMORY_RAW      0
+
+/**
+ * sev_memory_init: prepare memory encryption for this machine
+ * @cbitpos: position of the C-bit, 32 to 51
+ * @max_asid: the highest ASID that a guest can have
+ * @errp: set if it was prepared with other values before
+ *
+ * Called for every vCPU with SEV.  Returns false with @errp set on failure.
+ */
+bool sev_memory_init(unsigned cbitpos, unsigned max_asid, Error **errp);
+
+/**
+ * sev_memory_max_asid: the highest ASID, 0 if the machine has no SEV
+ */
+unsigned sev_memory_max_asid(void);
+
+/**
+ * sev_memory_cbit: the C-bit as a mask
+ */
+uint64_t sev_memory_cbit(void);
+
+/**
+ * sev_memory_has_key: whether a guest runs, or may run, with @asid
+ */
+bool sev_memory_has_key(unsigned asid);
+
+/**
+ * sev_memory_set_key: install the key of @asid, which has none
+ * @asid: 1 to sev_memory_max_asid()
+ * @key: SEV_MEMORY_KEY_LEN bytes
+ * @errp: set if the cipher cannot be had
+ */
+bool sev_memory_set_key(unsigned asid, const uint8_t *key, Error **errp);
+
+/**
+ * sev_memory_clear_key: write back the pages of @asid and forget its key
+ * @asid: does not need to have a key
+ *
+ * No vCPU may run: call it from safe work or while the VM is stopped.
+ */
+void sev_memory_clear_key(unsigned asid);
+
+/**
+ * sev_memory_read: read memory through the key of an ASID
+ * @pa: where from
+ * @asid: whose view, or SEV_MEMORY_RAW
+ * @buf: where to
+ * @len: in bytes; may span pages
+ *
+ * Converts nothing in memory.  The caller is a vCPU in the middle of an
+ * instruction, or no vCPU runs: then no page changes its view meanwhile.
+ * Returns false, having read an unspecified part, if any of it is not RAM.
+ */
+bool sev_memory_read(hwaddr pa, unsigned asid, void *buf, size_t len);
+
+/**
+ * sev_memory_write: write memory through the key of an ASID
+ *
+ * As sev_memory_read().  Nothing is written if any of it is not RAM.
+ */
+bool sev_memory_write(hwaddr pa, unsigned asid, const void *buf, size_t len);
+
+/**
+ * sev_memory_is_ram: whether all of [@pa, @pa + @len) is RAM
+ */
+bool sev_memory_is_ram(hwaddr pa, size_t len);
+
+#endif

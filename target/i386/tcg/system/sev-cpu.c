@@ -1,0 +1,164 @@
+/*
+ * The CPU's part of the emulated SEV platform
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * The numbers are from the AMD64 Architecture Programmer's Manual, volume 2,
+ * sections 15.34 (Secure Encrypted Virtualization) and 7.10 (SME), and from
+ * volume 3 for CPUID.
+ */
+
+#include "qemu/osdep.h"
+#include "qapi/error.h"
+#include "qemu/bitops.h"
+#include "cpu.h"
+#include "exec/page-protection.h"
+#include "hw/misc/sev-memory.h"
+#include "sev-cpu.h"
+#include "svm.h"
+#include "system/qtest.h"
+#include "system/tcg.h"
+
+#define SVM_NESTED_CTL_SEV      BIT(1)
+
+#define CPUID_8000_001F_EAX_SEV BIT(1)
+
+/* MSRs and their bits */
+#define MSR_AMD_SYSCFG          0xc0010010
+#define SYSCFG_MEM_ENCRYPT      BIT(23)
+#define HWCR_SMMLOCK            BIT(0)
+#define MSR_AMD_SEV_STATUS      0xc0010131
+#define SEV_STATUS_SEV          BIT(0)
+
+/* CPUID 0x8000000A.EBX of TCG; SEV takes the lower ASIDs of these */
+#define SVM_NR_ASIDS            16
+
+bool sev_cpu_realize(X86CPU *cpu, Error **errp)
+{
+    CPUX86State *env = &cpu->env;
+
+    if (!cpu->sev) {
+        return true;
+    }
+    if (!tcg_enabled() && !qtest_enabled()) {
+        error_setg(errp, "CPU property 'sev' makes an emulated SEV host: "
+                   "it needs -accel tcg");
+        return false;
+    }
+    if (!(env->features[FEAT_8000_0001_ECX] & CPUID_EXT3_SVM) ||
+        !(env->features[FEAT_8000_0001_EDX] & CPUID_EXT2_LM)) {
+        error_setg(errp, "CPU property 'sev' needs a 64-bit CPU with SVM: "
+                   "add +svm");
+        return false;
+    }
+    if (cpu->sev_asids > SVM_NR_ASIDS - 2) {
+        error_setg(errp, "sev-asids must be 1 to %d", SVM_NR_ASIDS - 2);
+        return false;
+    }
+    if (!sev_memory_init(cpu->sev_cbitpos, cpu->sev_asids, errp)) {
+        return false;
+    }
+    if (!cpu->phys_bits) {
+        cpu->phys_bits = cpu->sev_cbitpos + 1;
+    }
+    if (cpu->phys_bits <= cpu->sev_cbitpos) {
+        error_setg(errp, "sev-cbitpos=%u needs phys-bits=%u or more",
+                   cpu->sev_cbitpos, cpu->sev_cbitpos + 1);
+        return false;
+    }
+    if (cpu->sev_reduced_phys_bits >= cpu->phys_bits - 32) {
+        error_setg(errp, "sev-reduced-phys-bits=%u leaves too little of "
+                   "phys-bits=%u", cpu->sev_reduced_phys_bits, cpu->phys_bits);
+        return false;
+    }
+    return true;
+}
+
+bool sev_cpu_cpuid(X86CPU *cpu, uint32_t *eax, uint32_t *ebx, uint32_t *ecx,
+                   uint32_t *edx)
+{
+    if (!cpu->sev) {
+        return false;
+    }
+    *eax = CPUID_8000_001F_EAX_SEV;
+    *ebx = cpu->sev_cbitpos | (cpu->sev_reduced_phys_bits << 6);
+    *ecx = cpu->sev_asids;      /* the highest ASID of an SEV guest */
+    *edx = 1;                   /* the lowest without SEV-ES: all are */
+    return true;
+}
+
+bool sev_cpu_rdmsr(CPUX86State *env, uint32_t msr, uint64_t *val)
+{
+    if (!env_archcpu(env)->sev) {
+        return false;
+    }
+    switch (msr) {
+    case MSR_AMD_SYSCFG:
+        *val = SYSCFG_MEM_ENCRYPT;
+        return true;
+    case MSR_K7_HWCR:
+        /* SEV is not to be used without SMM being locked */
+        *val = HWCR_SMMLOCK;
+        return true;
+    case MSR_AMD_SEV_STATUS:
+        *val = env->sev_asid ? SEV_STATUS_SEV : 0;
+        return true;
+    default:
+        return false;
+    }
+}
+
+bool sev_cpu_rdmsr_passes(CPUX86State *env, uint32_t msr)
+{
+    return env->sev_asid && msr == MSR_AMD_SEV_STATUS;
+}
+
+bool sev_cpu_vmrun(CPUX86State *env, uint64_t nested_ctl, uint32_t asid)
+{
+    X86CPU *cpu = env_archcpu(env);
+
+    env->sev_asid = 0;
+    if (!cpu->sev || !(nested_ctl & SVM_NESTED_CTL_SEV)) {
+        return true;
+    }
+    /*
+     * Hardware lets a guest run with an ASID that was never activated, with
+     * a key that nobody knows.  There is nothing to be had from that.
+     */
+    if (!(nested_ctl & SVM_NPT_ENABLED) || !sev_memory_has_key(asid)) {
+        return false;
+    }
+    env->sev_asid = asid;
+    env->sev_cmask = BIT_ULL(cpu->sev_cbitpos);
+    return true;
+}
+
+bool sev_cpu_leaf(CPUState *cs, hwaddr pa, bool private, int *prot,
+                  MMUAccessType access_type, int mmu_idx, bool restart,
+                  uintptr_t retaddr)
+{
+    CPUX86State *env = cpu_env(cs);
+    unsigned asid = SEV_MEMORY_RAW;
+
+    switch (mmu_idx) {
+    case MMU_NESTED_IDX:
+        /* A step on the way; page tables are checked as they are read */
+        return false;
+    case MMU_PHYS_IDX:
+        break;
+    default:
+        if (!env->sev_asid) {
+            break;
+        }
+        if (private) {
+            asid = env->sev_asid;
+        } else if (access_type == MMU_INST_FETCH) {
+            /* Code is always private, whatever the page table says */
+            asid = env->sev_asid;
+            *prot &= PAGE_EXEC;
+        } else {
+            *prot &= ~PAGE_EXEC;
+        }
+    }
+    return sev_memory_need_view(cs, pa, asid, restart, retaddr);
+}

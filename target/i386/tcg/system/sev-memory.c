@@ -1,0 +1,447 @@
+/*
+ * Memory encryption of the emulated SEV platform
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * A page of RAM is raw or the plaintext of one ASID; sev_memory_view() says
+ * which.  Reading through the TLB costs nothing extra: an entry is only made
+ * for a page that has the view that the access needs, and every conversion
+ * flushes all TLBs and drops the code translated from the page.
+ *
+ * A page's view only changes in an exclusive section, so a vCPU that executes
+ * sees every view as constant until it leaves.
+ *
+ * Devices do DMA to whatever view a page has.  It is what hardware without
+ * coherent encryption does too, and why a hypervisor has to execute WBINVD,
+ * which writes all plaintext back, before it reuses a guest's page for I/O.
+ */
+
+#include "qemu/osdep.h"
+#include "qapi/error.h"
+#include "qemu/bitops.h"
+#include "qemu/main-loop.h"
+#include "qemu/rcu.h"
+#include "crypto/cipher.h"
+#include "cpu.h"
+#include "exec/address-spaces.h"
+#include "exec/cputlb.h"
+#include "exec/exec-all.h"
+#include "exec/helper-proto.h"
+#include "exec/memory.h"
+#include "exec/ram_addr.h"
+#include "hw/misc/sev-memory.h"
+#include "sev-cpu.h"
+#include "system/tcg.h"
+#include "tcg/tcg.h"
+#include "trace.h"
+
+/* Views are kept in chunks of one byte a page, each for 1 GiB of memory */
+#define CHUNK_SHIFT 30
+#define CHUNK_PAGES (1u << (CHUNK_SHIFT - TARGET_PAGE_BITS))
+
+bool sev_memory_active;
+
+static struct {
+    unsigned cbitpos;
+    unsigned max_asid;
+    /* by ASID; an ASID without one has no guest */
+    QCryptoCipher *key[SEV_MEMORY_MAX_ASID + 1];
+    /* chunks of views, by physical address; NULL: all of it is raw */
+    uint8_t **views;
+    /* page frame numbers (uint64_t) of the pages that may not be raw */
+    GArray *plain;
+} sev;
+
+bool sev_memory_init(unsigned cbitpos, unsigned max_asid, Error **errp)
+{
+    if (sev.max_asid) {
+        if (cbitpos != sev.cbitpos || max_asid != sev.max_asid) {
+            error_setg(errp, "all CPUs must have the same SEV properties");
+            return false;
+        }
+        return true;
+    }
+    if (cbitpos < 32 || cbitpos > 51) {
+        error_setg(errp, "sev-cbitpos must be 32 to 51");
+        return false;
+    }
+    if (max_asid < 1 || max_asid > SEV_MEMORY_MAX_ASID) {
+        error_setg(errp, "sev-asids must be 1 to %u", SEV_MEMORY_MAX_ASID);
+        return false;
+    }
+    sev.cbitpos = cbitpos;
+    sev.max_asid = max_asid;
+    sev.views = g_new0(uint8_t *, 1ULL << (cbitpos - CHUNK_SHIFT));
+    sev.plain = g_array_new(false, false, sizeof(uint64_t));
+    return true;
+}
+
+unsigned sev_memory_max_asid(void)
+{
+    return sev.max_asid;
+}
+
+uint64_t sev_memory_cbit(void)
+{
+    return sev.max_asid ? BIT_ULL(sev.cbitpos) : 0;
+}
+
+bool sev_memory_has_key(unsigned asid)
+{
+    return asid && asid <= sev.max_asid && sev.key[asid];
+}
+
+static unsigned sev_memory_view(hwaddr pa)
+{
+    uint8_t *chunk;
+
+    if (pa >> sev.cbitpos) {
+        return SEV_MEMORY_RAW;
+    }
+    chunk = qatomic_read(&sev.views[pa >> CHUNK_SHIFT]);
+    return chunk ? chunk[(pa >> TARGET_PAGE_BITS) % CHUNK_PAGES]
+                 : SEV_MEMORY_RAW;
+}
+
+static void sev_memory_set_page_view(hwaddr pa, unsigned asid)
+{
+    uint8_t **chunk = &sev.views[pa >> CHUNK_SHIFT];
+
+    if (!*chunk) {
+        qatomic_set(chunk, g_new0(uint8_t, CHUNK_PAGES));
+    }
+    (*chunk)[(pa >> TARGET_PAGE_BITS) % CHUNK_PAGES] = asid;
+}
+
+/*
+ * The page of RAM at @pa in QEMU's memory, NULL if it is none.
+ * Called in an RCU critical section.
+ */
+static void *sev_memory_page(hwaddr pa, ram_addr_t *ram_addr)
+{
+    hwaddr xlat, len = TARGET_PAGE_SIZE;
+    MemoryRegion *mr;
+
+    if (pa >> sev.cbitpos) {
+        return NULL;
+    }
+    mr = address_space_translate(&address_space_memory, pa & TARGET_PAGE_MASK,
+                                 &xlat, &len, true, MEMTXATTRS_UNSPECIFIED);
+    if (!memory_region_is_ram(mr) || memory_region_is_ram_device(mr) ||
+        mr->readonly || len < TARGET_PAGE_SIZE) {
+        return NULL;
+    }
+    *ram_addr = memory_region_get_ram_addr(mr) + xlat;
+    return memory_region_get_ram_ptr(mr) + xlat;
+}
+
+bool sev_memory_is_ram(hwaddr pa, size_t len)
+{
+    hwaddr page = pa & TARGET_PAGE_MASK;
+    ram_addr_t ram_addr;
+
+    if (!len || pa + len < pa) {
+        return false;
+    }
+    RCU_READ_LOCK_GUARD();
+    for (; page < pa + len; page += TARGET_PAGE_SIZE) {
+        if (!sev_memory_page(page, &ram_addr)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static void sev_memory_page_written(ram_addr_t ram_addr)
+{
+    if (tcg_enabled()) {
+        tb_invalidate_phys_range(ram_addr, ram_addr + TARGET_PAGE_SIZE - 1);
+    }
+    cpu_physical_memory_set_dirty_range(ram_addr, TARGET_PAGE_SIZE,
+                                        BIT(DIRTY_MEMORY_VGA) |
+                                        BIT(DIRTY_MEMORY_MIGRATION));
+}
+
+/* Turn the page @page, which is at @pa, from one view to another */
+static void sev_memory_recode(void *page, hwaddr pa, unsigned from, unsigned to)
+{
+    uint8_t tweak[16] = { 0 };
+
+    /* The same plaintext is a different ciphertext at every address */
+    stq_le_p(tweak, pa >> TARGET_PAGE_BITS);
+    /* AES-XTS of a whole page with a tweak of 16 bytes does not fail */
+    if (from) {
+        qcrypto_cipher_setiv(sev.key[from], tweak, sizeof(tweak),
+                             &error_abort);
+        qcrypto_cipher_encrypt(sev.key[from], page, page, TARGET_PAGE_SIZE,
+                               &error_abort);
+    }
+    if (to) {
+        qcrypto_cipher_setiv(sev.key[to], tweak, sizeof(tweak), &error_abort);
+        qcrypto_cipher_decrypt(sev.key[to], page, page, TARGET_PAGE_SIZE,
+                               &error_abort);
+    }
+}
+
+/* Called in an exclusive section, or while no vCPU runs */
+static bool sev_memory_convert(hwaddr pa, unsigned asid)
+{
+    unsigned view = sev_memory_view(pa);
+    uint64_t pfn = pa >> TARGET_PAGE_BITS;
+    ram_addr_t ram_addr;
+    void *page;
+
+    if (view == asid) {
+        return false;
+    }
+    RCU_READ_LOCK_GUARD();
+    page = sev_memory_page(pa, &ram_addr);
+    if (!page) {
+        return false;
+    }
+    sev_memory_recode(page, pa, view, asid);
+    sev_memory_set_page_view(pa, asid);
+    if (!view) {
+        g_array_append_val(sev.plain, pfn);
+    }
+    sev_memory_page_written(ram_addr);
+    return true;
+}
+
+static void sev_memory_flush_tlbs(void)
+{
+    CPUState *cs;
+
+    if (tcg_enabled()) {
+        CPU_FOREACH(cs) {
+            tlb_flush(cs);
+        }
+    }
+}
+
+/* Make the pages of @asid raw, or all if it is 0; as sev_memory_convert() */
+static void sev_memory_write_back(unsigned asid)
+{
+    guint i, kept = 0, written = 0;
+
+    for (i = 0; i < sev.plain->len; i++) {
+        uint64_t pfn = g_array_index(sev.plain, uint64_t, i);
+        unsigned view = sev_memory_view(pfn << TARGET_PAGE_BITS);
+
+        if (!view) {
+            continue;
+        }
+        if (!asid || view == asid) {
+            if (sev_memory_convert(pfn << TARGET_PAGE_BITS, SEV_MEMORY_RAW)) {
+                written++;
+                continue;
+            }
+            /* Its RAM is gone, unplugged: so is what was in it */
+            sev_memory_set_page_view(pfn << TARGET_PAGE_BITS, SEV_MEMORY_RAW);
+            continue;
+        }
+        g_array_index(sev.plain, uint64_t, kept++) = pfn;
+    }
+    g_array_set_size(sev.plain, kept);
+    if (written) {
+        sev_memory_flush_tlbs();
+    }
+    trace_sev_memory_write_back(asid, written);
+}
+
+bool sev_memory_set_key(unsigned asid, const uint8_t *key, Error **errp)
+{
+    g_assert(asid && asid <= sev.max_asid && !sev.key[asid]);
+
+    sev.key[asid] = qcrypto_cipher_new(QCRYPTO_CIPHER_ALGO_AES_128,
+                                       QCRYPTO_CIPHER_MODE_XTS,
+                                       key, SEV_MEMORY_KEY_LEN, errp);
+    if (!sev.key[asid]) {
+        return false;
+    }
+    sev_memory_active = true;
+    trace_sev_memory_key(asid, "set");
+    return true;
+}
+
+void sev_memory_clear_key(unsigned asid)
+{
+    if (!sev_memory_has_key(asid)) {
+        return;
+    }
+    sev_memory_write_back(asid);
+    qcrypto_cipher_free(sev.key[asid]);
+    sev.key[asid] = NULL;
+    trace_sev_memory_key(asid, "clear");
+}
+
+/*
+ * One page of sev_memory_read() and sev_memory_write().  A page that has
+ * another view is converted in a copy: nobody has to stop for it.
+ */
+static bool sev_memory_rw_page(hwaddr pa, unsigned asid, void *buf, size_t len,
+                               bool is_write)
+{
+    unsigned view = sev_memory_view(pa);
+    size_t offset = pa & ~TARGET_PAGE_MASK;
+    uint8_t copy[TARGET_PAGE_SIZE];
+    ram_addr_t ram_addr;
+    uint8_t *page;
+
+    RCU_READ_LOCK_GUARD();
+    page = sev_memory_page(pa, &ram_addr);
+    if (!page) {
+        return false;
+    }
+    if (view == asid) {
+        if (!is_write) {
+            memcpy(buf, page + offset, len);
+            return true;
+        }
+        memcpy(page + offset, buf, len);
+    } else {
+        memcpy(copy, page, TARGET_PAGE_SIZE);
+        sev_memory_recode(copy, pa, view, asid);
+        if (!is_write) {
+            memcpy(buf, copy + offset, len);
+            return true;
+        }
+        memcpy(copy + offset, buf, len);
+        sev_memory_recode(copy, pa, asid, view);
+        memcpy(page, copy, TARGET_PAGE_SIZE);
+    }
+    sev_memory_page_written(ram_addr);
+    return true;
+}
+
+static bool sev_memory_rw(hwaddr pa, unsigned asid, void *buf, size_t len,
+                          bool is_write)
+{
+    g_assert(!asid || sev_memory_has_key(asid));
+
+    while (len) {
+        size_t n = MIN(len, TARGET_PAGE_SIZE - (pa & ~TARGET_PAGE_MASK));
+
+        if (!sev_memory_rw_page(pa, asid, buf, n, is_write)) {
+            return false;
+        }
+        pa += n;
+        buf += n;
+        len -= n;
+    }
+    return true;
+}
+
+bool sev_memory_read(hwaddr pa, unsigned asid, void *buf, size_t len)
+{
+    return sev_memory_rw(pa, asid, buf, len, false);
+}
+
+bool sev_memory_write(hwaddr pa, unsigned asid, const void *buf, size_t len)
+{
+    return sev_memory_is_ram(pa, len) &&
+           sev_memory_rw(pa, asid, (void *)buf, len, true);
+}
+
+/*
+ * Stop the other vCPUs from within @cs, which executes.  As everywhere, the
+ * big lock must not be held over start_exclusive(): who is waited for may
+ * wait for it.  Returns whether it was held.
+ */
+static bool sev_memory_begin(CPUState *cs)
+{
+    bool locked = bql_locked();
+
+    if (!qemu_tcg_mttcg_enabled() || cpu_in_exclusive_context(cs)) {
+        return false;
+    }
+    if (locked) {
+        bql_unlock();
+    }
+    cpu_exec_end(cs);
+    start_exclusive();
+    return locked;
+}
+
+static void sev_memory_end(CPUState *cs, bool was_exclusive, bool locked)
+{
+    if (!qemu_tcg_mttcg_enabled() || was_exclusive) {
+        return;
+    }
+    end_exclusive();
+    cpu_exec_start(cs);
+    if (locked) {
+        bql_lock();
+    }
+}
+
+static void sev_memory_convert_work(CPUState *cs, run_on_cpu_data data)
+{
+    unsigned asid = data.target_ptr & ~TARGET_PAGE_MASK;
+
+    if (asid && !sev_memory_has_key(asid)) {
+        return;
+    }
+    if (sev_memory_convert(data.target_ptr & TARGET_PAGE_MASK, asid)) {
+        sev_memory_flush_tlbs();
+    }
+}
+
+/* If its key is gone, ciphertext is all that a guest can see */
+static unsigned sev_memory_asid_view(unsigned asid)
+{
+    return sev_memory_has_key(asid) ? asid : SEV_MEMORY_RAW;
+}
+
+bool sev_memory_has_view(hwaddr pa, unsigned asid)
+{
+    return likely(sev_memory_view(pa) == sev_memory_asid_view(asid)) ||
+           !sev_memory_is_ram(pa & TARGET_PAGE_MASK, TARGET_PAGE_SIZE);
+}
+
+bool sev_memory_need_view(CPUState *cs, hwaddr pa, unsigned asid, bool restart,
+                          uintptr_t retaddr)
+{
+    bool exclusive = cpu_in_exclusive_context(cs);
+    bool locked;
+
+    QEMU_BUILD_BUG_ON(SEV_MEMORY_MAX_ASID >= TARGET_PAGE_SIZE);
+
+    if (sev_memory_has_view(pa, asid)) {
+        return false;
+    }
+    asid = sev_memory_asid_view(asid);
+    /*
+     * If the instruction can be started again, do that when the conversion
+     * has been done as safe work: generated code cannot be returned to once
+     * another vCPU may have flushed it.  The translator holds the lock of a
+     * page and has to drop it first in any case.
+     */
+    if ((restart && !exclusive) || (tcg_ctx && tcg_ctx->gen_tb)) {
+        async_safe_run_on_cpu(cs, sev_memory_convert_work,
+                              RUN_ON_CPU_TARGET_PTR((pa & TARGET_PAGE_MASK) |
+                                                    asid));
+        cpu_loop_exit_restore(cs, retaddr);
+    }
+    /* The delivery of an interrupt, or a probe: in the middle of something */
+    locked = sev_memory_begin(cs);
+    if (sev_memory_convert(pa & TARGET_PAGE_MASK, asid)) {
+        sev_memory_flush_tlbs();
+    }
+    sev_memory_end(cs, exclusive, locked);
+    return true;
+}
+
+void helper_wbinvd(CPUX86State *env)
+{
+    CPUState *cs = env_cpu(env);
+    bool exclusive = cpu_in_exclusive_context(cs);
+    bool locked;
+
+    if (!sev_memory_active) {
+        return;
+    }
+    locked = sev_memory_begin(cs);
+    sev_memory_write_back(0);
+    sev_memory_end(cs, exclusive, locked);
+}
