@@ -1,0 +1,879 @@
+/*
+ * Emulated AMD Platform Security Processor: guest contexts and commands
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * Each command takes a buffer in the host's memory.  It is copied in, the
+ * command works on the copy, and the copy is written back if it changed:
+ * lengths that were asked for are filled in even if the command fails.
+ */
+
+#include "qemu/osdep.h"
+#include "qapi/error.h"
+#include "qemu/bitops.h"
+#include "qemu/bswap.h"
+#include "qemu/error-report.h"
+#include "crypto/random.h"
+#include "hw/misc/amd-psp.h"
+
+/* The largest command buffer is SEND_START's */
+#define BUFFER_MAX          68
+
+/* What one UPDATE_DATA of SEND and RECEIVE takes, and one DBG command */
+#define PACKET_MAX          (16 * 1024)
+
+/* Certificates that come with the PDH: PEK, OCA, CEK */
+#define CHAIN_LEN           (3 * AMD_PSP_CERT_LEN)
+#define CHAIN_OCA           AMD_PSP_CERT_LEN
+
+#define MEASURE_LEN         (AMD_PSP_MAC_LEN + AMD_PSP_NONCE_LEN)
+
+/* PLATFORM_STATUS flags */
+#define FLAG_SELF_OWNED     0
+#define FLAG_CONFIG_ES      (1u << 8)
+
+/* INIT flags */
+#define INIT_ES             (1u << 0)
+
+/* A guest command is possible in these states */
+#define IN(state)           BIT(AMD_PSP_GUEST_##state)
+#define IN_ANY              (IN(LUPDATE) | IN(LSECRET) | IN(RUNNING) | \
+                             IN(SUPDATE) | IN(RUPDATE) | IN(SENT))
+
+typedef AmdPspStatus CommandFn(AmdPspPlatform *p, AmdPspGuest *g, uint8_t *b);
+
+typedef struct Command {
+    const char *name;
+    CommandFn *fn;
+    uint8_t buffer_len;
+    /* Guest states; not 0: the buffer starts with the handle of a guest */
+    uint8_t states;
+    /* The guest must be active */
+    bool active;
+    /* Works without INIT */
+    bool uninit;
+    /* Changes what the vCPUs see */
+    bool stops_cpus;
+} Command;
+
+/* Every address in a buffer may come with the C-bit, which means nothing */
+static hwaddr get_address(const uint8_t *b, size_t offset)
+{
+    return ldq_le_p(b + offset) & ~sev_memory_cbit();
+}
+
+static bool get_random(void *buf, size_t len)
+{
+    Error *err = NULL;
+
+    if (qcrypto_random_bytes(buf, len, &err) < 0) {
+        error_report_err(err);
+        return false;
+    }
+    return true;
+}
+
+static AmdPspGuest *guest_find(AmdPspPlatform *p, uint32_t handle)
+{
+    size_t i;
+
+    for (i = 0; handle && i < ARRAY_SIZE(p->guests); i++) {
+        if (p->guests[i].handle == handle) {
+            return &p->guests[i];
+        }
+    }
+    return NULL;
+}
+
+static unsigned guest_count(AmdPspPlatform *p)
+{
+    unsigned n = 0;
+    size_t i;
+
+    for (i = 0; i < ARRAY_SIZE(p->guests); i++) {
+        n += !!p->guests[i].handle;
+    }
+    return n;
+}
+
+/* A context without transport keys */
+static AmdPspStatus guest_new(AmdPspPlatform *p, uint32_t policy,
+                              AmdPspGuestState state, AmdPspGuest **guest)
+{
+    AmdPspGuest *g = NULL;
+    size_t i;
+
+    for (i = 0; i < ARRAY_SIZE(p->guests); i++) {
+        if (!p->guests[i].handle) {
+            g = &p->guests[i];
+            break;
+        }
+    }
+    if (!g) {
+        return AMD_PSP_RESOURCE_LIMIT;
+    }
+    memset(g, 0, sizeof(*g));
+    if (!get_random(g->vek, sizeof(g->vek))) {
+        return AMD_PSP_HWERROR_PLATFORM;
+    }
+    do {
+        p->last_handle++;
+    } while (!p->last_handle || guest_find(p, p->last_handle));
+    g->handle = p->last_handle;
+    g->policy = policy;
+    g->state = state;
+    g->digest = g_checksum_new(G_CHECKSUM_SHA256);
+    *guest = g;
+    return AMD_PSP_SUCCESS;
+}
+
+/* It must not be active any more */
+static void guest_free(AmdPspGuest *g)
+{
+    g_assert(!g->asid);
+    g_checksum_free(g->digest);
+    memset(g, 0, sizeof(*g));
+}
+
+static void guest_deactivate(AmdPspPlatform *p, AmdPspGuest *g)
+{
+    if (g->asid) {
+        sev_memory_clear_key(g->asid);
+        set_bit(g->asid, p->df_flush);
+        g->asid = 0;
+    }
+}
+
+void amd_psp_platform_reset(AmdPspPlatform *p)
+{
+    size_t i;
+
+    for (i = 0; i < ARRAY_SIZE(p->guests); i++) {
+        if (p->guests[i].handle) {
+            guest_deactivate(p, &p->guests[i]);
+            guest_free(&p->guests[i]);
+        }
+    }
+    bitmap_zero(p->df_flush, SEV_MEMORY_MAX_ASID + 1);
+    p->initialized = false;
+    p->es = false;
+}
+
+static void platform_make_pdh(AmdPspPlatform *p)
+{
+    amd_psp_ec_key(p->seed, "pdh", p->pdh_count++, &p->pdh);
+}
+
+static void platform_make_pek(AmdPspPlatform *p)
+{
+    amd_psp_ec_key(p->seed, "oca", p->pek_count, &p->oca);
+    amd_psp_ec_key(p->seed, "pek", p->pek_count, &p->pek);
+    p->pek_count++;
+    platform_make_pdh(p);
+}
+
+void amd_psp_platform_init(AmdPspPlatform *p,
+                           const uint8_t seed[AMD_PSP_SEED_LEN])
+{
+    memset(p, 0, sizeof(*p));
+    memcpy(p->seed, seed, sizeof(p->seed));
+    amd_psp_expand(p->seed, "id", 0, p->id, sizeof(p->id));
+    amd_psp_ec_key(p->seed, "cek", 0, &p->cek);
+    platform_make_pek(p);
+}
+
+static void platform_cert(const AmdPspEcKey *key, AmdPspCertUsage usage,
+                          uint8_t cert[AMD_PSP_CERT_LEN])
+{
+    amd_psp_cert_make(&key->q, usage, AMD_PSP_API_MAJOR, AMD_PSP_API_MINOR,
+                      cert);
+}
+
+/* A policy that this platform can keep */
+static AmdPspStatus check_policy(uint32_t policy)
+{
+    unsigned major = extract32(policy, 16, 8);
+    unsigned minor = extract32(policy, 24, 8);
+
+    if (major > AMD_PSP_API_MAJOR ||
+        (major == AMD_PSP_API_MAJOR && minor > AMD_PSP_API_MINOR)) {
+        return AMD_PSP_POLICY_FAILURE;
+    }
+    /* There is no SEV-ES here */
+    if (policy & AMD_PSP_POLICY_ES) {
+        return AMD_PSP_POLICY_FAILURE;
+    }
+    return AMD_PSP_SUCCESS;
+}
+
+/* [0] flags, [8] address and [16] length of a memory region for SEV-ES */
+static AmdPspStatus cmd_init(AmdPspPlatform *p, AmdPspGuest *g, uint8_t *b)
+{
+    if (p->initialized) {
+        return AMD_PSP_INVALID_PLATFORM_STATE;
+    }
+    p->initialized = true;
+    p->es = ldl_le_p(b) & INIT_ES;
+    return AMD_PSP_SUCCESS;
+}
+
+/* [0] length of the buffer, [4] flags, and places for what is not used here */
+static AmdPspStatus cmd_init_ex(AmdPspPlatform *p, AmdPspGuest *g, uint8_t *b)
+{
+    return cmd_init(p, g, b + 4);
+}
+
+static AmdPspStatus cmd_shutdown(AmdPspPlatform *p, AmdPspGuest *g, uint8_t *b)
+{
+    amd_psp_platform_reset(p);
+    return AMD_PSP_SUCCESS;
+}
+
+static AmdPspStatus cmd_factory_reset(AmdPspPlatform *p, AmdPspGuest *g,
+                                      uint8_t *b)
+{
+    if (p->initialized) {
+        return AMD_PSP_INVALID_PLATFORM_STATE;
+    }
+    platform_make_pek(p);
+    return AMD_PSP_SUCCESS;
+}
+
+/* Out: [0] major, [1] minor, [2] state, [3] flags, [7] build, [8] guests */
+static AmdPspStatus cmd_platform_status(AmdPspPlatform *p, AmdPspGuest *g,
+                                        uint8_t *b)
+{
+    unsigned guests = guest_count(p);
+
+    b[0] = AMD_PSP_API_MAJOR;
+    b[1] = AMD_PSP_API_MINOR;
+    b[2] = guests ? AMD_PSP_PLATFORM_WORKING :
+           p->initialized ? AMD_PSP_PLATFORM_INIT : AMD_PSP_PLATFORM_UNINIT;
+    stl_le_p(b + 3, FLAG_SELF_OWNED | (p->es ? FLAG_CONFIG_ES : 0));
+    b[7] = AMD_PSP_BUILD;
+    stl_le_p(b + 8, guests);
+    return AMD_PSP_SUCCESS;
+}
+
+static AmdPspStatus cmd_pek_gen(AmdPspPlatform *p, AmdPspGuest *g, uint8_t *b)
+{
+    if (guest_count(p)) {
+        return AMD_PSP_INVALID_PLATFORM_STATE;
+    }
+    platform_make_pek(p);
+    return AMD_PSP_SUCCESS;
+}
+
+static AmdPspStatus cmd_pdh_gen(AmdPspPlatform *p, AmdPspGuest *g, uint8_t *b)
+{
+    platform_make_pdh(p);
+    return AMD_PSP_SUCCESS;
+}
+
+/* [0] address and [8] length of the PDH's certificate, [16] and [24] chain */
+static AmdPspStatus cmd_pdh_cert_export(AmdPspPlatform *p, AmdPspGuest *g,
+                                        uint8_t *b)
+{
+    hwaddr pdh_pa = get_address(b, 0), chain_pa = get_address(b, 16);
+    bool fits = ldl_le_p(b + 8) >= AMD_PSP_CERT_LEN &&
+                ldl_le_p(b + 24) >= CHAIN_LEN;
+    uint8_t pdh[AMD_PSP_CERT_LEN], chain[CHAIN_LEN];
+
+    stl_le_p(b + 8, AMD_PSP_CERT_LEN);
+    stl_le_p(b + 24, CHAIN_LEN);
+    if (!fits || !pdh_pa || !chain_pa) {
+        return AMD_PSP_INVALID_LEN;
+    }
+    platform_cert(&p->pdh, AMD_PSP_CERT_PDH, pdh);
+    platform_cert(&p->pek, AMD_PSP_CERT_PEK, chain);
+    platform_cert(&p->oca, AMD_PSP_CERT_OCA, chain + CHAIN_OCA);
+    platform_cert(&p->cek, AMD_PSP_CERT_CEK, chain + 2 * AMD_PSP_CERT_LEN);
+    if (!sev_memory_write(pdh_pa, SEV_MEMORY_RAW, pdh, sizeof(pdh)) ||
+        !sev_memory_write(chain_pa, SEV_MEMORY_RAW, chain, sizeof(chain))) {
+        return AMD_PSP_INVALID_ADDRESS;
+    }
+    return AMD_PSP_SUCCESS;
+}
+
+static AmdPspStatus cmd_df_flush(AmdPspPlatform *p, AmdPspGuest *g, uint8_t *b)
+{
+    bitmap_zero(p->df_flush, SEV_MEMORY_MAX_ASID + 1);
+    return AMD_PSP_SUCCESS;
+}
+
+/* [0] address, [8] length */
+static AmdPspStatus cmd_get_id(AmdPspPlatform *p, AmdPspGuest *g, uint8_t *b)
+{
+    hwaddr pa = get_address(b, 0);
+    bool fits = ldl_le_p(b + 8) >= sizeof(p->id);
+
+    stl_le_p(b + 8, sizeof(p->id));
+    if (!fits || !pa) {
+        return AMD_PSP_INVALID_LEN;
+    }
+    return sev_memory_write(pa, SEV_MEMORY_RAW, p->id, sizeof(p->id)) ?
+           AMD_PSP_SUCCESS : AMD_PSP_INVALID_ADDRESS;
+}
+
+static AmdPspStatus cmd_decommission(AmdPspPlatform *p, AmdPspGuest *g,
+                                     uint8_t *b)
+{
+    if (g->asid) {
+        return AMD_PSP_ACTIVE;
+    }
+    guest_free(g);
+    return AMD_PSP_SUCCESS;
+}
+
+/* [0] handle, [4] ASID */
+static AmdPspStatus cmd_activate(AmdPspPlatform *p, AmdPspGuest *g, uint8_t *b)
+{
+    uint32_t asid = ldl_le_p(b + 4);
+    Error *err = NULL;
+
+    if (!asid || asid > sev_memory_max_asid()) {
+        return AMD_PSP_INVALID_ASID;
+    }
+    if (g->asid) {
+        return AMD_PSP_ACTIVE;
+    }
+    if (sev_memory_has_key(asid)) {
+        return AMD_PSP_ASID_OWNED;
+    }
+    if (test_bit(asid, p->df_flush)) {
+        return AMD_PSP_DFFLUSH_REQUIRED;
+    }
+    if (!sev_memory_set_key(asid, g->vek, &err)) {
+        error_report_err(err);
+        return AMD_PSP_HWERROR_PLATFORM;
+    }
+    g->asid = asid;
+    return AMD_PSP_SUCCESS;
+}
+
+static AmdPspStatus cmd_deactivate(AmdPspPlatform *p, AmdPspGuest *g,
+                                   uint8_t *b)
+{
+    guest_deactivate(p, g);
+    return AMD_PSP_SUCCESS;
+}
+
+/* [0] handle; out: [4] policy, [8] ASID, [12] state */
+static AmdPspStatus cmd_guest_status(AmdPspPlatform *p, AmdPspGuest *g,
+                                     uint8_t *b)
+{
+    stl_le_p(b + 4, g->policy);
+    stl_le_p(b + 8, g->asid);
+    b[12] = g->state;
+    return AMD_PSP_SUCCESS;
+}
+
+/* The transport keys in a session that the owner of a PDH made for this one */
+static AmdPspStatus read_session(AmdPspPlatform *p, hwaddr cert_pa,
+                                 uint32_t cert_len, hwaddr session_pa,
+                                 uint32_t session_len, uint32_t policy,
+                                 AmdPspTransportKeys *keys)
+{
+    uint8_t cert[AMD_PSP_CERT_LEN], z[AMD_PSP_P384_LEN];
+    AmdPspSession session;
+    AmdPspEcPoint peer;
+
+    if (cert_len != sizeof(cert) || session_len != sizeof(session)) {
+        return AMD_PSP_INVALID_LEN;
+    }
+    if (!sev_memory_read(cert_pa, SEV_MEMORY_RAW, cert, sizeof(cert)) ||
+        !sev_memory_read(session_pa, SEV_MEMORY_RAW, &session,
+                         sizeof(session))) {
+        return AMD_PSP_INVALID_ADDRESS;
+    }
+    if (!amd_psp_cert_key(cert, AMD_PSP_CERT_PDH, &peer) ||
+        !amd_psp_ecdh(&p->pdh, &peer, z)) {
+        return AMD_PSP_INVALID_CERTIFICATE;
+    }
+    return amd_psp_session_unwrap(z, &session, policy, keys) ?
+           AMD_PSP_SUCCESS : AMD_PSP_BAD_MEASUREMENT;
+}
+
+/*
+ * [0] handle, in: of a guest to share the key with, 0: none; out: the new one
+ * [4] policy, [8] address and [16] length of the owner's certificate,
+ * [24] address and [32] length of the session
+ */
+static AmdPspStatus cmd_launch_start(AmdPspPlatform *p, AmdPspGuest *none,
+                                     uint8_t *b)
+{
+    uint32_t policy = ldl_le_p(b + 4);
+    hwaddr cert_pa = get_address(b, 8);
+    AmdPspTransportKeys keys;
+    AmdPspGuest *g;
+    AmdPspStatus st;
+
+    if (ldl_le_p(b)) {
+        return AMD_PSP_UNSUPPORTED;
+    }
+    st = check_policy(policy);
+    if (st) {
+        return st;
+    }
+    if (cert_pa) {
+        st = read_session(p, cert_pa, ldl_le_p(b + 16), get_address(b, 24),
+                          ldl_le_p(b + 32), policy, &keys);
+        if (st) {
+            return st;
+        }
+    } else if (!get_random(&keys, sizeof(keys))) {
+        return AMD_PSP_HWERROR_PLATFORM;
+    }
+    st = guest_new(p, policy, AMD_PSP_GUEST_LUPDATE, &g);
+    if (st) {
+        return st;
+    }
+    g->transport = keys;
+    stl_le_p(b, g->handle);
+    return AMD_PSP_SUCCESS;
+}
+
+/* [0] handle, [8] address, [16] length */
+static AmdPspStatus cmd_launch_update_data(AmdPspPlatform *p, AmdPspGuest *g,
+                                           uint8_t *b)
+{
+    hwaddr pa = get_address(b, 8);
+    uint32_t len = ldl_le_p(b + 16);
+    uint8_t chunk[4096];
+
+    if (!len || len % 16) {
+        return AMD_PSP_INVALID_LEN;
+    }
+    if (pa % 16 || !sev_memory_is_ram(pa, len)) {
+        return AMD_PSP_INVALID_ADDRESS;
+    }
+    while (len) {
+        size_t n = MIN(len, sizeof(chunk) - pa % sizeof(chunk));
+
+        if (!sev_memory_read(pa, SEV_MEMORY_RAW, chunk, n)) {
+            return AMD_PSP_INVALID_ADDRESS;
+        }
+        g_checksum_update(g->digest, chunk, n);
+        if (!sev_memory_write(pa, g->asid, chunk, n)) {
+            return AMD_PSP_INVALID_ADDRESS;
+        }
+        pa += n;
+        len -= n;
+    }
+    return AMD_PSP_SUCCESS;
+}
+
+/* [0] handle, [8] address, [16] length */
+static AmdPspStatus cmd_launch_measure(AmdPspPlatform *p, AmdPspGuest *g,
+                                       uint8_t *b)
+{
+    hwaddr pa = get_address(b, 8);
+    bool fits = ldl_le_p(b + 16) >= MEASURE_LEN;
+    uint8_t digest[AMD_PSP_DIGEST_LEN], measure[MEASURE_LEN];
+    g_autoptr(GChecksum) sum = NULL;
+    gsize digest_len = sizeof(digest);
+
+    stl_le_p(b + 16, MEASURE_LEN);
+    if (!fits || !pa) {
+        return AMD_PSP_INVALID_LEN;
+    }
+    if (!get_random(measure + AMD_PSP_MAC_LEN, AMD_PSP_NONCE_LEN)) {
+        return AMD_PSP_HWERROR_PLATFORM;
+    }
+    sum = g_checksum_copy(g->digest);
+    g_checksum_get_digest(sum, digest, &digest_len);
+    amd_psp_measurement(g->transport.tik, AMD_PSP_API_MAJOR, AMD_PSP_API_MINOR,
+                        AMD_PSP_BUILD, g->policy, digest,
+                        measure + AMD_PSP_MAC_LEN, measure);
+    if (!sev_memory_write(pa, SEV_MEMORY_RAW, measure, sizeof(measure))) {
+        return AMD_PSP_INVALID_ADDRESS;
+    }
+    g->state = AMD_PSP_GUEST_LSECRET;
+    return AMD_PSP_SUCCESS;
+}
+
+static AmdPspStatus cmd_launch_finish(AmdPspPlatform *p, AmdPspGuest *g,
+                                      uint8_t *b)
+{
+    g->state = AMD_PSP_GUEST_RUNNING;
+    return AMD_PSP_SUCCESS;
+}
+
+/* A guest with DOMAIN only goes where the owner is the same */
+static bool same_owner(AmdPspPlatform *p, const uint8_t *chain)
+{
+    AmdPspEcPoint oca;
+
+    return amd_psp_cert_key(chain + CHAIN_OCA, AMD_PSP_CERT_OCA, &oca) &&
+           !memcmp(&oca, &p->oca.q, sizeof(oca));
+}
+
+/*
+ * [0] handle, out: [4] policy, [8] address and [16] length of the
+ * destination's PDH, [24] and [32] of its chain, [40] and [48] of AMD's
+ * certificates for it, [56] and [64] of the session to be made.
+ *
+ * Signatures are not checked, so AMD's certificates are not looked at.
+ */
+static AmdPspStatus cmd_send_start(AmdPspPlatform *p, AmdPspGuest *g,
+                                   uint8_t *b)
+{
+    bool fits = ldl_le_p(b + 64) >= sizeof(AmdPspSession);
+    uint8_t cert[AMD_PSP_CERT_LEN], chain[CHAIN_LEN], z[AMD_PSP_P384_LEN];
+    uint8_t nonce[AMD_PSP_NONCE_LEN], wrap_iv[AMD_PSP_NONCE_LEN];
+    AmdPspTransportKeys keys;
+    AmdPspSession session;
+    AmdPspEcPoint peer;
+
+    stl_le_p(b + 4, g->policy);
+    stl_le_p(b + 64, sizeof(session));
+    if (!fits) {
+        return AMD_PSP_INVALID_LEN;
+    }
+    if (g->policy & AMD_PSP_POLICY_NOSEND) {
+        return AMD_PSP_POLICY_FAILURE;
+    }
+    if (ldl_le_p(b + 16) != sizeof(cert) ||
+        ldl_le_p(b + 32) != sizeof(chain)) {
+        return AMD_PSP_INVALID_LEN;
+    }
+    if (!sev_memory_read(get_address(b, 8), SEV_MEMORY_RAW,
+                         cert, sizeof(cert)) ||
+        !sev_memory_read(get_address(b, 24), SEV_MEMORY_RAW,
+                         chain, sizeof(chain))) {
+        return AMD_PSP_INVALID_ADDRESS;
+    }
+    if (!amd_psp_cert_key(cert, AMD_PSP_CERT_PDH, &peer) ||
+        !amd_psp_ecdh(&p->pdh, &peer, z)) {
+        return AMD_PSP_INVALID_CERTIFICATE;
+    }
+    if ((g->policy & AMD_PSP_POLICY_DOMAIN) && !same_owner(p, chain)) {
+        return AMD_PSP_POLICY_FAILURE;
+    }
+    if (!get_random(&keys, sizeof(keys)) ||
+        !get_random(nonce, sizeof(nonce)) ||
+        !get_random(wrap_iv, sizeof(wrap_iv))) {
+        return AMD_PSP_HWERROR_PLATFORM;
+    }
+    amd_psp_session_wrap(z, nonce, wrap_iv, &keys, g->policy, &session);
+    if (!sev_memory_write(get_address(b, 56), SEV_MEMORY_RAW,
+                          &session, sizeof(session))) {
+        return AMD_PSP_INVALID_ADDRESS;
+    }
+    g->transport = keys;
+    g->state = AMD_PSP_GUEST_SUPDATE;
+    return AMD_PSP_SUCCESS;
+}
+
+/* The part of a buffer that is the same in SEND_ and RECEIVE_UPDATE_DATA */
+typedef struct Packet {
+    hwaddr header_pa;   /* [8] */
+    uint32_t header_len; /* [16] */
+    hwaddr guest_pa;    /* [24] */
+    uint32_t guest_len; /* [32] */
+    hwaddr trans_pa;    /* [40] */
+    uint32_t trans_len; /* [48] */
+} Packet;
+
+static Packet get_packet(const uint8_t *b)
+{
+    return (Packet) {
+        .header_pa = get_address(b, 8),
+        .header_len = ldl_le_p(b + 16),
+        .guest_pa = get_address(b, 24),
+        .guest_len = ldl_le_p(b + 32),
+        .trans_pa = get_address(b, 40),
+        .trans_len = ldl_le_p(b + 48),
+    };
+}
+
+/* [0] handle, Packet; out: the lengths that header and transport data have */
+static AmdPspStatus cmd_send_update_data(AmdPspPlatform *p, AmdPspGuest *g,
+                                         uint8_t *b)
+{
+    Packet pkt = get_packet(b);
+    uint8_t iv[AMD_PSP_NONCE_LEN];
+    g_autofree uint8_t *data = NULL;
+    AmdPspPacketHeader header;
+
+    stl_le_p(b + 16, sizeof(header));
+    stl_le_p(b + 48, pkt.guest_len);
+    if (pkt.header_len < sizeof(header) || pkt.trans_len < pkt.guest_len ||
+        !pkt.guest_len || pkt.guest_len > PACKET_MAX || pkt.guest_len % 16) {
+        return AMD_PSP_INVALID_LEN;
+    }
+    if (pkt.guest_pa % 16) {
+        return AMD_PSP_INVALID_ADDRESS;
+    }
+    data = g_malloc(pkt.guest_len);
+    if (!sev_memory_read(pkt.guest_pa, g->asid, data, pkt.guest_len)) {
+        return AMD_PSP_INVALID_ADDRESS;
+    }
+    if (!get_random(iv, sizeof(iv))) {
+        return AMD_PSP_HWERROR_PLATFORM;
+    }
+    amd_psp_packet_seal(&g->transport, AMD_PSP_PACKET_DATA, iv,
+                        data, pkt.guest_len, &header);
+    if (!sev_memory_write(pkt.trans_pa, SEV_MEMORY_RAW,
+                          data, pkt.guest_len) ||
+        !sev_memory_write(pkt.header_pa, SEV_MEMORY_RAW,
+                          &header, sizeof(header))) {
+        return AMD_PSP_INVALID_ADDRESS;
+    }
+    return AMD_PSP_SUCCESS;
+}
+
+static AmdPspStatus cmd_send_finish(AmdPspPlatform *p, AmdPspGuest *g,
+                                    uint8_t *b)
+{
+    g->state = AMD_PSP_GUEST_SENT;
+    return AMD_PSP_SUCCESS;
+}
+
+static AmdPspStatus cmd_send_cancel(AmdPspPlatform *p, AmdPspGuest *g,
+                                    uint8_t *b)
+{
+    memset(&g->transport, 0, sizeof(g->transport));
+    g->state = AMD_PSP_GUEST_RUNNING;
+    return AMD_PSP_SUCCESS;
+}
+
+/*
+ * [0] handle, out: the new guest, [4] policy, [8] address and [16] length of
+ * the source's PDH, [24] address and [32] length of the session
+ */
+static AmdPspStatus cmd_receive_start(AmdPspPlatform *p, AmdPspGuest *none,
+                                      uint8_t *b)
+{
+    uint32_t policy = ldl_le_p(b + 4);
+    AmdPspTransportKeys keys;
+    AmdPspGuest *g;
+    AmdPspStatus st;
+
+    if (ldl_le_p(b)) {
+        return AMD_PSP_UNSUPPORTED;
+    }
+    st = check_policy(policy);
+    if (st) {
+        return st;
+    }
+    st = read_session(p, get_address(b, 8), ldl_le_p(b + 16),
+                      get_address(b, 24), ldl_le_p(b + 32), policy, &keys);
+    if (st) {
+        return st;
+    }
+    st = guest_new(p, policy, AMD_PSP_GUEST_RUPDATE, &g);
+    if (st) {
+        return st;
+    }
+    g->transport = keys;
+    stl_le_p(b, g->handle);
+    return AMD_PSP_SUCCESS;
+}
+
+/* [0] handle, Packet */
+static AmdPspStatus cmd_receive_update_data(AmdPspPlatform *p, AmdPspGuest *g,
+                                            uint8_t *b)
+{
+    Packet pkt = get_packet(b);
+    g_autofree uint8_t *data = NULL;
+    AmdPspPacketHeader header;
+
+    if (pkt.header_len != sizeof(header) || pkt.trans_len != pkt.guest_len ||
+        !pkt.guest_len || pkt.guest_len > PACKET_MAX || pkt.guest_len % 16) {
+        return AMD_PSP_INVALID_LEN;
+    }
+    if (pkt.guest_pa % 16) {
+        return AMD_PSP_INVALID_ADDRESS;
+    }
+    data = g_malloc(pkt.trans_len);
+    if (!sev_memory_read(pkt.header_pa, SEV_MEMORY_RAW,
+                         &header, sizeof(header)) ||
+        !sev_memory_read(pkt.trans_pa, SEV_MEMORY_RAW, data, pkt.trans_len)) {
+        return AMD_PSP_INVALID_ADDRESS;
+    }
+    if (!amd_psp_packet_open(&g->transport, AMD_PSP_PACKET_DATA, &header,
+                             data, pkt.trans_len)) {
+        return AMD_PSP_BAD_MEASUREMENT;
+    }
+    if (header.flags) {
+        /* The sender means it, but nothing is decompressed here */
+        return AMD_PSP_UNSUPPORTED;
+    }
+    return sev_memory_write(pkt.guest_pa, g->asid, data, pkt.guest_len) ?
+           AMD_PSP_SUCCESS : AMD_PSP_INVALID_ADDRESS;
+}
+
+static AmdPspStatus cmd_receive_finish(AmdPspPlatform *p, AmdPspGuest *g,
+                                       uint8_t *b)
+{
+    g->state = AMD_PSP_GUEST_RUNNING;
+    return AMD_PSP_SUCCESS;
+}
+
+/* [0] handle, [8] from, [16] to, [24] length */
+static AmdPspStatus copy_debug(AmdPspGuest *g, uint8_t *b, unsigned from_asid,
+                               unsigned to_asid)
+{
+    hwaddr from = get_address(b, 8), to = get_address(b, 16);
+    uint32_t len = ldl_le_p(b + 24);
+    g_autofree uint8_t *data = NULL;
+
+    if (g->policy & AMD_PSP_POLICY_NODBG) {
+        return AMD_PSP_POLICY_FAILURE;
+    }
+    if (!len || len > PACKET_MAX || len % 16) {
+        return AMD_PSP_INVALID_LEN;
+    }
+    if (from % 16 || to % 16) {
+        return AMD_PSP_INVALID_ADDRESS;
+    }
+    data = g_malloc(len);
+    return sev_memory_read(from, from_asid, data, len) &&
+           sev_memory_write(to, to_asid, data, len) ?
+           AMD_PSP_SUCCESS : AMD_PSP_INVALID_ADDRESS;
+}
+
+static AmdPspStatus cmd_dbg_decrypt(AmdPspPlatform *p, AmdPspGuest *g,
+                                    uint8_t *b)
+{
+    return copy_debug(g, b, g->asid, SEV_MEMORY_RAW);
+}
+
+static AmdPspStatus cmd_dbg_encrypt(AmdPspPlatform *p, AmdPspGuest *g,
+                                    uint8_t *b)
+{
+    return copy_debug(g, b, SEV_MEMORY_RAW, g->asid);
+}
+
+static const Command commands[] = {
+    [AMD_PSP_INIT] = {
+        "INIT", cmd_init, 20, .uninit = true,
+    },
+    [AMD_PSP_INIT_EX] = {
+        "INIT_EX", cmd_init_ex, 36, .uninit = true,
+    },
+    [AMD_PSP_SHUTDOWN] = {
+        "SHUTDOWN", cmd_shutdown, 0, .uninit = true, .stops_cpus = true,
+    },
+    [AMD_PSP_FACTORY_RESET] = {
+        "FACTORY_RESET", cmd_factory_reset, 0, .uninit = true,
+    },
+    [AMD_PSP_PLATFORM_STATUS] = {
+        "PLATFORM_STATUS", cmd_platform_status, 12, .uninit = true,
+    },
+    [AMD_PSP_PEK_GEN] = { "PEK_GEN", cmd_pek_gen, 0 },
+    [AMD_PSP_PDH_CERT_EXPORT] = { "PDH_CERT_EXPORT", cmd_pdh_cert_export, 28 },
+    [AMD_PSP_PDH_GEN] = { "PDH_GEN", cmd_pdh_gen, 0 },
+    [AMD_PSP_DF_FLUSH] = { "DF_FLUSH", cmd_df_flush, 0 },
+    [AMD_PSP_GET_ID] = { "GET_ID", cmd_get_id, 12, .uninit = true },
+    [AMD_PSP_DECOMMISSION] = {
+        "DECOMMISSION", cmd_decommission, 4, IN_ANY,
+    },
+    [AMD_PSP_ACTIVATE] = {
+        "ACTIVATE", cmd_activate, 8, IN_ANY,
+    },
+    [AMD_PSP_DEACTIVATE] = {
+        "DEACTIVATE", cmd_deactivate, 4, IN_ANY, .stops_cpus = true,
+    },
+    [AMD_PSP_GUEST_STATUS] = {
+        "GUEST_STATUS", cmd_guest_status, 13, IN_ANY,
+    },
+    [AMD_PSP_LAUNCH_START] = { "LAUNCH_START", cmd_launch_start, 36 },
+    [AMD_PSP_LAUNCH_UPDATE_DATA] = {
+        "LAUNCH_UPDATE_DATA", cmd_launch_update_data, 20, IN(LUPDATE),
+        .active = true,
+    },
+    [AMD_PSP_LAUNCH_MEASURE] = {
+        "LAUNCH_MEASURE", cmd_launch_measure, 20, IN(LUPDATE),
+    },
+    [AMD_PSP_LAUNCH_FINISH] = {
+        "LAUNCH_FINISH", cmd_launch_finish, 4, IN(LSECRET),
+    },
+    [AMD_PSP_SEND_START] = {
+        "SEND_START", cmd_send_start, 68, IN(RUNNING),
+    },
+    [AMD_PSP_SEND_UPDATE_DATA] = {
+        "SEND_UPDATE_DATA", cmd_send_update_data, 52, IN(SUPDATE),
+        .active = true,
+    },
+    [AMD_PSP_SEND_FINISH] = {
+        "SEND_FINISH", cmd_send_finish, 4, IN(SUPDATE),
+    },
+    [AMD_PSP_SEND_CANCEL] = {
+        "SEND_CANCEL", cmd_send_cancel, 4, IN(SUPDATE),
+    },
+    [AMD_PSP_RECEIVE_START] = { "RECEIVE_START", cmd_receive_start, 36 },
+    [AMD_PSP_RECEIVE_UPDATE_DATA] = {
+        "RECEIVE_UPDATE_DATA", cmd_receive_update_data, 52, IN(RUPDATE),
+        .active = true,
+    },
+    [AMD_PSP_RECEIVE_FINISH] = {
+        "RECEIVE_FINISH", cmd_receive_finish, 4, IN(RUPDATE),
+    },
+    [AMD_PSP_DBG_DECRYPT] = {
+        "DBG_DECRYPT", cmd_dbg_decrypt, 28, IN_ANY, .active = true,
+    },
+    [AMD_PSP_DBG_ENCRYPT] = {
+        "DBG_ENCRYPT", cmd_dbg_encrypt, 28, IN_ANY, .active = true,
+    },
+};
+
+static const Command *command_find(uint32_t id)
+{
+    return id < ARRAY_SIZE(commands) && commands[id].fn ? &commands[id] : NULL;
+}
+
+const char *amd_psp_command_name(uint32_t id)
+{
+    const Command *c = command_find(id);
+
+    return c ? c->name : "unknown";
+}
+
+bool amd_psp_command_stops_cpus(uint32_t id)
+{
+    const Command *c = command_find(id);
+
+    return c && c->stops_cpus;
+}
+
+AmdPspStatus amd_psp_execute(AmdPspPlatform *p, uint32_t id, hwaddr buffer)
+{
+    const Command *c = command_find(id);
+    uint8_t b[BUFFER_MAX] = { 0 }, before[BUFFER_MAX];
+    AmdPspGuest *g = NULL;
+    AmdPspStatus st;
+
+    if (!c) {
+        return AMD_PSP_INVALID_COMMAND;
+    }
+    if (!c->uninit && !p->initialized) {
+        return AMD_PSP_INVALID_PLATFORM_STATE;
+    }
+    g_assert(c->buffer_len <= sizeof(b));
+    buffer &= ~sev_memory_cbit();
+    if (c->buffer_len &&
+        !sev_memory_read(buffer, SEV_MEMORY_RAW, b, c->buffer_len)) {
+        return AMD_PSP_INVALID_ADDRESS;
+    }
+    if (c->states) {
+        g = guest_find(p, ldl_le_p(b));
+        if (!g) {
+            return AMD_PSP_INVALID_GUEST;
+        }
+        if (!(c->states & BIT(g->state))) {
+            return AMD_PSP_INVALID_GUEST_STATE;
+        }
+        if (c->active && !g->asid) {
+            return AMD_PSP_INACTIVE;
+        }
+    }
+    memcpy(before, b, sizeof(b));
+    st = c->fn(p, g, b);
+    if (memcmp(before, b, c->buffer_len) &&
+        !sev_memory_write(buffer, SEV_MEMORY_RAW, b, c->buffer_len)) {
+        return AMD_PSP_INVALID_ADDRESS;
+    }
+    return st;
+}

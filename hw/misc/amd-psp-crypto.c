@@ -1,0 +1,416 @@
+/*
+ * Cryptography of the emulated AMD PSP
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qemu/bswap.h"
+#include "qemu/cutils.h"
+#include "hw/misc/amd-psp-crypto.h"
+
+#include <gmp.h>
+#include <nettle/aes.h>
+#include <nettle/ctr.h>
+#include <nettle/ecc-curve.h>
+#include <nettle/ecc.h>
+#include <nettle/ecdsa.h>
+#include <nettle/hmac.h>
+#include <nettle/memops.h>
+
+/*
+ * A certificate: the header and the public key, which is what signatures are
+ * made over, then two signatures.
+ */
+#define CERT_VERSION        0x000
+#define CERT_API_MAJOR      0x004
+#define CERT_API_MINOR      0x005
+#define CERT_USAGE          0x008
+#define CERT_ALGO           0x00c
+#define CERT_CURVE          0x010
+#define CERT_QX             0x014   /* little-endian, padded to 72 bytes */
+#define CERT_QY             0x05c
+#define CERT_SIG1_USAGE     0x414
+#define CERT_SIG1_ALGO      0x418
+#define CERT_SIG2_USAGE     0x61c
+#define CERT_SIG2_ALGO      0x620
+
+#define CERT_Q_LEN          72
+
+#define CERT_VERSION_1      1
+#define CERT_USAGE_INVALID  0x1000
+#define CERT_ALGO_INVALID   0
+#define CERT_ALGO_ECDSA_SHA256  2
+#define CERT_ALGO_ECDH_SHA256   3
+#define CERT_ALGO_ECDSA_SHA384  0x102
+#define CERT_ALGO_ECDH_SHA384   0x103
+#define CERT_CURVE_P384     2
+
+/* What the MAC of a measurement starts with */
+#define MEASUREMENT_CONTEXT 0x04
+
+typedef struct hmac_sha256_ctx HmacCtx;
+
+static void hmac_u32(HmacCtx *ctx, uint32_t v)
+{
+    uint8_t le[4];
+
+    stl_le_p(le, v);
+    hmac_sha256_update(ctx, sizeof(le), le);
+}
+
+void amd_psp_kdf(const uint8_t *key, size_t key_len, const char *label,
+                 const uint8_t *context, size_t context_len,
+                 uint8_t *out, size_t out_len)
+{
+    uint32_t bits = out_len * 8;
+    uint32_t i;
+
+    g_assert(out_len <= 0x10000);
+    for (i = 1; out_len; i++) {
+        size_t n = MIN(out_len, SHA256_DIGEST_SIZE);
+        const uint8_t zero = 0;
+        HmacCtx ctx;
+
+        hmac_sha256_set_key(&ctx, key_len, key);
+        hmac_u32(&ctx, i);
+        hmac_sha256_update(&ctx, strlen(label), (const uint8_t *)label);
+        hmac_sha256_update(&ctx, 1, &zero);
+        if (context_len) {
+            hmac_sha256_update(&ctx, context_len, context);
+        }
+        hmac_u32(&ctx, bits);
+        hmac_sha256_digest(&ctx, n, out);
+        out += n;
+        out_len -= n;
+    }
+}
+
+void amd_psp_expand(const uint8_t seed[AMD_PSP_SEED_LEN], const char *label,
+                    uint32_t count, uint8_t *out, size_t len)
+{
+    uint8_t context[4];
+
+    stl_le_p(context, count);
+    amd_psp_kdf(seed, AMD_PSP_SEED_LEN, label, context, sizeof(context),
+                out, len);
+}
+
+/* Numbers have a fixed length here, with zeros in front */
+static void mpz_store(const mpz_t v, uint8_t out[AMD_PSP_P384_LEN])
+{
+    size_t len = (mpz_sizeinbase(v, 2) + 7) / 8;
+
+    g_assert(len <= AMD_PSP_P384_LEN);
+    memset(out, 0, AMD_PSP_P384_LEN);
+    mpz_export(out + AMD_PSP_P384_LEN - len, NULL, 1, 1, 1, 0, v);
+}
+
+static void mpz_load(mpz_t v, const uint8_t in[AMD_PSP_P384_LEN])
+{
+    mpz_import(v, AMD_PSP_P384_LEN, 1, 1, 1, 0, in);
+}
+
+static bool point_load(struct ecc_point *p, const AmdPspEcPoint *q)
+{
+    mpz_t x, y;
+    bool ok;
+
+    mpz_init(x);
+    mpz_init(y);
+    mpz_load(x, q->x);
+    mpz_load(y, q->y);
+    ok = ecc_point_set(p, x, y);
+    mpz_clear(x);
+    mpz_clear(y);
+    return ok;
+}
+
+static void point_store(const struct ecc_point *p, AmdPspEcPoint *q)
+{
+    mpz_t x, y;
+
+    mpz_init(x);
+    mpz_init(y);
+    ecc_point_get(p, x, y);
+    mpz_store(x, q->x);
+    mpz_store(y, q->y);
+    mpz_clear(x);
+    mpz_clear(y);
+}
+
+typedef struct SeedStream {
+    const uint8_t *seed;
+    const char *label;
+    uint32_t count;
+    uint32_t calls;
+} SeedStream;
+
+/* What nettle takes for a source of random bytes */
+static void seed_stream_read(void *opaque, size_t len, uint8_t *dst)
+{
+    SeedStream *s = opaque;
+    uint8_t context[8];
+
+    stl_le_p(context, s->count);
+    stl_le_p(context + 4, ++s->calls);
+    amd_psp_kdf(s->seed, AMD_PSP_SEED_LEN, s->label, context, sizeof(context),
+                dst, len);
+}
+
+void amd_psp_ec_key(const uint8_t seed[AMD_PSP_SEED_LEN], const char *label,
+                    uint32_t count, AmdPspEcKey *key)
+{
+    const struct ecc_curve *curve = nettle_get_secp_384r1();
+    SeedStream stream = { .seed = seed, .label = label, .count = count };
+    struct ecc_scalar scalar;
+    struct ecc_point point;
+    mpz_t d;
+
+    ecc_scalar_init(&scalar, curve);
+    ecc_point_init(&point, curve);
+    mpz_init(d);
+    ecdsa_generate_keypair(&point, &scalar, &stream, seed_stream_read);
+    ecc_scalar_get(&scalar, d);
+    mpz_store(d, key->d);
+    point_store(&point, &key->q);
+    mpz_clear(d);
+    ecc_point_clear(&point);
+    ecc_scalar_clear(&scalar);
+}
+
+bool amd_psp_ecdh(const AmdPspEcKey *own, const AmdPspEcPoint *peer,
+                  uint8_t z[AMD_PSP_P384_LEN])
+{
+    const struct ecc_curve *curve = nettle_get_secp_384r1();
+    struct ecc_point point, shared;
+    struct ecc_scalar scalar;
+    AmdPspEcPoint result;
+    mpz_t d;
+    bool ok;
+
+    ecc_point_init(&point, curve);
+    ecc_point_init(&shared, curve);
+    ecc_scalar_init(&scalar, curve);
+    mpz_init(d);
+    mpz_load(d, own->d);
+    ok = ecc_scalar_set(&scalar, d) && point_load(&point, peer);
+    if (ok) {
+        ecc_point_mul(&shared, &scalar, &point);
+        point_store(&shared, &result);
+        memcpy(z, result.x, AMD_PSP_P384_LEN);
+    }
+    mpz_clear(d);
+    ecc_scalar_clear(&scalar);
+    ecc_point_clear(&shared);
+    ecc_point_clear(&point);
+    return ok;
+}
+
+/* In place; encrypts and decrypts */
+static void aes128_ctr(const uint8_t key[AMD_PSP_KEY_LEN],
+                       const uint8_t iv[AMD_PSP_NONCE_LEN],
+                       void *data, size_t len)
+{
+    struct aes128_ctx ctx;
+    uint8_t counter[AES_BLOCK_SIZE];
+
+    memcpy(counter, iv, sizeof(counter));
+    aes128_set_encrypt_key(&ctx, key);
+    ctr_crypt(&ctx, (nettle_cipher_func *)aes128_encrypt, AES_BLOCK_SIZE,
+              counter, len, data, data);
+}
+
+/* The key encryption key and the key integrity key of a session */
+static void session_keys(const uint8_t z[AMD_PSP_P384_LEN],
+                         const uint8_t nonce[AMD_PSP_NONCE_LEN],
+                         uint8_t kek[AMD_PSP_KEY_LEN],
+                         uint8_t kik[AMD_PSP_KEY_LEN])
+{
+    uint8_t master[AMD_PSP_KEY_LEN];
+
+    amd_psp_kdf(z, AMD_PSP_P384_LEN, "sev-master-secret",
+                nonce, AMD_PSP_NONCE_LEN, master, sizeof(master));
+    amd_psp_kdf(master, sizeof(master), "sev-kek", NULL, 0,
+                kek, AMD_PSP_KEY_LEN);
+    amd_psp_kdf(master, sizeof(master), "sev-kik", NULL, 0,
+                kik, AMD_PSP_KEY_LEN);
+}
+
+static void wrap_mac(const uint8_t kik[AMD_PSP_KEY_LEN],
+                     const AmdPspTransportKeys *wrapped,
+                     uint8_t mac[AMD_PSP_MAC_LEN])
+{
+    HmacCtx ctx;
+
+    hmac_sha256_set_key(&ctx, AMD_PSP_KEY_LEN, kik);
+    hmac_sha256_update(&ctx, sizeof(*wrapped), (const uint8_t *)wrapped);
+    hmac_sha256_digest(&ctx, AMD_PSP_MAC_LEN, mac);
+}
+
+static void policy_mac(const uint8_t tik[AMD_PSP_KEY_LEN], uint32_t policy,
+                       uint8_t mac[AMD_PSP_MAC_LEN])
+{
+    HmacCtx ctx;
+
+    hmac_sha256_set_key(&ctx, AMD_PSP_KEY_LEN, tik);
+    hmac_u32(&ctx, policy);
+    hmac_sha256_digest(&ctx, AMD_PSP_MAC_LEN, mac);
+}
+
+void amd_psp_session_wrap(const uint8_t z[AMD_PSP_P384_LEN],
+                          const uint8_t nonce[AMD_PSP_NONCE_LEN],
+                          const uint8_t wrap_iv[AMD_PSP_NONCE_LEN],
+                          const AmdPspTransportKeys *keys, uint32_t policy,
+                          AmdPspSession *session)
+{
+    uint8_t kek[AMD_PSP_KEY_LEN], kik[AMD_PSP_KEY_LEN];
+
+    session_keys(z, nonce, kek, kik);
+    memcpy(session->nonce, nonce, AMD_PSP_NONCE_LEN);
+    memcpy(session->wrap_iv, wrap_iv, AMD_PSP_NONCE_LEN);
+    session->wrapped = *keys;
+    aes128_ctr(kek, wrap_iv, &session->wrapped, sizeof(session->wrapped));
+    wrap_mac(kik, &session->wrapped, session->wrap_mac);
+    policy_mac(keys->tik, policy, session->policy_mac);
+}
+
+bool amd_psp_session_unwrap(const uint8_t z[AMD_PSP_P384_LEN],
+                            const AmdPspSession *session, uint32_t policy,
+                            AmdPspTransportKeys *keys)
+{
+    uint8_t kek[AMD_PSP_KEY_LEN], kik[AMD_PSP_KEY_LEN], mac[AMD_PSP_MAC_LEN];
+    AmdPspTransportKeys unwrapped = session->wrapped;
+
+    session_keys(z, session->nonce, kek, kik);
+    wrap_mac(kik, &session->wrapped, mac);
+    if (!memeql_sec(mac, session->wrap_mac, sizeof(mac))) {
+        return false;
+    }
+    aes128_ctr(kek, session->wrap_iv, &unwrapped, sizeof(unwrapped));
+    policy_mac(unwrapped.tik, policy, mac);
+    if (!memeql_sec(mac, session->policy_mac, sizeof(mac))) {
+        return false;
+    }
+    *keys = unwrapped;
+    return true;
+}
+
+/*
+ * The lengths are those of the guest's data and of the transport data; they
+ * are equal because nothing is compressed.
+ */
+static void packet_mac(const AmdPspTransportKeys *keys, AmdPspPacketType type,
+                       const AmdPspPacketHeader *header, const uint8_t *data,
+                       size_t len, uint8_t mac[AMD_PSP_MAC_LEN])
+{
+    uint8_t context = type;
+    HmacCtx ctx;
+
+    hmac_sha256_set_key(&ctx, sizeof(keys->tik), keys->tik);
+    hmac_sha256_update(&ctx, sizeof(context), &context);
+    hmac_sha256_update(&ctx, offsetof(AmdPspPacketHeader, mac),
+                       (const uint8_t *)header);
+    hmac_u32(&ctx, len);
+    hmac_u32(&ctx, len);
+    hmac_sha256_update(&ctx, len, data);
+    hmac_sha256_digest(&ctx, AMD_PSP_MAC_LEN, mac);
+}
+
+void amd_psp_packet_seal(const AmdPspTransportKeys *keys, AmdPspPacketType type,
+                         const uint8_t iv[AMD_PSP_NONCE_LEN], uint8_t *data,
+                         size_t len, AmdPspPacketHeader *header)
+{
+    header->flags = 0;
+    memcpy(header->iv, iv, sizeof(header->iv));
+    aes128_ctr(keys->tek, iv, data, len);
+    packet_mac(keys, type, header, data, len, header->mac);
+}
+
+bool amd_psp_packet_open(const AmdPspTransportKeys *keys, AmdPspPacketType type,
+                         const AmdPspPacketHeader *header, uint8_t *data,
+                         size_t len)
+{
+    uint8_t mac[AMD_PSP_MAC_LEN];
+
+    packet_mac(keys, type, header, data, len, mac);
+    if (!memeql_sec(mac, header->mac, sizeof(mac))) {
+        return false;
+    }
+    aes128_ctr(keys->tek, header->iv, data, len);
+    return true;
+}
+
+void amd_psp_measurement(const uint8_t tik[AMD_PSP_KEY_LEN], uint8_t api_major,
+                         uint8_t api_minor, uint8_t build, uint32_t policy,
+                         const uint8_t digest[AMD_PSP_DIGEST_LEN],
+                         const uint8_t nonce[AMD_PSP_NONCE_LEN],
+                         uint8_t mac[AMD_PSP_MAC_LEN])
+{
+    uint8_t head[] = { MEASUREMENT_CONTEXT, api_major, api_minor, build };
+    HmacCtx ctx;
+
+    hmac_sha256_set_key(&ctx, AMD_PSP_KEY_LEN, tik);
+    hmac_sha256_update(&ctx, sizeof(head), head);
+    hmac_u32(&ctx, policy);
+    hmac_sha256_update(&ctx, AMD_PSP_DIGEST_LEN, digest);
+    hmac_sha256_update(&ctx, AMD_PSP_NONCE_LEN, nonce);
+    hmac_sha256_digest(&ctx, AMD_PSP_MAC_LEN, mac);
+}
+
+static void reverse(uint8_t *dst, const uint8_t *src, size_t len)
+{
+    size_t i;
+
+    for (i = 0; i < len; i++) {
+        dst[i] = src[len - 1 - i];
+    }
+}
+
+void amd_psp_cert_make(const AmdPspEcPoint *q, AmdPspCertUsage usage,
+                       uint8_t api_major, uint8_t api_minor,
+                       uint8_t cert[AMD_PSP_CERT_LEN])
+{
+    memset(cert, 0, AMD_PSP_CERT_LEN);
+    stl_le_p(cert + CERT_VERSION, CERT_VERSION_1);
+    cert[CERT_API_MAJOR] = api_major;
+    cert[CERT_API_MINOR] = api_minor;
+    stl_le_p(cert + CERT_USAGE, usage);
+    stl_le_p(cert + CERT_ALGO, usage == AMD_PSP_CERT_PDH ?
+             CERT_ALGO_ECDH_SHA256 : CERT_ALGO_ECDSA_SHA256);
+    stl_le_p(cert + CERT_CURVE, CERT_CURVE_P384);
+    reverse(cert + CERT_QX, q->x, sizeof(q->x));
+    reverse(cert + CERT_QY, q->y, sizeof(q->y));
+    stl_le_p(cert + CERT_SIG1_USAGE, CERT_USAGE_INVALID);
+    stl_le_p(cert + CERT_SIG1_ALGO, CERT_ALGO_INVALID);
+    stl_le_p(cert + CERT_SIG2_USAGE, CERT_USAGE_INVALID);
+    stl_le_p(cert + CERT_SIG2_ALGO, CERT_ALGO_INVALID);
+}
+
+bool amd_psp_cert_key(const uint8_t cert[AMD_PSP_CERT_LEN],
+                      AmdPspCertUsage usage, AmdPspEcPoint *q)
+{
+    uint32_t algo = ldl_le_p(cert + CERT_ALGO);
+    bool ecdh = algo == CERT_ALGO_ECDH_SHA256 || algo == CERT_ALGO_ECDH_SHA384;
+    bool ecdsa = algo == CERT_ALGO_ECDSA_SHA256 ||
+                 algo == CERT_ALGO_ECDSA_SHA384;
+    struct ecc_point point;
+    bool ok;
+
+    if (ldl_le_p(cert + CERT_VERSION) != CERT_VERSION_1 ||
+        ldl_le_p(cert + CERT_USAGE) != usage ||
+        !(usage == AMD_PSP_CERT_PDH ? ecdh : ecdsa) ||
+        ldl_le_p(cert + CERT_CURVE) != CERT_CURVE_P384 ||
+        !buffer_is_zero(cert + CERT_QX + AMD_PSP_P384_LEN,
+                        CERT_Q_LEN - AMD_PSP_P384_LEN) ||
+        !buffer_is_zero(cert + CERT_QY + AMD_PSP_P384_LEN,
+                        CERT_SIG1_USAGE - CERT_QY - AMD_PSP_P384_LEN)) {
+        return false;
+    }
+    reverse(q->x, cert + CERT_QX, sizeof(q->x));
+    reverse(q->y, cert + CERT_QY, sizeof(q->y));
+    ecc_point_init(&point, nettle_get_secp_384r1());
+    ok = point_load(&point, q);
+    ecc_point_clear(&point);
+    return ok;
+}

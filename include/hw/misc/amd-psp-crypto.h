@@ -1,0 +1,180 @@
+/*
+ * Cryptography of the emulated AMD PSP
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * Section and table names are those of AMD's "Secure Encrypted Virtualization
+ * API" (publication 55766), which is where formats and derivations are from.
+ * The KDF and the measurement are checked against independent vectors by
+ * tests/unit/test-amd-psp-crypto.c.
+ */
+
+#ifndef HW_MISC_AMD_PSP_CRYPTO_H
+#define HW_MISC_AMD_PSP_CRYPTO_H
+
+/* In bytes */
+#define AMD_PSP_KEY_LEN         16      /* TEK, TIK, KEK, KIK, master secret */
+#define AMD_PSP_NONCE_LEN       16
+#define AMD_PSP_MAC_LEN         32      /* HMAC-SHA256 */
+#define AMD_PSP_DIGEST_LEN      32      /* SHA-256 */
+#define AMD_PSP_P384_LEN        48      /* a coordinate, or a private key */
+#define AMD_PSP_CERT_LEN        2084
+#define AMD_PSP_SEED_LEN        32
+
+/* Transport keys of a guest: encryption and integrity */
+typedef struct AmdPspTransportKeys {
+    uint8_t tek[AMD_PSP_KEY_LEN];
+    uint8_t tik[AMD_PSP_KEY_LEN];
+} AmdPspTransportKeys;
+
+/* GUEST_SESSION: how transport keys travel, next to the policy they are for */
+typedef struct AmdPspSession {
+    uint8_t nonce[AMD_PSP_NONCE_LEN];
+    AmdPspTransportKeys wrapped;
+    uint8_t wrap_iv[AMD_PSP_NONCE_LEN];
+    uint8_t wrap_mac[AMD_PSP_MAC_LEN];
+    uint8_t policy_mac[AMD_PSP_MAC_LEN];
+} QEMU_PACKED AmdPspSession;
+QEMU_BUILD_BUG_ON(sizeof(AmdPspSession) != 128);
+
+/* Packet header of SEND_UPDATE_DATA and RECEIVE_UPDATE_DATA */
+typedef struct AmdPspPacketHeader {
+    uint32_t flags;                     /* little-endian; bit 0: compressed */
+    uint8_t iv[AMD_PSP_NONCE_LEN];
+    uint8_t mac[AMD_PSP_MAC_LEN];
+} QEMU_PACKED AmdPspPacketHeader;
+QEMU_BUILD_BUG_ON(sizeof(AmdPspPacketHeader) != 52);
+
+/* What a packet MAC starts with: which command the packet is for */
+typedef enum AmdPspPacketType {
+    AMD_PSP_PACKET_SECRET = 0x01,
+    AMD_PSP_PACKET_DATA = 0x02,
+    AMD_PSP_PACKET_VMSA = 0x03,
+} AmdPspPacketType;
+
+/* A P-384 key pair; numbers are big-endian */
+typedef struct AmdPspEcPoint {
+    uint8_t x[AMD_PSP_P384_LEN];
+    uint8_t y[AMD_PSP_P384_LEN];
+} AmdPspEcPoint;
+
+typedef struct AmdPspEcKey {
+    uint8_t d[AMD_PSP_P384_LEN];
+    AmdPspEcPoint q;
+} AmdPspEcKey;
+
+/* PUBKEY_USAGE of a certificate */
+typedef enum AmdPspCertUsage {
+    AMD_PSP_CERT_OCA = 0x1001,
+    AMD_PSP_CERT_PEK = 0x1002,
+    AMD_PSP_CERT_PDH = 0x1003,
+    AMD_PSP_CERT_CEK = 0x1004,
+} AmdPspCertUsage;
+
+/**
+ * amd_psp_expand: pseudo-random bytes from a seed
+ * @label, @count: which of the seed's streams
+ *
+ * The same arguments give the same bytes.
+ */
+void amd_psp_expand(const uint8_t seed[AMD_PSP_SEED_LEN], const char *label,
+                    uint32_t count, uint8_t *out, size_t len);
+
+/**
+ * amd_psp_ec_key: the key pair that a seed's stream makes
+ * @label, @count: as for amd_psp_expand()
+ */
+void amd_psp_ec_key(const uint8_t seed[AMD_PSP_SEED_LEN], const char *label,
+                    uint32_t count, AmdPspEcKey *key);
+
+/**
+ * amd_psp_ecdh: the secret that @own and the owner of @peer share
+ * @z: the x coordinate of the shared point, big-endian
+ *
+ * Returns false if @peer is no point of the curve.
+ */
+bool amd_psp_ecdh(const AmdPspEcKey *own, const AmdPspEcPoint *peer,
+                  uint8_t z[AMD_PSP_P384_LEN]);
+
+/**
+ * amd_psp_kdf: KDF of SP 800-108 in counter mode with HMAC-SHA256
+ * @key, @key_len: the key to derive from
+ * @label: what for
+ * @context, @context_len: what it is bound to; may be NULL, 0
+ * @out, @out_len: the derived key, up to 2^16 bytes
+ */
+void amd_psp_kdf(const uint8_t *key, size_t key_len, const char *label,
+                 const uint8_t *context, size_t context_len,
+                 uint8_t *out, size_t out_len);
+
+/**
+ * amd_psp_session_wrap: make the session for @keys and @policy
+ * @z: what amd_psp_ecdh() gave for this platform's PDH and the destination's
+ * @nonce, @wrap_iv: fresh random bytes
+ */
+void amd_psp_session_wrap(const uint8_t z[AMD_PSP_P384_LEN],
+                          const uint8_t nonce[AMD_PSP_NONCE_LEN],
+                          const uint8_t wrap_iv[AMD_PSP_NONCE_LEN],
+                          const AmdPspTransportKeys *keys, uint32_t policy,
+                          AmdPspSession *session);
+
+/**
+ * amd_psp_session_unwrap: check a session and take the keys out of it
+ *
+ * Returns false, with @keys untouched, if it was made for another secret or
+ * another policy, or has been changed.
+ */
+bool amd_psp_session_unwrap(const uint8_t z[AMD_PSP_P384_LEN],
+                            const AmdPspSession *session, uint32_t policy,
+                            AmdPspTransportKeys *keys);
+
+/**
+ * amd_psp_packet_seal: encrypt a packet in place and make its header
+ * @iv: fresh random bytes
+ * @data, @len: guest data, becomes transport data; below 4 GiB
+ */
+void amd_psp_packet_seal(const AmdPspTransportKeys *keys, AmdPspPacketType type,
+                         const uint8_t iv[AMD_PSP_NONCE_LEN], uint8_t *data,
+                         size_t len, AmdPspPacketHeader *header);
+
+/**
+ * amd_psp_packet_open: check a packet and decrypt it in place
+ *
+ * Returns false, with @data untouched, if anything of it has been changed.
+ */
+bool amd_psp_packet_open(const AmdPspTransportKeys *keys, AmdPspPacketType type,
+                         const AmdPspPacketHeader *header, uint8_t *data,
+                         size_t len);
+
+/**
+ * amd_psp_measurement: MEASURE of LAUNCH_MEASURE
+ * @api_major, @api_minor, @build: of the firmware
+ * @policy: of the guest
+ * @digest: SHA-256 of what was launched
+ * @nonce: MNONCE
+ */
+void amd_psp_measurement(const uint8_t tik[AMD_PSP_KEY_LEN], uint8_t api_major,
+                         uint8_t api_minor, uint8_t build, uint32_t policy,
+                         const uint8_t digest[AMD_PSP_DIGEST_LEN],
+                         const uint8_t nonce[AMD_PSP_NONCE_LEN],
+                         uint8_t mac[AMD_PSP_MAC_LEN]);
+
+/**
+ * amd_psp_cert_make: a certificate of a P-384 key
+ *
+ * It is not signed: both signatures say that they are unused.
+ */
+void amd_psp_cert_make(const AmdPspEcPoint *q, AmdPspCertUsage usage,
+                       uint8_t api_major, uint8_t api_minor,
+                       uint8_t cert[AMD_PSP_CERT_LEN]);
+
+/**
+ * amd_psp_cert_key: the key of a certificate
+ *
+ * Returns false if @cert is no well-formed certificate for @usage, or its key
+ * no point of the curve.  Signatures are not looked at.
+ */
+bool amd_psp_cert_key(const uint8_t cert[AMD_PSP_CERT_LEN],
+                      AmdPspCertUsage usage, AmdPspEcPoint *q);
+
+#endif

@@ -1,0 +1,175 @@
+/*
+ * Emulated AMD Platform Security Processor: SEV firmware
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * Commands, states, policies and statuses are those of AMD's "Secure Encrypted
+ * Virtualization API" (publication 55766), version 0.24 and later.
+ */
+
+#ifndef HW_MISC_AMD_PSP_H
+#define HW_MISC_AMD_PSP_H
+
+#include "exec/hwaddr.h"
+#include "hw/misc/amd-psp-crypto.h"
+#include "hw/misc/sev-memory.h"
+#include "qemu/bitmap.h"
+
+#define TYPE_AMD_PSP "amd-psp"
+
+/* What the firmware says that it is */
+#define AMD_PSP_API_MAJOR   1
+#define AMD_PSP_API_MINOR   55
+#define AMD_PSP_BUILD       1
+
+#define AMD_PSP_ID_LEN      64
+#define AMD_PSP_MAX_GUESTS  32
+
+typedef enum AmdPspStatus {
+    AMD_PSP_SUCCESS                 = 0x00,
+    AMD_PSP_INVALID_PLATFORM_STATE  = 0x01,
+    AMD_PSP_INVALID_GUEST_STATE     = 0x02,
+    AMD_PSP_INVALID_CONFIG          = 0x03,
+    AMD_PSP_INVALID_LEN             = 0x04,
+    AMD_PSP_ALREADY_OWNED           = 0x05,
+    AMD_PSP_INVALID_CERTIFICATE     = 0x06,
+    AMD_PSP_POLICY_FAILURE          = 0x07,
+    AMD_PSP_INACTIVE                = 0x08,
+    AMD_PSP_INVALID_ADDRESS         = 0x09,
+    AMD_PSP_BAD_SIGNATURE           = 0x0a,
+    AMD_PSP_BAD_MEASUREMENT         = 0x0b,
+    AMD_PSP_ASID_OWNED              = 0x0c,
+    AMD_PSP_INVALID_ASID            = 0x0d,
+    AMD_PSP_WBINVD_REQUIRED         = 0x0e,
+    AMD_PSP_DFFLUSH_REQUIRED        = 0x0f,
+    AMD_PSP_INVALID_GUEST           = 0x10,
+    AMD_PSP_INVALID_COMMAND         = 0x11,
+    AMD_PSP_ACTIVE                  = 0x12,
+    AMD_PSP_HWERROR_PLATFORM        = 0x13,
+    AMD_PSP_HWERROR_UNSAFE          = 0x14,
+    AMD_PSP_UNSUPPORTED             = 0x15,
+    AMD_PSP_INVALID_PARAM           = 0x16,
+    AMD_PSP_RESOURCE_LIMIT          = 0x17,
+} AmdPspStatus;
+
+typedef enum AmdPspCommand {
+    AMD_PSP_INIT                = 0x01,
+    AMD_PSP_SHUTDOWN            = 0x02,
+    AMD_PSP_FACTORY_RESET       = 0x03,
+    AMD_PSP_PLATFORM_STATUS     = 0x04,
+    AMD_PSP_PEK_GEN             = 0x05,
+    AMD_PSP_PDH_CERT_EXPORT     = 0x08,
+    AMD_PSP_PDH_GEN             = 0x09,
+    AMD_PSP_DF_FLUSH            = 0x0a,
+    AMD_PSP_GET_ID              = 0x0c,
+    AMD_PSP_INIT_EX             = 0x0d,
+    AMD_PSP_DECOMMISSION        = 0x20,
+    AMD_PSP_ACTIVATE            = 0x21,
+    AMD_PSP_DEACTIVATE          = 0x22,
+    AMD_PSP_GUEST_STATUS        = 0x23,
+    AMD_PSP_LAUNCH_START        = 0x30,
+    AMD_PSP_LAUNCH_UPDATE_DATA  = 0x31,
+    AMD_PSP_LAUNCH_MEASURE      = 0x33,
+    AMD_PSP_LAUNCH_FINISH       = 0x35,
+    AMD_PSP_SEND_START          = 0x40,
+    AMD_PSP_SEND_UPDATE_DATA    = 0x41,
+    AMD_PSP_SEND_FINISH         = 0x43,
+    AMD_PSP_SEND_CANCEL         = 0x44,
+    AMD_PSP_RECEIVE_START       = 0x50,
+    AMD_PSP_RECEIVE_UPDATE_DATA = 0x51,
+    AMD_PSP_RECEIVE_FINISH      = 0x53,
+    AMD_PSP_DBG_DECRYPT         = 0x60,
+    AMD_PSP_DBG_ENCRYPT         = 0x61,
+} AmdPspCommand;
+
+typedef enum AmdPspPlatformState {
+    AMD_PSP_PLATFORM_UNINIT     = 0,
+    AMD_PSP_PLATFORM_INIT       = 1,
+    AMD_PSP_PLATFORM_WORKING    = 2,
+} AmdPspPlatformState;
+
+typedef enum AmdPspGuestState {
+    AMD_PSP_GUEST_UNINIT        = 0,
+    AMD_PSP_GUEST_LUPDATE       = 1,
+    AMD_PSP_GUEST_LSECRET       = 2,
+    AMD_PSP_GUEST_RUNNING       = 3,
+    AMD_PSP_GUEST_SUPDATE       = 4,
+    AMD_PSP_GUEST_RUPDATE       = 5,
+    AMD_PSP_GUEST_SENT          = 6,
+} AmdPspGuestState;
+
+/* Policy of a guest; bits 23:16 and 31:24 are the least API version */
+#define AMD_PSP_POLICY_NODBG    (1u << 0)
+#define AMD_PSP_POLICY_NOKS     (1u << 1)
+#define AMD_PSP_POLICY_ES       (1u << 2)
+#define AMD_PSP_POLICY_NOSEND   (1u << 3)
+#define AMD_PSP_POLICY_DOMAIN   (1u << 4)
+#define AMD_PSP_POLICY_SEV      (1u << 5)
+
+/* A guest context */
+typedef struct AmdPspGuest {
+    uint32_t handle;                    /* 0: free */
+    uint32_t policy;
+    uint32_t asid;                      /* 0: not active */
+    AmdPspGuestState state;
+    uint8_t vek[SEV_MEMORY_KEY_LEN];    /* memory encryption key */
+    AmdPspTransportKeys transport;
+    GChecksum *digest;                  /* of what was launched so far */
+} AmdPspGuest;
+
+/* The firmware and its secrets */
+typedef struct AmdPspPlatform {
+    uint8_t seed[AMD_PSP_SEED_LEN];
+    /* How often OCA and PEK, and the PDH, were made anew */
+    uint32_t pek_count;
+    uint32_t pdh_count;
+    AmdPspEcKey pdh;
+    AmdPspEcKey pek;
+    AmdPspEcKey oca;
+    AmdPspEcKey cek;
+    uint8_t id[AMD_PSP_ID_LEN];
+
+    bool initialized;
+    bool es;                            /* INIT asked for SEV-ES */
+    uint32_t last_handle;
+    AmdPspGuest guests[AMD_PSP_MAX_GUESTS];
+    /* ASIDs that were deactivated since the last DF_FLUSH */
+    DECLARE_BITMAP(df_flush, SEV_MEMORY_MAX_ASID + 1);
+} AmdPspPlatform;
+
+/**
+ * amd_psp_platform_init: give the platform its identity
+ * @seed: everything that tells this platform from another follows from it
+ */
+void amd_psp_platform_init(AmdPspPlatform *p,
+                           const uint8_t seed[AMD_PSP_SEED_LEN]);
+
+/**
+ * amd_psp_platform_reset: forget all guests, as without power
+ *
+ * No vCPU may run, see sev_memory_clear_key().
+ */
+void amd_psp_platform_reset(AmdPspPlatform *p);
+
+/**
+ * amd_psp_command_name: what the API calls a command
+ */
+const char *amd_psp_command_name(uint32_t id);
+
+/**
+ * amd_psp_command_stops_cpus: whether no vCPU may run while @id executes
+ */
+bool amd_psp_command_stops_cpus(uint32_t id);
+
+/**
+ * amd_psp_execute: execute a command
+ * @id: AmdPspCommand, or anything
+ * @buffer: physical address of the command buffer
+ *
+ * Everything that the host passes is checked, nothing of it is trusted to
+ * stay as it is.  The context is that of sev_memory_read(), and for commands
+ * that say so that of sev_memory_clear_key().  Calls must not overlap.
+ */
+AmdPspStatus amd_psp_execute(AmdPspPlatform *p, uint32_t id, hwaddr buffer);
+
+#endif
