@@ -1,0 +1,162 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * A page that somebody holds cannot become private: EAGAIN, the page, and
+ * nothing converted.  A page that nobody holds always can.
+ */
+#define _GNU_SOURCE
+#include <pthread.h>
+#include <sched.h>
+#include <sys/uio.h>
+#include "vm.h"
+
+#define SIZE (4ULL << 20)
+
+/* Hold pages with a pipe, as direct I/O would */
+struct hold {
+    int fds[2];
+    size_t bytes;
+};
+
+static void hold(struct hold *h, void *p)
+{
+    struct iovec iov = { p, 16 };
+
+    CHECK(pipe(h->fds));
+    h->bytes = CHECK(vmsplice(h->fds[1], &iov, 1, 0));
+}
+
+static void release(struct hold *h)
+{
+    close(h->fds[0]);
+    close(h->fds[1]);
+}
+
+static void on_cpu(int cpu)
+{
+    cpu_set_t set;
+
+    CPU_ZERO(&set);
+    CPU_SET(cpu, &set);
+    CHECK(sched_setaffinity(0, sizeof(set), &set));
+}
+
+static void held(struct vm *vm)
+{
+    static const unsigned at[] = { 0, 1, 7, 8, 100, 511 };
+    uint8_t *p = vm->mem;
+    struct hold a, b;
+    unsigned i;
+
+    memset(p, 0x55, SIZE);
+    for (i = 0; i < sizeof(at) / sizeof(at[0]); i++) {
+        hold(&a, p + at[i] * PAGE);
+        ok(vm_convert(vm, at[i] * PAGE, PAGE, PRIVATE) == -EAGAIN &&
+           convert_held == at[i] * PAGE,
+           "page %u alone, held: EAGAIN, and which", at[i]);
+        ok(vm_convert(vm, 0, 512 * PAGE, PRIVATE) == -EAGAIN &&
+           convert_held == at[i] * PAGE,
+           "page %u of 512, held: EAGAIN, and which", at[i]);
+        ok(vm_private_is(vm, 0, 0) && !touch(p) && !touch(p + 511 * PAGE) &&
+           p[at[i] * PAGE] == 0x55, "nothing was converted");
+        ok(!vm_convert(vm, (at[i] + 1) * PAGE, PAGE, PRIVATE) &&
+           !vm_convert(vm, (at[i] + 1) * PAGE, PAGE, SHARED),
+           "its neighbour can be");
+        release(&a);
+        ok(!vm_convert(vm, 0, 512 * PAGE, PRIVATE) && convert_held == NOT_SET,
+           "once it is let go, all can be");
+        MUST(vm_convert(vm, 0, SIZE, SHARED));
+        memset(p, 0x55, SIZE);
+    }
+
+    hold(&a, p + 20 * PAGE);
+    hold(&b, p + 10 * PAGE);
+    ok(vm_convert(vm, 0, SIZE, PRIVATE) == -EAGAIN &&
+       convert_held == 10 * PAGE, "of two held pages the first is named");
+    ok(vm_convert(vm, 11 * PAGE, 20 * PAGE, PRIVATE) == -EAGAIN &&
+       convert_held == 20 * PAGE, "the first in the range, that is");
+    release(&b);
+    ok(vm_convert(vm, 0, SIZE, PRIVATE) == -EAGAIN &&
+       convert_held == 20 * PAGE, "then the second");
+    ok(!vm_convert(vm, 0, SIZE, SHARED), "to shared, nobody minds");
+    release(&a);
+    ok(!vm_convert(vm, 0, SIZE, PRIVATE), "then none");
+    MUST(vm_convert(vm, 0, SIZE, SHARED));
+}
+
+/* Pages that were just allocated, on one CPU or the other, are not held */
+static void fresh(struct vm *vm)
+{
+    int bad = 0, i, n = 0;
+
+    for (i = 0; i < 256; i++) {
+        on_cpu(i & 1);
+        vm->mem[i * PAGE] = i;
+        on_cpu(i >> 1 & 1);
+        bad += vm_convert(vm, i * PAGE, PAGE, PRIVATE) != 0;
+        n++;
+    }
+    ok(!bad, "%d pages touched and converted at once, %d EAGAIN", n, bad);
+    for (i = 256; i < 1024; i++) {
+        on_cpu(i & 1);
+        vm->mem[i * PAGE] = i;
+    }
+    ok(!vm_convert(vm, 256 * PAGE, 768 * PAGE, PRIVATE), "768 in one go, too");
+}
+
+static volatile bool stop;
+
+static void *toucher(void *opaque)
+{
+    uint8_t *p = opaque;
+    long n = 0;
+
+    while (!stop) {
+        for (int i = 0; i < 16; i++) {
+            n += !*(volatile uint8_t *)(p + i * PAGE * 2);
+        }
+    }
+    return (void *)n;
+}
+
+/* Faults on the neighbours, which the same call unmaps and maps again */
+static void faults(struct vm *vm)
+{
+    pthread_t thread;
+    int bad = 0, i;
+
+    MUST(vm_convert(vm, 0, SIZE, SHARED));
+    pthread_create(&thread, NULL, toucher, vm->mem);
+    for (i = 0; i < 300; i++) {
+        bad += vm_convert(vm, PAGE, PAGE, PRIVATE) != 0;
+        bad += vm_convert(vm, 3 * PAGE, PAGE, PRIVATE) != 0;
+        bad += vm_convert(vm, 0, 4 * PAGE, SHARED) != 0;
+    }
+    stop = true;
+    pthread_join(thread, NULL);
+    ok(!bad, "900 conversions beside a busy thread, %d EAGAIN", bad);
+}
+
+int main(void)
+{
+    static const enum vm_type types[] = { VM_SW_PROTECTED, VM_SEV };
+    struct vm vm;
+
+    for (unsigned i = 0; i < 2; i++) {
+        vm_require(types[i]);
+    }
+    if (sysconf(_SC_NPROCESSORS_ONLN) < 2) {
+        skip_all("needs two CPUs");
+    }
+    for (unsigned i = 0; i < 2; i++) {
+        note("%s VM", vm_type_name(types[i]));
+        vm_init(&vm, types[i], SIZE);
+        held(&vm);
+        vm_destroy(&vm);
+        vm_init(&vm, types[i], SIZE);
+        fresh(&vm);
+        stop = false;
+        faults(&vm);
+        vm_destroy(&vm);
+    }
+    return done_testing();
+}

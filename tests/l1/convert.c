@@ -1,0 +1,309 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* KVM_SET_MEMORY_ATTRIBUTES2: in-place conversion, for both kinds of VM. */
+#define _GNU_SOURCE
+#include <sys/uio.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <linux/falloc.h>
+#include "guest.h"
+
+static bool is_mapped(const void *p)
+{
+    int fd = CHECK(open("/proc/self/pagemap", O_RDONLY));
+    uint64_t entry = 0;
+
+    CHECK(pread(fd, &entry, 8, (uintptr_t)p / PAGE * 8));
+    close(fd);
+    return entry >> 63;
+}
+
+static double now(void)
+{
+    struct timespec ts;
+
+    clock_gettime(CLOCK_MONOTONIC, &ts);
+    return ts.tv_sec + ts.tv_nsec * 1e-9;
+}
+
+/* Which pages of [@p, @p + 8) raise SIGBUS: bit i for page i */
+static unsigned bus_mask(const uint8_t *p)
+{
+    unsigned mask = 0, i;
+
+    for (i = 0; i < 8; i++) {
+        mask |= (touch(p + i * PAGE) == SIGBUS) << i;
+    }
+    return mask;
+}
+
+static void arguments(struct vm *vm)
+{
+    static const struct {
+        const char *what;
+        uint64_t offset, size, attributes;
+    } bad[] = {
+        { "size 0", 0, 0, PRIVATE },
+        { "unaligned offset", 1, PAGE, PRIVATE },
+        { "unaligned size", 0, PAGE + 1, PRIVATE },
+        { "size under a page", 0, 1, PRIVATE },
+        { "a range past the end", GUEST_SIZE - PAGE, 2 * PAGE, PRIVATE },
+        { "an offset at the end", GUEST_SIZE, PAGE, PRIVATE },
+        { "an offset past the end", 1ULL << 40, PAGE, PRIVATE },
+        { "an overflow", -PAGE, 2 * PAGE, PRIVATE },
+        { "an overflow to 0", -PAGE, PAGE, PRIVATE },
+        { "all of everything", 0, -PAGE, PRIVATE },
+        { "attribute bit 0", 0, PAGE, 1 },
+        { "PRIVATE and another bit", 0, PAGE, PRIVATE | 1 },
+        { "attribute bit 63", 0, PAGE, 1ULL << 63 },
+    };
+    struct kvm_memory_attributes2 args;
+    unsigned i, refused = 0;
+
+    for (i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+        ok(vm_convert(vm, bad[i].offset, bad[i].size, bad[i].attributes) ==
+           -EINVAL && convert_held == NOT_SET, "%s: EINVAL", bad[i].what);
+    }
+    for (i = 0; i < 64; i++) {
+        args = (struct kvm_memory_attributes2) {
+            .size = PAGE, .attributes = PRIVATE, .flags = 1ULL << i,
+        };
+        refused += xioctl(vm->gmem, KVM_SET_MEMORY_ATTRIBUTES2, &args) == -EINVAL;
+    }
+    ok(refused == 64, "any flag: EINVAL");
+    for (i = 0, refused = 0; i < 11; i++) {
+        args = (struct kvm_memory_attributes2) {
+            .size = PAGE, .attributes = PRIVATE,
+        };
+        args.reserved[i] = 1;
+        refused += xioctl(vm->gmem, KVM_SET_MEMORY_ATTRIBUTES2, &args) == -EINVAL;
+    }
+    ok(refused == 11, "any reserved field: EINVAL");
+    ok(xioctl(vm->gmem, KVM_SET_MEMORY_ATTRIBUTES2, (void *)8) == -EFAULT,
+       "no argument: EFAULT");
+    ok(vm_private_is(vm, 0, 0), "nothing was converted");
+}
+
+static void pages(struct vm *vm)
+{
+    uint8_t *p = vm->mem + 0x10000, *other;
+    struct iovec to, from;
+    char byte = 0;
+    int fds[2];
+
+    memset(p, 0x11, 4 * PAGE);
+    ok(!vm_convert(vm, 0x11000, PAGE, PRIVATE) && bus_mask(p) == 0x02,
+       "one of four pages private: only it raises SIGBUS");
+    ok(vm_private_is(vm, 0x11, 0x12), "and is in the bitmap");
+    ok(poke(p + PAGE, 0) == SIGBUS, "a write does, too");
+    other = mmap(NULL, PAGE, PROT_READ, MAP_SHARED, vm->gmem, 0x11000);
+    ok(other != MAP_FAILED && touch(other) == SIGBUS, "also by a new mapping");
+    munmap(other, PAGE);
+    CHECK(pipe(fds));
+    ok(write(fds[1], p + PAGE, 1) < 0 && errno == EFAULT,
+       "write(2) of it: EFAULT");
+    to = (struct iovec) { &byte, 1 };
+    from = (struct iovec) { p + PAGE, 1 };
+    ok(process_vm_readv(getpid(), &to, 1, &from, 1, 0) < 0 && errno == EFAULT,
+       "process_vm_readv() of it: EFAULT");
+    close(fds[0]);
+    close(fds[1]);
+
+    ok(!vm_convert(vm, 0x11000, PAGE, SHARED) && bus_mask(p) == 0,
+       "shared again: none does");
+    if (vm->type == VM_SW_PROTECTED) {
+        ok(p[PAGE] == 0x11 && p[PAGE + 4095] == 0x11, "its contents stayed");
+    }
+
+    /* Already in that state */
+    memset(p, 0x22, 4 * PAGE);
+    ok(is_mapped(p) && !vm_convert(vm, 0x10000, 4 * PAGE, SHARED) &&
+       is_mapped(p) && p[0] == 0x22, "shared to shared: nothing is unmapped");
+    ok(!vm_convert(vm, 0x11000, PAGE, PRIVATE) &&
+       !vm_convert(vm, 0x11000, PAGE, PRIVATE) && bus_mask(p) == 0x02 &&
+       is_mapped(p), "private to private: likewise");
+    ok(!vm_convert(vm, 0x10000, 4 * PAGE, PRIVATE) && bus_mask(p) == 0x0f,
+       "a range that is private in part: all of it is");
+    ok(!vm_convert(vm, 0x12000, PAGE, SHARED) && bus_mask(p) == 0x0b &&
+       !vm_convert(vm, 0x10000, 4 * PAGE, SHARED) && bus_mask(p) == 0,
+       "and back, in two steps");
+
+    /* Before there is a page */
+    p = vm->mem + 0x20000;
+    ok(!vm_convert(vm, 0x20000, 2 * PAGE, PRIVATE) && bus_mask(p) == 0x03,
+       "a conversion before allocation is remembered");
+    ok(!vm_convert(vm, 0x20000, PAGE, SHARED) && p[0] == 0 && p[4095] == 0 &&
+       bus_mask(p) == 0x02, "and undone: a page of zeros");
+    MUST(vm_convert(vm, 0x20000, 2 * PAGE, SHARED));
+
+    /* Eight folios, every second of them there */
+    p = vm->mem + 0x30000;
+    for (int i = 0; i < 8; i += 2) {
+        p[i * PAGE] = i + 1;
+    }
+    ok(!vm_convert(vm, 0x30000, 8 * PAGE, PRIVATE) && bus_mask(p) == 0xff,
+       "eight pages, allocated and not, to private");
+    ok(!vm_convert(vm, 0x31000, 6 * PAGE, SHARED) && bus_mask(p) == 0x81,
+       "the inner six back");
+    ok(!vm_convert(vm, 0x30000, 8 * PAGE, SHARED) && bus_mask(p) == 0,
+       "then all eight");
+}
+
+static void holes(struct vm *vm)
+{
+    uint8_t *p = vm->mem + 0x40000;
+    int mode = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
+
+    memset(p, 0x33, 4 * PAGE);
+    MUST(vm_convert(vm, 0x41000, PAGE, PRIVATE));
+    CHECK(fallocate(vm->gmem, mode, 0x40000, 4 * PAGE));
+    ok(bus_mask(p) == 0x02 && vm_private_is(vm, 0x41, 0x42),
+       "punching a hole keeps the attributes");
+    ok(p[0] == 0 && p[3 * PAGE] == 0, "shared pages of it read 0");
+    CHECK(fallocate(vm->gmem, FALLOC_FL_KEEP_SIZE, 0x40000, 4 * PAGE));
+    ok(bus_mask(p) == 0x02, "allocating keeps them, too");
+    MUST(vm_convert(vm, 0x41000, PAGE, SHARED));
+    ok(p[PAGE] == 0, "the private one reads 0 once it is shared");
+}
+
+static void processes(struct vm *vm)
+{
+    uint8_t *p = vm->mem + 0x50000;
+    int there[2], go[2], status;
+    char c = 0;
+    pid_t pid;
+
+    memset(p, 0x44, 2 * PAGE);
+    CHECK(pipe(there));
+    CHECK(pipe(go));
+    fflush(stdout);
+    pid = CHECK(fork());
+    if (!pid) {
+        int before = touch(p) || touch(p + PAGE);
+
+        if (write(there[1], &c, 1) != 1 || read(go[0], &c, 1) != 1) {
+            _exit(99);
+        }
+        _exit(before | (touch(p) == SIGBUS) << 1 |
+              (touch(p + PAGE) == SIGBUS) << 2);
+    }
+    CHECK(read(there[0], &c, 1));
+    MUST(vm_convert(vm, 0x50000, PAGE, PRIVATE));
+    CHECK(write(go[1], &c, 1));
+    CHECK(waitpid(pid, &status, 0));
+    ok(WIFEXITED(status) && WEXITSTATUS(status) == 0x02,
+       "a second process loses its mapping of that page only");
+    MUST(vm_convert(vm, 0x50000, PAGE, SHARED));
+}
+
+static void others(struct vm *vm)
+{
+    struct kvm_memory_attributes wide = {
+        .address = 0x10000, .size = PAGE, .attributes = PRIVATE,
+    };
+    struct kvm_memory_attributes2 args = { .size = PAGE };
+    uint8_t *p;
+    int g;
+
+    ok(xioctl(vm->fd, KVM_SET_MEMORY_ATTRIBUTES, &wide) == -EINVAL &&
+       !vm_is_private(vm, 0x10), "attributes of the VM are refused");
+
+    g = CHECK(vm_gmem(vm, 4 * PAGE, GUEST_MEMFD_FLAG_MMAP));
+    p = mmap(NULL, 4 * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, g, 0);
+    ok(p != MAP_FAILED && touch(p) == SIGBUS && touch(p + 3 * PAGE) == SIGBUS,
+       "a guest_memfd that begins private");
+    ok(!xioctl(g, KVM_SET_MEMORY_ATTRIBUTES2, &args) && !touch(p) &&
+       touch(p + PAGE) == SIGBUS, "its first page made shared");
+    args.attributes = PRIVATE;
+    ok(!xioctl(g, KVM_SET_MEMORY_ATTRIBUTES2, &args) && touch(p) == SIGBUS,
+       "and private again");
+    munmap(p, 4 * PAGE);
+    close(g);
+
+    g = vm_gmem(vm, PAGE, 0);
+    ok(g >= 0 && xioctl(g, KVM_SET_MEMORY_ATTRIBUTES2, &args) == -EINVAL,
+       "one that cannot be mapped has no attributes");
+    close(g);
+}
+
+/* The guest's own conversions, in place */
+static void guest(struct vm *vm)
+{
+    uint64_t *p = (uint64_t *)(vm->mem + 0x60000);
+
+    p[0] = 0x1111;
+    if (!ok(!guest_launch(vm, vm->size), "a guest starts")) {
+        return;
+    }
+    ok(guest_read(vm, 0x60000) == 0x1111,
+       "it reads what was there when the page became private");
+    ok(!guest_write(vm, 0x60000, 0x2222) && touch(p) == SIGBUS,
+       "it writes the private page, the host cannot look");
+    ok(!guest_convert(vm, 0x60, 1, false) && !touch(p),
+       "it shares the page by KVM_HC_MAP_GPA_RANGE");
+    ok(vm->cbit ? p[0] != 0x2222 : p[0] == 0x2222,
+       vm->cbit ? "what the host sees is ciphertext" :
+                  "the host sees what was written");
+    ok(!guest_write(vm, 0x60008, 0x3333) && p[1] == 0x3333,
+       "the host sees what the guest writes from now on");
+    p[2] = 0x4444;
+    ok(guest_read(vm, 0x60010) == 0x4444, "and the guest what the host writes");
+    ok(!guest_convert(vm, 0x60, 1, true) && touch(p) == SIGBUS,
+       "it makes the page private again");
+    ok(!guest_write(vm, 0x60000, 0x5555) && guest_read(vm, 0x60000) == 0x5555,
+       "and uses it");
+    ok(!guest_convert(vm, 0x70, 16, false) &&
+       bus_mask(vm->mem + 0x70000) == 0 &&
+       touch(vm->mem + 0x6f000) == SIGBUS && touch(vm->mem + 0x80000) == SIGBUS,
+       "it shares 16 pages at once, no more");
+}
+
+/* The size of real guests: whole RAM at once, then a page here and there */
+static void large(enum vm_type type)
+{
+    const uint64_t size = 64ULL << 30;
+    double t0, t1, t2;
+    struct vm vm;
+    uint64_t i;
+    int r = 0;
+
+    vm_init(&vm, type, size);
+    for (i = 0; i < 64ULL << 20; i += PAGE) {
+        vm.mem[i] = 1;
+    }
+    t0 = now();
+    r |= vm_convert(&vm, 0, size, PRIVATE);
+    t1 = now();
+    for (i = 0; i < 1000; i++) {
+        r |= vm_convert(&vm, i * (size / 1024), PAGE, SHARED);
+    }
+    t2 = now();
+    note("64 GiB in %.3f s, then single pages in %.6f s each", t1 - t0,
+         (t2 - t1) / 1000);
+    ok(!r && t1 - t0 < 5 && touch(vm.mem + PAGE) == SIGBUS &&
+       !touch(vm.mem + 999 * (size / 1024)),
+       "64 GiB, 64 MiB of them there, to private in less than 5 s");
+    vm_destroy(&vm);
+}
+
+int main(void)
+{
+    static const enum vm_type types[] = { VM_SW_PROTECTED, VM_SEV };
+    struct vm vm;
+
+    for (unsigned i = 0; i < 2; i++) {
+        vm_require(types[i]);
+    }
+    for (unsigned i = 0; i < 2; i++) {
+        note("%s VM", vm_type_name(types[i]));
+        vm_init(&vm, types[i], GUEST_SIZE);
+        arguments(&vm);
+        pages(&vm);
+        holes(&vm);
+        processes(&vm);
+        others(&vm);
+        guest(&vm);
+        vm_destroy(&vm);
+        large(types[i]);
+    }
+    return done_testing();
+}

@@ -1,0 +1,311 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* KVM_GET_PAGE_ENC_BITMAP, against a model of what it should say. */
+#define _GNU_SOURCE
+#include <pthread.h>
+#include "vm.h"
+
+/*
+ * Three slots of one guest_memfd, out of order and with holes between:
+ * gfn 0x100-0x2ff is its pages 0x200-0x3ff, gfn 0x300-0x30a its pages 0-0xa,
+ * gfn 0x1001-0x1080 its pages 0x100-0x17f.
+ */
+#define SIZE    (4ULL << 20)
+static const struct { uint64_t gfn, pages, index; } slots[] = {
+    { 0x100, 0x200, 0x200 }, { 0x300, 0xb, 0 }, { 0x1001, 0x80, 0x100 },
+};
+#define LIMIT   0x1200
+
+static bool model[SIZE / PAGE];         /* by page of the guest_memfd */
+
+static bool expected(uint64_t gfn)
+{
+    for (unsigned i = 0; i < 3; i++) {
+        if (gfn >= slots[i].gfn && gfn < slots[i].gfn + slots[i].pages) {
+            return model[gfn - slots[i].gfn + slots[i].index];
+        }
+    }
+    return false;
+}
+
+static int set(struct vm *vm, uint64_t index, uint64_t pages, bool private)
+{
+    int r = vm_convert(vm, index * PAGE, pages * PAGE, private ? PRIVATE : 0);
+
+    for (uint64_t i = 0; !r && i < pages; i++) {
+        model[index + i] = private;
+    }
+    return r;
+}
+
+/* The answer for a range, in a buffer whose other bits are @fill */
+static bool right(struct vm *vm, uint64_t gfn, uint64_t pages, uint8_t fill)
+{
+    static uint8_t bits[LIMIT / 8 + 16];
+    uint64_t i;
+
+    memset(bits, fill, sizeof(bits));
+    MUST(vm_bitmap(vm, gfn, pages, bits + 8));
+    for (i = 0; i < sizeof(bits) * 8; i++) {
+        bool in = i >= 64 && i < 64 + pages;
+        bool want = in ? expected(gfn + i - 64) : fill & 1;
+
+        if ((bits[i / 8] >> (i % 8) & 1) != want) {
+            note("gfn %#llx, %llu pages, fill %#x: bit %lld is wrong",
+                 (long long)gfn, (long long)pages, fill, (long long)i - 64);
+            return false;
+        }
+    }
+    return true;
+}
+
+static bool right_all(struct vm *vm)
+{
+    return right(vm, 0, LIMIT, 0) && right(vm, 0, LIMIT, 0xff);
+}
+
+static void contents(struct vm *vm)
+{
+    bool good = true;
+    unsigned i;
+
+    ok(right_all(vm), "all shared");
+    MUST(set(vm, 0, SIZE / PAGE, true));
+    ok(right_all(vm), "all private: gfns without a slot are not");
+    MUST(set(vm, 0x240, 64, false));
+    MUST(set(vm, 0x2c1, 1, false));
+    MUST(set(vm, 0x2ff, 2, false));
+    MUST(set(vm, 0x3, 5, false));
+    MUST(set(vm, 0x100, 1, false));
+    MUST(set(vm, 0x17f, 1, false));
+    ok(right_all(vm), "a whole word, single pages, both ends of a slot");
+    for (i = 0; i < 300; i += 3) {
+        MUST(set(vm, 0x200 + i, 1, i & 1));
+    }
+    ok(right_all(vm), "every third page changed");
+
+    for (i = 0; i < 70 && good; i++) {
+        for (unsigned n = 1; n < 140 && good; n++) {
+            good = right(vm, 0xf0 + i, n, n & 1 ? 0xff : 0);
+        }
+    }
+    ok(good, "any start, any length: no bit outside is touched");
+    good = right(vm, 0x2f0, 0x30, 0) && right(vm, 0xfff, 3, 0xff) &&
+           right(vm, 0x1080, 1, 0) && right(vm, 0x1081, 1, 0xff) &&
+           right(vm, 0x30a, 2, 0xff);
+    ok(good, "ranges across slots and holes");
+    ok(right(vm, 1ULL << 40, 100, 0xff), "far away: nothing is private");
+}
+
+static void generations(struct vm *vm)
+{
+    uint8_t bits[LIMIT / 8], before[LIMIT / 8];
+    struct kvm_page_enc_bitmap args = {
+        .num_pages = LIMIT, .enc_bitmap = (uintptr_t)bits,
+    };
+    uint64_t gen;
+
+    MUST(xioctl(vm->fd, KVM_GET_PAGE_ENC_BITMAP, &args));
+    gen = args.generation;
+    ok(gen && args.flags == 0, "there is a generation, not 0");
+    MUST(xioctl(vm->fd, KVM_GET_PAGE_ENC_BITMAP, &args));
+    ok(args.generation == gen, "it stays while nothing changes");
+
+    memset(bits, 0xa5, sizeof(bits));
+    memcpy(before, bits, sizeof(bits));
+    args.flags = KVM_PAGE_ENC_BITMAP_IF_CHANGED;
+    MUST(xioctl(vm->fd, KVM_GET_PAGE_ENC_BITMAP, &args));
+    ok(args.flags == (KVM_PAGE_ENC_BITMAP_IF_CHANGED |
+                      KVM_PAGE_ENC_BITMAP_UNCHANGED) &&
+       args.generation == gen && !memcmp(bits, before, sizeof(bits)),
+       "asked if it changed: it did not, nothing is written");
+    args.flags = 0;
+    MUST(xioctl(vm->fd, KVM_GET_PAGE_ENC_BITMAP, &args));
+    ok(memcmp(bits, before, sizeof(bits)), "asked plainly: written");
+
+    args.flags = KVM_PAGE_ENC_BITMAP_IF_CHANGED;
+    args.generation = 0;
+    memset(bits, 0xa5, sizeof(bits));
+    MUST(xioctl(vm->fd, KVM_GET_PAGE_ENC_BITMAP, &args));
+    ok(args.flags == KVM_PAGE_ENC_BITMAP_IF_CHANGED && args.generation == gen &&
+       memcmp(bits, before, sizeof(bits)), "generation 0 is never current");
+
+    MUST(set(vm, 0x300, 1, !model[0x300]));
+    MUST(xioctl(vm->fd, KVM_GET_PAGE_ENC_BITMAP, &args));
+    ok(args.flags == KVM_PAGE_ENC_BITMAP_IF_CHANGED && args.generation != gen,
+       "a conversion makes another");
+    gen = args.generation;
+    MUST(set(vm, 0x300, 1, model[0x300]));
+    MUST(xioctl(vm->fd, KVM_GET_PAGE_ENC_BITMAP, &args));
+    ok(args.generation == gen && args.flags & KVM_PAGE_ENC_BITMAP_UNCHANGED,
+       "one that changes nothing does not");
+
+    args.flags = KVM_PAGE_ENC_BITMAP_IF_CHANGED;
+    MUST(vm_slot(vm, 2, 0, slots[2].gfn * PAGE, 0, 0));
+    MUST(xioctl(vm->fd, KVM_GET_PAGE_ENC_BITMAP, &args));
+    ok(args.flags == KVM_PAGE_ENC_BITMAP_IF_CHANGED && args.generation != gen &&
+       !(bits[0x1010 / 8] & 1), "a slot that goes does");
+    gen = args.generation;
+    MUST(vm_slot(vm, 2, 0, slots[2].gfn * PAGE, slots[2].pages * PAGE,
+                 slots[2].index * PAGE));
+    MUST(xioctl(vm->fd, KVM_GET_PAGE_ENC_BITMAP, &args));
+    ok(args.flags == KVM_PAGE_ENC_BITMAP_IF_CHANGED && args.generation != gen &&
+       right_all(vm), "a slot that comes, too");
+    gen = args.generation;
+    MUST(vm_slot(vm, 2, KVM_MEM_LOG_DIRTY_PAGES, slots[2].gfn * PAGE,
+                 slots[2].pages * PAGE, slots[2].index * PAGE));
+    MUST(xioctl(vm->fd, KVM_GET_PAGE_ENC_BITMAP, &args));
+    ok(args.flags & KVM_PAGE_ENC_BITMAP_UNCHANGED && right_all(vm),
+       "a slot's log switched on does not");
+}
+
+static void arguments(struct vm *vm)
+{
+    uint8_t *page = mmap(NULL, 2 * PAGE, PROT_READ | PROT_WRITE,
+                         MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    const struct kvm_page_enc_bitmap good = {
+        .start_gfn = 0x100, .num_pages = 64, .enc_bitmap = (uintptr_t)page,
+    };
+    struct kvm_page_enc_bitmap a;
+    unsigned i, n;
+
+#define TRY(...) ({ a = good; __VA_ARGS__;                              \
+                    xioctl(vm->fd, KVM_GET_PAGE_ENC_BITMAP, &a); })
+    CHECK(munmap(page + PAGE, PAGE));
+    memset(page, 0xa5, PAGE);
+    ok(TRY(a.num_pages = 0) == -EINVAL, "no pages: EINVAL");
+    ok(TRY(a.start_gfn = -1ULL) == -EINVAL, "an overflow: EINVAL");
+    ok(TRY(a.start_gfn = -64ULL) == -EINVAL, "an overflow to 0: EINVAL");
+    ok(TRY(a.num_pages = -1ULL) == -EINVAL, "an overflow of pages: EINVAL");
+    ok(TRY(a.start_gfn = 1ULL << 52) == -EINVAL,
+       "no address has such a gfn: EINVAL");
+    for (i = 0, n = 0; i < 3; i++) {
+        n += TRY(a.reserved[i] = 1) == -EINVAL;
+    }
+    ok(n == 3, "any reserved field: EINVAL");
+    for (i = 1, n = 0; i < 64; i++) {
+        n += TRY(a.flags = 1ULL << i) == -EINVAL;
+    }
+    ok(n == 63, "any other flag: EINVAL");
+    ok(page[0] == 0xa5, "none of them wrote anything");
+    ok(xioctl(vm->fd, KVM_GET_PAGE_ENC_BITMAP, (void *)8) == -EFAULT,
+       "no argument: EFAULT");
+    ok(TRY(a.enc_bitmap = 0) == -EFAULT, "no bitmap: EFAULT");
+    ok(TRY(a.enc_bitmap = -8ULL) == -EFAULT, "a kernel address: EFAULT");
+    ok(TRY(a.enc_bitmap += PAGE - 7) == -EFAULT, "a byte too far: EFAULT");
+    ok(TRY(a.enc_bitmap += PAGE - 8) == 0, "but not a byte");
+    ok(TRY(a.enc_bitmap += PAGE - 8, a.num_pages = 57) == 0 &&
+       TRY(a.enc_bitmap += PAGE - 7, a.num_pages = 57) == -EFAULT,
+       "likewise where the last byte is not whole");
+    ok(TRY(a.num_pages = 1ULL << 40) == -EFAULT,
+       "more than there is memory for: EFAULT");
+    CHECK(mprotect(page, PAGE, PROT_READ));
+    ok(TRY() == -EFAULT, "a read-only bitmap: EFAULT");
+    munmap(page, PAGE);
+}
+
+/* Attributes of the VM, for memory that is not of such a guest_memfd */
+static void wide(void)
+{
+    struct vm vm = { .type = VM_SW_PROTECTED, .size = SIZE };
+    struct kvm_memory_attributes a = {
+        .address = 0x3000, .size = 5 * PAGE, .attributes = PRIVATE,
+    };
+    uint8_t bits[2] = { 0x80, 0xff };
+    struct kvm_page_enc_bitmap args = {
+        .num_pages = 12, .enc_bitmap = (uintptr_t)bits,
+    };
+    uint64_t gen;
+
+    vm.fd = CHECK(ioctl(kvm_fd, KVM_CREATE_VM, vm.type));
+    vm.gmem = CHECK(vm_gmem(&vm, SIZE, 0));
+    vm.mem = mmap(NULL, SIZE, PROT_READ | PROT_WRITE,
+                  MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    MUST(vm_slot(&vm, 0, 0, 0, 7 * PAGE, 0));
+    MUST(xioctl(vm.fd, KVM_GET_PAGE_ENC_BITMAP, &args));
+    ok(bits[0] == 0 && bits[1] == 0xf0, "VM-wide attributes: none");
+    gen = args.generation;
+    MUST(xioctl(vm.fd, KVM_SET_MEMORY_ATTRIBUTES, &a));
+    MUST(xioctl(vm.fd, KVM_GET_PAGE_ENC_BITMAP, &args));
+    ok(bits[0] == 0x78 && bits[1] == 0xf0 && args.generation != gen,
+       "some: those with a slot, and another generation");
+    close(vm.gmem);
+    close(vm.fd);
+    munmap(vm.mem, SIZE);
+}
+
+static volatile bool stop;
+static volatile long conversions;
+
+static void *converter(void *opaque)
+{
+    struct vm *vm = opaque;
+    bool private = false;
+
+    while (!stop) {
+        /* All of the slot, in one call */
+        if (vm_convert(vm, 0x200 * PAGE, 0x200 * PAGE, private ? PRIVATE : 0)) {
+            return opaque;
+        }
+        private = !private;
+        conversions++;
+    }
+    return NULL;
+}
+
+/* A conversion is in the bitmap as a whole; what is missing shows */
+static void races(struct vm *vm)
+{
+    uint8_t bits[0x200 / 8], later[0x200 / 8];
+    struct kvm_page_enc_bitmap a = {
+        .start_gfn = 0x100, .num_pages = 0x200, .enc_bitmap = (uintptr_t)bits,
+    }, b;
+    long torn = 0, stale = 0, reads = 0, same = 0;
+    pthread_t thread;
+    void *failed;
+
+    MUST(vm_convert(vm, 0x200 * PAGE, 0x200 * PAGE, PRIVATE));
+    pthread_create(&thread, NULL, converter, vm);
+    while (reads < 20000 || conversions < 200) {
+        MUST(xioctl(vm->fd, KVM_GET_PAGE_ENC_BITMAP, &a));
+        torn += memcmp(bits, bits + 1, sizeof(bits) - 1) != 0;
+        b = a;
+        b.flags = KVM_PAGE_ENC_BITMAP_IF_CHANGED;
+        b.enc_bitmap = (uintptr_t)later;
+        memset(later, 0xa5, sizeof(later));
+        MUST(xioctl(vm->fd, KVM_GET_PAGE_ENC_BITMAP, &b));
+        if (!(b.flags & KVM_PAGE_ENC_BITMAP_UNCHANGED)) {
+            stale += b.generation == a.generation;
+        } else {
+            same++;
+        }
+        reads++;
+    }
+    stop = true;
+    pthread_join(thread, &failed);
+    MUST(xioctl(vm->fd, KVM_GET_PAGE_ENC_BITMAP, &a));
+    b = a;
+    b.flags = KVM_PAGE_ENC_BITMAP_IF_CHANGED;
+    MUST(xioctl(vm->fd, KVM_GET_PAGE_ENC_BITMAP, &b));
+    ok(!failed && !torn && !stale && b.flags & KVM_PAGE_ENC_BITMAP_UNCHANGED,
+       "%ld reads (%ld unchanged) against %ld conversions: %ld torn, %ld stale",
+       reads, same, conversions, torn, stale);
+}
+
+int main(void)
+{
+    struct vm vm;
+
+    vm_require(VM_SW_PROTECTED);
+    vm_create(&vm, VM_SW_PROTECTED, SIZE);
+    for (unsigned i = 0; i < 3; i++) {
+        MUST(vm_slot(&vm, i, 0, slots[i].gfn * PAGE, slots[i].pages * PAGE,
+                     slots[i].index * PAGE));
+    }
+    contents(&vm);
+    arguments(&vm);
+    generations(&vm);
+    races(&vm);
+    vm_destroy(&vm);
+    wide();
+    return done_testing();
+}

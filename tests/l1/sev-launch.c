@@ -1,0 +1,135 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * An SEV guest whose RAM is a guest_memfd: launch in place, ciphertext as the
+ * host sees it, and the debug and secret commands by host address.
+ */
+#define _GNU_SOURCE
+#include "guest.h"
+
+#define MARKER          "A-MARKER-IN-PRIVATE-MEMORY-OF-THE-GUEST"
+#define MARKER_GPA      0xa000
+#define FLASH_GPA       0xff000000ULL
+#define INVALID_STATE   2       /* SEV_RET_INVALID_GUEST_STATE */
+
+/* The page as it is in DRAM: converted without the guest, no PSP command */
+static void seen_from_outside(struct vm *vm)
+{
+    uint8_t *p = vm->mem;
+    size_t len = strlen(MARKER);
+
+    MUST(vm_convert(vm, 0xa000, 0x10000, SHARED));
+    ok(!memmem(p + 0xa000, 0x10000, MARKER, len),
+       "the marker is not in 16 pages of private memory seen from outside");
+    ok(p[0x10000] || memcmp(p + 0x10000, p + 0x10001, 4095),
+       "nor are pages of zeros zeros");
+    ok(memcmp(p + 0x10000, p + 0x11000, 4096),
+       "nor do equal pages look equal");
+    memcpy(p + 0x19800, MARKER, len);
+    ok(memmem(p + 0xa000, 0x10000, MARKER, len) == p + 0x19800,
+       "the same scan finds one that the host puts there");
+    MUST(vm_convert(vm, 0xa000, 0x10000, PRIVATE));
+}
+
+static void debug(struct vm *vm)
+{
+    static uint8_t out[PAGE] __attribute__((aligned(4096)));
+    struct kvm_sev_dbg dbg = {
+        .src_uaddr = (uintptr_t)vm->mem + MARKER_GPA,
+        .dst_uaddr = (uintptr_t)out, .len = 64,
+    };
+    uint64_t secret;
+
+    ok(!sev_cmd(vm, KVM_SEV_DBG_DECRYPT, &dbg) &&
+       !memcmp(out, MARKER, strlen(MARKER)),
+       "DBG_DECRYPT of a private page by host address");
+    dbg.src_uaddr = (uintptr_t)vm->mem + 0x20000;
+    MUST(guest_write(vm, 0x20000, 0x5345435245543121));
+    ok(!sev_cmd(vm, KVM_SEV_DBG_DECRYPT, &dbg), "and what the guest wrote");
+    memcpy(&secret, out, 8);
+    ok(secret == 0x5345435245543121, "which is right");
+    dbg.src_uaddr = (uintptr_t)vm->mem + GUEST_SIZE;
+    ok(sev_cmd(vm, KVM_SEV_DBG_DECRYPT, &dbg) < 0, "past the end: no");
+}
+
+static void ordinary_memory(void)
+{
+    struct kvm_userspace_memory_region flash = {
+        .slot = 1, .guest_phys_addr = FLASH_GPA, .memory_size = 2 * PAGE,
+    };
+    struct kvm_sev_launch_start start = { 0 };
+    struct kvm_sev_launch_update_data update = { .len = 2 * PAGE };
+    struct kvm_enc_region region = { .size = 2 * PAGE };
+    struct vm vm;
+    uint8_t *p;
+
+    p = mmap(NULL, 2 * PAGE, PROT_READ | PROT_WRITE,
+             MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    memset(p, 0x77, 2 * PAGE);
+    vm_init(&vm, VM_SEV, GUEST_SIZE);
+    update.uaddr = region.addr = flash.userspace_addr = (uintptr_t)p;
+    CHECK(ioctl(vm.fd, KVM_SET_USER_MEMORY_REGION, &flash));
+    CHECK(ioctl(vm.fd, KVM_MEMORY_ENCRYPT_REG_REGION, &region));
+    MUST(sev_cmd(&vm, KVM_SEV_LAUNCH_START, &start));
+    ok(!sev_cmd(&vm, KVM_SEV_LAUNCH_UPDATE_DATA, &update) &&
+       (p[0] != 0x77 || p[1] != 0x77),
+       "LAUNCH_UPDATE_DATA of ordinary memory in the same VM");
+    ok(!touch(p), "which stays mapped");
+
+    /* Two slots of one mapping, side by side */
+    vm_destroy(&vm);
+    vm_create(&vm, VM_SEV, GUEST_SIZE);
+    MUST(vm_slot(&vm, 0, 0, 0, 0x100000, 0));
+    MUST(vm_slot(&vm, 1, 0, 0x40000000, GUEST_SIZE - 0x100000, 0x100000));
+    memset(vm.mem, 0, GUEST_SIZE);
+    MUST(vm_convert(&vm, 0, GUEST_SIZE, PRIVATE));
+    MUST(sev_cmd(&vm, KVM_SEV_LAUNCH_START, &start));
+    update.uaddr = (uintptr_t)vm.mem + 0xf0000;
+    update.len = 0x20000;
+    ok(!sev_cmd(&vm, KVM_SEV_LAUNCH_UPDATE_DATA, &update),
+       "LAUNCH_UPDATE_DATA across two slots");
+    MUST(vm_convert(&vm, 0xe0000, 0x40000, SHARED));
+    ok(!vm.mem[0xef000] && !vm.mem[0xefff0] &&
+       memcmp(vm.mem + 0xf0000, vm.mem + 0xe0000, 4096) &&
+       memcmp(vm.mem + 0x10f000, vm.mem + 0xe0000, 4096) &&
+       !vm.mem[0x110000], "encrypted what was named, in both");
+    update.uaddr = (uintptr_t)vm.mem + GUEST_SIZE - PAGE;
+    update.len = 2 * PAGE;
+    ok(sev_cmd(&vm, KVM_SEV_LAUNCH_UPDATE_DATA, &update) < 0,
+       "past the last: refused");
+    ok(!vm_convert(&vm, 0, GUEST_SIZE, SHARED) &&
+       !vm_convert(&vm, 0, GUEST_SIZE, PRIVATE), "and lets all pages go");
+    vm_destroy(&vm);
+    munmap(p, 2 * PAGE);
+}
+
+int main(void)
+{
+    struct kvm_sev_launch_update_data update = { 0 };
+    struct kvm_sev_guest_status status;
+    struct vm vm;
+
+    vm_require(VM_SEV);
+    vm_init(&vm, VM_SEV, GUEST_SIZE);
+    strcpy((char *)vm.mem + MARKER_GPA, MARKER);
+    if (!ok(!guest_launch(&vm, 0x40000), "launched in place, and running")) {
+        return done_testing();
+    }
+    MUST(sev_cmd(&vm, KVM_SEV_GUEST_STATUS, &status));
+    ok(status.state == 3, "the firmware says so, too");
+    ok(touch(vm.mem + MARKER_GPA) == SIGBUS && !touch(vm.mem + GUEST_SHARED),
+       "its private pages are out of reach, its shared one is not");
+    ok(guest_read(&vm, MARKER_GPA) == *(uint64_t *)MARKER,
+       "the guest reads its private page");
+    ok(!guest_write(&vm, GUEST_SHARED, 0x1234) &&
+       *(uint64_t *)(vm.mem + GUEST_SHARED) == 0x1234,
+       "and writes its shared one, which the host reads");
+    update.uaddr = (uintptr_t)vm.mem + 0x50000;
+    update.len = PAGE;
+    ok(sev_cmd(&vm, KVM_SEV_LAUNCH_UPDATE_DATA, &update) < 0 &&
+       sev_error == INVALID_STATE, "no LAUNCH_UPDATE_DATA once it runs");
+    debug(&vm);
+    seen_from_outside(&vm);
+    vm_destroy(&vm);
+    ordinary_memory();
+    return done_testing();
+}

@@ -1,0 +1,105 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SEND_* and RECEIVE_* between two VMs of this host. */
+#ifndef TESTS_L1_SEV_TRANSPORT_H
+#define TESTS_L1_SEV_TRANSPORT_H
+
+#include <linux/psp-sev.h>
+#include "guest.h"
+
+#define SESSION_SIZE    128
+#define HEADER_SIZE     52
+
+struct packet {
+    uint8_t header[HEADER_SIZE];
+    uint8_t data[4096];
+};
+
+/* The PDH and the certificate chain of this host's firmware */
+struct platform {
+    uint8_t pdh[4096], chain[16384];
+    uint32_t pdh_size, chain_size;
+};
+
+static void platform_export(struct platform *p)
+{
+    struct sev_user_data_pdh_cert_export export = {
+        .pdh_cert_address = (uintptr_t)p->pdh,
+        .pdh_cert_len = sizeof(p->pdh),
+        .cert_chain_address = (uintptr_t)p->chain,
+        .cert_chain_len = sizeof(p->chain),
+    };
+    struct sev_issue_cmd cmd = {
+        .cmd = SEV_PDH_CERT_EXPORT, .data = (uintptr_t)&export,
+    };
+
+    if (ioctl(sev_fd, SEV_ISSUE_CMD, &cmd) < 0) {
+        /* A bench whose firmware has no certificates takes any */
+        note("PDH_CERT_EXPORT: %s, firmware %#x", strerror(errno), cmd.error);
+        p->pdh_size = 2084;
+        p->chain_size = 3 * 2084;
+        memset(p->pdh, 1, p->pdh_size);
+        memset(p->chain, 1, p->chain_size);
+        return;
+    }
+    p->pdh_size = export.pdh_cert_len;
+    p->chain_size = export.cert_chain_len;
+}
+
+/* 0, or -errno and sev_error */
+static int transport_start(struct vm *from, struct vm *to)
+{
+    static struct platform p;
+    static uint8_t amd[2 * 4096] = { 1 };
+    uint8_t session[SESSION_SIZE];
+    struct kvm_sev_send_start send;
+    struct kvm_sev_receive_start receive;
+    int r;
+
+    platform_export(&p);
+    send = (struct kvm_sev_send_start) {
+        .pdh_cert_uaddr = (uintptr_t)p.pdh, .pdh_cert_len = p.pdh_size,
+        .plat_certs_uaddr = (uintptr_t)p.chain, .plat_certs_len = p.chain_size,
+        .amd_certs_uaddr = (uintptr_t)amd, .amd_certs_len = sizeof(amd),
+        .session_uaddr = (uintptr_t)session, .session_len = sizeof(session),
+    };
+    r = sev_cmd(from, KVM_SEV_SEND_START, &send);
+    if (r) {
+        note("SEND_START: %s, firmware %#x", strerror(-r), sev_error);
+        return r;
+    }
+    receive = (struct kvm_sev_receive_start) {
+        .policy = send.policy,
+        .pdh_uaddr = (uintptr_t)p.pdh, .pdh_len = p.pdh_size,
+        .session_uaddr = (uintptr_t)session, .session_len = send.session_len,
+    };
+    r = sev_cmd(to, KVM_SEV_RECEIVE_START, &receive);
+    if (r) {
+        note("RECEIVE_START: %s, firmware %#x", strerror(-r), sev_error);
+    }
+    return r;
+}
+
+static int transport_send(struct vm *vm, uint64_t gpa, struct packet *packet)
+{
+    struct kvm_sev_send_update_data args = {
+        .hdr_uaddr = (uintptr_t)packet->header, .hdr_len = HEADER_SIZE,
+        .guest_uaddr = (uintptr_t)vm->mem + gpa, .guest_len = PAGE,
+        .trans_uaddr = (uintptr_t)packet->data, .trans_len = PAGE,
+    };
+
+    return sev_cmd(vm, KVM_SEV_SEND_UPDATE_DATA, &args);
+}
+
+static int __attribute__((unused))
+transport_receive(struct vm *vm, uint64_t gpa, struct packet *packet)
+{
+    struct kvm_sev_receive_update_data args = {
+        .hdr_uaddr = (uintptr_t)packet->header, .hdr_len = HEADER_SIZE,
+        .guest_uaddr = (uintptr_t)vm->mem + gpa, .guest_len = PAGE,
+        .trans_uaddr = (uintptr_t)packet->data, .trans_len = PAGE,
+    };
+
+    return sev_cmd(vm, KVM_SEV_RECEIVE_UPDATE_DATA, &args);
+}
+
+#endif

@@ -1,0 +1,106 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The uapi: what capabilities say and when, and the probes that need none.
+ * That the header compiles alone and beside <linux/kvm.h> in either order is
+ * tested by building this (uapi-alone.c, uapi-beside.c).
+ */
+#include "vm.h"
+#include "uapi.h"
+
+static int enable(int vm, uint64_t arg, uint32_t flags)
+{
+    struct kvm_enable_cap cap = {
+        .cap = KVM_CAP_SEV_PRIVATE_MEM, .args = { arg }, .flags = flags,
+    };
+
+    return xioctl(vm, KVM_ENABLE_CAP, &cap);
+}
+
+static int create_vm(unsigned long type)
+{
+    return CHECK(ioctl(kvm_fd, KVM_CREATE_VM, type));
+}
+
+int main(void)
+{
+    struct kvm_memory_attributes2 attributes = { 0 };
+    struct kvm_page_enc_bitmap bitmap = { 0 };
+    struct kvm_userspace_memory_region region = { .memory_size = PAGE };
+    struct kvm_enable_cap args = { .cap = KVM_CAP_SEV_PRIVATE_MEM,
+                                   .args = { 0, 0, 0, 1 } };
+    struct vm vm = { 0 };
+    void *page;
+    int fd, g;
+
+    vm_require(VM_SEV);
+    page = mmap(NULL, PAGE, PROT_READ | PROT_WRITE,
+                MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    region.userspace_addr = (uintptr_t)page;
+
+    ok(vm_cap(kvm_fd, KVM_CAP_SEV_PRIVATE_MEM) == 1 &&
+       vm_cap(kvm_fd, KVM_CAP_PAGE_ENC_BITMAP) == 1 &&
+       vm_cap(kvm_fd, KVM_CAP_MEMORY_ATTRIBUTES2) == PRIVATE,
+       "the system offers the three capabilities");
+
+    fd = create_vm(KVM_X86_DEFAULT_VM);
+    ok(!vm_cap(fd, KVM_CAP_SEV_PRIVATE_MEM) &&
+       !vm_cap(fd, KVM_CAP_MEMORY_ATTRIBUTES2) &&
+       vm_cap(fd, KVM_CAP_PAGE_ENC_BITMAP) == 1,
+       "a plain VM has the bitmap only");
+    ok(enable(fd, 0, 0) == -EINVAL, "and cannot enable private memory");
+    ok(vm_cap(fd, KVM_CAP_X86_SMM) == 1, "and has SMM");
+    vm.fd = fd;
+    g = CHECK(vm_gmem(&vm, PAGE, GUEST_MEMFD_FLAG_MMAP |
+                                 GUEST_MEMFD_FLAG_INIT_SHARED));
+    attributes.size = PAGE;
+    ok(xioctl(g, KVM_SET_MEMORY_ATTRIBUTES2, &attributes) == -EINVAL,
+       "its guest_memfd has no attributes to set");
+    attributes.size = 0;
+    close(g);
+    close(fd);
+
+    fd = create_vm(KVM_X86_SEV_VM);
+    ok(vm_cap(fd, KVM_CAP_SEV_PRIVATE_MEM) == 1 &&
+       !vm_cap(fd, KVM_CAP_MEMORY_ATTRIBUTES2), "an SEV VM can be asked to");
+    ok(vm_cap(fd, KVM_CAP_X86_SMM) == 1 &&
+       vm_cap(fd, KVM_CAP_MULTI_ADDRESS_SPACE) == 2, "and has SMM until then");
+    ok(enable(fd, 1, 0) == -EINVAL, "no argument");
+    ok(xioctl(fd, KVM_ENABLE_CAP, &args) == -EINVAL, "not the last either");
+    ok(enable(fd, 0, 1) == -EINVAL, "no flags");
+    ok(vm_cap(fd, KVM_CAP_MULTI_ADDRESS_SPACE) == 2, "refusals change nothing");
+    ok(!enable(fd, 0, 0), "enabled");
+    ok(vm_cap(fd, KVM_CAP_X86_SMM) == 0 &&
+       vm_cap(fd, KVM_CAP_MULTI_ADDRESS_SPACE) == 1, "SMM is gone");
+    ok(vm_cap(fd, KVM_CAP_MEMORY_ATTRIBUTES2) == PRIVATE &&
+       vm_cap(fd, KVM_CAP_MEMORY_ATTRIBUTES) == 0,
+       "attributes are the guest_memfd's, not the VM's");
+    ok(!enable(fd, 0, 0), "enabled twice is enabled");
+
+    /* Probes that do not depend on a capability's number */
+    vm.fd = fd;
+    g = CHECK(vm_gmem(&vm, PAGE, GUEST_MEMFD_FLAG_MMAP));
+    ok(xioctl(g, KVM_SET_MEMORY_ATTRIBUTES2, &attributes) == -EINVAL,
+       "probe by size 0: EINVAL");
+    ok(xioctl(g, KVM_SET_MEMORY_ATTRIBUTES2 + 1, &attributes) == -ENOTTY,
+       "another ioctl: ENOTTY");
+    ok(xioctl(fd, KVM_SET_MEMORY_ATTRIBUTES2, &attributes) == -ENOTTY,
+       "not on the VM: ENOTTY");
+    ok(xioctl(fd, KVM_GET_PAGE_ENC_BITMAP, &bitmap) == -EINVAL,
+       "probe by 0 pages: EINVAL");
+    close(g);
+    close(fd);
+
+    fd = create_vm(KVM_X86_SEV_VM);
+    CHECK(ioctl(fd, KVM_SET_USER_MEMORY_REGION, &region));
+    ok(enable(fd, 0, 0) == -EBUSY, "after a memory slot: EBUSY");
+    ok(vm_cap(fd, KVM_CAP_X86_SMM) == 1, "and nothing changed");
+    close(fd);
+
+    fd = create_vm(KVM_X86_SEV_VM);
+    g = CHECK(ioctl(fd, KVM_CREATE_VCPU, 0));
+    ok(enable(fd, 0, 0) == -EBUSY, "after a vCPU: EBUSY");
+    close(g);
+    close(fd);
+
+    return done_testing();
+}

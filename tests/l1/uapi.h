@@ -1,0 +1,16 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* The interface, by the numbers: it cannot change without this. */
+_Static_assert(sizeof(struct kvm_memory_attributes2) == 128, "size");
+_Static_assert(KVM_SET_MEMORY_ATTRIBUTES2 == 0xC080AED2, "number");
+_Static_assert(__builtin_offsetof(struct kvm_memory_attributes2, offset) == 0 &&
+               __builtin_offsetof(struct kvm_memory_attributes2, address) == 0 &&
+               __builtin_offsetof(struct kvm_memory_attributes2, error_offset)
+               == 32, "layout");
+_Static_assert(sizeof(struct kvm_page_enc_bitmap) == 64, "size");
+_Static_assert(KVM_GET_PAGE_ENC_BITMAP == 0xC040AEDB, "number");
+_Static_assert(__builtin_offsetof(struct kvm_page_enc_bitmap, generation) == 32,
+               "layout");
+_Static_assert(KVM_MEMORY_ATTRIBUTE_PRIVATE == 8, "value");
+_Static_assert(KVM_CAP_MEMORY_ATTRIBUTES2 == 252 &&
+               KVM_CAP_PAGE_ENC_BITMAP == 253 &&
+               KVM_CAP_SEV_PRIVATE_MEM == 254, "capabilities");
