@@ -57,6 +57,7 @@ class Stream:
         self._f = f
         self._raw = bytearray()
         self._position = 0
+        self._block_now = ''        # that of the last plain record
         self.blocks = {}            # name -> bytes, in the stream's order
         self.private_blocks = []    # (name, pages), of the session record
         self.state = {}             # name -> bytearray, of the state records
@@ -125,7 +126,6 @@ class Stream:
             yield self._done('rest')
 
     def _ram(self):
-        block = None
         while True:
             word, = self._unpack('Q')
             flags, offset = word & FLAGS, word & ~FLAGS
@@ -141,8 +141,9 @@ class Stream:
                 yield self._done('blocks')
             elif flags & (PLAIN | ZERO):
                 if not flags & CONTINUE:
-                    block = self._name()
-                if block is None or offset >= self.blocks.get(block, 0):
+                    self._block_now = self._name()
+                block = self._block_now
+                if offset >= self.blocks.get(block, 0):
                     raise Malformed(f'a page at {offset:#x} of {block}')
                 self._read(PAGE if flags & PLAIN else 1)
                 yield self._done('plain' if flags & PLAIN else 'zero',

@@ -1,0 +1,297 @@
+/*
+ * guest_memfds whose pages KVM converts in place
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * The kernel's attributes are the truth; this is the EncBitmapProvider that
+ * reads and changes them.
+ */
+#include "qemu/osdep.h"
+#include <sys/ioctl.h>
+#include <linux/kvm.h>
+#include "linux/kvm-page-enc.h"
+#include "qapi/error.h"
+#include "qemu/error-report.h"
+#include "exec/address-spaces.h"
+#include "exec/encbitmap.h"
+#include "exec/memory.h"
+#include "exec/ramblock.h"
+#include "exec/target_page.h"
+#include "hw/boards.h"
+#include "system/confidential-guest-support.h"
+#include "system/kvm.h"
+#include "system/kvm_int.h"
+#include "system/kvm-page-enc.h"
+#include "trace.h"
+
+/* <linux/kvm.h> of Linux 7.3; QEMU's copy is older */
+#ifndef GUEST_MEMFD_FLAG_MMAP
+#define GUEST_MEMFD_FLAG_MMAP           (1ULL << 0)
+#endif
+#ifndef GUEST_MEMFD_FLAG_INIT_SHARED
+#define GUEST_MEMFD_FLAG_INIT_SHARED    (1ULL << 1)
+#endif
+
+/*
+ * A page that becomes private must be held by nobody.  I/O that is under way
+ * into a shared page holds it for a short time; who does so for longer than
+ * this will not let go.
+ */
+#define CONVERT_RETRIES         1000
+#define CONVERT_RETRY_US        1000
+
+/*
+ * Which generation of the kernel's bitmap our copy of a piece of a block is
+ * of.  A block is one piece per range of guest addresses that it is seen at
+ * (below and above 4 GiB).  Accessed with the block's writer's lock held,
+ * which does not protect one block's from another's: hence a mutex.
+ */
+typedef struct Piece {
+    RAMBlock *rb;
+    uint64_t start_gfn;
+    uint64_t first;             /* page in the block */
+    uint64_t npages;
+    uint64_t generation;
+} Piece;
+
+static GArray *pieces;
+static QemuMutex pieces_lock;
+
+/* Are our calls there, whatever number their capabilities have? */
+static bool probe_bitmap(void)
+{
+    struct kvm_page_enc_bitmap none = {};
+
+    return kvm_vm_ioctl(kvm_state, KVM_GET_PAGE_ENC_BITMAP, &none) == -EINVAL;
+}
+
+static bool probe_convert(int fd)
+{
+    struct kvm_memory_attributes2 none = {};
+
+    return ioctl(fd, KVM_SET_MEMORY_ATTRIBUTES2, &none) < 0 && errno == EINVAL;
+}
+
+/* Once, before the first guest_memfd */
+static bool prepare_vm(Error **errp)
+{
+    static bool done;
+    ConfidentialGuestSupport *cgs = current_machine->cgs;
+    ConfidentialGuestSupportClass *klass;
+
+    if (done) {
+        return true;
+    }
+    if (!kvm_enabled()) {
+        error_setg(errp, "guest_memfd needs KVM (-accel kvm)");
+        return false;
+    }
+    if (!probe_bitmap()) {
+        error_setg(errp, "the host's KVM cannot convert guest_memfd in place "
+                   "(it has no KVM_GET_PAGE_ENC_BITMAP)");
+        error_append_hint(errp, "Load a kvm module that can, or use "
+                          "memory-backend-ram.\n");
+        return false;
+    }
+    if (!cgs) {
+        error_setg(errp, "guest_memfd RAM is for confidential guests "
+                   "(-machine confidential-guest-support=...)");
+        return false;
+    }
+    klass = CONFIDENTIAL_GUEST_SUPPORT_GET_CLASS(cgs);
+    if (!klass->prepare_guest_memfd) {
+        error_setg(errp, "%s cannot have its RAM converted in place",
+                   object_get_typename(OBJECT(cgs)));
+        return false;
+    }
+    if (!klass->prepare_guest_memfd(cgs, errp)) {
+        return false;
+    }
+    kvm_use_guest_memfd();
+    qemu_mutex_init(&pieces_lock);
+    pieces = g_array_new(false, true, sizeof(Piece));
+    done = true;
+    return true;
+}
+
+int kvm_page_enc_create_memfd(uint64_t size, Error **errp)
+{
+    int fd;
+
+    if (!prepare_vm(errp)) {
+        return -1;
+    }
+    fd = kvm_create_guest_memfd(size, GUEST_MEMFD_FLAG_MMAP |
+                                GUEST_MEMFD_FLAG_INIT_SHARED, errp);
+    if (fd < 0) {
+        return -1;
+    }
+    if (!probe_convert(fd)) {
+        error_setg(errp, "the host's KVM cannot convert this guest_memfd "
+                   "(it has no KVM_SET_MEMORY_ATTRIBUTES2)");
+        close(fd);
+        return -1;
+    }
+    trace_kvm_page_enc_create_memfd(size, fd);
+    return fd;
+}
+
+static int page_enc_convert(RAMBlock *rb, uint64_t offset, uint64_t size,
+                            bool to_private, uint64_t *error_offset)
+{
+    struct kvm_memory_attributes2 attr = {
+        .offset = offset,
+        .size = size,
+        .attributes = to_private ? KVM_MEMORY_ATTRIBUTE_PRIVATE : 0,
+    };
+    unsigned tries = 0;
+    int ret;
+
+    do {
+        if (tries) {
+            g_usleep(CONVERT_RETRY_US);
+        }
+        ret = ioctl(rb->guest_memfd, KVM_SET_MEMORY_ATTRIBUTES2, &attr) < 0 ?
+              -errno : 0;
+    } while ((ret == -EAGAIN || ret == -EINTR) && ++tries < CONVERT_RETRIES);
+
+    if (ret == -EAGAIN) {
+        *error_offset = attr.error_offset;
+    }
+    trace_kvm_page_enc_convert(rb->idstr, offset, size, to_private, tries,
+                               ret);
+    return ret;
+}
+
+typedef struct FindPieces {
+    RAMBlock *rb;
+    GArray *found;
+} FindPieces;
+
+static bool find_piece(Int128 start, Int128 len, const MemoryRegion *mr,
+                       hwaddr offset, void *opaque)
+{
+    FindPieces *find = opaque;
+    unsigned bits = qemu_target_page_bits();
+    uint64_t addr = int128_get64(start), size = int128_get64(len);
+    Piece p = {
+        .rb = find->rb,
+        .start_gfn = addr >> bits,
+        .first = offset >> bits,
+        .npages = size >> bits,
+    };
+
+    /* KVM has no slot for a page that the guest sees in part */
+    if (mr->ram_block == find->rb && p.npages &&
+        !((addr | offset) & ~qemu_target_page_mask())) {
+        g_array_append_val(find->found, p);
+    }
+    return false;
+}
+
+/* The generation that our copy of @p is of, 0 if there is none */
+static uint64_t piece_generation(const Piece *p, uint64_t set)
+{
+    QEMU_LOCK_GUARD(&pieces_lock);
+    for (guint i = 0; i < pieces->len; i++) {
+        Piece *q = &g_array_index(pieces, Piece, i);
+
+        if (q->rb == p->rb && q->start_gfn == p->start_gfn &&
+            q->first == p->first && q->npages == p->npages) {
+            if (set) {
+                q->generation = set;
+            }
+            return q->generation;
+        }
+    }
+    if (set) {
+        Piece new = *p;
+
+        new.generation = set;
+        g_array_append_val(pieces, new);
+    }
+    return set;
+}
+
+static bool sync_piece(const Piece *p, Error **errp)
+{
+    uint64_t words = DIV_ROUND_UP(p->npages, 64);
+    g_autofree uint64_t *map = g_new0(uint64_t, words);
+    struct kvm_page_enc_bitmap get = {
+        .start_gfn = p->start_gfn,
+        .num_pages = p->npages,
+        .enc_bitmap = (uintptr_t)map,
+        .generation = piece_generation(p, 0),
+    };
+    uint64_t changed = 0;
+    int ret;
+
+    if (get.generation) {
+        get.flags = KVM_PAGE_ENC_BITMAP_IF_CHANGED;
+    }
+    ret = kvm_vm_ioctl(kvm_state, KVM_GET_PAGE_ENC_BITMAP, &get);
+    if (ret < 0) {
+        error_setg_errno(errp, -ret, "KVM_GET_PAGE_ENC_BITMAP of %" PRIu64
+                         " pages at gfn 0x%" PRIx64, p->npages, p->start_gfn);
+        return false;
+    }
+    if (!(get.flags & KVM_PAGE_ENC_BITMAP_UNCHANGED)) {
+        changed = encbitmap_update(p->rb, p->first, p->npages, map);
+        piece_generation(p, get.generation);
+    }
+    trace_kvm_page_enc_sync(p->rb->idstr, p->start_gfn, p->npages,
+                            get.generation, changed);
+    return true;
+}
+
+/*
+ * A page that the guest does not see (behind the VGA hole, say) cannot be
+ * converted by it and has no gfn to ask for: it keeps its bit.
+ */
+static bool page_enc_sync(RAMBlock *rb, Error **errp)
+{
+    g_autoptr(GArray) found = g_array_new(false, true, sizeof(Piece));
+    FindPieces find = { .rb = rb, .found = found };
+
+    WITH_RCU_READ_LOCK_GUARD() {
+        flatview_for_each_range(address_space_to_flatview(
+                                    &address_space_memory),
+                                find_piece, &find);
+    }
+    for (guint i = 0; i < found->len; i++) {
+        if (!sync_piece(&g_array_index(found, Piece, i), errp)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static const EncBitmapProvider page_enc_provider = {
+    .name = "kvm guest_memfd",
+    .dirties = true,
+    .convert = page_enc_convert,
+    .sync = page_enc_sync,
+};
+
+void kvm_page_enc_init_block(RAMBlock *rb)
+{
+    assert(rb->flags & RAM_GUEST_MEMFD_IN_PLACE);
+    encbitmap_init(rb, &page_enc_provider, false);
+}
+
+int kvm_page_enc_memory_fault(RAMBlock *rb, uint64_t offset, bool is_private)
+{
+    uint64_t page = offset >> qemu_target_page_bits();
+    bool now;
+
+    encbitmap_send_lock(rb);
+    now = encbitmap_test(rb, page);
+    encbitmap_send_unlock(rb);
+    if (now != is_private) {
+        return 0;
+    }
+    error_report("KVM cannot give the guest the %s page at offset 0x%" PRIx64
+                 " of block %s", now ? "private" : "shared", offset,
+                 rb->idstr);
+    return -EFAULT;
+}

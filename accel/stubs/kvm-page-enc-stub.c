@@ -1,0 +1,20 @@
+/*
+ * guest_memfds whose pages KVM converts in place: without KVM
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#include "qemu/osdep.h"
+#include "qapi/error.h"
+#include "system/kvm-page-enc.h"
+
+int kvm_page_enc_create_memfd(uint64_t size, Error **errp)
+{
+    error_setg(errp, "guest_memfd needs KVM, which this QEMU is built "
+               "without");
+    return -1;
+}
+
+void kvm_page_enc_init_block(RAMBlock *rb)
+{
+    g_assert_not_reached();
+}

@@ -1,0 +1,41 @@
+/*
+ * guest_memfds whose pages KVM converts in place
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * RAM and mapping are one guest_memfd.  A shared page can be touched through
+ * the mapping, a private one raises SIGBUS; the kernel keeps which is which,
+ * and RAMBlock.encbmap is a copy of it.
+ */
+#ifndef SYSTEM_KVM_PAGE_ENC_H
+#define SYSTEM_KVM_PAGE_ENC_H
+
+#include "exec/cpu-common.h"
+
+/**
+ * kvm_page_enc_create_memfd: a guest_memfd that can be mapped and converted
+ * @size: bytes, a multiple of the host's page size
+ *
+ * All pages start shared.  Readies the VM for it first (see
+ * ConfidentialGuestSupportClass.prepare_guest_memfd), so it must come before
+ * the first memory slot and vCPU.  BQL.  Returns the file descriptor, or -1.
+ */
+int kvm_page_enc_create_memfd(uint64_t size, Error **errp);
+
+/**
+ * kvm_page_enc_init_block: @rb, new and all shared, is mapped from such a
+ * guest_memfd (RAM_GUEST_MEMFD_IN_PLACE): give it its bitmap
+ */
+void kvm_page_enc_init_block(RAMBlock *rb);
+
+/**
+ * kvm_page_enc_memory_fault: KVM could not map a page of @rb for the guest
+ * @offset: in the block
+ * @is_private: what KVM took the page for
+ *
+ * Returns 0 if the page has changed its state since (the vCPU just tries
+ * again), -EFAULT with a message if it has not.  Never converts.
+ */
+int kvm_page_enc_memory_fault(RAMBlock *rb, uint64_t offset, bool is_private);
+
+#endif

@@ -1,0 +1,159 @@
+/*
+ * What the SEV send path puts on the wire, and reads back from it
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#include "qemu/osdep.h"
+#include "qemu/bswap.h"
+#include "qemu/units.h"
+#include "qapi/error.h"
+#include "sev-migration-wire.h"
+
+/* Bytes before the variable part; see docs/specs/sev-migration-session.rst */
+#define SESSION_FIXED   16
+#define PAGE_FIXED      4
+#define FINAL_SIZE      12
+
+static void put_be16(GByteArray *out, uint16_t v)
+{
+    v = cpu_to_be16(v);
+    g_byte_array_append(out, (uint8_t *)&v, sizeof(v));
+}
+
+static void put_be32(GByteArray *out, uint32_t v)
+{
+    v = cpu_to_be32(v);
+    g_byte_array_append(out, (uint8_t *)&v, sizeof(v));
+}
+
+static void put_be64(GByteArray *out, uint64_t v)
+{
+    v = cpu_to_be64(v);
+    g_byte_array_append(out, (uint8_t *)&v, sizeof(v));
+}
+
+static bool check_version(const uint8_t *buf, const char *what, Error **errp)
+{
+    uint32_t version = ldl_be_p(buf);
+
+    if (version != SEV_WIRE_VERSION) {
+        error_setg(errp, "SEV: %s of version %" PRIu32 ", expected %d",
+                   what, version, SEV_WIRE_VERSION);
+        return false;
+    }
+    return true;
+}
+
+static bool check_len(uint32_t len, uint32_t max, const char *what,
+                      Error **errp)
+{
+    if (!len || len > max) {
+        error_setg(errp, "SEV: %s of %" PRIu32 " bytes, expected 1 to %"
+                   PRIu32, what, len, max);
+        return false;
+    }
+    return true;
+}
+
+void sev_wire_put_session(GByteArray *out, const SevWireSession *s)
+{
+    assert(s->pdh_len && s->pdh_len <= SEV_WIRE_PDH_MAX);
+    assert(s->session_len && s->session_len <= SEV_WIRE_SESSION_MAX);
+    put_be32(out, SEV_WIRE_VERSION);
+    put_be32(out, s->policy);
+    put_be32(out, s->pdh_len);
+    put_be32(out, s->session_len);
+    g_byte_array_append(out, s->pdh, s->pdh_len);
+    g_byte_array_append(out, s->session, s->session_len);
+}
+
+bool sev_wire_get_session(const uint8_t *buf, size_t len, SevWireSession *s,
+                          Error **errp)
+{
+    if (len < SESSION_FIXED) {
+        error_setg(errp, "SEV: session cut off after %zu bytes", len);
+        return false;
+    }
+    if (!check_version(buf, "session", errp)) {
+        return false;
+    }
+    s->policy = ldl_be_p(buf + 4);
+    s->pdh_len = ldl_be_p(buf + 8);
+    s->session_len = ldl_be_p(buf + 12);
+    if (!check_len(s->pdh_len, SEV_WIRE_PDH_MAX, "PDH certificate", errp) ||
+        !check_len(s->session_len, SEV_WIRE_SESSION_MAX, "session data",
+                   errp)) {
+        return false;
+    }
+    /* Both are small: no overflow */
+    if (len != SESSION_FIXED + (size_t)s->pdh_len + s->session_len) {
+        error_setg(errp, "SEV: session of %zu bytes, expected %zu", len,
+                   SESSION_FIXED + (size_t)s->pdh_len + s->session_len);
+        return false;
+    }
+    s->pdh = buf + SESSION_FIXED;
+    s->session = s->pdh + s->pdh_len;
+    return true;
+}
+
+void sev_wire_put_page(GByteArray *out, const SevWirePage *page)
+{
+    assert(page->hdr_len && page->hdr_len <= SEV_WIRE_HDR_MAX);
+    assert(page->trans_len && page->trans_len <= SEV_WIRE_TRANS_MAX);
+    put_be16(out, page->hdr_len);
+    put_be16(out, page->trans_len);
+    g_byte_array_append(out, page->hdr, page->hdr_len);
+    g_byte_array_append(out, page->trans, page->trans_len);
+}
+
+bool sev_wire_get_page(const uint8_t *buf, size_t len, size_t *pos,
+                       SevWirePage *page, Error **errp)
+{
+    size_t left;
+
+    assert(*pos <= len);
+    left = len - *pos;
+    if (left < PAGE_FIXED) {
+        error_setg(errp, "SEV: packed page cut off after %zu bytes", left);
+        return false;
+    }
+    buf += *pos;
+    page->hdr_len = lduw_be_p(buf);
+    page->trans_len = lduw_be_p(buf + 2);
+    if (!check_len(page->hdr_len, SEV_WIRE_HDR_MAX, "packet header", errp) ||
+        !check_len(page->trans_len, SEV_WIRE_TRANS_MAX, "packet data",
+                   errp)) {
+        return false;
+    }
+    left -= PAGE_FIXED;
+    if (left < (size_t)page->hdr_len + page->trans_len) {
+        error_setg(errp, "SEV: packed page cut off: %zu of %zu bytes", left,
+                   (size_t)page->hdr_len + page->trans_len);
+        return false;
+    }
+    page->hdr = buf + PAGE_FIXED;
+    page->trans = page->hdr + page->hdr_len;
+    *pos += PAGE_FIXED + (size_t)page->hdr_len + page->trans_len;
+    return true;
+}
+
+void sev_wire_put_final(GByteArray *out, uint64_t control)
+{
+    put_be32(out, SEV_WIRE_VERSION);
+    put_be64(out, control);
+}
+
+bool sev_wire_get_final(const uint8_t *buf, size_t len, uint64_t *control,
+                        Error **errp)
+{
+    if (len != FINAL_SIZE) {
+        error_setg(errp, "SEV: final blob of %zu bytes, expected %d", len,
+                   FINAL_SIZE);
+        return false;
+    }
+    if (!check_version(buf, "final blob", errp)) {
+        return false;
+    }
+    *control = ldq_be_p(buf + 4);
+    return true;
+}

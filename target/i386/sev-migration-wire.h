@@ -1,0 +1,75 @@
+/*
+ * What the SEV send path puts on the wire, and reads back from it
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * Three blobs, specified in docs/specs/sev-migration-session.rst.  Nothing
+ * here knows KVM or a device: bytes in, structs out.  Everything that is
+ * parsed comes from the other host and is not to be trusted.
+ */
+#ifndef TARGET_I386_SEV_MIGRATION_WIRE_H
+#define TARGET_I386_SEV_MIGRATION_WIRE_H
+
+/* Version of the session and of the final blob */
+#define SEV_WIRE_VERSION        1
+
+/*
+ * The firmware's PDH certificate has 2084 bytes and its session 112 (SEV API
+ * 0.24, chapters 4 and C); the limits leave room for a later one.
+ */
+#define SEV_WIRE_PDH_MAX        (16 * KiB)
+#define SEV_WIRE_SESSION_MAX    (16 * KiB)
+
+/* A packet header has 52 bytes, and a page no more than its own size */
+#define SEV_WIRE_HDR_MAX        256
+#define SEV_WIRE_TRANS_MAX      (4 * KiB)
+
+/**
+ * SevWireSession: what RECEIVE_START needs
+ * @policy: of the guest
+ * @pdh: the source's PDH certificate
+ * @session: the session that SEND_START made
+ *
+ * Pointers are into the blob that was parsed.
+ */
+typedef struct SevWireSession {
+    uint32_t policy;
+    const uint8_t *pdh;
+    uint32_t pdh_len;
+    const uint8_t *session;
+    uint32_t session_len;
+} SevWireSession;
+
+/** SevWirePage: a page as SEND_UPDATE_DATA packed it */
+typedef struct SevWirePage {
+    const uint8_t *hdr;
+    uint16_t hdr_len;
+    const uint8_t *trans;
+    uint16_t trans_len;
+} SevWirePage;
+
+/** sev_wire_put_session: append @s to @out; the lengths are in the limits */
+void sev_wire_put_session(GByteArray *out, const SevWireSession *s);
+
+/** sev_wire_get_session: all @len bytes of @buf must be one session */
+bool sev_wire_get_session(const uint8_t *buf, size_t len, SevWireSession *s,
+                          Error **errp);
+
+/** sev_wire_put_page: append @page to @out; the lengths are in the limits */
+void sev_wire_put_page(GByteArray *out, const SevWirePage *page);
+
+/**
+ * sev_wire_get_page: read the page at *@pos of the @len bytes of @buf and
+ * advance *@pos behind it
+ */
+bool sev_wire_get_page(const uint8_t *buf, size_t len, size_t *pos,
+                       SevWirePage *page, Error **errp);
+
+/** sev_wire_put_final: append the value of MSR_KVM_MIGRATION_CONTROL */
+void sev_wire_put_final(GByteArray *out, uint64_t control);
+
+/** sev_wire_get_final: all @len bytes of @buf must be one final blob */
+bool sev_wire_get_final(const uint8_t *buf, size_t len, uint64_t *control,
+                        Error **errp);
+
+#endif

@@ -1,0 +1,963 @@
+/*
+ * Live migration of SEV guests
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * The guest tells which of its pages are private (KVM_HC_MAP_GPA_RANGE) and
+ * that it can be moved (MSR_KVM_MIGRATION_CONTROL); the firmware packs
+ * private pages for the destination's firmware (SEND_*) and unpacks them
+ * there (RECEIVE_*).  What is on the wire is in sev-migration-wire.c.
+ */
+#include "qemu/osdep.h"
+#include <linux/kvm.h>
+#include <linux/kvm_para.h>
+#include <linux/psp-sev.h>
+#include "linux/kvm-page-enc.h"
+#include "qapi/error.h"
+#include "qapi/qapi-commands-migration.h"
+#include "qapi/qapi-commands-misc-target.h"
+#include "qemu/base64.h"
+#include "qemu/error-report.h"
+#include "qemu/rcu.h"
+#include "qemu/timer.h"
+#include "qemu/units.h"
+#include "cpu.h"
+#include "exec/address-spaces.h"
+#include "exec/encbitmap.h"
+#include "exec/memory.h"
+#include "exec/ramblock.h"
+#include "exec/ramlist.h"
+#include "hw/boards.h"
+#include "hw/i386/x86.h"
+#include "kvm/kvm_i386.h"
+#include "migration/blocker.h"
+#include "migration/client-options.h"
+#include "migration/misc.h"
+#include "sev.h"
+#include "sev-migration.h"
+#include "sev-migration-wire.h"
+#include "standard-headers/asm-x86/kvm_para.h"
+#include "system/confidential-guest-migration.h"
+#include "system/hostmem.h"
+#include "system/kvm.h"
+#include "system/reset.h"
+#include "system/runstate.h"
+#include "trace.h"
+
+/* KVM_HC_MAP_GPA_RANGE: the state, and the guest's page size, which is KVM's */
+#define MAP_GPA_RANGE_KNOWN     (KVM_MAP_GPA_RANGE_ENCRYPTED | 0xf)
+
+/* What a guest finds in RAX: <linux/kvm_para.h> */
+#define HC_OK           0
+#define HC_EINVAL       ((uint64_t)-22)
+#define HC_EAGAIN       ((uint64_t)-11)
+
+/* The sev-guest of this machine that can migrate, or NULL */
+static ConfidentialGuestSupport *sev_migration_guest(void)
+{
+    ConfidentialGuestSupport *cgs = MACHINE(qdev_get_machine())->cgs;
+
+    if (!object_dynamic_cast(OBJECT(cgs), TYPE_SEV_GUEST)) {
+        return NULL;
+    }
+    return cgs;
+}
+
+/* The firmware's answer as its specification calls it */
+static const char *fw_error_name(int code)
+{
+    static const char *const names[] = {
+        [SEV_RET_SUCCESS] = "SUCCESS",
+        [SEV_RET_INVALID_PLATFORM_STATE] = "INVALID_PLATFORM_STATE",
+        [SEV_RET_INVALID_GUEST_STATE] = "INVALID_GUEST_STATE",
+        [SEV_RET_INVALID_CONFIG] = "INVALID_CONFIG",
+        [SEV_RET_INVALID_LEN] = "INVALID_LENGTH",
+        [SEV_RET_ALREADY_OWNED] = "ALREADY_OWNED",
+        [SEV_RET_INVALID_CERTIFICATE] = "INVALID_CERTIFICATE",
+        [SEV_RET_POLICY_FAILURE] = "POLICY_FAILURE",
+        [SEV_RET_INACTIVE] = "INACTIVE",
+        [SEV_RET_INVALID_ADDRESS] = "INVALID_ADDRESS",
+        [SEV_RET_BAD_SIGNATURE] = "BAD_SIGNATURE",
+        [SEV_RET_BAD_MEASUREMENT] = "BAD_MEASUREMENT",
+        [SEV_RET_ASID_OWNED] = "ASID_OWNED",
+        [SEV_RET_INVALID_ASID] = "INVALID_ASID",
+        [SEV_RET_WBINVD_REQUIRED] = "WBINVD_REQUIRED",
+        [SEV_RET_DFFLUSH_REQUIRED] = "DFFLUSH_REQUIRED",
+        [SEV_RET_INVALID_GUEST] = "INVALID_GUEST",
+        [SEV_RET_INVALID_COMMAND] = "INVALID_COMMAND",
+        [SEV_RET_ACTIVE] = "ACTIVE",
+        [SEV_RET_HWSEV_RET_PLATFORM] = "HWERROR_PLATFORM",
+        [SEV_RET_HWSEV_RET_UNSAFE] = "HWERROR_UNSAFE",
+        [SEV_RET_UNSUPPORTED] = "UNSUPPORTED",
+        [SEV_RET_INVALID_PARAM] = "INVALID_PARAM",
+        [SEV_RET_RESOURCE_LIMIT] = "RESOURCE_LIMIT",
+        [SEV_RET_SECURE_DATA_INVALID] = "SECURE_DATA_INVALID",
+    };
+
+    if (code < 0 || code >= ARRAY_SIZE(names) || !names[code]) {
+        return "unknown";
+    }
+    return names[code];
+}
+
+/* @ret is that of sev_guest_cmd() */
+static void set_cmd_error(Error **errp, const char *cmd, int ret, int fw_error)
+{
+    if (fw_error) {
+        error_setg(errp, "SEV: %s failed: firmware error %s (%d)", cmd,
+                   fw_error_name(fw_error), fw_error);
+    } else {
+        error_setg_errno(errp, -ret, "SEV: %s failed", cmd);
+    }
+}
+
+/*
+ * State: which pages are private
+ */
+
+static bool is_in_place(const RAMBlock *rb)
+{
+    return rb->flags & RAM_GUEST_MEMFD_IN_PLACE;
+}
+
+static bool is_guest_ram(const RAMBlock *rb)
+{
+    return object_dynamic_cast(memory_region_owner(rb->mr),
+                               TYPE_MEMORY_BACKEND);
+}
+
+bool sev_migration_ram_unpinned(void *host)
+{
+    ram_addr_t offset;
+    RAMBlock *rb = qemu_ram_block_from_host(host, false, &offset);
+
+    /* guest_memfd pages do not move */
+    return rb && is_in_place(rb);
+}
+
+bool sev_migration_ram_added(void *host)
+{
+    ram_addr_t offset;
+    RAMBlock *rb = qemu_ram_block_from_host(host, false, &offset);
+
+    if (!rb) {
+        return false;
+    }
+    if (is_in_place(rb)) {
+        /* Its backend gives it its bitmap */
+        return true;
+    }
+    /*
+     * Private until the guest says otherwise: it encrypts all that it does
+     * not share.  Everything else (ROMs, VGA, blobs) is shared, but for what
+     * LAUNCH_UPDATE encrypts.
+     */
+    if (is_guest_ram(rb) && sev_migration_enabled()) {
+        encbitmap_init(rb, NULL, true);
+    }
+    return false;
+}
+
+void sev_migration_launch_update(void *host, uint64_t len)
+{
+    ram_addr_t offset;
+    RAMBlock *rb = qemu_ram_block_from_host(host, false, &offset);
+    uint64_t first, last;
+
+    if (!sev_migration_enabled() || !rb || !len || is_in_place(rb)) {
+        return;
+    }
+    first = offset >> TARGET_PAGE_BITS;
+    last = (offset + len - 1) >> TARGET_PAGE_BITS;
+    encbitmap_init(rb, NULL, false);
+    encbitmap_set(rb, first, last - first + 1, true);
+}
+
+bool sev_migration_enabled(void)
+{
+    ConfidentialGuestSupport *cgs = sev_migration_guest();
+
+    return cgs && sev_guest_migration(cgs)->enabled;
+}
+
+uint32_t sev_migration_kvm_features(void)
+{
+    if (!sev_migration_enabled()) {
+        return 0;
+    }
+    /* KVM leaves both to user space, and so never says that it has them */
+    return BIT(KVM_FEATURE_HC_MAP_GPA_RANGE) |
+           BIT(KVM_FEATURE_MIGRATION_CONTROL);
+}
+
+static void set_state_lost(SevMigration *m, Error *err)
+{
+    qatomic_set(&m->state_lost, true);
+    error_reportf_err(err, "SEV: ");
+    error_printf("The guest runs on, but cannot be migrated before its next "
+                 "reset.\n");
+}
+
+typedef struct Stretch {
+    RAMBlock *rb;
+    uint64_t offset;
+    uint64_t size;
+} Stretch;
+
+static bool find_in_place(Int128 start, Int128 len, const MemoryRegion *mr,
+                          hwaddr offset, void *opaque)
+{
+    GArray *found = opaque;
+    Stretch r = {
+        .rb = mr->ram_block,
+        .offset = offset,
+        .size = int128_get64(len) & TARGET_PAGE_MASK,
+    };
+
+    if (r.rb && is_in_place(r.rb) && r.size &&
+        QEMU_IS_ALIGNED(offset, TARGET_PAGE_SIZE)) {
+        g_array_append_val(found, r);
+    }
+    return false;
+}
+
+/*
+ * The guest tells the state of its pages for the first time, and counts on
+ * all of them being private until it says otherwise.  Those of guest_memfds
+ * are not: firmware that does not tell shares buffers with devices.  Now it
+ * is time, also for memory that the guest has from its firmware and never
+ * mentions (ACPI tables, runtime services).  Pages that no guest address
+ * leads to stay shared: there is no slot to send them by.
+ */
+static bool announce(SevMigration *m, Error **errp)
+{
+    g_autoptr(GArray) found = g_array_new(false, true, sizeof(Stretch));
+
+    if (m->announced) {
+        return true;
+    }
+    m->announced = true;
+    WITH_RCU_READ_LOCK_GUARD() {
+        flatview_for_each_range(address_space_to_flatview(
+                                    &address_space_memory),
+                                find_in_place, found);
+    }
+    for (guint i = 0; i < found->len; i++) {
+        Stretch *r = &g_array_index(found, Stretch, i);
+
+        if (encbitmap_convert(r->rb, r->offset, r->size, true, NULL,
+                              errp) < 0) {
+            return false;
+        }
+    }
+    trace_sev_migration_announce(found->len);
+    return true;
+}
+
+/* Returns the guest's result; @errp is set if a state is lost */
+static uint64_t convert_range(hwaddr gpa, uint64_t size, bool to_private,
+                              Error **errp)
+{
+    hwaddr end = gpa + size;
+    uint64_t result = HC_OK;
+
+    while (gpa < end) {
+        MemoryRegionSection sec = memory_region_find(get_system_memory(), gpa,
+                                                     end - gpa);
+        RAMBlock *rb;
+        uint64_t len;
+
+        /* Where there is no RAM, everything is shared */
+        if (!sec.mr) {
+            return to_private ? HC_EINVAL : result;
+        }
+        len = int128_get64(sec.size);
+        if (to_private && sec.offset_within_address_space != gpa) {
+            result = HC_EINVAL;
+        }
+        rb = memory_region_is_ram(sec.mr) ? sec.mr->ram_block : NULL;
+        if (rb && encbitmap_npages(rb)) {
+            int ret = encbitmap_convert(rb, sec.offset_within_region, len,
+                                        to_private, NULL, errp);
+
+            if (ret < 0) {
+                memory_region_unref(sec.mr);
+                return ret == -EAGAIN ? HC_EAGAIN : HC_EINVAL;
+            }
+        } else if (to_private) {
+            result = HC_EINVAL;
+        }
+        gpa = sec.offset_within_address_space + len;
+        memory_region_unref(sec.mr);
+    }
+    return result;
+}
+
+static uint64_t map_gpa_range(SevMigration *m, uint64_t gpa, uint64_t npages,
+                              uint64_t attributes)
+{
+    Error *err = NULL;
+    uint64_t result;
+
+    /* KVM has looked at the first three, but need not have */
+    if (!QEMU_IS_ALIGNED(gpa, TARGET_PAGE_SIZE) || !npages ||
+        npages > (UINT64_MAX >> TARGET_PAGE_BITS) ||
+        gpa + (npages << TARGET_PAGE_BITS) < gpa ||
+        attributes & ~(uint64_t)MAP_GPA_RANGE_KNOWN) {
+        return HC_EINVAL;
+    }
+    QEMU_LOCK_GUARD(&m->lock);
+    if (!announce(m, &err)) {
+        set_state_lost(m, err);
+        return HC_EAGAIN;
+    }
+    result = convert_range(gpa, npages << TARGET_PAGE_BITS,
+                           attributes & KVM_MAP_GPA_RANGE_ENCRYPTED, &err);
+    if (err) {
+        /* Linux does not look at the result */
+        set_state_lost(m, err);
+    }
+    return result;
+}
+
+int sev_migration_handle_hypercall(struct kvm_run *run)
+{
+    SevMigration *m = sev_guest_migration(sev_migration_guest());
+    uint64_t gpa = run->hypercall.args[0];
+    uint64_t npages = run->hypercall.args[1];
+    uint64_t attributes = run->hypercall.args[2];
+
+    /* Not every KVM clears it before the exit */
+    run->hypercall.ret = map_gpa_range(m, gpa, npages, attributes);
+    trace_sev_migration_map_gpa_range(gpa, npages, attributes,
+                                      run->hypercall.ret);
+    return 0;
+}
+
+/*
+ * Consent
+ */
+
+bool sev_migration_rdmsr(X86CPU *cpu, uint32_t msr, uint64_t *val)
+{
+    *val = qatomic_read(&sev_guest_migration(sev_migration_guest())->control);
+    return true;
+}
+
+bool sev_migration_wrmsr(X86CPU *cpu, uint32_t msr, uint64_t val)
+{
+    SevMigration *m = sev_guest_migration(sev_migration_guest());
+
+    if (val & ~(uint64_t)KVM_MIGRATION_READY) {
+        return false;
+    }
+    trace_sev_migration_control(val);
+    qatomic_set(&m->control, val);
+    return true;
+}
+
+static bool check_consent(SevMigration *m, Error **errp)
+{
+    if (qatomic_read(&m->control) & KVM_MIGRATION_READY) {
+        return true;
+    }
+    error_setg(errp, "SEV: the guest has not agreed to be migrated (READY is "
+               "not set in MSR_KVM_MIGRATION_CONTROL)");
+    error_append_hint(errp, "Linux sets it while it boots, if the UEFI "
+                      "variable SevLiveMigrationEnabled exists.\n");
+    return false;
+}
+
+static bool check_state_known(SevMigration *m, Error **errp)
+{
+    if (!qatomic_read(&m->state_lost)) {
+        return true;
+    }
+    error_setg(errp, "SEV: a page of the guest could not be converted: it is "
+               "not known which pages are private");
+    error_append_hint(errp, "See the message of that time; a reset of the "
+                      "guest helps.\n");
+    return false;
+}
+
+static void sev_migration_reset(void *opaque)
+{
+    ConfidentialGuestSupport *cgs = opaque;
+    SevMigration *m = sev_guest_migration(cgs);
+    RAMBlock *rb;
+
+    switch (sev_guest_state(cgs)) {
+    case SEV_STATE_RUNNING:
+    case SEV_STATE_SEND_UPDATE:
+        break;
+    default:
+        /* Nothing has run here yet, or the guest is not here any more */
+        return;
+    }
+    trace_sev_migration_control(0);
+    qatomic_set(&m->control, 0);
+    QEMU_LOCK_GUARD(&m->lock);
+    m->announced = false;
+    qatomic_set(&m->state_lost, false);
+    RCU_READ_LOCK_GUARD();
+    RAMBLOCK_FOREACH(rb) {
+        Error *err = NULL;
+
+        /* What was launched encrypted (the firmware's flash) still is */
+        if (is_guest_ram(rb) && encbitmap_npages(rb) &&
+            encbitmap_convert(rb, 0, rb->used_length, !is_in_place(rb), NULL,
+                              &err) < 0) {
+            set_state_lost(m, err);
+        }
+    }
+}
+
+/*
+ * Can it migrate at all?
+ */
+
+static bool kernel_offers(Error **errp)
+{
+    int hc = kvm_vm_check_extension(kvm_state, KVM_CAP_EXIT_HYPERCALL);
+    int msr = kvm_vm_check_extension(kvm_state, KVM_CAP_X86_USER_SPACE_MSR);
+
+    if (hc <= 0 || !(hc & BIT(KVM_HC_MAP_GPA_RANGE))) {
+        error_setg(errp, "SEV: the host's KVM does not hand "
+                   "KVM_HC_MAP_GPA_RANGE to QEMU (KVM_CAP_EXIT_HYPERCALL)");
+    } else if (msr <= 0) {
+        error_setg(errp, "SEV: the host's KVM does not hand MSRs to QEMU "
+                   "(KVM_CAP_X86_USER_SPACE_MSR)");
+    } else if (!kvm_enable_hypercall(BIT_ULL(KVM_HC_MAP_GPA_RANGE))) {
+        error_setg(errp, "SEV: KVM_CAP_EXIT_HYPERCALL cannot be enabled");
+    } else {
+        return true;
+    }
+    return false;
+}
+
+bool sev_migration_kvm_init(ConfidentialGuestSupport *cgs, Error **errp)
+{
+    SevMigration *m = sev_guest_migration(cgs);
+    uint32_t policy = sev_guest_policy(cgs);
+    Error *why = NULL;
+
+    qemu_mutex_init(&m->lock);
+    if (m->mode == ON_OFF_AUTO_OFF) {
+        error_setg(&why, "SEV: migration is switched off (sev-guest "
+                   "property migration=off)");
+    } else if (policy & SEV_POLICY_ES) {
+        error_setg(&why, "SEV: policy 0x%x has ES (0x%x), and the register "
+                   "state of SEV-ES guests cannot be sent", policy,
+                   SEV_POLICY_ES);
+    } else if (kernel_offers(&why)) {
+        m->enabled = true;
+        qemu_register_reset(sev_migration_reset, cgs);
+        if (policy & SEV_POLICY_NOSEND) {
+            error_setg(&why, "SEV: policy 0x%x has NOSEND (0x%x): the guest's "
+                       "owner does not allow it to leave this host", policy,
+                       SEV_POLICY_NOSEND);
+        }
+    }
+    if (!m->enabled && m->mode == ON_OFF_AUTO_ON) {
+        error_propagate(errp, why);
+        return false;
+    }
+    if (why) {
+        m->reason = why;
+        return migrate_add_blocker(&m->reason, errp) >= 0;
+    }
+    return true;
+}
+
+bool sev_prepare_guest_memfd(ConfidentialGuestSupport *cgs, Error **errp)
+{
+    SevMigration *m = sev_guest_migration(cgs);
+    MachineState *ms = MACHINE(qdev_get_machine());
+    int ret;
+
+    if (!m->enabled) {
+        error_setg(errp, "SEV: guest_memfd RAM would stay shared, because the "
+                   "guest is not asked which pages are private: %s",
+                   error_get_pretty(m->reason));
+        return false;
+    }
+    if (object_dynamic_cast(OBJECT(ms), TYPE_X86_MACHINE)) {
+        X86MachineState *x86ms = X86_MACHINE(ms);
+
+        /* The kernel has one memory slot address space for these VMs */
+        if (x86ms->smm == ON_OFF_AUTO_ON) {
+            error_setg(errp, "SEV: guest_memfd RAM does not go with SMM");
+            error_append_hint(errp, "Use -machine smm=off, and firmware that "
+                              "does not need it.\n");
+            return false;
+        }
+        x86ms->smm = ON_OFF_AUTO_OFF;
+    }
+    ret = kvm_vm_enable_cap(kvm_state, KVM_CAP_SEV_PRIVATE_MEM, 0);
+    if (ret < 0) {
+        error_setg_errno(errp, -ret, "SEV: KVM does not let guest_memfd keep "
+                         "the private memory of this VM "
+                         "(KVM_CAP_SEV_PRIVATE_MEM)");
+        error_append_hint(errp, "A VM of the legacy type cannot: try "
+                          "-object sev-guest,legacy-vm-type=off\n");
+        return false;
+    }
+    return true;
+}
+
+bool sev_can_run(ConfidentialGuestSupport *cgs, Error **errp)
+{
+    switch (sev_guest_state(cgs)) {
+    case SEV_STATE_SENT:
+        error_setg(errp, "SEV: the guest has been sent to another host and "
+                   "its key is gone: it can go on only there");
+        return false;
+    case SEV_STATE_UNINIT:
+    case SEV_STATE_RECEIVE_UPDATE:
+        error_setg(errp, "SEV: this guest was to be received by migration, "
+                   "and has not been: there is nothing to run");
+        return false;
+    default:
+        return true;
+    }
+}
+
+/*
+ * Send
+ */
+
+/* Decode what migrate-set-sev-info set; NULL with an error if it is missing */
+static uint8_t *get_cert(const char *base64, const char *name, gsize *len,
+                         Error **errp)
+{
+    if (!base64 || !*base64) {
+        error_setg(errp, "SEV: migration parameter %s is not set", name);
+        error_append_hint(errp, "Ask the destination (query-sev-capabilities) "
+                          "and use migrate-set-sev-info.\n");
+        if (!strcmp(name, "sev-amd-cert")) {
+            error_append_hint(errp, "sev-amd-cert is AMD's ASK and ARK for "
+                              "the destination's chip; on the emulated "
+                              "platform its cert-chain will do.\n");
+        }
+        return NULL;
+    }
+    return qbase64_decode(base64, -1, len, errp);
+}
+
+static bool get_certs(uint8_t **pdh, gsize *pdh_len, uint8_t **plat,
+                      gsize *plat_len, uint8_t **amd, gsize *amd_len,
+                      Error **errp)
+{
+    *pdh = get_cert(migrate_sev_pdh(), "sev-pdh", pdh_len, errp);
+    if (!*pdh) {
+        return false;
+    }
+    *plat = get_cert(migrate_sev_plat_cert(), "sev-plat-cert", plat_len,
+                     errp);
+    if (!*plat) {
+        return false;
+    }
+    *amd = get_cert(migrate_sev_amd_cert(), "sev-amd-cert", amd_len, errp);
+    return *amd;
+}
+
+static bool sev_can_send(ConfidentialGuestSupport *cgs, Error **errp)
+{
+    SevMigration *m = sev_guest_migration(cgs);
+    g_autofree uint8_t *pdh = NULL, *plat = NULL, *amd = NULL;
+    gsize pdh_len, plat_len, amd_len;
+
+    if (m->reason) {
+        error_propagate(errp, error_copy(m->reason));
+        return false;
+    }
+    if (sev_guest_state(cgs) != SEV_STATE_RUNNING) {
+        error_setg(errp, "SEV: a guest in state '%s' cannot be sent",
+                   SevState_str(sev_guest_state(cgs)));
+        return false;
+    }
+    return check_consent(m, errp) && check_state_known(m, errp) &&
+           get_certs(&pdh, &pdh_len, &plat, &plat_len, &amd, &amd_len, errp);
+}
+
+static void send_cancel(ConfidentialGuestSupport *cgs)
+{
+    int fw_error, ret;
+
+    ret = sev_guest_cmd(cgs, KVM_SEV_SEND_CANCEL, NULL, &fw_error);
+    trace_sev_migration_send_cancel(ret, fw_error);
+    if (ret < 0) {
+        /* The guest runs on all the same; only the next SEND_START fails */
+        warn_report("SEV: SEND_CANCEL failed: %s, firmware error %s (%d)",
+                    strerror(-ret), fw_error_name(fw_error), fw_error);
+    }
+    sev_guest_set_state(cgs, SEV_STATE_RUNNING);
+}
+
+/* After SEND_START: how long a packet's header is */
+static bool query_hdr_len(ConfidentialGuestSupport *cgs, Error **errp)
+{
+    SevMigration *m = sev_guest_migration(cgs);
+    struct kvm_sev_send_update_data query = {};
+    int fw_error, ret;
+
+    /* With a length of 0 it fails and tells */
+    ret = sev_guest_cmd(cgs, KVM_SEV_SEND_UPDATE_DATA, &query, &fw_error);
+    if (!query.hdr_len) {
+        set_cmd_error(errp, "SEND_UPDATE_DATA (length of a packet header)",
+                      ret, fw_error);
+        return false;
+    }
+    if (query.hdr_len > SEV_WIRE_HDR_MAX) {
+        error_setg(errp, "SEV: packet headers of %u bytes, expected at most "
+                   "%d", query.hdr_len, SEV_WIRE_HDR_MAX);
+        return false;
+    }
+    m->hdr_len = query.hdr_len;
+    return true;
+}
+
+static bool sev_send_start(ConfidentialGuestSupport *cgs, GByteArray *session,
+                           Error **errp)
+{
+    SevMigration *m = sev_guest_migration(cgs);
+    g_autofree uint8_t *own_pdh = NULL, *data = NULL;
+    g_autofree uint8_t *pdh = NULL, *plat = NULL, *amd = NULL;
+    gsize pdh_len, plat_len, amd_len;
+    size_t own_pdh_len;
+    struct kvm_sev_send_start start = {};
+    int fw_error, ret;
+
+    if (!sev_can_send(cgs, errp) ||
+        !get_certs(&pdh, &pdh_len, &plat, &plat_len, &amd, &amd_len, errp)) {
+        return false;
+    }
+    /* The destination needs it for its half of the key agreement */
+    if (!sev_guest_get_pdh(cgs, &own_pdh, &own_pdh_len, errp)) {
+        return false;
+    }
+    if (!own_pdh_len || own_pdh_len > SEV_WIRE_PDH_MAX) {
+        error_setg(errp, "SEV: PDH certificate of %zu bytes, expected at most "
+                   "%d", own_pdh_len, (int)SEV_WIRE_PDH_MAX);
+        return false;
+    }
+
+    /* With a length of 0 it fails and tells */
+    ret = sev_guest_cmd(cgs, KVM_SEV_SEND_START, &start, &fw_error);
+    if (!start.session_len) {
+        set_cmd_error(errp, "SEND_START (length of a session)", ret,
+                      fw_error);
+        return false;
+    }
+    if (start.session_len > SEV_WIRE_SESSION_MAX) {
+        error_setg(errp, "SEV: session of %u bytes, expected at most %d",
+                   start.session_len, (int)SEV_WIRE_SESSION_MAX);
+        return false;
+    }
+    data = g_malloc0(start.session_len);
+    start.pdh_cert_uaddr = (uintptr_t)pdh;
+    start.pdh_cert_len = pdh_len;
+    start.plat_certs_uaddr = (uintptr_t)plat;
+    start.plat_certs_len = plat_len;
+    start.amd_certs_uaddr = (uintptr_t)amd;
+    start.amd_certs_len = amd_len;
+    start.session_uaddr = (uintptr_t)data;
+    ret = sev_guest_cmd(cgs, KVM_SEV_SEND_START, &start, &fw_error);
+    if (ret < 0) {
+        set_cmd_error(errp, "SEND_START", ret, fw_error);
+        error_append_hint(errp, "Do sev-pdh, sev-plat-cert and sev-amd-cert "
+                          "belong to the destination?\n");
+        return false;
+    }
+    sev_guest_set_state(cgs, SEV_STATE_SEND_UPDATE);
+    if (!query_hdr_len(cgs, errp)) {
+        send_cancel(cgs);
+        return false;
+    }
+    m->pages = 0;
+    m->ns = 0;
+    sev_wire_put_session(session, &(SevWireSession) {
+        .policy = start.policy,
+        .pdh = own_pdh,
+        .pdh_len = own_pdh_len,
+        .session = data,
+        .session_len = start.session_len,
+    });
+    trace_sev_migration_send_start(start.policy, start.session_len,
+                                   m->hdr_len);
+    return true;
+}
+
+static int send_page(ConfidentialGuestSupport *cgs, RAMBlock *rb,
+                     uint64_t offset, GByteArray *out, Error **errp)
+{
+    SevMigration *m = sev_guest_migration(cgs);
+    uint8_t hdr[SEV_WIRE_HDR_MAX], trans[SEV_WIRE_TRANS_MAX];
+    struct kvm_sev_send_update_data update = {
+        .hdr_uaddr = (uintptr_t)hdr,
+        .hdr_len = m->hdr_len,
+        .guest_uaddr = (uintptr_t)(rb->host + offset),
+        .guest_len = TARGET_PAGE_SIZE,
+        .trans_uaddr = (uintptr_t)trans,
+        .trans_len = TARGET_PAGE_SIZE,
+    };
+    int fw_error, ret;
+
+    ret = sev_guest_cmd(cgs, KVM_SEV_SEND_UPDATE_DATA, &update, &fw_error);
+    if (ret == -EAGAIN ||
+        (ret == -EFAULT && !encbitmap_test(rb, offset >> TARGET_PAGE_BITS))) {
+        error_setg(errp, "SEV: page at offset 0x%" PRIx64 " of block %s "
+                   "changed its state", offset, rb->idstr);
+        return -EAGAIN;
+    }
+    if (ret < 0) {
+        set_cmd_error(errp, "SEND_UPDATE_DATA", ret, fw_error);
+        error_prepend(errp, "block %s, offset 0x%" PRIx64 ": ", rb->idstr,
+                      offset);
+        return ret;
+    }
+    if (update.hdr_len != m->hdr_len || update.trans_len > sizeof(trans) ||
+        !update.trans_len) {
+        error_setg(errp, "block %s, offset 0x%" PRIx64 ": SEV: packet of %u "
+                   "and %u bytes, expected %u and at most %zu", rb->idstr,
+                   offset, update.hdr_len, update.trans_len, m->hdr_len,
+                   sizeof(trans));
+        return -EIO;
+    }
+    sev_wire_put_page(out, &(SevWirePage) {
+        .hdr = hdr,
+        .hdr_len = update.hdr_len,
+        .trans = trans,
+        .trans_len = update.trans_len,
+    });
+    return 0;
+}
+
+static int sev_send_pages(ConfidentialGuestSupport *cgs, RAMBlock *rb,
+                          uint64_t offset, size_t npages, GByteArray *out,
+                          Error **errp)
+{
+    SevMigration *m = sev_guest_migration(cgs);
+    int64_t start = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
+
+    if (!check_consent(m, errp) || !check_state_known(m, errp)) {
+        return -EPERM;
+    }
+    for (size_t i = 0; i < npages; i++) {
+        int ret = send_page(cgs, rb, offset + i * TARGET_PAGE_SIZE, out, errp);
+
+        if (ret < 0) {
+            return ret;
+        }
+    }
+    m->pages += npages;
+    m->ns += qemu_clock_get_ns(QEMU_CLOCK_REALTIME) - start;
+    return 0;
+}
+
+static bool sev_send_final(ConfidentialGuestSupport *cgs, GByteArray *final,
+                           Error **errp)
+{
+    SevMigration *m = sev_guest_migration(cgs);
+
+    /* The guest is stopped: it cannot take its word back after this */
+    if (!check_consent(m, errp) || !check_state_known(m, errp)) {
+        return false;
+    }
+    sev_wire_put_final(final, qatomic_read(&m->control));
+    trace_sev_migration_send_final(m->pages, m->ns);
+    return true;
+}
+
+/*
+ * SEND_FINISH adds nothing to what is sent and takes the guest's key away, so
+ * it waits until the destination has the guest.
+ */
+static void sev_send_done(ConfidentialGuestSupport *cgs, bool ok)
+{
+    int fw_error, ret;
+
+    if (sev_guest_state(cgs) != SEV_STATE_SEND_UPDATE) {
+        return;
+    }
+    if (!ok) {
+        send_cancel(cgs);
+        return;
+    }
+    ret = sev_guest_cmd(cgs, KVM_SEV_SEND_FINISH, NULL, &fw_error);
+    trace_sev_migration_send_finish(ret, fw_error);
+    if (ret < 0) {
+        warn_report("SEV: SEND_FINISH failed: %s, firmware error %s (%d)",
+                    strerror(-ret), fw_error_name(fw_error), fw_error);
+    }
+    /* Whatever it said: the guest lives elsewhere, nothing may start it here */
+    sev_guest_set_state(cgs, SEV_STATE_SENT);
+}
+
+/*
+ * Receive
+ */
+
+static bool sev_receive_start(ConfidentialGuestSupport *cgs,
+                              const uint8_t *session, size_t len, Error **errp)
+{
+    SevMigration *m = sev_guest_migration(cgs);
+    struct kvm_sev_receive_start start = {};
+    SevWireSession s;
+    int fw_error, ret;
+
+    if (sev_guest_state(cgs) != SEV_STATE_UNINIT) {
+        error_setg(errp, "SEV: a guest in state '%s' cannot be received",
+                   SevState_str(sev_guest_state(cgs)));
+        return false;
+    }
+    if (!m->enabled) {
+        error_setg(errp, "SEV: no guest can be received here: %s",
+                   error_get_pretty(m->reason));
+        return false;
+    }
+    if (!sev_wire_get_session(session, len, &s, errp)) {
+        return false;
+    }
+    if (s.policy != sev_guest_policy(cgs)) {
+        error_setg(errp, "SEV: the incoming guest has policy 0x%x, this "
+                   "sev-guest 0x%x", s.policy, sev_guest_policy(cgs));
+        error_append_hint(errp, "Start both sides with the same policy.\n");
+        return false;
+    }
+    start.policy = s.policy;
+    start.pdh_uaddr = (uintptr_t)s.pdh;
+    start.pdh_len = s.pdh_len;
+    start.session_uaddr = (uintptr_t)s.session;
+    start.session_len = s.session_len;
+    ret = sev_guest_cmd(cgs, KVM_SEV_RECEIVE_START, &start, &fw_error);
+    if (ret < 0) {
+        set_cmd_error(errp, "RECEIVE_START", ret, fw_error);
+        error_append_hint(errp, "Was the source given this host's PDH "
+                          "(query-sev-capabilities)?\n");
+        return false;
+    }
+    sev_guest_set_handle(cgs, start.handle);
+    sev_guest_set_state(cgs, SEV_STATE_RECEIVE_UPDATE);
+    m->pages = 0;
+    m->ns = 0;
+    trace_sev_migration_receive_start(s.policy, start.handle);
+    return true;
+}
+
+static bool receive_page(ConfidentialGuestSupport *cgs, RAMBlock *rb,
+                         uint64_t offset, const SevWirePage *page,
+                         Error **errp)
+{
+    struct kvm_sev_receive_update_data update = {
+        .hdr_uaddr = (uintptr_t)page->hdr,
+        .hdr_len = page->hdr_len,
+        .guest_uaddr = (uintptr_t)(rb->host + offset),
+        .guest_len = TARGET_PAGE_SIZE,
+        .trans_uaddr = (uintptr_t)page->trans,
+        .trans_len = page->trans_len,
+    };
+    int fw_error, ret;
+
+    ret = sev_guest_cmd(cgs, KVM_SEV_RECEIVE_UPDATE_DATA, &update, &fw_error);
+    if (ret < 0) {
+        set_cmd_error(errp, "RECEIVE_UPDATE_DATA", ret, fw_error);
+        return false;
+    }
+    return true;
+}
+
+static bool sev_receive_pages(ConfidentialGuestSupport *cgs, RAMBlock *rb,
+                              uint64_t offset, size_t npages,
+                              const uint8_t *in, size_t len, Error **errp)
+{
+    SevMigration *m = sev_guest_migration(cgs);
+    int64_t start = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
+    size_t pos = 0;
+
+    if (sev_guest_state(cgs) != SEV_STATE_RECEIVE_UPDATE) {
+        error_setg(errp, "SEV: private pages without a session before them");
+        return false;
+    }
+    for (size_t i = 0; i < npages; i++) {
+        uint64_t at = offset + i * TARGET_PAGE_SIZE;
+        SevWirePage page;
+
+        if (!sev_wire_get_page(in, len, &pos, &page, errp) ||
+            !receive_page(cgs, rb, at, &page, errp)) {
+            error_prepend(errp, "block %s, offset 0x%" PRIx64 ": ", rb->idstr,
+                          at);
+            return false;
+        }
+    }
+    if (pos != len) {
+        error_setg(errp, "block %s, offset 0x%" PRIx64 ": SEV: %zu bytes left "
+                   "after %zu packed pages", rb->idstr, offset, len - pos,
+                   npages);
+        return false;
+    }
+    m->pages += npages;
+    m->ns += qemu_clock_get_ns(QEMU_CLOCK_REALTIME) - start;
+    return true;
+}
+
+static bool sev_receive_final(ConfidentialGuestSupport *cgs,
+                              const uint8_t *final, size_t len, Error **errp)
+{
+    SevMigration *m = sev_guest_migration(cgs);
+    uint64_t control;
+    int fw_error, ret;
+
+    if (sev_guest_state(cgs) != SEV_STATE_RECEIVE_UPDATE) {
+        error_setg(errp, "SEV: end of the private pages without a session");
+        return false;
+    }
+    if (!sev_wire_get_final(final, len, &control, errp)) {
+        return false;
+    }
+    if (control != KVM_MIGRATION_READY) {
+        error_setg(errp, "SEV: MSR_KVM_MIGRATION_CONTROL is 0x%" PRIx64
+                   " in the stream, expected READY (0x%x)", control,
+                   KVM_MIGRATION_READY);
+        return false;
+    }
+    ret = sev_guest_cmd(cgs, KVM_SEV_RECEIVE_FINISH, NULL, &fw_error);
+    if (ret < 0) {
+        set_cmd_error(errp, "RECEIVE_FINISH", ret, fw_error);
+        return false;
+    }
+    qatomic_set(&m->control, control);
+    WITH_QEMU_LOCK_GUARD(&m->lock) {
+        m->announced = true;
+    }
+    sev_guest_set_state(cgs, SEV_STATE_RUNNING);
+    trace_sev_migration_receive_final(m->pages, m->ns);
+    return true;
+}
+
+const ConfidentialGuestMigrationOps sev_migration_ops = {
+    .can_send = sev_can_send,
+    .send_start = sev_send_start,
+    .send_pages = sev_send_pages,
+    .send_final = sev_send_final,
+    .send_done = sev_send_done,
+    .receive_start = sev_receive_start,
+    .receive_pages = sev_receive_pages,
+    .receive_final = sev_receive_final,
+};
+
+void qmp_migrate_set_sev_info(const char *pdh, const char *plat_cert,
+                              const char *amd_cert, Error **errp)
+{
+    MigrateSetParameters params = {
+        .sev_pdh = (char *)pdh,
+        .sev_plat_cert = (char *)plat_cert,
+        .sev_amd_cert = (char *)amd_cert,
+    };
+
+    if (!sev_migration_guest()) {
+        error_setg(errp, "This guest is not an SEV guest (-object sev-guest)");
+        return;
+    }
+    qmp_migrate_set_parameters(&params, errp);
+}

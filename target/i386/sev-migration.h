@@ -1,0 +1,158 @@
+/*
+ * Live migration of SEV guests
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#ifndef TARGET_I386_SEV_MIGRATION_H
+#define TARGET_I386_SEV_MIGRATION_H
+
+#ifndef CONFIG_USER_ONLY
+#include CONFIG_DEVICES /* CONFIG_SEV */
+#endif
+
+#include "qapi/qapi-types-common.h"
+#include "qapi/qapi-types-misc-target.h"
+#include "exec/cpu-common.h"
+#include "cpu-qom.h"
+
+struct ConfidentialGuestSupport;
+struct ConfidentialGuestMigrationOps;
+struct kvm_run;
+
+/**
+ * SevMigration: what an SEV guest (not SNP) keeps for its migration
+ * @mode: property "migration"
+ * @enabled: the guest is offered the hypercall and the MSR
+ * @reason: why the guest can never leave, NULL if it can (the blocker)
+ * @control: MSR_KVM_MIGRATION_CONTROL; accessed atomically
+ * @lock: serializes the guest's conversions; protects @announced
+ * @announced: the guest has told the state of a page since its reset
+ * @state_lost: a conversion failed, what is private is not known any more;
+ *              accessed atomically
+ * @hdr_len: of a packet, from the firmware, while sending
+ * @pages, @ns: sent or received, and the time that it took
+ */
+typedef struct SevMigration {
+    OnOffAuto mode;
+    bool enabled;
+    Error *reason;
+    uint64_t control;
+    QemuMutex lock;
+    bool announced;
+    bool state_lost;
+    uint32_t hdr_len;
+    uint64_t pages;
+    int64_t ns;
+} SevMigration;
+
+#if defined(CONFIG_SEV) && !defined(CONFIG_USER_ONLY)
+
+extern const struct ConfidentialGuestMigrationOps sev_migration_ops;
+
+/**
+ * sev_migration_kvm_init: decide whether the guest is offered the interface
+ * for migration, and add the blocker if it can never leave.  When the VM is
+ * made.
+ */
+bool sev_migration_kvm_init(struct ConfidentialGuestSupport *cgs,
+                            Error **errp);
+
+/** sev_prepare_guest_memfd: ConfidentialGuestSupportClass's */
+bool sev_prepare_guest_memfd(struct ConfidentialGuestSupport *cgs,
+                             Error **errp);
+
+/** sev_can_run: ConfidentialGuestSupportClass's */
+bool sev_can_run(struct ConfidentialGuestSupport *cgs, Error **errp);
+
+/**
+ * sev_migration_ram_added: a block at @host appeared: give it its bitmap
+ *
+ * Returns true if its pages need not be pinned.
+ */
+bool sev_migration_ram_added(void *host);
+
+/** sev_migration_ram_unpinned: what sev_migration_ram_added() returned */
+bool sev_migration_ram_unpinned(void *host);
+
+/**
+ * sev_migration_launch_update: @len bytes at @host are launched encrypted,
+ * here or, on the destination of a migration, where the guest was launched
+ */
+void sev_migration_launch_update(void *host, uint64_t len);
+
+/** sev_migration_enabled: is the guest offered hypercall and MSR? */
+bool sev_migration_enabled(void);
+
+/** sev_migration_kvm_features: bits for EAX of KVM_CPUID_FEATURES */
+uint32_t sev_migration_kvm_features(void);
+
+/**
+ * sev_migration_handle_hypercall: KVM_HC_MAP_GPA_RANGE from the guest; puts
+ * the guest's result into @run.  vCPU thread, without the BQL.  Returns 0:
+ * nothing that a guest says stops the VM.
+ */
+int sev_migration_handle_hypercall(struct kvm_run *run);
+
+/* Handlers for MSR_KVM_MIGRATION_CONTROL; false: the guest gets #GP */
+bool sev_migration_rdmsr(X86CPU *cpu, uint32_t msr, uint64_t *val);
+bool sev_migration_wrmsr(X86CPU *cpu, uint32_t msr, uint64_t val);
+
+/*
+ * What sev.c offers to sev-migration.c.  @cgs is a sev-guest.
+ */
+
+/** sev_guest_migration: its migration state */
+SevMigration *sev_guest_migration(struct ConfidentialGuestSupport *cgs);
+
+/** sev_guest_policy: its policy, SEV_POLICY_* */
+uint32_t sev_guest_policy(struct ConfidentialGuestSupport *cgs);
+
+/** sev_guest_state: where it is in its life */
+SevState sev_guest_state(struct ConfidentialGuestSupport *cgs);
+void sev_guest_set_state(struct ConfidentialGuestSupport *cgs,
+                         SevState state);
+void sev_guest_set_handle(struct ConfidentialGuestSupport *cgs,
+                          uint32_t handle);
+
+/**
+ * sev_guest_cmd: KVM_MEMORY_ENCRYPT_OP.  Returns 0 or -errno; @fw_error is
+ * the firmware's answer, 0 if it was not asked
+ */
+int sev_guest_cmd(struct ConfidentialGuestSupport *cgs, int cmd, void *data,
+                  int *fw_error);
+
+/** sev_guest_get_pdh: the platform's PDH certificate; free with g_free */
+bool sev_guest_get_pdh(struct ConfidentialGuestSupport *cgs, uint8_t **pdh,
+                       size_t *len, Error **errp);
+
+#else
+
+static inline bool sev_migration_enabled(void)
+{
+    return false;
+}
+
+static inline uint32_t sev_migration_kvm_features(void)
+{
+    return 0;
+}
+
+static inline int sev_migration_handle_hypercall(struct kvm_run *run)
+{
+    g_assert_not_reached();
+}
+
+static inline bool sev_migration_rdmsr(X86CPU *cpu, uint32_t msr,
+                                       uint64_t *val)
+{
+    g_assert_not_reached();
+}
+
+static inline bool sev_migration_wrmsr(X86CPU *cpu, uint32_t msr,
+                                       uint64_t val)
+{
+    g_assert_not_reached();
+}
+
+#endif
+#endif
