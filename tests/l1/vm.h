@@ -101,6 +101,13 @@ static int sev_cmd(struct vm *vm, uint32_t id, void *data)
     return r;
 }
 
+/* The same where it has to work */
+#define SEV_MUST(vm, id, data) do {                                     \
+    if (sev_cmd(vm, id, data)) {                                        \
+        bail("%s:%d: %s, firmware %#x", __FILE__, __LINE__, #id, sev_error); \
+    }                                                                   \
+} while (0)
+
 static int vm_gmem(struct vm *vm, uint64_t size, uint64_t flags)
 {
     struct kvm_create_guest_memfd args = { .size = size, .flags = flags };
@@ -138,9 +145,7 @@ static void vm_create(struct vm *vm, enum vm_type type, size_t size)
         uint32_t a, b, c, d;
 
         CHECK(ioctl(vm->fd, KVM_ENABLE_CAP, &cap));
-        if (sev_cmd(vm, KVM_SEV_INIT2, &init)) {
-            bail("KVM_SEV_INIT2, firmware %#x", sev_error);
-        }
+        SEV_MUST(vm, KVM_SEV_INIT2, &init);
         __cpuid(0x8000001f, a, b, c, d);
         vm->cbit = 1ULL << (b & 63);
     }
