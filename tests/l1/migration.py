@@ -47,9 +47,10 @@ class Base(unittest.TestCase):
     def setUpClass(cls):
         cls.work = tempfile.mkdtemp(prefix='sev-test.', dir='/run')
         cls.vms = []
+        cls.addClassCleanup(cls.clean_up)
 
     @classmethod
-    def tearDownClass(cls):
+    def clean_up(cls):
         for v in cls.vms:
             v.stop()
         shutil.rmtree(cls.work)
