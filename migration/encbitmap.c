@@ -30,7 +30,6 @@
 struct EncBitmap {
     const EncBitmapProvider *provider;
     uint64_t npages;
-    bool all_private;       /* at encbitmap_init(), for encbitmap_reset() */
 
     /*
      * A reader-writer lock that lets no reader in while a writer waits.
@@ -117,7 +116,6 @@ void encbitmap_init(RAMBlock *rb, const EncBitmapProvider *provider,
                    DIV_ROUND_UP(npages, BITS_PER_LONG) * sizeof(eb->map[0]));
     eb->provider = provider;
     eb->npages = npages;
-    eb->all_private = all_private;
     qemu_mutex_init(&eb->mutex);
     qemu_cond_init(&eb->changed);
     if (all_private) {
@@ -421,23 +419,6 @@ bool encbitmap_sync(Error **errp)
         }
         trace_encbitmap_sync(rb->idstr, eb->provider->name,
                              encbitmap_count(rb, 0, eb->npages), eb->npages);
-    }
-    return true;
-}
-
-bool encbitmap_reset(Error **errp)
-{
-    RAMBlock *rb;
-
-    RCU_READ_LOCK_GUARD();
-    RAMBLOCK_FOREACH(rb) {
-        EncBitmap *eb = encbitmap(rb);
-
-        if (eb && eb->npages &&
-            encbitmap_convert(rb, 0, eb->npages << qemu_target_page_bits(),
-                              eb->all_private, NULL, errp) < 0) {
-            return false;
-        }
     }
     return true;
 }

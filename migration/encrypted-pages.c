@@ -168,6 +168,11 @@ bool encrypted_pages_prepare(Error **errp)
     if (!ops) {
         return true;
     }
+    if (save.open) {
+        error_setg(errp, "The session of the last migration is still being "
+                   "closed: try again");
+        return false;
+    }
     if (!check_send(cgs, ops, errp)) {
         return false;
     }
@@ -255,7 +260,7 @@ void encrypted_pages_save_cleanup(void)
     g_clear_pointer(&save.plain, qemu_vfree);
 }
 
-/* The round that ends: what went by which road */
+/* A round ends: what went by which road.  @next: the one after it, or 0 */
 static void end_round(uint64_t next)
 {
     RoundCount now = {
@@ -272,7 +277,9 @@ static void end_round(uint64_t next)
     }
     save.round_start = now;
     save.round = next;
-    stat64_set(&save.rounds, next);
+    if (next) {
+        stat64_set(&save.rounds, next);
+    }
 }
 
 void encrypted_pages_sync(uint64_t round)

@@ -113,12 +113,6 @@ int encbitmap_convert(RAMBlock *rb, uint64_t offset, uint64_t size,
 bool encbitmap_sync(Error **errp);
 
 /**
- * encbitmap_reset: the guest reboots; every page returns to the state that
- * encbitmap_init() gave it.  Takes each block's writer's lock.  BQL.
- */
-bool encbitmap_reset(Error **errp);
-
-/**
  * encbitmap_send_lock: reader's lock of @rb; a no-op without a bitmap
  *
  * Not recursive.  Whoever holds it takes no BQL: a vCPU may wait for the

@@ -338,27 +338,7 @@ static void test_sync_error(void)
     block_free(b);
 }
 
-/* A reboot brings the state of the launch back */
-static void test_reset(void)
-{
-    RAMBlock *a = block_new("a", 100), *b = block_new("b", 100);
-    RAMBlock *c = block_new("c", 100);
-
-    encbitmap_init(a, NULL, true);
-    encbitmap_init(b, NULL, false);
-    encbitmap_convert(a, 10 * PAGE, 70 * PAGE, false, NULL, &error_abort);
-    encbitmap_convert(b, 10 * PAGE, 70 * PAGE, true, NULL, &error_abort);
-    memset(test_block(a)->dirty, 0, 100);
-    g_assert(encbitmap_reset(&error_abort));
-    g_assert_cmpuint(encbitmap_count(a, 0, 100), ==, 100);
-    g_assert_cmpuint(encbitmap_count(b, 0, 100), ==, 0);
-    check_dirty(a, 10, 70);
-    block_free(a);
-    block_free(b);
-    block_free(c);
-}
-
-/* 2^34 pages do not fit in an int, nor do bytes of 16 GiB */
+/* Page numbers and counts that do not fit in an int */
 static void test_big(void)
 {
     uint64_t npages = 5ULL << 30;       /* 20 TiB of RAM, 640 MiB of bits */
@@ -573,7 +553,6 @@ int main(int argc, char **argv)
     g_test_add_func("/encbitmap/convert/dirties", test_convert_dirties);
     g_test_add_func("/encbitmap/convert/again", test_convert_again);
     g_test_add_func("/encbitmap/sync-error", test_sync_error);
-    g_test_add_func("/encbitmap/reset", test_reset);
     g_test_add_func("/encbitmap/big", test_big);
     g_test_add_func("/encbitmap/model", test_model);
     g_test_add_func("/encbitmap/update-unaligned", test_update_unaligned);
