@@ -121,6 +121,8 @@ class Unbooted(Base):
             flow.give_session_info(source, flow.session_info(source))
             destination = self.another(self.config)
             try:
+                for v in (source, destination):
+                    flow.set_up(v)
                 link = flow.connect(source, destination)
                 outcome = self.attempt(source, destination, link)
                 self.assertFalse(outcome.completed)

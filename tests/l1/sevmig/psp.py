@@ -59,8 +59,12 @@ class Counter:
 
     @staticmethod
     def _write(path, text):
-        with open(path, 'a', encoding='ascii') as f:
-            f.write(text + '\n')
+        # Not open(path, 'a'): that seeks, and these files do not
+        fd = os.open(path, os.O_WRONLY | os.O_APPEND)
+        try:
+            os.write(fd, text.encode() + b'\n')
+        finally:
+            os.close(fd)
 
     def read(self):
         """Command name -> how often since the counter was made."""
