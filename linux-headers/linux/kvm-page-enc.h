@@ -34,10 +34,11 @@
 #define KVM_CAP_PAGE_ENC_BITMAP		253
 
 /*
- * VM, KVM_ENABLE_CAP on an SEV VM before its first vCPU and memory slot: its
- * private memory is that which guest_memfd attributes say is private.  Takes
- * SMM's address space away.  KVM_CHECK_EXTENSION says 1 where it can be
- * enabled.
+ * VM, KVM_ENABLE_CAP on an SEV VM before its first vCPU and memory slot (EBUSY
+ * after them), and before the guest_memfds that are to keep attributes, which
+ * those with GUEST_MEMFD_FLAG_MMAP then do: its private memory is that which
+ * these attributes say is private.  Takes SMM's address space away.
+ * KVM_CHECK_EXTENSION says 1 where it can be enabled.
  */
 #define KVM_CAP_SEV_PRIVATE_MEM		254
 

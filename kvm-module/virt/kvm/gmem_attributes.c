@@ -16,8 +16,9 @@
 int gmem_attributes_init(struct gmem_attributes *attributes, pgoff_t nr_pages,
 			 bool private)
 {
+	/* A file may be larger than any machine; no news in the kernel log */
 	attributes->private = kvcalloc(BITS_TO_LONGS(nr_pages), sizeof(long),
-				       GFP_KERNEL_ACCOUNT);
+				       GFP_KERNEL_ACCOUNT | __GFP_NOWARN);
 	if (!attributes->private)
 		return -ENOMEM;
 

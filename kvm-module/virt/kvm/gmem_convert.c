@@ -10,6 +10,7 @@
 #include <linux/pagemap.h>
 #include <linux/folio_batch.h>
 #include <linux/sched/signal.h>
+#include <linux/sizes.h>
 #include <linux/uaccess.h>
 
 #include "gmem_attributes.h"
@@ -97,8 +98,11 @@ static void gmem_mark_dirty(struct kvm_memory_slot *slot, pgoff_t start,
 	if (!slot->dirty_bitmap)
 		return;
 
-	for (i = start; i < end; i++)
+	for (i = start; i < end; i++) {
 		set_bit_le(i - slot->gmem.pgoff, slot->dirty_bitmap);
+		if (!(i % SZ_64K))
+			cond_resched();
+	}
 }
 
 /**
