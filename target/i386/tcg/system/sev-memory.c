@@ -205,6 +205,7 @@ static bool sev_memory_convert(hwaddr pa, unsigned asid)
         g_array_append_val(sev.plain, pfn);
     }
     sev_memory_page_written(ram_addr);
+    trace_sev_memory_convert(pa, view, asid);
     return true;
 }
 
