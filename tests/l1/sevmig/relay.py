@@ -62,9 +62,11 @@ class Relay:
             self._forward(source, destination)
         except Cut:
             self._hang_up()
-        except Exception as e:      # pylint: disable=broad-except
-            # One of them has gone, or what it said makes no sense: both see
-            # the connection end, and whoever made this can look at the error
+        except (OSError, EOFError) as e:
+            # One of them has gone
+            self.error = self.error or e
+            self._hang_up()
+        except stream.Malformed as e:
             self.error = e
             self._hang_up()
 
@@ -122,10 +124,7 @@ class Relay:
                 pass
 
     def close(self):
-        """
-        After the migration: end what is left and wait for it.  Raises what
-        went wrong here, other than that one end has gone.
-        """
+        """After the migration: end what is left and wait for it."""
         try:
             self._server.shutdown(socket.SHUT_RDWR)
         except OSError:
@@ -136,5 +135,3 @@ class Relay:
             t.join(10)
         for s in self._ends:
             s.close()
-        if self.error and not isinstance(self.error, (OSError, EOFError)):
-            raise self.error

@@ -1,0 +1,862 @@
+/*
+ * The mailbox and the commands of the emulated AMD PSP
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * Offsets in command buffers are written out here instead of shared with the
+ * device: they are an interface, and a test that has them from the device
+ * would not notice that they changed.
+ */
+
+#include "qemu/osdep.h"
+#include "qemu/bswap.h"
+#include "libqtest.h"
+#include "libqos/pci.h"
+#include "libqos/pci-pc.h"
+#include "hw/pci/pci_regs.h"
+
+/* Registers */
+#define INTEN       0x10690
+#define INTSTS      0x10694
+#define CMDRESP     0x10980
+#define CMDBUF_LO   0x109e0
+#define CMDBUF_HI   0x109e4
+#define BOOTLOADER  0x109ec
+#define FEATURE     0x109fc
+
+#define DONE        (1u << 31)
+
+#define CBIT        (1ull << 47)
+
+/* Where things are in the machine's memory */
+#define BUF         0x100000    /* the command buffer */
+#define PDH         0x110000
+#define CHAIN       0x120000
+#define SESSION     0x130000
+#define HEADER      0x140000
+#define TRANS       0x150000
+#define OUT         0x160000
+#define PAGE_A      0x200000    /* of the first guest */
+#define PAGE_B      0x300000    /* of the second */
+#define NOT_RAM     0xfed00000
+
+#define CERT_LEN    2084
+#define CHAIN_LEN   (3 * CERT_LEN)
+#define MSI_ADDR    0x170000
+#define MSI_DATA    0x5a5a
+
+/* Nothing runs in the machine; this is what it would start with: zeros */
+static char *firmware;
+
+typedef struct Psp {
+    QTestState *qts;
+    QPCIBus *bus;
+    QPCIDevice *dev;
+    QPCIBar bar;
+} Psp;
+
+static void psp_open(Psp *p, const char *options)
+{
+    p->qts = qtest_initf("-nodefaults -machine q35 -bios %s "
+                         "-cpu EPYC-Milan,+svm,+sev "
+                         "-device amd-psp,addr=04.0%s", firmware, options);
+    p->bus = qpci_new_pc(p->qts, NULL);
+    p->dev = qpci_device_find(p->bus, QPCI_DEVFN(4, 0));
+    g_assert_nonnull(p->dev);
+    g_assert_cmphex(qpci_config_readw(p->dev, PCI_VENDOR_ID), ==, 0x1022);
+    g_assert_cmphex(qpci_config_readw(p->dev, PCI_DEVICE_ID), ==, 0x14ca);
+    g_assert_cmphex(qpci_config_readw(p->dev, PCI_CLASS_DEVICE), ==, 0x1080);
+    qpci_device_enable(p->dev);
+    p->bar = qpci_iomap(p->dev, 2, NULL);
+}
+
+static void psp_close(Psp *p)
+{
+    g_free(p->dev);
+    qpci_free_pc(p->bus);
+    qtest_quit(p->qts);
+}
+
+static uint32_t psp_read(Psp *p, uint64_t reg)
+{
+    return qpci_io_readl(p->dev, p->bar, reg);
+}
+
+static void psp_write(Psp *p, uint64_t reg, uint32_t value)
+{
+    qpci_io_writel(p->dev, p->bar, reg, value);
+}
+
+/* Execute a command with the buffer at @buf; the status */
+static unsigned psp_cmd_at(Psp *p, unsigned cmd, uint64_t buf, bool ioc)
+{
+    uint32_t resp;
+    int i;
+
+    psp_write(p, CMDBUF_LO, buf);
+    psp_write(p, CMDBUF_HI, buf >> 32);
+    psp_write(p, CMDRESP, cmd << 16 | ioc);
+    for (i = 0; i < 1000; i++) {
+        resp = psp_read(p, CMDRESP);
+        if (resp & DONE) {
+            g_assert_cmphex(resp >> 16 & 0x7ff, ==, cmd);
+            return resp & 0xffff;
+        }
+        g_usleep(10000);
+    }
+    g_assert_not_reached();
+}
+
+static unsigned psp_cmd(Psp *p, unsigned cmd)
+{
+    return psp_cmd_at(p, cmd, BUF, false);
+}
+
+/* The command buffer */
+static void clear(Psp *p)
+{
+    qtest_memset(p->qts, BUF, 0, 128);
+}
+
+static void put32(Psp *p, unsigned offset, uint32_t value)
+{
+    qtest_writel(p->qts, BUF + offset, value);
+}
+
+static void put64(Psp *p, unsigned offset, uint64_t value)
+{
+    qtest_writeq(p->qts, BUF + offset, value);
+}
+
+static uint32_t get32(Psp *p, unsigned offset)
+{
+    return qtest_readl(p->qts, BUF + offset);
+}
+
+static void psp_init(Psp *p)
+{
+    clear(p);
+    g_assert_cmphex(psp_cmd(p, 0x01), ==, 0);
+}
+
+static unsigned guest_cmd(Psp *p, unsigned cmd, uint32_t handle)
+{
+    clear(p);
+    put32(p, 0, handle);
+    return psp_cmd(p, cmd);
+}
+
+static unsigned activate(Psp *p, uint32_t handle, uint32_t asid)
+{
+    clear(p);
+    put32(p, 0, handle);
+    put32(p, 4, asid);
+    return psp_cmd(p, 0x21);
+}
+
+static unsigned guest_state(Psp *p, uint32_t handle)
+{
+    g_assert_cmphex(guest_cmd(p, 0x23, handle), ==, 0);
+    return qtest_readb(p->qts, BUF + 12);
+}
+
+static uint32_t launch_start(Psp *p, uint32_t policy)
+{
+    clear(p);
+    put32(p, 4, policy);
+    g_assert_cmphex(psp_cmd(p, 0x30), ==, 0);
+    g_assert_cmpuint(get32(p, 0), !=, 0);
+    return get32(p, 0);
+}
+
+static unsigned launch_update(Psp *p, uint32_t handle, uint64_t pa, uint32_t n)
+{
+    clear(p);
+    put32(p, 0, handle);
+    put64(p, 8, pa);
+    put32(p, 16, n);
+    return psp_cmd(p, 0x31);
+}
+
+static unsigned launch_measure(Psp *p, uint32_t handle)
+{
+    clear(p);
+    put32(p, 0, handle);
+    put64(p, 8, OUT);
+    put32(p, 16, 48);
+    return psp_cmd(p, 0x33);
+}
+
+static unsigned dbg(Psp *p, unsigned cmd, uint32_t handle, uint64_t from,
+                    uint64_t to, uint32_t len)
+{
+    clear(p);
+    put32(p, 0, handle);
+    put64(p, 8, from);
+    put64(p, 16, to);
+    put32(p, 24, len);
+    return psp_cmd(p, cmd);
+}
+
+static unsigned export_certs(Psp *p)
+{
+    clear(p);
+    put64(p, 0, PDH);
+    put32(p, 8, CERT_LEN);
+    put64(p, 16, CHAIN);
+    put32(p, 24, CHAIN_LEN);
+    return psp_cmd(p, 0x08);
+}
+
+/* A session for whose PDH is at PDH */
+static unsigned send_start(Psp *p, uint32_t handle)
+{
+    clear(p);
+    put32(p, 0, handle);
+    put64(p, 8, PDH);
+    put32(p, 16, CERT_LEN);
+    put64(p, 24, CHAIN);
+    put32(p, 32, CHAIN_LEN);
+    put64(p, 40, CHAIN);
+    put32(p, 48, CHAIN_LEN);
+    put64(p, 56, SESSION);
+    put32(p, 64, 128);
+    return psp_cmd(p, 0x40);
+}
+
+static unsigned receive_start(Psp *p, uint32_t policy, uint32_t *handle)
+{
+    unsigned st;
+
+    clear(p);
+    put32(p, 4, policy);
+    put64(p, 8, PDH);
+    put32(p, 16, CERT_LEN);
+    put64(p, 24, SESSION);
+    put32(p, 32, 128);
+    st = psp_cmd(p, 0x50);
+    *handle = get32(p, 0);
+    return st;
+}
+
+/* SEND_UPDATE_DATA (0x41) or RECEIVE_UPDATE_DATA (0x51) */
+static unsigned update_data(Psp *p, unsigned cmd, uint32_t handle,
+                            uint64_t guest, uint32_t len)
+{
+    clear(p);
+    put32(p, 0, handle);
+    put64(p, 8, HEADER);
+    put32(p, 16, 52);
+    put64(p, 24, guest);
+    put32(p, 32, len);
+    put64(p, 40, TRANS);
+    put32(p, 48, len);
+    return psp_cmd(p, cmd);
+}
+
+/* What the tests keep in a guest's page */
+static void fill(uint8_t page[4096])
+{
+    int i;
+
+    for (i = 0; i < 4096; i++) {
+        page[i] = "private memory of a guest "[i % 26];
+    }
+}
+
+/* A guest in state RUNNING that has the text at PAGE_A, active as @asid */
+static uint32_t launch(Psp *p, uint32_t policy, uint32_t asid)
+{
+    uint32_t handle = launch_start(p, policy);
+    uint8_t page[4096];
+
+    fill(page);
+    qtest_memwrite(p->qts, PAGE_A, page, sizeof(page));
+    g_assert_cmphex(activate(p, handle, asid), ==, 0);
+    g_assert_cmphex(launch_update(p, handle, PAGE_A, 4096), ==, 0);
+    g_assert_cmphex(launch_measure(p, handle), ==, 0);
+    g_assert_cmphex(guest_cmd(p, 0x35, handle), ==, 0);
+    g_assert_cmpuint(guest_state(p, handle), ==, 3);
+    return handle;
+}
+
+static void test_registers(void)
+{
+    Psp p;
+
+    psp_open(&p, "");
+    g_assert_cmphex(psp_read(&p, FEATURE), ==, 1);
+    g_assert_cmphex(psp_read(&p, BOOTLOADER), !=, 0xffffffff);
+    g_assert_cmphex(psp_read(&p, CMDRESP), ==, 0);
+    psp_write(&p, CMDBUF_LO, 0x12345678);
+    psp_write(&p, CMDBUF_HI, 0x9a);
+    g_assert_cmphex(psp_read(&p, CMDBUF_LO), ==, 0x12345678);
+    g_assert_cmphex(psp_read(&p, CMDBUF_HI), ==, 0x9a);
+    psp_close(&p);
+}
+
+static void test_interrupt(void)
+{
+    uint8_t cap;
+    Psp p;
+
+    psp_open(&p, "");
+    /* An MSI that is a write to RAM can be seen there */
+    cap = qpci_find_capability(p.dev, PCI_CAP_ID_MSI, 0);
+    g_assert_cmpuint(cap, !=, 0);
+    qpci_config_writel(p.dev, cap + PCI_MSI_ADDRESS_LO, MSI_ADDR);
+    qpci_config_writel(p.dev, cap + PCI_MSI_ADDRESS_HI, 0);
+    qpci_config_writew(p.dev, cap + PCI_MSI_DATA_64, MSI_DATA);
+    qpci_config_writew(p.dev, cap + PCI_MSI_FLAGS,
+                       qpci_config_readw(p.dev, cap + PCI_MSI_FLAGS) |
+                       PCI_MSI_FLAGS_ENABLE);
+    qtest_writel(p.qts, MSI_ADDR, 0);
+
+    /* Not asked for: no status, no message */
+    psp_write(&p, INTEN, ~0u);
+    g_assert_cmphex(psp_cmd_at(&p, 0x04, BUF, false), ==, 0);
+    g_assert_cmphex(psp_read(&p, INTSTS), ==, 0);
+    g_assert_cmphex(qtest_readl(p.qts, MSI_ADDR), ==, 0);
+
+    /* Asked for, but masked */
+    psp_write(&p, INTEN, 0);
+    g_assert_cmphex(psp_cmd_at(&p, 0x04, BUF, true), ==, 0);
+    g_assert_cmphex(psp_read(&p, INTSTS), ==, 2);
+    g_assert_cmphex(qtest_readl(p.qts, MSI_ADDR), ==, 0);
+    psp_write(&p, INTSTS, 2);
+    g_assert_cmphex(psp_read(&p, INTSTS), ==, 0);
+
+    psp_write(&p, INTEN, 2);
+    g_assert_cmphex(psp_cmd_at(&p, 0x04, BUF, true), ==, 0);
+    g_assert_cmphex(psp_read(&p, INTSTS), ==, 2);
+    g_assert_cmphex(qtest_readl(p.qts, MSI_ADDR), ==, MSI_DATA);
+    psp_write(&p, INTSTS, ~2u);
+    g_assert_cmphex(psp_read(&p, INTSTS), ==, 2);
+    psp_write(&p, INTSTS, 2);
+    g_assert_cmphex(psp_read(&p, INTSTS), ==, 0);
+    psp_close(&p);
+}
+
+static void test_platform(void)
+{
+    uint32_t handle;
+    Psp p;
+
+    psp_open(&p, "");
+    clear(&p);
+    g_assert_cmphex(psp_cmd(&p, 0x04), ==, 0);
+    g_assert_cmpuint(qtest_readb(p.qts, BUF), ==, 1);       /* API 1.55 */
+    g_assert_cmpuint(qtest_readb(p.qts, BUF + 1), ==, 55);
+    g_assert_cmpuint(qtest_readb(p.qts, BUF + 2), ==, 0);   /* UNINIT */
+    g_assert_cmpuint(get32(&p, 8), ==, 0);
+
+    /* Before INIT there are no guests and no certificates */
+    clear(&p);
+    g_assert_cmphex(psp_cmd(&p, 0x30), ==, 0x01);
+    g_assert_cmphex(export_certs(&p), ==, 0x01);
+
+    psp_init(&p);
+    g_assert_cmphex(psp_cmd(&p, 0x01), ==, 0x01);
+    clear(&p);
+    g_assert_cmphex(psp_cmd(&p, 0x04), ==, 0);
+    g_assert_cmpuint(qtest_readb(p.qts, BUF + 2), ==, 1);   /* INIT */
+    g_assert_cmphex(psp_cmd(&p, 0x03), ==, 0x01);           /* FACTORY_RESET */
+
+    handle = launch_start(&p, 0);
+    clear(&p);
+    g_assert_cmphex(psp_cmd(&p, 0x04), ==, 0);
+    g_assert_cmpuint(qtest_readb(p.qts, BUF + 2), ==, 2);   /* WORKING */
+    g_assert_cmpuint(get32(&p, 8), ==, 1);
+
+    /* SHUTDOWN forgets guests */
+    g_assert_cmphex(psp_cmd(&p, 0x02), ==, 0);
+    psp_init(&p);
+    g_assert_cmphex(guest_cmd(&p, 0x23, handle), ==, 0x10);
+    psp_close(&p);
+}
+
+static void test_bad_commands(void)
+{
+    static const unsigned none[] = { 0x00, 0x0e, 0x32, 0x42, 0x70, 0x7ff };
+    static const unsigned with_buffer[] = {
+        0x04, 0x08, 0x0c, 0x21, 0x22, 0x23, 0x30, 0x31, 0x33, 0x35,
+        0x40, 0x41, 0x43, 0x44, 0x50, 0x51, 0x53, 0x60, 0x61, 0x20,
+    };
+    size_t i;
+    Psp p;
+
+    psp_open(&p, "");
+    psp_init(&p);
+    for (i = 0; i < ARRAY_SIZE(none); i++) {
+        g_assert_cmphex(psp_cmd(&p, none[i]), ==, 0x11);
+    }
+    for (i = 0; i < ARRAY_SIZE(with_buffer); i++) {
+        /* Device memory, nothing, beyond everything; RAM's last bytes */
+        g_assert_cmphex(psp_cmd_at(&p, with_buffer[i], NOT_RAM, 0), ==, 0x09);
+        g_assert_cmphex(psp_cmd_at(&p, with_buffer[i], 1ull << 40, 0),
+                        ==, 0x09);
+        g_assert_cmphex(psp_cmd_at(&p, with_buffer[i], 0xffffffffffffff00,
+                                   0), ==, 0x09);
+        g_assert_cmphex(psp_cmd_at(&p, with_buffer[i], 0x8000000 - 2, 0),
+                        ==, 0x09);
+    }
+    /* The C-bit of an address means nothing */
+    clear(&p);
+    g_assert_cmphex(psp_cmd_at(&p, 0x04, BUF | CBIT, 0), ==, 0);
+    g_assert_cmpuint(qtest_readb(p.qts, BUF), ==, 1);
+    psp_close(&p);
+}
+
+static void test_get_id(void)
+{
+    uint8_t id[64], zero[64] = { 0 };
+    Psp p;
+
+    psp_open(&p, "");
+    clear(&p);
+    g_assert_cmphex(psp_cmd(&p, 0x0c), ==, 0x04);
+    g_assert_cmpuint(get32(&p, 8), ==, 64);
+    put64(&p, 0, NOT_RAM);
+    g_assert_cmphex(psp_cmd(&p, 0x0c), ==, 0x09);
+    put64(&p, 0, OUT);
+    put32(&p, 8, 63);
+    g_assert_cmphex(psp_cmd(&p, 0x0c), ==, 0x04);
+    put32(&p, 8, 64);
+    g_assert_cmphex(psp_cmd(&p, 0x0c), ==, 0);
+    qtest_memread(p.qts, OUT, id, sizeof(id));
+    g_assert(memcmp(id, zero, sizeof(id)));
+    psp_close(&p);
+}
+
+static void read_pdh(const char *options, uint8_t pdh[CERT_LEN])
+{
+    Psp p;
+
+    psp_open(&p, options);
+    psp_init(&p);
+    g_assert_cmphex(export_certs(&p), ==, 0);
+    qtest_memread(p.qts, PDH, pdh, CERT_LEN);
+    psp_close(&p);
+}
+
+static void test_certs(void)
+{
+    static const uint32_t usage[] = { 0x1002, 0x1001, 0x1004 };
+    uint8_t a[CERT_LEN], b[CERT_LEN], c[CERT_LEN], d[CERT_LEN];
+    unsigned i;
+    Psp p;
+
+    psp_open(&p, "");
+    psp_init(&p);
+    clear(&p);
+    g_assert_cmphex(psp_cmd(&p, 0x08), ==, 0x04);
+    g_assert_cmpuint(get32(&p, 8), ==, CERT_LEN);
+    g_assert_cmpuint(get32(&p, 24), ==, CHAIN_LEN);
+    g_assert_cmphex(export_certs(&p), ==, 0);
+    qtest_memread(p.qts, PDH, a, CERT_LEN);
+    g_assert_cmphex(ldl_le_p(a), ==, 1);
+    g_assert_cmphex(ldl_le_p(a + 8), ==, 0x1003);       /* PDH */
+    g_assert_cmphex(ldl_le_p(a + 16), ==, 2);           /* P-384 */
+    for (i = 0; i < ARRAY_SIZE(usage); i++) {
+        g_assert_cmphex(qtest_readl(p.qts, CHAIN + i * CERT_LEN + 8), ==,
+                        usage[i]);
+    }
+    /* PDH_GEN makes another */
+    clear(&p);
+    g_assert_cmphex(psp_cmd(&p, 0x09), ==, 0);
+    g_assert_cmphex(export_certs(&p), ==, 0);
+    qtest_memread(p.qts, PDH, b, CERT_LEN);
+    g_assert(memcmp(a, b, CERT_LEN));
+    /* A buffer that is no RAM, or too short */
+    put64(&p, 0, NOT_RAM);
+    g_assert_cmphex(psp_cmd(&p, 0x08), ==, 0x09);
+    put64(&p, 0, PDH);
+    put32(&p, 24, CHAIN_LEN - 1);
+    g_assert_cmphex(psp_cmd(&p, 0x08), ==, 0x04);
+    psp_close(&p);
+
+    /* A seed is an identity, no seed is one of its own */
+    read_pdh(",seed=alice", a);
+    read_pdh(",seed=alice", b);
+    read_pdh(",seed=bob", c);
+    read_pdh("", d);
+    g_assert_cmpmem(a, CERT_LEN, b, CERT_LEN);
+    g_assert(memcmp(a, c, CERT_LEN));
+    g_assert(memcmp(a, d, CERT_LEN));
+}
+
+static void test_launch(void)
+{
+    uint8_t page[4096], raw[4096], plain[4096];
+    uint32_t h;
+    Psp p;
+
+    psp_open(&p, "");
+    psp_init(&p);
+    fill(page);
+    qtest_memwrite(p.qts, PAGE_A, page, sizeof(page));
+
+    h = launch_start(&p, 0);
+    g_assert_cmpuint(guest_state(&p, h), ==, 1);
+    g_assert_cmphex(launch_update(&p, h, PAGE_A, 4096), ==, 0x08);
+    g_assert_cmphex(activate(&p, h, 0), ==, 0x0d);
+    g_assert_cmphex(activate(&p, h, 9), ==, 0x0d);
+    g_assert_cmphex(activate(&p, h, 1), ==, 0);
+    g_assert_cmphex(activate(&p, h, 2), ==, 0x12);
+    g_assert_cmphex(launch_update(&p, h, PAGE_A, 0), ==, 0x04);
+    g_assert_cmphex(launch_update(&p, h, PAGE_A, 17), ==, 0x04);
+    g_assert_cmphex(launch_update(&p, h, PAGE_A + 1, 16), ==, 0x09);
+    g_assert_cmphex(launch_update(&p, h, NOT_RAM, 16), ==, 0x09);
+    g_assert_cmphex(launch_update(&p, h, 0x8000000 - 4096, 8192), ==, 0x09);
+    g_assert_cmphex(launch_update(&p, h, 0xfffffffffffff000, 4096), ==, 0x09);
+    qtest_memread(p.qts, PAGE_A, raw, sizeof(raw));
+    g_assert_cmpmem(raw, sizeof(raw), page, sizeof(page));
+    g_assert_cmphex(launch_update(&p, h, PAGE_A, 4096), ==, 0);
+
+    /* The host sees ciphertext now, and the guest its page */
+    qtest_memread(p.qts, PAGE_A, raw, sizeof(raw));
+    g_assert(memcmp(raw, page, 16));
+    g_assert_null(memmem(raw, sizeof(raw), "private", 7));
+    g_assert_cmphex(dbg(&p, 0x60, h, PAGE_A, OUT, 4096), ==, 0);
+    qtest_memread(p.qts, OUT, plain, sizeof(plain));
+    g_assert_cmpmem(plain, sizeof(plain), page, sizeof(page));
+
+    g_assert_cmphex(guest_cmd(&p, 0x35, h), ==, 0x02);  /* not measured */
+    clear(&p);
+    put32(&p, 0, h);
+    g_assert_cmphex(psp_cmd(&p, 0x33), ==, 0x04);
+    g_assert_cmpuint(get32(&p, 16), ==, 48);
+    g_assert_cmpuint(guest_state(&p, h), ==, 1);
+    g_assert_cmphex(launch_measure(&p, h), ==, 0);
+    g_assert_cmpuint(guest_state(&p, h), ==, 2);
+    g_assert_cmphex(launch_update(&p, h, PAGE_A, 4096), ==, 0x02);
+    g_assert_cmphex(guest_cmd(&p, 0x35, h), ==, 0);
+    g_assert_cmpuint(guest_state(&p, h), ==, 3);
+    psp_close(&p);
+}
+
+static void test_teardown(void)
+{
+    uint32_t a, b;
+    uint8_t raw[4096], again[4096];
+    Psp p;
+
+    psp_open(&p, "");
+    psp_init(&p);
+    a = launch(&p, 0, 1);
+    qtest_memread(p.qts, PAGE_A, raw, sizeof(raw));
+    b = launch_start(&p, 0);
+    g_assert_cmphex(activate(&p, b, 1), ==, 0x0c);      /* owned */
+    g_assert_cmphex(guest_cmd(&p, 0x20, a), ==, 0x12);  /* active */
+    g_assert_cmphex(guest_cmd(&p, 0x22, a), ==, 0);
+    /* Only the ASID that was given back needs a DF_FLUSH */
+    g_assert_cmphex(activate(&p, b, 1), ==, 0x0f);
+    g_assert_cmphex(activate(&p, b, 2), ==, 0);
+    g_assert_cmphex(guest_cmd(&p, 0x22, b), ==, 0);
+    clear(&p);
+    g_assert_cmphex(psp_cmd(&p, 0x0a), ==, 0);
+    g_assert_cmphex(activate(&p, b, 1), ==, 0);
+    qtest_memread(p.qts, PAGE_A, again, sizeof(again));
+    g_assert_cmpmem(raw, sizeof(raw), again, sizeof(again));
+    g_assert_cmphex(guest_cmd(&p, 0x20, a), ==, 0);
+    g_assert_cmphex(guest_cmd(&p, 0x23, a), ==, 0x10);
+    g_assert_cmphex(guest_cmd(&p, 0x22, a), ==, 0x10);
+    psp_close(&p);
+}
+
+static void test_policy(void)
+{
+    uint32_t h;
+    Psp p;
+
+    psp_open(&p, "");
+    psp_init(&p);
+    clear(&p);
+    put32(&p, 4, 1 << 2);                               /* SEV-ES */
+    g_assert_cmphex(psp_cmd(&p, 0x30), ==, 0x07);
+    clear(&p);
+    put32(&p, 4, 2 << 16);                              /* API 2.0 */
+    g_assert_cmphex(psp_cmd(&p, 0x30), ==, 0x07);
+    clear(&p);
+    put32(&p, 4, 1 << 16 | 56u << 24);                  /* API 1.56 */
+    g_assert_cmphex(psp_cmd(&p, 0x30), ==, 0x07);
+
+    g_assert_cmphex(export_certs(&p), ==, 0);
+    h = launch(&p, 1 << 0 | 1 << 3, 1);                 /* NODBG, NOSEND */
+    g_assert_cmphex(dbg(&p, 0x60, h, PAGE_A, OUT, 4096), ==, 0x07);
+    g_assert_cmphex(dbg(&p, 0x61, h, OUT, PAGE_A, 4096), ==, 0x07);
+    g_assert_cmphex(send_start(&p, h), ==, 0x07);
+    g_assert_cmpuint(guest_state(&p, h), ==, 3);
+    psp_close(&p);
+}
+
+/* DOMAIN: not to a platform of another owner */
+static void test_policy_domain(void)
+{
+    uint8_t pdh[CERT_LEN], chain[CHAIN_LEN];
+    uint32_t h;
+    Psp p;
+
+    psp_open(&p, ",seed=other");
+    psp_init(&p);
+    g_assert_cmphex(export_certs(&p), ==, 0);
+    qtest_memread(p.qts, PDH, pdh, sizeof(pdh));
+    qtest_memread(p.qts, CHAIN, chain, sizeof(chain));
+    psp_close(&p);
+
+    psp_open(&p, ",seed=one");
+    psp_init(&p);
+    h = launch(&p, 1 << 4, 1);
+    qtest_memwrite(p.qts, PDH, pdh, sizeof(pdh));
+    qtest_memwrite(p.qts, CHAIN, chain, sizeof(chain));
+    g_assert_cmphex(send_start(&p, h), ==, 0x07);
+    g_assert_cmphex(export_certs(&p), ==, 0);
+    g_assert_cmphex(send_start(&p, h), ==, 0);
+    psp_close(&p);
+}
+
+static void test_dbg_encrypt(void)
+{
+    const char text[16] = "written through";
+    char got[16];
+    uint32_t h;
+    Psp p;
+
+    psp_open(&p, "");
+    psp_init(&p);
+    h = launch(&p, 0, 1);
+    qtest_memwrite(p.qts, OUT, text, sizeof(text));
+    g_assert_cmphex(dbg(&p, 0x61, h, OUT, PAGE_A + 32, 16), ==, 0);
+    qtest_memset(p.qts, OUT, 0, 64);
+    g_assert_cmphex(dbg(&p, 0x60, h, PAGE_A, OUT, 64), ==, 0);
+    qtest_memread(p.qts, OUT + 32, got, sizeof(got));
+    g_assert_cmpmem(got, sizeof(got), text, sizeof(text));
+    qtest_memread(p.qts, OUT, got, 7);
+    g_assert_cmpmem(got, 7, "private", 7);
+    g_assert_cmphex(dbg(&p, 0x60, h, PAGE_A, OUT, 1 << 20), ==, 0x04);
+    g_assert_cmphex(dbg(&p, 0x60, h, PAGE_A, NOT_RAM, 16), ==, 0x09);
+    g_assert_cmphex(dbg(&p, 0x60, h, NOT_RAM, OUT, 16), ==, 0x09);
+    psp_close(&p);
+}
+
+static void test_migrate(void)
+{
+    uint8_t page[4096], trans[4096], got[4096];
+    uint32_t a, b;
+    Psp p;
+
+    psp_open(&p, "");
+    psp_init(&p);
+    g_assert_cmphex(export_certs(&p), ==, 0);
+    a = launch(&p, 0, 1);
+    g_assert_cmphex(update_data(&p, 0x41, a, PAGE_A, 4096), ==, 0x02);
+
+    /* How long is a session? */
+    clear(&p);
+    put32(&p, 0, a);
+    g_assert_cmphex(psp_cmd(&p, 0x40), ==, 0x04);
+    g_assert_cmpuint(get32(&p, 64), ==, 128);
+    g_assert_cmphex(send_start(&p, a), ==, 0);
+    g_assert_cmpuint(guest_state(&p, a), ==, 4);
+
+    /* How long are header and transport data? */
+    clear(&p);
+    put32(&p, 0, a);
+    put32(&p, 32, 4096);
+    g_assert_cmphex(psp_cmd(&p, 0x41), ==, 0x04);
+    g_assert_cmpuint(get32(&p, 16), ==, 52);
+    g_assert_cmpuint(get32(&p, 48), ==, 4096);
+    g_assert_cmphex(update_data(&p, 0x41, a, PAGE_A, 4096 + 8), ==, 0x04);
+    g_assert_cmphex(update_data(&p, 0x41, a, PAGE_A, 0xfffffff0), ==, 0x04);
+    g_assert_cmphex(update_data(&p, 0x41, a, PAGE_A + 8, 16), ==, 0x09);
+    g_assert_cmphex(update_data(&p, 0x41, a, NOT_RAM, 4096), ==, 0x09);
+    g_assert_cmphex(update_data(&p, 0x41, a, PAGE_A, 4096), ==, 0);
+    qtest_memread(p.qts, TRANS, trans, sizeof(trans));
+    g_assert_null(memmem(trans, sizeof(trans), "private", 7));
+
+    g_assert_cmphex(receive_start(&p, 0, &b), ==, 0);
+    g_assert_cmpuint(b, !=, a);
+    g_assert_cmpuint(guest_state(&p, b), ==, 5);
+    g_assert_cmphex(update_data(&p, 0x51, b, PAGE_B, 4096), ==, 0x08);
+    g_assert_cmphex(activate(&p, b, 2), ==, 0);
+
+    /* A bit of the data, of the header; another length */
+    qtest_writeb(p.qts, TRANS + 100, trans[100] ^ 1);
+    g_assert_cmphex(update_data(&p, 0x51, b, PAGE_B, 4096), ==, 0x0b);
+    qtest_writeb(p.qts, TRANS + 100, trans[100]);
+    qtest_writeb(p.qts, HEADER + 4, qtest_readb(p.qts, HEADER + 4) ^ 1);
+    g_assert_cmphex(update_data(&p, 0x51, b, PAGE_B, 4096), ==, 0x0b);
+    qtest_writeb(p.qts, HEADER + 4, qtest_readb(p.qts, HEADER + 4) ^ 1);
+    g_assert_cmphex(update_data(&p, 0x51, b, PAGE_B, 4080), ==, 0x0b);
+    g_assert_cmphex(update_data(&p, 0x51, b, NOT_RAM, 4096), ==, 0x09);
+    g_assert_cmphex(update_data(&p, 0x51, b, PAGE_B, 4096), ==, 0);
+
+    g_assert_cmphex(guest_cmd(&p, 0x43, a), ==, 0);
+    g_assert_cmpuint(guest_state(&p, a), ==, 6);
+    g_assert_cmphex(guest_cmd(&p, 0x53, b), ==, 0);
+    g_assert_cmpuint(guest_state(&p, b), ==, 3);
+    fill(page);
+    g_assert_cmphex(dbg(&p, 0x60, b, PAGE_B, OUT, 4096), ==, 0);
+    qtest_memread(p.qts, OUT, got, sizeof(got));
+    g_assert_cmpmem(got, sizeof(got), page, sizeof(page));
+    /* Each with its own key: not the same ciphertext */
+    qtest_memread(p.qts, PAGE_A, got, sizeof(got));
+    qtest_memread(p.qts, PAGE_B, page, sizeof(page));
+    g_assert(memcmp(got, page, 16));
+    psp_close(&p);
+}
+
+static void test_cancel(void)
+{
+    uint32_t a;
+    Psp p;
+
+    psp_open(&p, "");
+    psp_init(&p);
+    g_assert_cmphex(export_certs(&p), ==, 0);
+    a = launch(&p, 0, 1);
+    g_assert_cmphex(guest_cmd(&p, 0x44, a), ==, 0x02);
+    g_assert_cmphex(send_start(&p, a), ==, 0);
+    g_assert_cmphex(update_data(&p, 0x41, a, PAGE_A, 4096), ==, 0);
+    g_assert_cmphex(guest_cmd(&p, 0x44, a), ==, 0);
+    g_assert_cmpuint(guest_state(&p, a), ==, 3);
+    g_assert_cmphex(update_data(&p, 0x41, a, PAGE_A, 4096), ==, 0x02);
+    /* And again, to the end, from where there is no way back */
+    g_assert_cmphex(send_start(&p, a), ==, 0);
+    g_assert_cmphex(guest_cmd(&p, 0x43, a), ==, 0);
+    g_assert_cmphex(guest_cmd(&p, 0x44, a), ==, 0x02);
+    psp_close(&p);
+}
+
+/* A session is for one PDH, from one PDH, with one policy, and as it is */
+static void test_wrong_session(void)
+{
+    uint8_t mine[CERT_LEN], other[CERT_LEN], chain[CHAIN_LEN];
+    uint8_t session[128];
+    uint32_t a, b;
+    unsigned i;
+    Psp p;
+
+    psp_open(&p, ",seed=other");
+    psp_init(&p);
+    g_assert_cmphex(export_certs(&p), ==, 0);
+    qtest_memread(p.qts, PDH, other, sizeof(other));
+    psp_close(&p);
+
+    psp_open(&p, ",seed=mine");
+    psp_init(&p);
+    g_assert_cmphex(export_certs(&p), ==, 0);
+    qtest_memread(p.qts, PDH, mine, sizeof(mine));
+    qtest_memread(p.qts, CHAIN, chain, sizeof(chain));
+    a = launch(&p, 0, 1);
+
+    /* For the other platform: this one cannot take it */
+    qtest_memwrite(p.qts, PDH, other, sizeof(other));
+    g_assert_cmphex(send_start(&p, a), ==, 0);
+    qtest_memwrite(p.qts, PDH, mine, sizeof(mine));
+    g_assert_cmphex(receive_start(&p, 0, &b), ==, 0x0b);
+    g_assert_cmphex(guest_cmd(&p, 0x44, a), ==, 0);
+
+    /* For this one, from this one */
+    g_assert_cmphex(send_start(&p, a), ==, 0);
+    qtest_memwrite(p.qts, PDH, other, sizeof(other));
+    g_assert_cmphex(receive_start(&p, 0, &b), ==, 0x0b);
+    qtest_memwrite(p.qts, PDH, mine, sizeof(mine));
+    g_assert_cmphex(receive_start(&p, 1, &b), ==, 0x0b);
+    qtest_memread(p.qts, SESSION, session, sizeof(session));
+    for (i = 0; i < sizeof(session); i += 16) {
+        qtest_writeb(p.qts, SESSION + i, session[i] ^ 1);
+        g_assert_cmphex(receive_start(&p, 0, &b), ==, 0x0b);
+        qtest_writeb(p.qts, SESSION + i, session[i]);
+    }
+    g_assert_cmphex(receive_start(&p, 0, &b), ==, 0);
+    g_assert_cmphex(guest_cmd(&p, 0x44, a), ==, 0);
+
+    /* No certificate at all, one that is no PDH's, a point off the curve */
+    qtest_memset(p.qts, PDH, 0, CERT_LEN);
+    g_assert_cmphex(send_start(&p, a), ==, 0x06);
+    g_assert_cmphex(receive_start(&p, 0, &b), ==, 0x06);
+    qtest_memwrite(p.qts, PDH, chain, CERT_LEN);
+    g_assert_cmphex(send_start(&p, a), ==, 0x06);
+    qtest_memwrite(p.qts, PDH, mine, CERT_LEN);
+    qtest_writeb(p.qts, PDH + 0x14, mine[0x14] ^ 1);
+    g_assert_cmphex(send_start(&p, a), ==, 0x06);
+    g_assert_cmpuint(guest_state(&p, a), ==, 3);
+    psp_close(&p);
+}
+
+static void test_reset(void)
+{
+    uint8_t raw[4096], again[4096];
+    uint32_t h;
+    Psp p;
+
+    psp_open(&p, ",seed=x");
+    psp_init(&p);
+    h = launch(&p, 0, 1);
+    qtest_memread(p.qts, PAGE_A, raw, sizeof(raw));
+    qtest_system_reset(p.qts);
+    qpci_device_enable(p.dev);
+    p.bar = qpci_iomap(p.dev, 2, NULL);
+    g_assert_cmphex(psp_read(&p, CMDRESP), ==, 0);
+    /* The keys are gone with the guests, ciphertext is all that is left */
+    g_assert_cmphex(guest_cmd(&p, 0x23, h), ==, 0x01);
+    psp_init(&p);
+    g_assert_cmphex(guest_cmd(&p, 0x23, h), ==, 0x10);
+    qtest_memread(p.qts, PAGE_A, again, sizeof(again));
+    g_assert_cmpmem(raw, sizeof(raw), again, sizeof(again));
+    psp_close(&p);
+}
+
+static void test_too_many(void)
+{
+    unsigned n = 0;
+    Psp p;
+
+    psp_open(&p, "");
+    psp_init(&p);
+    do {
+        clear(&p);
+        g_assert_cmpuint(n, <, 1000);
+    } while (psp_cmd(&p, 0x30) == 0 && ++n);
+    clear(&p);
+    g_assert_cmphex(psp_cmd(&p, 0x30), ==, 0x17);
+    g_assert_cmpuint(n, >=, 8);
+    psp_close(&p);
+}
+
+int main(int argc, char **argv)
+{
+    int fd, ret;
+
+    g_test_init(&argc, &argv, NULL);
+    if (!qtest_has_device("amd-psp")) {
+        g_test_skip("QEMU has no amd-psp device: built without hogweed?");
+        return 0;
+    }
+    qtest_add_func("/amd-psp/registers", test_registers);
+    qtest_add_func("/amd-psp/interrupt", test_interrupt);
+    qtest_add_func("/amd-psp/platform", test_platform);
+    qtest_add_func("/amd-psp/bad-commands", test_bad_commands);
+    qtest_add_func("/amd-psp/get-id", test_get_id);
+    qtest_add_func("/amd-psp/certs", test_certs);
+    qtest_add_func("/amd-psp/launch", test_launch);
+    qtest_add_func("/amd-psp/teardown", test_teardown);
+    qtest_add_func("/amd-psp/policy", test_policy);
+    qtest_add_func("/amd-psp/policy/domain", test_policy_domain);
+    qtest_add_func("/amd-psp/dbg-encrypt", test_dbg_encrypt);
+    qtest_add_func("/amd-psp/migrate", test_migrate);
+    qtest_add_func("/amd-psp/cancel", test_cancel);
+    qtest_add_func("/amd-psp/wrong-session", test_wrong_session);
+    qtest_add_func("/amd-psp/reset", test_reset);
+    qtest_add_func("/amd-psp/too-many", test_too_many);
+
+    fd = g_file_open_tmp("amd-psp-test-XXXXXX", &firmware, NULL);
+    g_assert_cmpint(fd, >=, 0);
+    g_assert_cmpint(ftruncate(fd, 64 * 1024), ==, 0);
+    close(fd);
+    ret = g_test_run();
+    unlink(firmware);
+    g_free(firmware);
+    return ret;
+}
