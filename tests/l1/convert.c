@@ -219,6 +219,8 @@ static void others(struct vm *vm)
     munmap(p, 4 * PAGE);
     close(g);
 
+    ok(vm_gmem(vm, 1ULL << 62, GUEST_MEMFD_FLAG_MMAP) == -ENOMEM,
+       "one larger than any machine: ENOMEM");
     g = vm_gmem(vm, PAGE, 0);
     ok(g >= 0 && xioctl(g, KVM_SET_MEMORY_ATTRIBUTES2, &args) == -EINVAL,
        "one that cannot be mapped has no attributes");

@@ -313,7 +313,7 @@ class Booted(Base):
 
     def test_36_state_that_lies(self):
         def lie(raw):
-            raw[16 + 24 + 1000] ^= 0x10
+            raw[16 + 24] ^= 0x10
         self.tampered(lie, kind='state', number=1)
 
     def test_40_cancel(self):

@@ -62,11 +62,9 @@ class Relay:
             self._forward(source, destination)
         except Cut:
             self._hang_up()
-        except (OSError, EOFError) as e:
-            # One of them has gone
-            self.error = self.error or e
-            self._hang_up()
-        except stream.Malformed as e:
+        except Exception as e:      # pylint: disable=broad-except
+            # One of them has gone, or what it said makes no sense: both see
+            # the connection end, and whoever made this can look at the error
             self.error = e
             self._hang_up()
 
@@ -124,7 +122,10 @@ class Relay:
                 pass
 
     def close(self):
-        """After the migration: end what is left and wait for it."""
+        """
+        After the migration: end what is left and wait for it.  Raises what
+        went wrong here, other than that one end has gone.
+        """
         try:
             self._server.shutdown(socket.SHUT_RDWR)
         except OSError:
@@ -135,3 +136,5 @@ class Relay:
             t.join(10)
         for s in self._ends:
             s.close()
+        if self.error and not isinstance(self.error, (OSError, EOFError)):
+            raise self.error

@@ -167,9 +167,9 @@ class VM(QEMUMachine):
 
     def complaints(self):
         """QEMU's own error messages, without its trace."""
-        return [re.sub(r'^\S*qemu-system-\S+: ', '', line)
+        return [re.sub(r'^\S*qemu\S*: ', '', line)
                 for line in self.log().splitlines()
-                if re.match(r'\S*qemu-system-\S+: ', line)]
+                if re.match(r'\S*qemu\S*: ', line)]
 
     def wait_for(self, what, condition, timeout, poll=0.3):
         """Wait for @condition(); Timeout says what did not come, and why."""

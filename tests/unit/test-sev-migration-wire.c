@@ -1,0 +1,236 @@
+/*
+ * SEV's part of the migration stream: what is written is read back, and what
+ * is cut, too long or of another version is refused
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#include "qemu/osdep.h"
+#include "qemu/bswap.h"
+#include "qemu/units.h"
+#include "qapi/error.h"
+#include "../../target/i386/sev-migration-wire.h"
+
+#define SESSION_FIXED   16
+
+static GByteArray *make_session(void)
+{
+    GByteArray *out = g_byte_array_new();
+    g_autofree uint8_t *pdh = g_malloc(2084), *session = g_malloc(112);
+
+    memset(pdh, 0xaa, 2084);
+    memset(session, 0x55, 112);
+    sev_wire_put_session(out, &(SevWireSession) {
+        .policy = 0x12345678,
+        .pdh = pdh,
+        .pdh_len = 2084,
+        .session = session,
+        .session_len = 112,
+    });
+    return out;
+}
+
+static bool get_session(const uint8_t *buf, size_t len, const char *why)
+{
+    g_autofree uint8_t *copy = g_memdup2(buf, len);
+    SevWireSession s;
+    Error *err = NULL;
+
+    /* A copy of the right size, so that a sanitizer sees what is too far */
+    if (sev_wire_get_session(copy, len, &s, &err)) {
+        g_assert(!err);
+        return true;
+    }
+    g_assert(err);
+    if (why && !strstr(error_get_pretty(err), why)) {
+        g_error("\"%s\" does not have \"%s\"", error_get_pretty(err), why);
+    }
+    error_free(err);
+    return false;
+}
+
+static void test_session(void)
+{
+    g_autoptr(GByteArray) out = make_session();
+    SevWireSession s;
+
+    g_assert_cmpuint(out->len, ==, SESSION_FIXED + 2084 + 112);
+    g_assert_cmpuint(ldl_be_p(out->data), ==, 1);
+    g_assert_cmphex(ldl_be_p(out->data + 4), ==, 0x12345678);
+    g_assert_true(sev_wire_get_session(out->data, out->len, &s,
+                                       &error_abort));
+    g_assert_cmphex(s.policy, ==, 0x12345678);
+    g_assert_cmpuint(s.pdh_len, ==, 2084);
+    g_assert_cmpuint(s.session_len, ==, 112);
+    g_assert(s.pdh == out->data + SESSION_FIXED);
+    g_assert(s.session == s.pdh + 2084);
+    g_assert_cmphex(s.pdh[2083], ==, 0xaa);
+    g_assert_cmphex(s.session[0], ==, 0x55);
+}
+
+static void test_session_cut(void)
+{
+    g_autoptr(GByteArray) out = make_session();
+
+    for (size_t len = 0; len < out->len; len++) {
+        g_assert_false(get_session(out->data, len, NULL));
+    }
+    g_byte_array_append(out, (const uint8_t *)"", 1);
+    g_assert_false(get_session(out->data, out->len, "expected"));
+}
+
+static void test_session_lengths(void)
+{
+    /* 0xffffffff is the -1 that crashed a destination in another tree */
+    static const uint32_t bad[] = {
+        0, 16 * KiB + 1, 0x7fffffff, 0x80000000, 0xffffffff
+    };
+
+    for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+        g_autoptr(GByteArray) pdh = make_session();
+        g_autoptr(GByteArray) session = make_session();
+
+        stl_be_p(pdh->data + 8, bad[i]);
+        g_assert_false(get_session(pdh->data, pdh->len, "PDH"));
+        stl_be_p(session->data + 12, bad[i]);
+        g_assert_false(get_session(session->data, session->len, "session"));
+    }
+}
+
+static void test_session_sum(void)
+{
+    g_autoptr(GByteArray) out = make_session();
+
+    /* Each length is valid, their sum is not what is there */
+    stl_be_p(out->data + 8, 2085);
+    g_assert_false(get_session(out->data, out->len, "expected"));
+    stl_be_p(out->data + 12, 111);
+    g_assert_true(get_session(out->data, out->len, NULL));
+}
+
+static void test_session_version(void)
+{
+    g_autoptr(GByteArray) out = make_session();
+
+    stl_be_p(out->data, 2);
+    g_assert_false(get_session(out->data, out->len, "version 2"));
+    stl_be_p(out->data, 0);
+    g_assert_false(get_session(out->data, out->len, "version 0"));
+}
+
+static GByteArray *make_pages(size_t n)
+{
+    GByteArray *out = g_byte_array_new();
+    uint8_t hdr[52], trans[4096];
+
+    for (size_t i = 0; i < n; i++) {
+        memset(hdr, i, sizeof(hdr));
+        memset(trans, ~i, sizeof(trans));
+        sev_wire_put_page(out, &(SevWirePage) {
+            .hdr = hdr,
+            .hdr_len = sizeof(hdr),
+            .trans = trans,
+            .trans_len = sizeof(trans),
+        });
+    }
+    return out;
+}
+
+static void test_pages(void)
+{
+    g_autoptr(GByteArray) out = make_pages(3);
+    size_t pos = 0;
+
+    g_assert_cmpuint(out->len, ==, 3 * (4 + 52 + 4096));
+    for (size_t i = 0; i < 3; i++) {
+        SevWirePage p;
+
+        g_assert_true(sev_wire_get_page(out->data, out->len, &pos, &p,
+                                        &error_abort));
+        g_assert_cmpuint(p.hdr_len, ==, 52);
+        g_assert_cmpuint(p.trans_len, ==, 4096);
+        g_assert_cmphex(p.hdr[51], ==, i);
+        g_assert_cmphex(p.trans[4095], ==, (uint8_t)~i);
+    }
+    g_assert_cmpuint(pos, ==, out->len);
+}
+
+static void expect_no_page(const uint8_t *buf, size_t len, size_t pos)
+{
+    g_autofree uint8_t *copy = g_memdup2(buf, len);
+    Error *err = NULL;
+    SevWirePage p;
+    size_t at = pos;
+
+    g_assert_false(sev_wire_get_page(copy, len, &at, &p, &err));
+    error_free_or_abort(&err);
+    g_assert_cmpuint(at, ==, pos);
+}
+
+static void test_pages_cut(void)
+{
+    g_autoptr(GByteArray) out = make_pages(2);
+    size_t one = out->len / 2;
+
+    for (size_t len = 0; len < one; len++) {
+        expect_no_page(out->data, len, 0);
+        expect_no_page(out->data, one + len, one);
+    }
+    expect_no_page(out->data, out->len, out->len);
+}
+
+static void test_pages_lengths(void)
+{
+    static const uint16_t bad_hdr[] = { 0, 257, 0x7fff, 0xffff };
+    static const uint16_t bad_trans[] = { 0, 4097, 0x7fff, 0xffff };
+
+    for (size_t i = 0; i < ARRAY_SIZE(bad_hdr); i++) {
+        /* Enough bytes follow: it is the limit that refuses */
+        g_autoptr(GByteArray) hdr = make_pages(20);
+        g_autoptr(GByteArray) trans = make_pages(20);
+
+        stw_be_p(hdr->data, bad_hdr[i]);
+        expect_no_page(hdr->data, hdr->len, 0);
+        stw_be_p(trans->data + 2, bad_trans[i]);
+        expect_no_page(trans->data, trans->len, 0);
+    }
+}
+
+static void test_final(void)
+{
+    g_autoptr(GByteArray) out = g_byte_array_new();
+    uint64_t control = 0;
+    Error *err = NULL;
+
+    sev_wire_put_final(out, 0x8000000000000001);
+    g_assert_cmpuint(out->len, ==, 12);
+    g_assert_true(sev_wire_get_final(out->data, out->len, &control,
+                                     &error_abort));
+    g_assert_cmphex(control, ==, 0x8000000000000001);
+    for (size_t len = 0; len < 12; len++) {
+        g_autofree uint8_t *copy = g_memdup2(out->data, len);
+
+        g_assert_false(sev_wire_get_final(copy, len, &control, &err));
+        error_free_or_abort(&err);
+    }
+    g_byte_array_append(out, (const uint8_t *)"", 1);
+    g_assert_false(sev_wire_get_final(out->data, 13, &control, &err));
+    error_free_or_abort(&err);
+    out->data[3] = 2;
+    g_assert_false(sev_wire_get_final(out->data, 12, &control, &err));
+    error_free_or_abort(&err);
+}
+
+int main(int argc, char **argv)
+{
+    g_test_init(&argc, &argv, NULL);
+    g_test_add_func("/sev-migration/session", test_session);
+    g_test_add_func("/sev-migration/session/cut", test_session_cut);
+    g_test_add_func("/sev-migration/session/lengths", test_session_lengths);
+    g_test_add_func("/sev-migration/session/sum", test_session_sum);
+    g_test_add_func("/sev-migration/session/version", test_session_version);
+    g_test_add_func("/sev-migration/pages", test_pages);
+    g_test_add_func("/sev-migration/pages/cut", test_pages_cut);
+    g_test_add_func("/sev-migration/pages/lengths", test_pages_lengths);
+    g_test_add_func("/sev-migration/final", test_final);
+    return g_test_run();
+}
