@@ -106,6 +106,8 @@ bool sev_cpu_leaf(CPUState *cs, hwaddr pa, bool private, int *prot,
 
 #else
 
+#include "qapi/error.h"
+
 static inline bool sev_cpu_realize(X86CPU *cpu, Error **errp)
 {
     if (cpu->sev) {

@@ -433,16 +433,16 @@ bool sev_memory_need_view(CPUState *cs, hwaddr pa, unsigned asid, bool restart,
     return true;
 }
 
+static void sev_memory_write_back_work(CPUState *cs, run_on_cpu_data data)
+{
+    sev_memory_write_back(0);
+}
+
+/* The translation block ends here, and the work is done before the next */
 void helper_wbinvd(CPUX86State *env)
 {
-    CPUState *cs = env_cpu(env);
-    bool exclusive = cpu_in_exclusive_context(cs);
-    bool locked;
-
-    if (!sev_memory_active) {
-        return;
+    if (sev_memory_active && sev.plain->len) {
+        async_safe_run_on_cpu(env_cpu(env), sev_memory_write_back_work,
+                              RUN_ON_CPU_NULL);
     }
-    locked = sev_memory_begin(cs);
-    sev_memory_write_back(0);
-    sev_memory_end(cs, exclusive, locked);
 }
