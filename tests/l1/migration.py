@@ -147,8 +147,11 @@ class Booted(Base):
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
-        cls.workload = guest.Workload('5e7d', churn=True)
-        cls.config = vm.Config.from_env(cls.workload, cls.work)
+        # Small, because there are many migrations
+        cls.workload = guest.Workload('5e7d', static_kib=4096, dynamic_kib=128,
+                                      churn=True)
+        cls.config = vm.Config.from_env(cls.workload, cls.work,
+                                        mem=192 * vm.MIB)
         cls.source = cls.launch('src', cls.config)
         cls.source.wait_ticks(3, BOOT)
         note(f'the guest has booted: {cls.source.ticks()[-1]}')
