@@ -220,7 +220,8 @@ class Booted(Base):
         destination = self.another(self.config)
         info = flow.session_info(destination)
         destination.stop()
-        self.refusal([], info=info, config=self.config.change(sev=False))
+        self.refusal(['confidential guest support'], info=info,
+                     config=self.config.change(sev=False))
 
     def test_15_multifd(self):
         self.refusal(['multifd'], capabilities={'multifd': True})
@@ -259,8 +260,11 @@ class Booted(Base):
     def test_25_cut_among_devices(self):
         self.cut('rest', 1)
 
-    def tampered(self, change, kind='private', number=20):
-        """Change record @number of @kind; returns (destination, record)."""
+    def tampered(self, change, words, kind='private', number=20):
+        """
+        Change record @number of @kind: somebody must say all of @words.
+        Returns (destination, record).
+        """
         seen, changed = [0], []
 
         def tamper(record):
@@ -272,7 +276,7 @@ class Booted(Base):
             change(raw)
             return bytes(raw)
 
-        destination = self.refusal([], tamper=tamper)
+        destination = self.refusal(words, tamper=tamper)
         self.assertTrue(changed, 'nothing was changed')
         return destination, changed[0]
 
@@ -280,7 +284,7 @@ class Booted(Base):
         def flip(raw):
             raw[-100] ^= 0x04
 
-        destination, record = self.tampered(flip)
+        destination, record = self.tampered(flip, ['BAD_MEASUREMENT'])
         # It is in the last page of the run
         page = record.offset + (record.count - 1) * stream.PAGE
         self.assert_said(destination.complaints(),
@@ -289,22 +293,22 @@ class Booted(Base):
     def test_31_block_that_is_not(self):
         def block(raw):
             raw[16:20] = b'\0\0\7\7'
-        self.tampered(block)
+        self.tampered(block, ['record for block 1799'])
 
     def test_32_offset_outside(self):
         def offset(raw):
             raw[24:32] = (1 << 40).to_bytes(8, 'big')
-        self.tampered(offset)
+        self.tampered(offset, ['private pages', 'whole ones below'])
 
     def test_33_count_of_zero(self):
         def count(raw):
             raw[20:24] = bytes(4)
-        self.tampered(count)
+        self.tampered(count, ['record of 0 private pages'])
 
     def test_34_length_over_the_limit(self):
         def length(raw):
             raw[12:16] = b'\xff' * 4
-        self.tampered(length)
+        self.tampered(length, ['bytes, expected'])
 
     def test_35_moved_page(self):
         """A private page that claims to be another: its MAC is right."""
@@ -312,12 +316,13 @@ class Booted(Base):
             at = int.from_bytes(raw[24:32], 'big')
             raw[24:32] = (at ^ 0x100000).to_bytes(8, 'big')
         # The MAC does not cover the address: the state records tell
-        self.tampered(move)
+        self.tampered(move, ['block', 'offset'])
 
     def test_36_state_that_lies(self):
         def lie(raw):
             raw[16 + 24] ^= 0x10
-        self.tampered(lie, kind='state', number=1)
+        self.tampered(lie, ['at the source but came as'], kind='state',
+                      number=1)
 
     def test_40_cancel(self):
         destination = self.another(self.config)
