@@ -21,9 +21,9 @@ ninja = ./scripts/in-root ninja -C /b/meson --quiet $(if $(JOBS),-j $(JOBS))
 all l1 demo: setup
 	@$(ninja) $@
 
-check bench: setup
+check: setup
 	@$(ninja) all
-	@./scripts/in-root ./scripts/$@ $(TESTS)
+	@./scripts/in-root ./scripts/check $(TESTS)
 
 setup:
 	@./scripts/bootstrap
@@ -35,4 +35,4 @@ clean:
 distclean: clean
 	@bash -c ". scripts/lib.sh; as_root rm -rf --one-file-system build"
 
-.PHONY: all l1 demo check bench setup clean distclean
+.PHONY: all l1 demo check setup clean distclean
