@@ -13,6 +13,7 @@
 #include "qom/object.h"
 #include "exec/memory.h"
 #include "exec/ramblock.h"
+#include "hw/qdev-core.h"
 #include "migration/blocker.h"
 #include "system/hostmem.h"
 #include "system/kvm-page-enc.h"
@@ -24,6 +25,12 @@ static bool check_options(HostMemoryBackend *backend, Error **errp)
 {
     const char *option = NULL, *why = NULL;
 
+    if (phase_check(PHASE_MACHINE_READY)) {
+        /* It would be shared, and the guest takes new RAM for private */
+        error_setg(errp, "%s cannot be added to a machine that is made",
+                   TYPE_MEMORY_BACKEND_GUEST_MEMFD);
+        return false;
+    }
     if (!backend->size) {
         error_setg(errp, "can't create backend with size 0");
         return false;

@@ -55,8 +55,12 @@ class Base(unittest.TestCase):
             v.stop()
         shutil.rmtree(cls.work)
 
+    source = None
+
     def setUp(self):
         note(self.id())
+        if self.source and not self.source.is_running():
+            self.fail('the guest is gone since an earlier test')
 
     @classmethod
     def launch(cls, name, config, incoming=False):
@@ -174,9 +178,8 @@ class Booted(Base):
                 outcome = self.attempt(self.source, destination, link)
             except flow.ExecuteError as e:
                 outcome = flow.Outcome('refused', str(e))
-            finally:
-                flow.set_up(self.source,
-                            **dict.fromkeys(capabilities or {}, False))
+            if capabilities:
+                flow.set_up(self.source, **dict.fromkeys(capabilities, False))
             note(f'{outcome.status}: {outcome.error}')
             self.assertFalse(outcome.completed)
             self.assert_said([outcome.error, *self.source.complaints(),

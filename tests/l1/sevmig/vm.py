@@ -15,7 +15,7 @@ from . import BUILD, guest
 
 # pylint: disable=wrong-import-order
 from qemu.machine import QEMUMachine
-from qemu.qmp import ExecuteError  # noqa: F401
+from qemu.qmp import ExecuteError, QMPError
 
 MIB = 1 << 20
 
@@ -32,6 +32,10 @@ def env_path(name, default):
 
 class Timeout(Exception):
     """Something did not happen in time."""
+
+
+class Gone(Timeout):
+    """A QEMU ended when nobody had asked it to."""
 
 
 @dataclass
@@ -171,14 +175,32 @@ class VM(QEMUMachine):
                 for line in self.log().splitlines()
                 if re.match(r'\S*qemu\S*: ', line)]
 
+    def gone(self, when):
+        """The exception that says all that is known of its end."""
+        for _ in range(20):
+            if not self.is_running():
+                break
+            time.sleep(0.1)
+        return Gone(f'{self.name} ended {when}, with status '
+                    f'{self.exitcode()}; it said: '
+                    + ('; '.join(self.log().splitlines()[-10:]) or 'nothing')
+                    + f'; the console ends in:\n{self.console()[-1500:]}')
+
+    def cmd(self, cmd, args_dict=None, **args):
+        """A QMP command; Gone if there is nobody to take it."""
+        try:
+            return super().cmd(cmd, args_dict, **args)
+        except ExecuteError:
+            raise
+        except (QMPError, OSError, EOFError) as e:
+            raise self.gone(f'at {cmd} ({e})') from None
+
     def wait_for(self, what, condition, timeout, poll=0.3):
         """Wait for @condition(); Timeout says what did not come, and why."""
         end = time.monotonic() + timeout
         while not condition():
             if not self.is_running():
-                raise Timeout(f'{self.name} ended (status {self.exitcode()}) '
-                              f'while waiting for {what}; it said: '
-                              + ('; '.join(self.complaints()) or 'nothing'))
+                raise self.gone(f'while waiting for {what}')
             if time.monotonic() > end:
                 tail = self.console()[-1500:]
                 raise Timeout(f'{self.name}: no {what} in {timeout} s; '
@@ -192,10 +214,10 @@ class VM(QEMUMachine):
 
     def stop(self):
         """End the process, whatever state it is in."""
-        if self.is_running():
-            try:
+        try:
+            if self.is_running():
                 self.shutdown(hard=True)
-            except Exception:   # pylint: disable=broad-except
-                pass            # it is gone, that was the point
-        elif self._launched:
-            self.wait()
+            elif self._launched:
+                self.wait()
+        except Exception:   # pylint: disable=broad-except
+            pass            # it is gone, that was the point
