@@ -277,6 +277,8 @@ class Booted(Base):
             changed.append(record)
             raw = bytearray(record.raw)
             change(raw)
+            note(f'{kind} record at byte {record.position}, {len(raw)} bytes: '
+                 f'{record.raw[8:48].hex()} becomes {raw[8:48].hex()}')
             return bytes(raw)
 
         destination = self.refusal(words, tamper=tamper)
