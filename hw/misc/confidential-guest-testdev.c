@@ -1,0 +1,286 @@
+/*
+ * A confidential guest that is none, for tests of the migration code
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * Nothing is encrypted and nobody is protected.  The device makes the machine
+ * look like one with confidential guest support whose RAM has private pages,
+ * on any accelerator, and plays the guest: while the machine runs it converts
+ * ranges of pages at random and writes to them.  A packed page is its offset
+ * and its contents.  So the road of private pages can be tested where there
+ * is neither KVM nor a platform; see tests/qtest/encrypted-pages-test.c.
+ */
+#include "qemu/osdep.h"
+#include "qemu/bswap.h"
+#include "qemu/main-loop.h"
+#include "qemu/module.h"
+#include "qemu/thread.h"
+#include "qemu/rcu.h"
+#include "qapi/error.h"
+#include "exec/encbitmap.h"
+#include "exec/memory.h"
+#include "exec/ramblock.h"
+#include "exec/target_page.h"
+#include "hw/boards.h"
+#include "hw/qdev-core.h"
+#include "hw/qdev-properties.h"
+#include "system/confidential-guest-migration.h"
+#include "system/runstate.h"
+
+#define TYPE_CGTEST "confidential-guest-testdev"
+#define TYPE_CGTEST_GUEST "confidential-guest-test"
+OBJECT_DECLARE_SIMPLE_TYPE(CGTestState, CGTEST)
+OBJECT_DECLARE_SIMPLE_TYPE(CGTestGuest, CGTEST_GUEST)
+
+#define SESSION "session"
+#define FINAL "final"
+
+struct CGTestState {
+    DeviceState parent_obj;
+
+    uint32_t conversions;   /* per second */
+    uint32_t busy_every;    /* so many runs to send, one is being converted */
+    uint32_t page_us;       /* time to pack or unpack a page */
+    uint64_t bad_page;      /* the so-manieth page received is not authentic */
+
+    RAMBlock *rb;
+    QemuThread thread;
+};
+
+struct CGTestGuest {
+    ConfidentialGuestSupport parent_obj;
+
+    CGTestState *dev;
+    bool sending;
+    uint64_t runs_sent;
+    uint64_t pages_received;
+};
+
+static bool cgtest_can_send(ConfidentialGuestSupport *cgs, Error **errp)
+{
+    return true;
+}
+
+static bool cgtest_send_start(ConfidentialGuestSupport *cgs,
+                              GByteArray *session, Error **errp)
+{
+    CGTestGuest *g = CGTEST_GUEST(cgs);
+
+    assert(!g->sending);
+    g->sending = true;
+    g_byte_array_append(session, (const uint8_t *)SESSION, strlen(SESSION));
+    return true;
+}
+
+static int cgtest_send_pages(ConfidentialGuestSupport *cgs, RAMBlock *rb,
+                             uint64_t offset, size_t npages, GByteArray *out,
+                             Error **errp)
+{
+    CGTestGuest *g = CGTEST_GUEST(cgs);
+    size_t size = qemu_target_page_size();
+    uint64_t page = offset / size;
+
+    assert(g->sending && rb == g->dev->rb && npages);
+    assert(npages <= CGS_MIGRATION_PAGES_MAX);
+    assert(encbitmap_count(rb, page, npages) == npages);
+    if (g->dev->busy_every && runstate_is_running() &&
+        ++g->runs_sent % g->dev->busy_every == 0) {
+        /* What was packed so far must not be sent */
+        g_byte_array_append(out, (const uint8_t *)"rubbish", 7);
+        error_setg(errp, "busy");
+        return -EAGAIN;
+    }
+    for (size_t i = 0; i < npages; i++) {
+        uint64_t at = cpu_to_be64(offset + i * size);
+
+        g_byte_array_append(out, (uint8_t *)&at, sizeof(at));
+        g_byte_array_append(out, rb->host + offset + i * size, size);
+    }
+    g_usleep(g->dev->page_us * npages);
+    /* Nobody may have converted them meanwhile */
+    assert(encbitmap_count(rb, page, npages) == npages);
+    return 0;
+}
+
+static bool cgtest_send_final(ConfidentialGuestSupport *cgs,
+                              GByteArray *final, Error **errp)
+{
+    assert(CGTEST_GUEST(cgs)->sending);
+    g_byte_array_append(final, (const uint8_t *)FINAL, strlen(FINAL));
+    return true;
+}
+
+static void cgtest_send_done(ConfidentialGuestSupport *cgs, bool ok)
+{
+    CGTestGuest *g = CGTEST_GUEST(cgs);
+
+    assert(g->sending);
+    g->sending = false;
+    /* The guest is here or there, and not at both places */
+    assert(ok == runstate_check(RUN_STATE_POSTMIGRATE));
+}
+
+static bool check_blob(const uint8_t *p, size_t len, const char *want,
+                       Error **errp)
+{
+    if (len != strlen(want) || memcmp(p, want, len)) {
+        error_setg(errp, "%zu bytes that are not '%s'", len, want);
+        return false;
+    }
+    return true;
+}
+
+static bool cgtest_receive_start(ConfidentialGuestSupport *cgs,
+                                 const uint8_t *session, size_t len,
+                                 Error **errp)
+{
+    return check_blob(session, len, SESSION, errp);
+}
+
+static bool cgtest_receive_pages(ConfidentialGuestSupport *cgs, RAMBlock *rb,
+                                 uint64_t offset, size_t npages,
+                                 const uint8_t *in, size_t len, Error **errp)
+{
+    CGTestGuest *g = CGTEST_GUEST(cgs);
+    size_t size = qemu_target_page_size(), packed = sizeof(uint64_t) + size;
+
+    assert(rb == g->dev->rb);
+    assert(encbitmap_count(rb, offset / size, npages) == npages);
+    if (len != npages * packed) {
+        error_setg(errp, "%zu pages in %zu bytes", npages, len);
+        return false;
+    }
+    for (size_t i = 0; i < npages; i++) {
+        uint64_t at = offset + i * size;
+
+        if (ldq_be_p(in + i * packed) != at ||
+            ++g->pages_received == g->dev->bad_page) {
+            error_setg(errp, "offset 0x%" PRIx64 ": not authentic", at);
+            return false;
+        }
+        memcpy(rb->host + at, in + i * packed + sizeof(uint64_t), size);
+    }
+    g_usleep(g->dev->page_us * npages);
+    return true;
+}
+
+static bool cgtest_receive_final(ConfidentialGuestSupport *cgs,
+                                 const uint8_t *final, size_t len,
+                                 Error **errp)
+{
+    return check_blob(final, len, FINAL, errp);
+}
+
+static const ConfidentialGuestMigrationOps cgtest_ops = {
+    .can_send = cgtest_can_send,
+    .send_start = cgtest_send_start,
+    .send_pages = cgtest_send_pages,
+    .send_final = cgtest_send_final,
+    .send_done = cgtest_send_done,
+    .receive_start = cgtest_receive_start,
+    .receive_pages = cgtest_receive_pages,
+    .receive_final = cgtest_receive_final,
+};
+
+/*
+ * The guest: one conversion, and every other time a write to each of its
+ * pages.  Not always, because writes would hide a conversion that does not
+ * mark its pages dirty.
+ */
+static void convert_and_write(CGTestState *s, GRand *rand, uint64_t count)
+{
+    size_t size = qemu_target_page_size();
+    uint64_t npages = encbitmap_npages(s->rb);
+    uint64_t first = g_rand_int_range(rand, 0, npages);
+    uint64_t n = MIN(g_rand_int_range(rand, 1, 100), npages - first);
+
+    encbitmap_convert(s->rb, first * size, n * size, g_rand_boolean(rand),
+                      NULL, &error_abort);
+    if (g_rand_boolean(rand)) {
+        return;
+    }
+    for (uint64_t i = first; i < first + n; i++) {
+        stq_he_p(s->rb->host + i * size, count);
+    }
+    memory_region_set_dirty(s->rb->mr, first * size, n * size);
+}
+
+static void *cgtest_guest_thread(void *opaque)
+{
+    CGTestState *s = opaque;
+    g_autoptr(GRand) rand = g_rand_new_with_seed(s->conversions);
+
+    rcu_register_thread();
+    for (uint64_t count = 1; ; count++) {
+        g_usleep(G_USEC_PER_SEC / s->conversions);
+        bql_lock();
+        if (runstate_is_running()) {
+            convert_and_write(s, rand, count);
+        }
+        bql_unlock();
+    }
+    return NULL;
+}
+
+static void cgtest_realize(DeviceState *dev, Error **errp)
+{
+    CGTestState *s = CGTEST(dev);
+    MachineState *ms = current_machine;
+    CGTestGuest *g;
+
+    if (ms->cgs || !ms->ram || !ms->ram->ram_block) {
+        error_setg(errp, "needs a machine with RAM and without confidential "
+                   "guest support");
+        return;
+    }
+    s->rb = ms->ram->ram_block;
+    encbitmap_init(s->rb, NULL, true);
+    g = CGTEST_GUEST(object_new(TYPE_CGTEST_GUEST));
+    g->dev = s;
+    ms->cgs = CONFIDENTIAL_GUEST_SUPPORT(g);
+    ms->cgs->ready = true;
+    if (s->conversions) {
+        qemu_thread_create(&s->thread, "cgtest-guest", cgtest_guest_thread, s,
+                           QEMU_THREAD_DETACHED);
+    }
+}
+
+static const Property cgtest_properties[] = {
+    DEFINE_PROP_UINT32("conversions", CGTestState, conversions, 0),
+    DEFINE_PROP_UINT32("busy-every", CGTestState, busy_every, 0),
+    DEFINE_PROP_UINT32("page-us", CGTestState, page_us, 0),
+    DEFINE_PROP_UINT64("bad-page", CGTestState, bad_page, 0),
+};
+
+static void cgtest_class_init(ObjectClass *oc, void *data)
+{
+    DeviceClass *dc = DEVICE_CLASS(oc);
+
+    dc->desc = "Test of migration code: claims to be a confidential guest";
+    dc->realize = cgtest_realize;
+    dc->user_creatable = true;
+    dc->hotpluggable = false;
+    device_class_set_props(dc, cgtest_properties);
+    set_bit(DEVICE_CATEGORY_MISC, dc->categories);
+}
+
+static void cgtest_guest_class_init(ObjectClass *oc, void *data)
+{
+    CONFIDENTIAL_GUEST_SUPPORT_CLASS(oc)->migration = &cgtest_ops;
+}
+
+static const TypeInfo cgtest_types[] = {
+    {
+        .name = TYPE_CGTEST,
+        .parent = TYPE_DEVICE,
+        .instance_size = sizeof(CGTestState),
+        .class_init = cgtest_class_init,
+    }, {
+        .name = TYPE_CGTEST_GUEST,
+        .parent = TYPE_CONFIDENTIAL_GUEST_SUPPORT,
+        .instance_size = sizeof(CGTestGuest),
+        .class_init = cgtest_guest_class_init,
+    },
+};
+
+DEFINE_TYPES(cgtest_types)

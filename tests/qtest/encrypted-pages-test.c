@@ -1,0 +1,382 @@
+/*
+ * Live migration of private pages, with a guest that only claims to be
+ * confidential (hw/misc/confidential-guest-testdev.c)
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#include "qemu/osdep.h"
+#include <glib/gstdio.h>
+#include "qemu/units.h"
+#include "qobject/qdict.h"
+#include "libqtest.h"
+
+#define RAM_MIB 64
+#define TIMEOUT_S 60
+
+static char *tmp;
+
+typedef struct Pair {
+    QTestState *src, *dst;
+} Pair;
+
+/* @opts: of the test device, NULL for a plain guest */
+static QTestState *start(const char *opts, const char *args)
+{
+    g_autofree char *dev = g_strdup_printf(
+        "-device confidential-guest-testdev%s", opts ?: "");
+
+    return qtest_initf("-machine pc -nodefaults "
+                       "-global apic-common.vapic=off -bios %s/bios -m %d %s %s",
+                       tmp, RAM_MIB, opts ? dev : "", args);
+}
+
+static void set_capability(QTestState *qts, const char *name)
+{
+    qtest_qmp_assert_success(qts, "{ 'execute': 'migrate-set-capabilities',"
+                             "'arguments': { 'capabilities': [ {"
+                             "'capability': %s, 'state': true } ] } }", name);
+}
+
+static void listen_at(QTestState *dst)
+{
+    g_autofree char *uri = g_strdup_printf("unix:%s/socket", tmp);
+
+    qtest_qmp_assert_success(dst, "{ 'execute': 'migrate-incoming',"
+                             "'arguments': { 'uri': %s,"
+                             "'exit-on-error': false } }", uri);
+}
+
+static Pair pair_start(const char *src, const char *dst)
+{
+    Pair p = { start(src, ""), start(dst, "-S -incoming defer") };
+
+    set_capability(p.src, "return-path");
+    listen_at(p.dst);
+    return p;
+}
+
+static void pair_end(Pair p)
+{
+    qtest_quit(p.src);
+    qtest_quit(p.dst);
+}
+
+static QDict *migrate(QTestState *src)
+{
+    g_autofree char *uri = g_strdup_printf("unix:%s/socket", tmp);
+
+    return qtest_qmp(src, "{ 'execute': 'migrate', 'arguments': {"
+                     "'uri': %s } }", uri);
+}
+
+static void set_downtime(QTestState *src, int ms)
+{
+    qtest_qmp_assert_success(src, "{ 'execute': 'migrate-set-parameters',"
+                             "'arguments': { 'downtime-limit': %d } }", ms);
+}
+
+static void migrate_starts(QTestState *src)
+{
+    QDict *rsp = migrate(src);
+
+    g_assert(qdict_haskey(rsp, "return"));
+    qobject_unref(rsp);
+}
+
+/* The error of a migrate command that is refused; the guest runs on */
+static char *migrate_refused(QTestState *src)
+{
+    QDict *rsp = migrate(src), *err, *st;
+    char *desc;
+
+    err = qdict_get_qdict(rsp, "error");
+    g_assert(err);
+    desc = g_strdup(qdict_get_str(err, "desc"));
+    qobject_unref(rsp);
+    st = qtest_qmp_assert_success_ref(src, "{ 'execute': 'query-status' }");
+    g_assert_cmpstr(qdict_get_str(st, "status"), ==, "running");
+    qobject_unref(st);
+    return desc;
+}
+
+static QDict *query(QTestState *qts)
+{
+    return qtest_qmp_assert_success_ref(qts, "{ 'execute': 'query-migrate' }");
+}
+
+/* Wait until the migration has ended, which must be in @status */
+static QDict *wait_end(QTestState *qts, const char *want)
+{
+    int64_t end = g_get_monotonic_time() + TIMEOUT_S * G_USEC_PER_SEC;
+
+    while (g_get_monotonic_time() < end) {
+        QDict *info = query(qts);
+        const char *status = qdict_get_try_str(info, "status");
+
+        if (!g_strcmp0(status, want)) {
+            return info;
+        }
+        if (!g_strcmp0(status, "completed") || !g_strcmp0(status, "failed") ||
+            !g_strcmp0(status, "cancelled")) {
+            g_error("migration %s, expected %s: %s", status, want,
+                    qdict_get_try_str(info, "error-desc") ?: "no error");
+        }
+        qobject_unref(info);
+        g_usleep(20 * 1000);
+    }
+    g_error("migration did not end in %d s", TIMEOUT_S);
+}
+
+/* @qts ends in "failed", and says @why; returns nothing, checks everything */
+static void fails_with(QTestState *qts, const char *why)
+{
+    QDict *info = wait_end(qts, "failed");
+    const char *desc = qdict_get_try_str(info, "error-desc");
+
+    g_assert_nonnull(desc);
+    if (!strstr(desc, why)) {
+        g_error("expected '%s' in: %s", why, desc);
+    }
+    qobject_unref(info);
+}
+
+static void is_running(QTestState *qts)
+{
+    QDict *st = qtest_qmp_assert_success_ref(qts,
+                                             "{ 'execute': 'query-status' }");
+
+    g_assert_cmpstr(qdict_get_str(st, "status"), ==, "running");
+    qobject_unref(st);
+}
+
+static void save_ram(QTestState *qts, const char *name, char **data,
+                     gsize *len)
+{
+    g_autofree char *file = g_build_filename(tmp, name, NULL);
+
+    qtest_qmp_assert_success(qts, "{ 'execute': 'pmemsave', 'arguments': {"
+                             "'val': 0, 'size': %d, 'filename': %s } }",
+                             (int)(RAM_MIB * MiB), file);
+    g_assert(g_file_get_contents(file, data, len, NULL));
+    g_unlink(file);
+}
+
+static void same_ram(Pair p)
+{
+    g_autofree char *src = NULL, *dst = NULL;
+    gsize nsrc, ndst;
+
+    save_ram(p.src, "src", &src, &nsrc);
+    save_ram(p.dst, "dst", &dst, &ndst);
+    g_assert_cmpuint(nsrc, ==, RAM_MIB * MiB);
+    g_assert_cmpuint(nsrc, ==, ndst);
+    for (gsize i = 0; i < nsrc; i += 4096) {
+        if (memcmp(src + i, dst + i, 4096)) {
+            g_error("RAM differs at 0x%" G_GSIZE_MODIFIER "x", i);
+        }
+    }
+}
+
+/* Contents that are told apart, in front of what the test device writes */
+static void fill_ram(QTestState *qts)
+{
+    for (uint64_t page = 0; page < RAM_MIB * MiB / 4096; page += 3) {
+        qtest_writeq(qts, page * 4096 + 8, page * 0x9e3779b97f4a7c15ULL);
+    }
+}
+
+static uint64_t counter(QDict *info, const char *name)
+{
+    QDict *ram = qdict_get_qdict(info, "encrypted-ram");
+
+    g_assert(ram);
+    return qdict_get_int(ram, name);
+}
+
+static void completes(Pair p)
+{
+    QDict *info;
+
+    qobject_unref(wait_end(p.src, "completed"));
+    qobject_unref(wait_end(p.dst, "completed"));
+    info = query(p.src);
+    g_assert_cmpuint(counter(info, "private-pages"), >, 0);
+    g_assert_cmpuint(counter(info, "rounds"), >=, 1);
+    qobject_unref(info);
+    same_ram(p);
+}
+
+/* A migration of which three rounds at least are sent by a running guest */
+static void completes_live(Pair p)
+{
+    uint64_t rounds;
+
+    fill_ram(p.src);
+    set_downtime(p.src, 1);
+    migrate_starts(p.src);
+    do {
+        QDict *info = query(p.src);
+
+        rounds = qdict_haskey(info, "encrypted-ram") ?
+                 counter(info, "rounds") : 0;
+        qobject_unref(info);
+        g_usleep(1000);
+    } while (rounds < 4);
+    /* The test device changes pages faster than it packs them */
+    set_downtime(p.src, 10000);
+    completes(p);
+}
+
+/* All private, nothing changes */
+static void test_still(void)
+{
+    Pair p = pair_start("", "");
+    QDict *info;
+
+    fill_ram(p.src);
+    migrate_starts(p.src);
+    completes(p);
+    info = query(p.src);
+    g_assert_cmpuint(counter(info, "private-pages"), ==, RAM_MIB * MiB / 4096);
+    g_assert_cmpuint(counter(info, "shared-pages"), ==, 0);
+    g_assert_cmpuint(counter(info, "again-pages"), ==, 0);
+    qobject_unref(info);
+    pair_end(p);
+}
+
+/* The guest converts while it migrates */
+static void test_conversions(void)
+{
+    Pair p = pair_start(",conversions=2000,page-us=50", "");
+    QDict *info;
+
+    completes_live(p);
+    info = query(p.src);
+    g_assert_cmpuint(counter(info, "shared-pages"), >, 0);
+    qobject_unref(info);
+    pair_end(p);
+}
+
+/* Pages whose state is changing are sent later, and not forgotten */
+static void test_busy(void)
+{
+    Pair p = pair_start(",conversions=500,busy-every=7,page-us=10", "");
+    QDict *info;
+
+    completes_live(p);
+    info = query(p.src);
+    g_assert_cmpuint(counter(info, "again-pages"), >, 0);
+    qobject_unref(info);
+    pair_end(p);
+}
+
+/* The destination refuses a page: the source runs, and migrates elsewhere */
+static void test_not_authentic(void)
+{
+    Pair p = pair_start(",conversions=500", ",bad-page=3000");
+
+    fill_ram(p.src);
+    migrate_starts(p.src);
+    fails_with(p.dst, "not authentic");
+    qobject_unref(wait_end(p.src, "failed"));
+    is_running(p.src);
+    qtest_quit(p.dst);
+
+    p.dst = start("", "-S -incoming defer");
+    listen_at(p.dst);
+    migrate_starts(p.src);
+    completes(p);
+    pair_end(p);
+}
+
+static void test_cancel(void)
+{
+    Pair p = pair_start(",conversions=500,page-us=300", ",page-us=300");
+
+    fill_ram(p.src);
+    migrate_starts(p.src);
+    for (;;) {
+        QDict *info = query(p.src);
+        bool under_way = qdict_haskey(info, "encrypted-ram") &&
+                         counter(info, "private-pages") > 1000;
+
+        qobject_unref(info);
+        if (under_way) {
+            break;
+        }
+        g_usleep(1000);
+    }
+    qtest_qmp_assert_success(p.src, "{ 'execute': 'migrate_cancel' }");
+    qobject_unref(wait_end(p.src, "cancelled"));
+    is_running(p.src);
+    pair_end(p);
+}
+
+/* Refused at the command, with a reason, before anything is connected */
+static void test_refused(void)
+{
+    static const char *const capabilities[] = {
+        "xbzrle", "multifd", "postcopy-ram", "dirty-bitmaps",
+        "x-ignore-shared",
+    };
+    g_autofree char *no_return_path = NULL;
+    QTestState *qts = start("", "");
+
+    no_return_path = migrate_refused(qts);
+    g_assert(strstr(no_return_path, "return-path"));
+    qtest_quit(qts);
+    for (size_t i = 0; i < G_N_ELEMENTS(capabilities); i++) {
+        g_autofree char *why = NULL;
+
+        qts = start("", "");
+        set_capability(qts, "return-path");
+        set_capability(qts, capabilities[i]);
+        why = migrate_refused(qts);
+        g_assert(strstr(why, capabilities[i]));
+        qtest_quit(qts);
+    }
+}
+
+/* A confidential guest into a plain machine, and the other way */
+static void test_mismatch(void)
+{
+    Pair p = pair_start("", NULL);
+
+    migrate_starts(p.src);
+    fails_with(p.dst, "no confidential guest support");
+    qobject_unref(wait_end(p.src, "failed"));
+    is_running(p.src);
+    pair_end(p);
+
+    p = pair_start(NULL, "");
+    migrate_starts(p.src);
+    fails_with(p.dst, "not confidential");
+    qobject_unref(wait_end(p.src, "failed"));
+    is_running(p.src);
+    pair_end(p);
+}
+
+int main(int argc, char **argv)
+{
+    g_autofree char *bios = NULL;
+    int ret;
+
+    g_test_init(&argc, &argv, NULL);
+    tmp = g_dir_make_tmp("encrypted-pages-XXXXXX", NULL);
+    g_assert_nonnull(tmp);
+    /* The machine wants firmware, and nothing runs it */
+    bios = g_build_filename(tmp, "bios", NULL);
+    g_assert(g_file_set_contents(bios, g_malloc0(64 * KiB), 64 * KiB, NULL));
+    qtest_add_func("/encrypted-pages/still", test_still);
+    qtest_add_func("/encrypted-pages/conversions", test_conversions);
+    qtest_add_func("/encrypted-pages/busy", test_busy);
+    qtest_add_func("/encrypted-pages/not-authentic", test_not_authentic);
+    qtest_add_func("/encrypted-pages/cancel", test_cancel);
+    qtest_add_func("/encrypted-pages/refused", test_refused);
+    qtest_add_func("/encrypted-pages/mismatch", test_mismatch);
+    ret = g_test_run();
+    g_unlink(bios);
+    g_rmdir(tmp);
+    g_free(tmp);
+    return ret;
+}
