@@ -40,7 +40,8 @@ class Record:
     A piece of the stream.  @kind: 'zero', 'plain' or 'private' for pages,
     'session', 'state' or 'final' for the other encrypted records, 'blocks'
     for the list of blocks, 'rest' for what comes after RAM, 'frame' for all
-    else.  @raw: its bytes in the stream; all records' are the whole stream.
+    else.  @raw: its bytes in the stream, from its own first one, whatever
+    frame comes before it; all records' are the whole stream.
     """
     kind: str
     raw: bytes
@@ -103,10 +104,12 @@ class Stream:
                 if name != 'ram':
                     raise Malformed(f'a live section {name}, expected ram')
                 ram_id = section
+                yield self._done('frame')
                 yield from self._ram()
             elif kind in (SECTION_PART, SECTION_END):
                 if self._unpack('I')[0] != ram_id:
                     raise Malformed('a part of an unknown section')
+                yield self._done('frame')
                 yield from self._ram()
                 if kind == SECTION_END:
                     break
