@@ -113,3 +113,32 @@ void gmem_attributes_set(struct gmem_attributes *attributes, pgoff_t start,
 		start += n;
 	}
 }
+
+/**
+ * gmem_attributes_copy - copy which pages are private
+ * @attributes: of the guest_memfd
+ * @start: first page
+ * @end: page after the last
+ * @bits: bitmap that is written
+ * @bit: where in it
+ *
+ * Other bits of @bits keep their value.  The caller holds the guest_memfd's
+ * invalidate_lock, at least shared.
+ */
+void gmem_attributes_copy(const struct gmem_attributes *attributes,
+			  pgoff_t start, pgoff_t end, unsigned long *bits,
+			  unsigned long bit)
+{
+	const unsigned long *from = attributes->private;
+	unsigned long n;
+
+	while (start < end) {
+		n = min(end - start, BITS_PER_LONG - bit % BITS_PER_LONG);
+		if (n == BITS_PER_LONG && !(start % BITS_PER_LONG))
+			bits[BIT_WORD(bit)] = READ_ONCE(from[BIT_WORD(start)]);
+		else
+			bitmap_write(bits, bitmap_read(from, start, n), bit, n);
+		start += n;
+		bit += n;
+	}
+}

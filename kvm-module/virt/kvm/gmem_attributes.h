@@ -37,6 +37,9 @@ bool gmem_attributes_next_run(const struct gmem_attributes *attributes,
 			      bool private);
 void gmem_attributes_set(struct gmem_attributes *attributes, pgoff_t start,
 			 pgoff_t end, bool private);
+void gmem_attributes_copy(const struct gmem_attributes *attributes,
+			  pgoff_t start, pgoff_t end, unsigned long *bits,
+			  unsigned long bit);
 
 static inline bool gmem_attributes_is_private(const struct gmem_attributes *attributes,
 					      pgoff_t index)

@@ -39,14 +39,9 @@ static void page_enc_from_gmem(struct file *file,
 			       pgoff_t start, pgoff_t end,
 			       unsigned long *bits, unsigned long bit)
 {
-	pgoff_t run = start, run_end;
-
 	/* All of a conversion, or nothing */
 	filemap_invalidate_lock_shared(file->f_mapping);
-	while (gmem_attributes_next_run(attributes, &run, &run_end, end, true)) {
-		bitmap_set(bits, bit + run - start, run_end - run);
-		run = run_end;
-	}
+	gmem_attributes_copy(attributes, start, end, bits, bit);
 	filemap_invalidate_unlock_shared(file->f_mapping);
 }
 
@@ -57,6 +52,7 @@ static void page_enc_from_vm(struct kvm *kvm, gfn_t start, gfn_t end,
 	unsigned long gfn;
 	void *entry;
 
+	bitmap_clear(bits, bit, end - start);
 	xa_for_each_range(&kvm->mem_attr_array, gfn, entry, start, end - 1) {
 		if (xa_to_value(entry) & KVM_MEMORY_ATTRIBUTE_PRIVATE)
 			__set_bit(bit + gfn - start, bits);
@@ -68,17 +64,19 @@ static void page_enc_chunk(struct kvm *kvm, gfn_t start, gfn_t end,
 {
 	struct gmem_attributes *attributes;
 	struct kvm_memslot_iter iter;
+	gfn_t next = start;
 	struct file *file;
 
-	bitmap_zero(bits, PAGE_ENC_CHUNK);
-
 	guard(srcu)(&kvm->srcu);
+	/* In the order of their addresses */
 	kvm_for_each_memslot_in_gfn_range(&iter, kvm_memslots(kvm), start, end) {
 		struct kvm_memory_slot *slot = iter.slot;
 		gfn_t first = max(start, slot->base_gfn);
 		gfn_t last = min(end, slot->base_gfn + slot->npages);
 		pgoff_t index;
 
+		bitmap_clear(bits, next - start, first - next);
+		next = last;
 		file = kvm_slot_get_attributes(slot, &attributes);
 		if (file) {
 			index = first - slot->base_gfn + slot->gmem.pgoff;
@@ -90,6 +88,7 @@ static void page_enc_chunk(struct kvm *kvm, gfn_t start, gfn_t end,
 			page_enc_from_vm(kvm, first, last, bits, first - start);
 		}
 	}
+	bitmap_clear(bits, next - start, end - next);
 }
 
 /* Whole bytes, but for the bits of the last that the caller did not ask for */
