@@ -8,10 +8,11 @@
 #include <linux/kvm-page-enc.h>
 #include <linux/kvm_host.h>
 #include <linux/pagemap.h>
-#include <linux/folio_batch.h>
+#include <linux/rcupdate_wait.h>
 #include <linux/sched/signal.h>
 #include <linux/sizes.h>
 #include <linux/uaccess.h>
+#include <linux/xarray.h>
 
 #include "gmem_attributes.h"
 
@@ -23,38 +24,42 @@
 
 /*
  * The first page at or after *@index that is to become private, and that
- * somebody besides the page cache has a reference to.
+ * somebody besides the page cache has a reference to.  The invalidate_lock
+ * keeps pages in the page cache, so none of its own is needed.
  */
 static bool gmem_find_held(struct address_space *mapping,
 			   const struct gmem_attributes *attributes,
 			   pgoff_t *index, pgoff_t end)
 {
-	pgoff_t next = *index;
-	struct folio_batch batch;
+	XA_STATE(xas, &mapping->i_pages, *index);
+	struct folio *folio;
 	bool held = false;
-	unsigned int i;
 
 	lockdep_assert_held_write(&mapping->invalidate_lock);
 
-	folio_batch_init(&batch);
-	while (!held && next < end &&
-	       filemap_get_folios(mapping, &next, end - 1, &batch)) {
-		for (i = 0; i < folio_batch_count(&batch); i++) {
-			struct folio *folio = batch.folios[i];
+	/*
+	 * Who pins a page without locks takes the reference and then looks
+	 * whether the page is still mapped, which it is no more.
+	 */
+	smp_mb();
 
-			if (gmem_attributes_is_private(attributes, folio->index))
-				continue;
+	rcu_read_lock();
+	xas_for_each(&xas, folio, end - 1) {
+		if (xas_retry(&xas, folio) || xa_is_value(folio) ||
+		    gmem_attributes_is_private(attributes, folio->index))
+			continue;
 
-			/* The page cache's references, and this function's */
-			if (folio_ref_count(folio) != folio_nr_pages(folio) + 1) {
-				*index = folio->index;
-				held = true;
-				break;
-			}
+		if (folio_ref_count(folio) != folio_nr_pages(folio)) {
+			*index = folio->index;
+			held = true;
+			break;
 		}
-		folio_batch_release(&batch);
-		cond_resched();
+		if (need_resched()) {
+			xas_pause(&xas);
+			cond_resched_rcu();
+		}
 	}
+	rcu_read_unlock();
 	return held;
 }
 
@@ -93,14 +98,22 @@ static int gmem_take_from_host(struct address_space *mapping,
 static void gmem_mark_dirty(struct kvm_memory_slot *slot, pgoff_t start,
 			    pgoff_t end)
 {
-	pgoff_t i;
+	unsigned long *bits = slot->dirty_bitmap;
+	pgoff_t i = start - slot->gmem.pgoff;
+	pgoff_t last = end - slot->gmem.pgoff;
 
-	if (!slot->dirty_bitmap)
+	if (!bits)
 		return;
 
-	for (i = start; i < end; i++) {
-		set_bit_le(i - slot->gmem.pgoff, slot->dirty_bitmap);
-		if (!(i % SZ_64K))
+	while (i < last) {
+		if (!(i % BITS_PER_LONG) && last - i >= BITS_PER_LONG) {
+			/* All ones, whoever else sets or takes some */
+			WRITE_ONCE(bits[BIT_WORD(i)], ~0UL);
+			i += BITS_PER_LONG;
+		} else {
+			set_bit_le(i++, bits);
+		}
+		if (!(i % SZ_4M))
 			cond_resched();
 	}
 }
