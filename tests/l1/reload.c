@@ -1,0 +1,382 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Unload and load the modules again and again, with VMs in between: nothing
+ * stays behind, and nothing goes while it is in use.
+ *
+ *   l1-reload [CYCLES]      default 15; "make check-reload" does 100
+ */
+#define _GNU_SOURCE
+#include <sys/syscall.h>
+#include <sys/stat.h>
+#include "guest.h"
+
+/* Cycles before memory is compared: what is allocated once */
+#define WARM            4
+/* More SEV VMs at a time than there are ASIDs on any emulated host */
+#define MAX_ASIDS       1024
+/*
+ * What may be missing afterwards: pages that lie about, and so much a cycle.
+ * A VM that is not freed is more; see the control.
+ */
+#define SLACK_KB        1024
+#define SLACK_CYCLE_KB  16
+#define CONTROL_KB      64
+
+struct image {
+    const char *name;
+    void *data;
+    size_t size;
+};
+
+static struct image kvm = { .name = "kvm" }, kvm_amd = { .name = "kvm-amd" };
+
+static void image_read(struct image *image, const char *set)
+{
+    const char *build = getenv("BUILD");
+    struct stat st;
+    char path[512];
+    size_t done;
+    int fd;
+
+    snprintf(path, sizeof(path), "%s/l1/modules/%s/%s.ko",
+             build ? build : "/b", set, image->name);
+    fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) {
+        bail("%s (scripts/l1-modules makes it)", path);
+    }
+    CHECK(fstat(fd, &st));
+    free(image->data);
+    image->size = st.st_size;
+    image->data = malloc(image->size);
+    for (done = 0; done < image->size; ) {
+        done += CHECK(read(fd, (char *)image->data + done, image->size - done));
+    }
+    close(fd);
+}
+
+static int unload(const char *name)
+{
+    return syscall(SYS_delete_module, name, O_NONBLOCK) ? -errno : 0;
+}
+
+static int load(const struct image *image)
+{
+    return syscall(SYS_init_module, image->data, image->size, "") ? -errno : 0;
+}
+
+static int unload_both(void)
+{
+    int r;
+
+    if (kvm_fd >= 0) {
+        close(kvm_fd);
+        kvm_fd = -1;
+    }
+    r = unload("kvm_amd");
+    return r ? r : unload("kvm");
+}
+
+static int load_both(void)
+{
+    int r = load(&kvm);
+
+    r = r ? r : load(&kvm_amd);
+    /* devtmpfs makes the node before the load is over */
+    if (!r) {
+        kvm_fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+        r = kvm_fd < 0 ? -errno : 0;
+    }
+    return r;
+}
+
+/* A VM that runs, converts and is destroyed: 0 if all of it worked */
+static int run_vm(enum vm_type type)
+{
+    struct vm vm;
+    int bad;
+
+    vm_init(&vm, type, GUEST_SIZE);
+    bad = guest_launch(&vm, GUEST_SIZE) ||
+          guest_write(&vm, 0x20000, 0x1234) ||
+          guest_convert(&vm, 0x30, 4, false) ||
+          guest_write(&vm, 0x30000, 0x5678) ||
+          *(uint64_t *)(vm.mem + 0x30000) != 0x5678 ||
+          guest_convert(&vm, 0x30, 4, true) ||
+          guest_read(&vm, 0x20000) != 0x1234 ||
+          touch(vm.mem + 0x30000) != SIGBUS;
+    vm_destroy(&vm);
+    return bad;
+}
+
+/* How many SEV VMs there can be at a time: as many as ASIDs */
+static int count_asids(void)
+{
+    static int fds[MAX_ASIDS];
+    int n, i;
+
+    for (n = 0; n < MAX_ASIDS; n++) {
+        struct kvm_sev_init init = { 0 };
+        struct vm vm = { .type = VM_SEV };
+
+        fds[n] = vm.fd = ioctl(kvm_fd, KVM_CREATE_VM, VM_SEV);
+        if (fds[n] < 0) {
+            break;
+        }
+        if (sev_cmd(&vm, KVM_SEV_INIT2, &init)) {
+            close(fds[n]);
+            break;
+        }
+    }
+    for (i = 0; i < n; i++) {
+        close(fds[i]);
+    }
+    return n;
+}
+
+static long meminfo(const char *what)
+{
+    FILE *f = fopen("/proc/meminfo", "r");
+    char line[128];
+    long kb = -1;
+
+    while (f && fgets(line, sizeof(line), f)) {
+        if (!strncmp(line, what, strlen(what)) && line[strlen(what)] == ':') {
+            kb = atol(line + strlen(what) + 1);
+        }
+    }
+    if (f) {
+        fclose(f);
+    }
+    if (kb < 0) {
+        bail("/proc/meminfo: no %s", what);
+    }
+    return kb;
+}
+
+/* kB that CPUs keep for their next allocations: free, but not counted so */
+static long per_cpu_lists_kb(void)
+{
+    FILE *f = fopen("/proc/zoneinfo", "r");
+    long pages = 0, n;
+    char line[256];
+
+    while (f && fgets(line, sizeof(line), f)) {
+        if (sscanf(line, " count: %ld", &n) == 1) {
+            pages += n;
+        }
+    }
+    if (!f) {
+        bail("/proc/zoneinfo");
+    }
+    fclose(f);
+    return pages * (PAGE >> 10);
+}
+
+/* kB that are in use for good; the least of some, as there is noise */
+static long used_kb(void)
+{
+    long least = -1;
+
+    for (int i = 0; i < 5; i++) {
+        int fd = CHECK(open("/proc/sys/vm/drop_caches", O_WRONLY));
+        long used;
+
+        CHECK(write(fd, "3", 1));
+        close(fd);
+        usleep(100000);
+        used = meminfo("MemTotal") - meminfo("MemAvailable") -
+               per_cpu_lists_kb();
+        if (least < 0 || used < least) {
+            least = used;
+        }
+    }
+    return least;
+}
+
+static bool grew(const char *what, long before, long after, int cycles)
+{
+    long slack = SLACK_KB + (long)cycles * SLACK_CYCLE_KB;
+
+    note("%s: %ld kB, then %ld kB: %+ld kB in %d cycles, %ld kB may be",
+         what, before, after, after - before, cycles, slack);
+    return after - before > slack;
+}
+
+/* How many of the kernel's slab caches are kvm's by name */
+static int kvm_slabs(void)
+{
+    FILE *f = fopen("/proc/slabinfo", "r");
+    char line[256];
+    int n = 0;
+
+    if (!f) {
+        bail("/proc/slabinfo");
+    }
+    while (fgets(line, sizeof(line), f)) {
+        n += !strncmp(line, "kvm", 3);
+    }
+    fclose(f);
+    return n;
+}
+
+/* What the kernel complains of from the first call on */
+static int complaints(void)
+{
+    static const char *const bad[] = {
+        "WARNING: ", "BUG: ", "Oops", "general protection", "rcu: INFO",
+    };
+    static int fd = -1;
+    char line[8192];
+    int n = 0;
+    ssize_t r;
+
+    if (fd < 0) {
+        fd = CHECK(open("/dev/kmsg", O_RDONLY | O_NONBLOCK | O_CLOEXEC));
+        CHECK(lseek(fd, 0, SEEK_END));
+    }
+    while ((r = read(fd, line, sizeof(line) - 1)) > 0 || errno == EPIPE) {
+        if (r <= 0) {
+            errno = 0;          /* lines were overwritten; go on */
+            continue;
+        }
+        line[r] = 0;
+        for (unsigned i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+            if (strstr(line, bad[i])) {
+                note("kernel log: %s", line);
+                n++;
+                break;
+            }
+        }
+    }
+    return n;
+}
+
+static bool refused(void)
+{
+    int fd = kvm_fd, amd, common;
+
+    /* Itself a user */
+    close(fd);
+    kvm_fd = -1;
+    amd = unload("kvm_amd");
+    common = unload("kvm");
+    kvm_fd = CHECK(open("/dev/kvm", O_RDWR | O_CLOEXEC));
+    if (amd != -EWOULDBLOCK || common != -EWOULDBLOCK) {
+        note("kvm_amd: %s, kvm: %s", strerror(-amd), strerror(-common));
+    }
+    return amd == -EWOULDBLOCK && common == -EWOULDBLOCK;
+}
+
+static void in_use(enum vm_type type)
+{
+    const char *name = vm_type_name(type);
+    struct vm vm;
+    uint8_t *p;
+    int spare;
+
+    vm_init(&vm, type, GUEST_SIZE);
+    ok(refused(), "%s: not unloaded while there is a VM", name);
+    guest_install(&vm);
+    guest_vcpu(&vm);
+    munmap(vm.mem, vm.size + PAGE);
+    close(vm.gmem);
+    close(vm.fd);
+    ok(refused(), "%s: nor while all that is left is a vCPU", name);
+    munmap(vm.run, CHECK(ioctl(kvm_fd, KVM_GET_VCPU_MMAP_SIZE, 0)));
+    close(vm.vcpu);
+
+    vm_init(&vm, type, GUEST_SIZE);
+    munmap(vm.mem, vm.size + PAGE);
+    close(vm.fd);
+    ok(refused(), "%s: nor while all that is left is a guest_memfd", name);
+    p = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, vm.gmem, 0);
+    spare = vm.gmem;
+    close(spare);
+    ok(p != MAP_FAILED && !poke(p, 1) && refused() && p[0] == 1,
+       "%s: nor while all that is left is a mapping of one", name);
+    munmap(p, PAGE);
+}
+
+/* Ours away, the distribution's own in, and back */
+static void exchange(void)
+{
+    int vm;
+
+    image_read(&kvm, "stock");
+    image_read(&kvm_amd, "stock");
+    ok(!unload_both() && !load_both(),
+       "the distribution's own modules can be loaded in their place");
+    vm = ioctl(kvm_fd, KVM_CREATE_VM, 0);
+    ok(vm >= 0 && vm_cap(kvm_fd, KVM_CAP_PAGE_ENC_BITMAP) != 1,
+       "and are the distribution's");
+    close(vm);
+    image_read(&kvm, "module");
+    image_read(&kvm_amd, "module");
+    ok(!unload_both() && !load_both() &&
+       vm_cap(kvm_fd, KVM_CAP_PAGE_ENC_BITMAP) == 1, "and ours again");
+}
+
+int main(int argc, char **argv)
+{
+    int cycles = argc > 1 ? atoi(argv[1]) : 15;
+    int i, asids, failed = 0, left = 0, missing = 0;
+    long before = 0, slab_before = 0, after, slab_after;
+    char *control;
+
+    if (cycles <= WARM) {
+        fprintf(stderr, "usage: l1-reload [CYCLES], more than %d\n", WARM);
+        return 2;
+    }
+    vm_require(VM_SW_PROTECTED);
+    vm_require(VM_SEV);
+    complaints();
+    image_read(&kvm, "module");
+    image_read(&kvm_amd, "module");
+
+    asids = count_asids();
+    ok(asids > 0 && asids < MAX_ASIDS && count_asids() == asids,
+       "%d ASIDs, all free again after use", asids);
+    in_use(VM_SW_PROTECTED);
+    in_use(VM_SEV);
+    exchange();
+    ok(kvm_slabs() > 0, "kvm has slab caches of its own");
+
+    for (i = 0; i < cycles; i++) {
+        if (i == WARM) {
+            before = used_kb();
+            slab_before = meminfo("SUnreclaim");
+        }
+        failed += unload_both() != 0;
+        left += kvm_slabs();
+        if (load_both()) {
+            bail("cycle %d: load", i);
+        }
+        failed += run_vm(VM_SW_PROTECTED) != 0;
+        if (i % 5 == 0) {
+            failed += run_vm(VM_SEV) != 0;
+        }
+        if (failed) {
+            note("cycle %d failed", i);
+            break;
+        }
+    }
+    after = used_kb();
+    slab_after = meminfo("SUnreclaim");
+    ok(!failed && i == cycles, "%d times unloaded, loaded, and a VM run", i);
+    ok(!left, "no slab cache stays while kvm is not loaded");
+    ok(!grew("memory in use", before, after, cycles - WARM),
+       "no memory is lost");
+    ok(!grew("slab", slab_before, slab_after, cycles - WARM),
+       "nor of the slabs");
+    missing = asids - count_asids();
+    ok(!missing, "all %d ASIDs can be had (%d are missing)", asids, missing);
+    ok(!complaints(), "the kernel does not complain");
+
+    /* What a leak of that much a cycle, and of no less than that, looks like */
+    control = malloc((SLACK_KB + (long)cycles * CONTROL_KB) << 10);
+    memset(control, 1, (SLACK_KB + (long)cycles * CONTROL_KB) << 10);
+    ok(grew("control", before, used_kb(), cycles - WARM),
+       "control: %d kB a cycle would have been seen", CONTROL_KB);
+    free(control);
+    return done_testing();
+}
