@@ -1,0 +1,329 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Linux's own KVM selftests, on the distribution's modules and on ours.
+
+  kvm-selftests.py [--rst FILE] [--fresh] [NAME...]
+                                            each on both; fails where ours is
+                                            worse; FILE gets the table.  The
+                                            results of the distribution's
+                                            modules are kept, by what they
+                                            depend on, unless --fresh
+  kvm-selftests.py --tap [NAME...]          on the modules that are loaded, in
+                                            the emulated host; TAP
+  kvm-selftests.py --list                   what there is to build
+
+A NAME is one of TESTS below; "quick" is those that "make check" runs.
+"""
+import argparse
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+
+BUILD = os.environ.get('BUILD', '/b')
+WHERE = f'{BUILD}/selftests'
+REPO = os.path.dirname(os.path.dirname(os.path.dirname(
+    os.path.abspath(__file__))))
+# Seconds.  Alone, each is done in a quarter of it.
+TIMEOUT = 240
+KSFT_SKIP = 4
+
+# Programs and their arguments: what has to do with guest memory, private
+# memory, memory slots, dirty logging or SEV, cut to what emulation can bear
+TESTS = [
+    'guest_memfd_test',
+    'set_memory_region_test',
+    'x86/private_mem_conversions_test -n 2',
+    'x86/private_mem_conversions_test -n 2 -m 2',
+    'x86/private_mem_kvm_exits_test',
+    'pre_fault_memory_test',
+    'vm_types_test',
+    'dirty_log_test -i 4',
+    'dirty_log_perf_test -b 16M -v 2 -i 2',
+    'dirty_log_perf_test -b 16M -v 2 -i 2 -g',
+    'x86/dirty_log_page_splitting_test -b 16M',
+    'x86/nested_dirty_log_test',
+    'memslot_modification_stress_test -b 16M -v 2 -i 20',
+    'memslot_perf_test -s 64 -l 1 -t 100 -f 3 -e 4',
+    'kvm_page_table_test -b 32M -v 2',
+    'demand_paging_test -b 16M -v 2',
+    'demand_paging_test -b 16M -v 2 -u MISSING',
+    'demand_paging_test -b 16M -v 2 -u MINOR -s shmem',
+    'access_tracking_perf_test -b 16M -v 2',
+    'x86/nested_tdp_fault_test',
+    'x86/smaller_maxphyaddr_emulation_test',
+    'x86/exit_on_emulation_failure_test',
+    'x86/sev_smoke_test',
+    'x86/sev_init2_tests',
+    'x86/sev_migrate_tests',
+    'x86/sev_dbg_test',
+    'x86/smm_test',
+    'x86/state_test',
+    'x86/set_sregs_test',
+    'x86/sync_regs_test',
+    'x86/userspace_io_test',
+    'x86/xen_shinfo_test',
+    'x86/kvm_clock_test',
+    'x86/kvm_pv_test',
+    'x86/hyperv_clock',
+    'steal_time',
+    'system_counter_offset_test',
+    'kvm_binary_stats_test',
+]
+QUICK = [
+    'guest_memfd_test',
+    'set_memory_region_test',
+    'x86/private_mem_conversions_test -n 2',
+    'x86/sev_smoke_test',
+]
+
+
+class KernelLog:
+    """What the kernel complains of from now on"""
+    BAD = re.compile(r'WARNING: |BUG: |Oops|general protection|'
+                     r'rcu: INFO|possible recursive|circular locking')
+
+    def __init__(self):
+        self.fd = os.open('/dev/kmsg', os.O_RDONLY | os.O_NONBLOCK)
+        os.lseek(self.fd, 0, os.SEEK_END)
+
+    def complaints(self):
+        found = []
+        while True:
+            try:
+                line = os.read(self.fd, 8192).decode(errors='replace')
+            except BlockingIOError:
+                return found
+            except BrokenPipeError:     # lines were overwritten
+                continue
+            if self.BAD.search(line):
+                found.append(line.split(';', 1)[-1].splitlines()[0])
+
+
+def why_skipped(out):
+    """The program's own words"""
+    m = re.findall(r'SKIP[- :]+(.+)', out)
+    return m[-1].strip() if m else 'it does not say why'
+
+
+def why_failed(out):
+    m = re.search(r'Test Assertion Failure ={4}\n((?:.*\n){1,2})', out)
+    if m:
+        return ' '.join(m.group(1).split())
+    lines = [l for l in out.splitlines() if l.strip()]
+    return lines[-1].strip() if lines else 'it says nothing'
+
+
+def run(test, log):
+    """A result: test, result, passed (cases), why, seconds"""
+    began = time.monotonic()
+    try:
+        p = subprocess.run(test.split(), cwd=WHERE,
+                           executable=f'{WHERE}/{test.split()[0]}',
+                           stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                           stderr=subprocess.STDOUT, timeout=TIMEOUT)
+        out, rc = p.stdout.decode(errors='replace'), p.returncode
+    except subprocess.TimeoutExpired as e:
+        out, rc = (e.stdout or b'').decode(errors='replace'), None
+    seconds = time.monotonic() - began
+
+    why = ''
+    skips = re.findall(r'^ok \d+ .*# SKIP[- ]*(.*)', out, re.M)
+    passed = len(re.findall(r'^ok \d+ (?!.*# SKIP)', out, re.M))
+    if rc is None:
+        result, why = 'fail', f'still ran after {TIMEOUT} s'
+    elif rc == KSFT_SKIP:
+        result, why = 'skip', why_skipped(out)
+    elif rc:
+        result = 'fail'
+        why = f'signal {-rc}' if rc < 0 else why_failed(out)
+    else:
+        result = 'pass'
+        if skips:
+            why = f'{len(skips)} cases skipped: ' + '; '.join(
+                sorted(set(s.strip() or 'no reason' for s in skips)))
+    bad = log.complaints()
+    if bad:
+        result, why = 'fail', f'kernel log: {bad[0]}'
+    if result == 'fail':
+        sys.stderr.write(f'--- {test}\n{out[-4000:]}\n')
+    return dict(test=test, result=result, passed=passed, why=why,
+                seconds=round(seconds, 1))
+
+
+def tap(tests):
+    """In the emulated host.  Lines that begin with '# {' are for both()."""
+    log = KernelLog()
+    failed = 0
+    # Some want huge pages: 128 MiB of them
+    with open('/proc/sys/vm/nr_hugepages', 'w', encoding='ascii') as f:
+        f.write('64')
+    print(f'1..{len(tests)}', flush=True)
+    for n, t in enumerate(tests, 1):
+        r = run(t, log)
+        print('# ' + json.dumps(r))
+        ok = 'not ok' if r['result'] == 'fail' else 'ok'
+        skip = f' # SKIP {r["why"]}' if r['result'] == 'skip' else ''
+        print(f'{ok} {n} - {t}{skip}', flush=True)
+        failed += r['result'] == 'fail'
+    return 1 if failed else 0
+
+
+def on(kernel, tests):
+    """Run @tests; where the host itself dies, go on after the one that it
+    died of in a new host."""
+    results = {}
+    while len(results) < len(tests):
+        todo = [t for t in tests if t not in results]
+        p = subprocess.Popen(
+            [f'{REPO}/scripts/l1', '--kernel', kernel, '--', __file__,
+             '--tap'] + todo, stdout=subprocess.PIPE, text=True)
+        for line in p.stdout:
+            if line.startswith('# {'):
+                r = json.loads(line[2:])
+                results[r['test']] = r
+                print(f'{kernel}: {r["test"]}: {r["result"]}, '
+                      f'{r["seconds"]} s {r["why"]}', flush=True)
+        p.wait()
+        todo = [t for t in todo if t not in results]
+        if todo:
+            results[todo[0]] = dict(test=todo[0], result='fail', passed=0,
+                                    seconds=0, why='the host died')
+            print(f'{kernel}: {todo[0]}: the host died', flush=True)
+    return results
+
+
+def worse(ours, stock):
+    rank = ['fail', 'skip', 'pass']
+    return (rank.index(ours['result']), ours['passed']) < \
+        (rank.index(stock['result']), stock['passed'])
+
+
+def text(r):
+    cases = f' ({r["passed"]} cases)' if r['passed'] else ''
+    return r['result'] + cases
+
+
+HEADER = """\
+Linux's own KVM selftests
+=========================
+
+.. SPDX-License-Identifier: GPL-2.0-or-later
+.. Made by ``make check-selftests``: do not edit.
+
+The selftests of Linux {version}, the kernel that the module is for, on the
+distribution's kvm.ko and kvm-amd.ko (stock) and on ours (module), in the
+emulated host.  ``make check-selftests`` builds and runs them, writes this
+page and fails where the module's result is worse than stock's: another
+result, or fewer cases that pass.  Also a warning in the kernel's log is a
+failure.  Times are of an emulated machine, while others used it too; they
+are here for who wants to know how long to wait.
+
+Software-protected VMs are off in the distribution's configuration and on in
+the module, for tests.
+
+``make check`` runs of them: {quick}.
+
+"""
+
+
+def rst(tests, stock, ours):
+    with open(f'{BUILD}/kernel/version', encoding='utf-8') as f:
+        version = f.read().strip()
+    rows = [('test', 'stock', 'module', 'seconds')]
+    notes = []
+    for t in tests:
+        marks = []
+        for name, r in (('stock', stock[t]), ('module', ours[t])):
+            mark = ''
+            if r['why']:
+                if r['why'] not in notes:
+                    notes.append(r['why'])
+                mark = f' [{notes.index(r["why"]) + 1}]'
+            marks.append(text(r) + mark)
+        rows.append((f'``{t}``', *marks,
+                     f'{stock[t]["seconds"]:.0f}, {ours[t]["seconds"]:.0f}'))
+    widths = [max(len(r[i]) for r in rows) for i in range(4)]
+    line = '  '.join('=' * w for w in widths)
+    out = HEADER.format(version=version,
+                        quick=', '.join(f'``{q}``' for q in QUICK))
+    for i, r in enumerate(rows):
+        if i < 2:
+            out += line + '\n'
+        out += '  '.join(c.ljust(w) for c, w in zip(r, widths)).rstrip() + '\n'
+    out += line + '\n'
+    if notes:
+        out += '\nWhat the tests say of it:\n\n'
+        for i, n in enumerate(notes, 1):
+            out += f'{i}. {n.replace("*", chr(92) + "*")}\n'
+    return out
+
+
+def depends():
+    """What results on the distribution's modules depend on"""
+    h = hashlib.sha256()
+    for p in (f'{WHERE}/.made', f'{BUILD}/kernel/version',
+              f'{BUILD}/qemu/qemu-system-x86_64', f'{REPO}/scripts/l1'):
+        with open(p, 'rb') as f:
+            h.update(f.read())
+    return h.hexdigest()
+
+
+def on_stock(tests, fresh):
+    kept = f'{BUILD}/selftests-stock.json'
+    key, results = depends(), {}
+    if not fresh and os.path.exists(kept):
+        with open(kept, encoding='utf-8') as f:
+            old = json.load(f)
+        if old['key'] == key:
+            results = old['results']
+    todo = [t for t in tests if t not in results]
+    if todo:
+        results |= on('stock', todo)
+        with open(kept, 'w', encoding='utf-8') as f:
+            json.dump({'key': key, 'results': results}, f, indent=1)
+    return results
+
+
+def both(tests, path, fresh):
+    ours, stock = on('module', tests), on_stock(tests, fresh)
+    bad = [t for t in tests if worse(ours[t], stock[t])]
+    page = rst(tests, stock, ours)
+    if path:
+        with open(path, 'w', encoding='utf-8') as f:
+            f.write(page)
+    for t in bad:
+        print(f'worse: {t}: stock {text(stock[t])}, module {text(ours[t])} '
+              f'{ours[t]["why"]}')
+    print(f'{len(tests)} selftests, {len(bad)} worse with the module')
+    return 1 if bad or not tests else 0
+
+
+def main():
+    p = argparse.ArgumentParser()
+    p.add_argument('--list', action='store_true')
+    p.add_argument('--tap', action='store_true')
+    p.add_argument('--rst')
+    p.add_argument('--fresh', action='store_true')
+    p.add_argument('tests', nargs='*')
+    a = p.parse_args()
+    if a.tests == ['quick']:
+        a.tests = QUICK
+    tests = []
+    for n in a.tests or TESTS:
+        found = [t for t in TESTS if n in (t, t.split()[0])]
+        if not found:
+            sys.exit(f'kvm-selftests: there is no {n}')
+        tests += [t for t in found if t not in tests]
+    if a.list:
+        print('\n'.join(sorted(set(t.split()[0] for t in tests))))
+        return 0
+    if a.tap:
+        return tap(tests)
+    return both(tests, a.rst, a.fresh)
+
+
+sys.exit(main())
