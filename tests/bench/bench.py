@@ -1,0 +1,251 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Benchmarks of the KVM module, in the emulated host.
+
+  bench.py [--quick] [--json FILE] [--rst FILE]   run all, show a table
+  bench.py --here [--quick]     what runs in the emulated host: samples, one
+                                JSON object a line
+
+Numbers that are compared come from one boot of one machine, in turns.  Only
+their ratio is of interest: the machine is emulated, and shared.
+"""
+import argparse
+import collections
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+
+BUILD = os.environ.get('BUILD', '/b')
+REPO = os.path.dirname(os.path.dirname(os.path.dirname(
+    os.path.abspath(__file__))))
+PROGRAMS = f'{BUILD}/meson/tests/bench'
+MODULES = f'{BUILD}/l1/modules'
+
+MiB, GiB = 1 << 20, 1 << 30
+SIZES = [MiB, 16 * MiB, 128 * MiB, GiB, 8 * GiB]
+# Kinds of memory, and the modules that have it
+FAULTS = {
+    'anonymous': ['stock', 'bare', 'module'],
+    'gmem': ['stock', 'bare', 'module'],
+    'sev': ['stock', 'bare', 'module'],
+    'private': ['bare', 'module'],
+    'in-place': ['module'],
+    'sev-gmem': ['module'],
+}
+# A median of so many samples moves by this much between two runs of the same
+# modules here: see the control lines, which compare a thing with itself
+NOISE = 0.15
+
+
+# In the emulated host
+
+def load(modules):
+    """Have the kvm.ko and kvm-amd.ko of MODULES/@modules loaded"""
+    for m in ('kvm_amd', 'kvm'):
+        if os.path.isdir(f'/sys/module/{m}'):
+            subprocess.run(['busybox', 'rmmod', m], check=True)
+    for m in ('kvm', 'kvm-amd'):
+        subprocess.run(['busybox', 'insmod', f'{MODULES}/{modules}/{m}.ko'],
+                       check=True)
+    for _ in range(100):
+        if os.path.exists('/dev/kvm'):
+            return
+        time.sleep(0.05)
+    sys.exit('bench: no /dev/kvm')
+
+
+def program(*args):
+    subprocess.run([f'{PROGRAMS}/bench-{args[0]}', *map(str, args[1:])],
+                   check=True)
+
+
+def here(quick):
+    load('module')
+    for size in SIZES[:3] if quick else SIZES:
+        n = 3 if quick else 5 if size <= GiB else 3
+        program('attributes', size, n)
+        program('bitmap', size, n)
+    rounds = 2 if quick else 6
+    for i in range(rounds):
+        sets = ['stock', 'bare', 'module']
+        # Who comes first differs; stock comes twice: its second time is the
+        # control
+        for name in sets[i % 3:] + sets[:i % 3] + ['stock']:
+            load(name)
+            control = name == 'stock' and name in here.seen
+            for kind, of in FAULTS.items():
+                if name in of:
+                    program('faults', 'control' if control else name, kind, 3)
+            here.seen.add(name)
+        here.seen.clear()
+
+
+here.seen = set()
+
+
+# Outside
+
+Line = collections.namedtuple('Line', 'title size ours other goal why')
+
+
+def size_name(n):
+    return f'{n // GiB} GiB' if n >= GiB else f'{n // MiB} MiB'
+
+
+def lines(medians):
+    """What is shown, in order.  The goals are those of the project."""
+    get = medians.get
+
+    for kind in ('unallocated', 'allocated', 'mapped'):
+        for way in ('to private', 'to shared'):
+            what = f'all {way}, {kind}'
+            for size in SIZES:
+                m = get(('attributes', what, size), {})
+                goal = 0.05 if size == GiB and kind == 'unallocated' else None
+                if 'file' in m:
+                    yield Line(f'attributes: {what}', size, m['file'], m['vm'],
+                               goal, 'KVM_SET_MEMORY_ATTRIBUTES')
+                if 'file' in m and kind != 'unallocated':
+                    yield Line(f'attributes: {what}', size, m['file'],
+                               m['vm+discard'],
+                               0.05 if size == GiB else None,
+                               'the same and giving the other copy back')
+    for way in ('to private', 'to shared'):
+        for size in SIZES:
+            m = get(('attributes', f'a page {way}', size), {})
+            if m:
+                yield Line(f'attributes: a page {way}', size, m['file'],
+                           m['vm'], None, 'KVM_SET_MEMORY_ATTRIBUTES')
+    for mix in (0, 1, 50, 100):
+        for size in SIZES:
+            m = get(('bitmap', f'{mix} % private', size), {})
+            if not m:
+                continue
+            title = f'bitmap: {mix} % private'
+            yield Line(title, size, m['bitmap'], m['log'], 1.0,
+                       'KVM_GET_DIRTY_LOG, nothing dirty')
+            if 'log, dirty' in m:
+                yield Line(title, size, m['bitmap'], m['log, dirty'], 1.0,
+                           'KVM_GET_DIRTY_LOG, the same pages dirty')
+            yield Line(title, size, m['bitmap'], m['log, manual'], None,
+                       'KVM_GET_DIRTY_LOG, manual protect')
+    first = None
+    for size in SIZES:
+        m = get(('bitmap', '50 % private', size), {})
+        if m:
+            first = first or m['unchanged']
+            # O(1): what the smallest costs, and what an emulator adds
+            yield Line('bitmap: unchanged', size, m['unchanged'], first, 2.0,
+                       f'that of {size_name(SIZES[0])}')
+    for kind, of in FAULTS.items():
+        for size in {k[2] for k in medians if k[:2] == ('faults', kind)}:
+            m = get(('faults', kind, size))
+            title = f'fault: {kind}'
+            other = {'in-place': ('private', 'bare'),
+                     'sev-gmem': ('sev', 'stock')}.get(kind)
+            if other:
+                ref = get(('faults', other[0], size), {}).get(other[1])
+                if ref:
+                    yield Line(title, size, m['module'], ref, None,
+                               f'fault: {other[0]}, {other[1]} modules')
+                continue
+            for name in of:
+                if name != 'module' and name in m:
+                    yield Line(title, size, m['module'], m[name],
+                               1 + NOISE, f'{name} modules')
+            if 'control' in m:
+                yield Line(title + ', stock', size, m['control'], m['stock'],
+                           None, 'stock modules again: noise')
+
+
+def verdict(line):
+    if line.goal is None:
+        return ''
+    return 'met' if line.ours / line.other <= line.goal else 'MISSED'
+
+
+def table(rows):
+    widths = [max(len(r[i]) for r in rows) for i in range(len(rows[0]))]
+    rule = '  '.join('=' * w for w in widths)
+    out = []
+    for i, r in enumerate(rows):
+        if i < 2:
+            out.append(rule)
+        out.append('  '.join(c.ljust(w) for c, w in zip(r, widths)).rstrip())
+    return '\n'.join(out + [rule]) + '\n'
+
+
+def microseconds(ns):
+    us = ns / 1000
+    return f'{us:.1f}' if us < 100 else f'{us:.0f}'
+
+
+def present(found):
+    rows = [('what', 'memory', 'us', 'against', 'us', 'ratio', 'goal', '')]
+    for l in found:
+        rows.append((l.title, size_name(l.size), microseconds(l.ours), l.why,
+                     microseconds(l.other), f'{l.ours / l.other:.3f}',
+                     '-' if l.goal is None else f'{l.goal:.2f}', verdict(l)))
+    return table(rows)
+
+
+def collect(quick):
+    """Medians by (bench, what, size) and then by what was measured, and all
+    samples"""
+    samples = collections.defaultdict(lambda: collections.defaultdict(list))
+    p = subprocess.Popen(
+        [f'{REPO}/scripts/l1', '--kernel', 'module', '--timeout', '3000', '--',
+         __file__, '--here'] + (['--quick'] if quick else []),
+        stdout=subprocess.PIPE, text=True)
+    for line in p.stdout:
+        if not line.startswith('{'):
+            print(line, end='')
+            continue
+        s = json.loads(line)
+        samples[s['bench'], s['what'], s['size']][s['with']].append(s['ns'])
+    if p.wait():
+        sys.exit('bench: the measurement failed')
+    medians = {k: {w: statistics.median(ns) for w, ns in v.items()}
+               for k, v in samples.items()}
+    return medians, samples
+
+
+def main():
+    p = argparse.ArgumentParser()
+    p.add_argument('--here', action='store_true')
+    p.add_argument('--quick', action='store_true')
+    p.add_argument('--json')
+    a = p.parse_args()
+    if a.here:
+        return here(a.quick)
+    began = time.monotonic()
+    medians, samples = collect(a.quick)
+    found = list(lines(medians))
+    if not found:
+        sys.exit('bench: no samples')
+    print(present(found))
+    missed = [l for l in found if verdict(l) == 'MISSED']
+    for l in missed:
+        print(f'goal missed: {l.title}, {size_name(l.size)}, against {l.why}: '
+              f'{l.ours / l.other:.3f}, not {l.goal:.2f}')
+    with_goal = sum(l.goal is not None for l in found)
+    print(f'{with_goal - len(missed)} of {with_goal} goals met '
+          f'(emulated machine, {time.monotonic() - began:.0f} s)')
+    if a.json:
+        with open(a.json, 'w', encoding='utf-8') as f:
+            json.dump({
+                'machine': 'emulated (TCG); only ratios mean something',
+                'results': [dict(l._asdict(), ratio=l.ours / l.other,
+                                 met=None if l.goal is None else
+                                 verdict(l) == 'met') for l in found],
+                'samples': [dict(bench=k[0], what=k[1], size=k[2], ns=v)
+                            for k, v in samples.items()],
+            }, f, indent=1)
+            f.write('\n')
+    return 0
+
+
+sys.exit(main())

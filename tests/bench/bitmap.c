@@ -1,0 +1,164 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * What KVM_GET_PAGE_ENC_BITMAP costs ("bitmap"), against KVM_GET_DIRTY_LOG of
+ * the same slot: with nothing dirty, the least that it can cost ("log"), with
+ * as much dirty as is private ("log, dirty"), and in the mode in which it is a
+ * mere copy ("log, manual").
+ *
+ *   bench-bitmap SIZE [REPETITIONS]
+ */
+#define _GNU_SOURCE
+#include "bench.h"
+
+/* Calls for one sample; less for large memory */
+#define CALLS   64
+
+static uint64_t *bits, *dirty;
+static unsigned calls;
+
+/* Which pages are private */
+static const struct {
+    const char *name;
+    unsigned of, private;       /* of so many pages, the first so many */
+} mixes[] = {
+    { "0 % private", 1, 0 },
+    { "1 % private", 100, 1 },
+    { "50 % private", 2, 1 },
+    { "100 % private", 1, 1 },
+};
+
+/* A converted page is dirty, too */
+static void mix(struct vm *vm, unsigned m)
+{
+    uint64_t i, pages = vm->size / PAGE;
+
+    MUST(vm_convert(vm, 0, vm->size, mixes[m].private ? PRIVATE : SHARED));
+    if (mixes[m].private < mixes[m].of) {
+        MUST(vm_convert(vm, 0, vm->size, SHARED));
+        for (i = 0; mixes[m].private && i < pages; i += mixes[m].of) {
+            MUST(vm_convert(vm, i * PAGE, PAGE, PRIVATE));
+        }
+    }
+}
+
+static void get_log(struct vm *vm)
+{
+    struct kvm_dirty_log log = { .slot = 0, .dirty_bitmap = dirty };
+
+    CHECK(ioctl(vm->fd, KVM_GET_DIRTY_LOG, &log));
+}
+
+static void get_bitmap(struct vm *vm, uint64_t generation)
+{
+    struct kvm_page_enc_bitmap args = {
+        .num_pages = vm->size / PAGE, .enc_bitmap = (uintptr_t)bits,
+        .flags = generation ? KVM_PAGE_ENC_BITMAP_IF_CHANGED : 0,
+        .generation = generation,
+    };
+
+    MUST(xioctl(vm->fd, KVM_GET_PAGE_ENC_BITMAP, &args));
+}
+
+static uint64_t generation(struct vm *vm)
+{
+    struct kvm_page_enc_bitmap args = {
+        .num_pages = 1, .enc_bitmap = (uintptr_t)bits,
+    };
+
+    MUST(xioctl(vm->fd, KVM_GET_PAGE_ENC_BITMAP, &args));
+    return args.generation;
+}
+
+/* What is measured had better be right */
+static void verify(struct vm *vm, unsigned m)
+{
+    get_bitmap(vm, 0);
+    for (uint64_t i = 0; i < vm->size / PAGE; i++) {
+        bool private = bits[i / 64] >> (i % 64) & 1;
+
+        if (private != (i % mixes[m].of < mixes[m].private)) {
+            errno = EINVAL;
+            bail("%s: page %#llx is not what it was made", mixes[m].name,
+                 (unsigned long long)i);
+        }
+    }
+}
+
+static void say(struct vm *vm, const char *what, const char *with, uint64_t ns)
+{
+    sample("bitmap", what, with, vm->size, (double)ns / calls);
+}
+
+static void bench(struct vm *vm, struct vm *manual, int repetitions)
+{
+    unsigned m, i;
+    uint64_t g;
+
+    for (m = 0; m < sizeof(mixes) / sizeof(mixes[0]); m++) {
+        const char *what = mixes[m].name;
+
+        mix(vm, m);
+        verify(vm, m);
+        get_log(vm);
+        mix(manual, m);
+        g = generation(vm);
+        for (int n = 0; n < repetitions; n++) {
+            say(vm, what, "bitmap", TIME(for (i = 0; i < calls; i++) {
+                get_bitmap(vm, 0);
+            }));
+            say(vm, what, "log", TIME(for (i = 0; i < calls; i++) {
+                get_log(vm);
+            }));
+            say(vm, what, "log, manual", TIME(for (i = 0; i < calls; i++) {
+                get_log(manual);
+            }));
+            say(vm, what, "unchanged", TIME(for (i = 0; i < calls; i++) {
+                get_bitmap(vm, g);
+            }));
+        }
+    }
+}
+
+/* The log takes what is dirty away: one call a sample, and the pages again */
+static void bench_dirty(struct vm *vm, int repetitions)
+{
+    for (unsigned m = 1; m < sizeof(mixes) / sizeof(mixes[0]); m++) {
+        for (int n = 0; n < repetitions; n++) {
+            MUST(vm_convert(vm, 0, vm->size, SHARED));
+            get_log(vm);
+            mix(vm, m);
+            sample("bitmap", mixes[m].name, "log, dirty", vm->size,
+                   TIME(get_log(vm)));
+        }
+    }
+}
+
+int main(int argc, char **argv)
+{
+    uint64_t size = argc > 1 ? strtoull(argv[1], NULL, 0) : 1ULL << 30;
+    int repetitions = argc > 2 ? atoi(argv[2]) : 5;
+    struct kvm_enable_cap cap = {
+        .cap = KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2,
+        .args = { KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE },
+    };
+    struct vm vm, manual;
+
+    vm_require(VM_SW_PROTECTED);
+    bits = calloc(1, size / PAGE / 8 + 8);
+    dirty = calloc(1, size / PAGE / 8 + 8);
+    memset(bits, 0xff, size / PAGE / 8);
+    memset(dirty, 0xff, size / PAGE / 8);
+    calls = size > 1ULL << 30 ? CALLS / 8 : CALLS;
+
+    vm_create(&vm, VM_SW_PROTECTED, size);
+    MUST(vm_slot(&vm, 0, KVM_MEM_LOG_DIRTY_PAGES, 0, size, 0));
+    vm_create(&manual, VM_SW_PROTECTED, size);
+    CHECK(ioctl(manual.fd, KVM_ENABLE_CAP, &cap));
+    MUST(vm_slot(&manual, 0, KVM_MEM_LOG_DIRTY_PAGES, 0, size, 0));
+
+    bench(&vm, &manual, repetitions);
+    bench_dirty(&vm, repetitions > 3 ? 3 : repetitions);
+    vm_destroy(&vm);
+    vm_destroy(&manual);
+    return 0;
+}

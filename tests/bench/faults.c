@@ -1,0 +1,244 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * What a guest's first access to a page costs, on whatever kvm.ko is loaded:
+ * the guest writes one byte of each page, all of which are allocated and none
+ * of which is in the guest's page tables.
+ *
+ *   bench-faults NAME KIND [REPETITIONS]
+ *
+ * NAME is that of the modules, for the samples.  KIND:
+ *   anonymous  ordinary VM, anonymous memory
+ *   gmem       ordinary VM, a mapped guest_memfd: shared memory
+ *   private    software-protected VM, private by the VM's attributes
+ *   in-place   software-protected VM, private by the guest_memfd's: ours
+ *   sev        SEV VM, pinned anonymous memory
+ *   sev-gmem   SEV VM, private by the guest_memfd's attributes: ours
+ *
+ * Status 77 if there is no such thing on this kernel.
+ */
+#define _GNU_SOURCE
+#include <linux/falloc.h>
+#include "bench.h"
+#include "../l1/guest.h"
+
+#define PAGES           2048
+#define LOW_SIZE        0x10000         /* code and page tables */
+#define HIGH            0x200000ULL     /* what is accessed */
+#define SIZE            (HIGH + PAGES * PAGE)
+#define UNSUPPORTED     77
+
+asm(".pushsection .rodata\n"
+    ".code64\n"
+    "toucher:\n"
+    "   out %al, $0x10\n"
+    "1: movb $1, (%rdi)\n"
+    "   add $0x1000, %rdi\n"
+    "   dec %rcx\n"
+    "   jnz 1b\n"
+    "   jmp toucher\n"
+    "toucher_end:\n"
+    ".popsection\n");
+extern const uint8_t toucher[], toucher_end[];
+
+enum kind { ANONYMOUS, GMEM, PRIVATE_WIDE, IN_PLACE, SEV, SEV_GMEM, KINDS };
+static const char *const kind_name[] = {
+    "anonymous", "gmem", "private", "in-place", "sev", "sev-gmem",
+};
+
+static bool has_gmem(enum kind kind)
+{
+    return kind != ANONYMOUS && kind != SEV;
+}
+
+static bool is_sev(enum kind kind)
+{
+    return kind == SEV || kind == SEV_GMEM;
+}
+
+static void __attribute__((noreturn)) unsupported(const char *why)
+{
+    fprintf(stderr, "bench-faults: %s\n", why);
+    exit(UNSUPPORTED);
+}
+
+static int slot(struct vm *vm, enum kind kind, uint32_t id, uint64_t gpa,
+                uint64_t size)
+{
+    struct kvm_userspace_memory_region region = {
+        .slot = id, .guest_phys_addr = gpa, .memory_size = size,
+        .userspace_addr = (uintptr_t)vm->mem + gpa,
+    };
+
+    return has_gmem(kind) ? vm_slot(vm, id, 0, gpa, size, gpa) :
+           xioctl(vm->fd, KVM_SET_USER_MEMORY_REGION, &region);
+}
+
+/* Code and tables: 1 GiB by pages of 2 MiB, encrypted where that can be */
+static void install(struct vm *vm)
+{
+    uint64_t *table = (uint64_t *)(vm->mem + GUEST_TABLES);
+
+    memset(vm->mem, 0, LOW_SIZE);
+    memcpy(vm->mem + GUEST_CODE, toucher, toucher_end - toucher);
+    table[0] = guest_pte(vm, GUEST_TABLE_GFN + 1, true);
+    table[512] = guest_pte(vm, GUEST_TABLE_GFN + 2, true);
+    for (uint64_t i = 0; i < 512; i++) {
+        table[1024 + i] = guest_pte(vm, i * 512, true) | 0x80;
+    }
+}
+
+static void create(struct vm *vm, enum kind kind)
+{
+    int type = is_sev(kind) ? VM_SEV :
+               kind == PRIVATE_WIDE || kind == IN_PLACE ? VM_SW_PROTECTED :
+               KVM_X86_DEFAULT_VM;
+    uint64_t flags = kind == PRIVATE_WIDE ? 0 :
+                     GUEST_MEMFD_FLAG_MMAP | GUEST_MEMFD_FLAG_INIT_SHARED;
+    uint32_t a, b, c, d;
+
+    *vm = (struct vm) { .type = type, .size = SIZE, .vcpu = -1, .gmem = -1 };
+    if (!(vm_cap(kvm_fd, KVM_CAP_VM_TYPES) & 1 << type)) {
+        unsupported("no VMs of this type");
+    }
+    if ((kind == IN_PLACE || kind == SEV_GMEM) &&
+        vm_cap(kvm_fd, KVM_CAP_PAGE_ENC_BITMAP) != 1) {
+        unsupported("no guest_memfds that keep attributes");
+    }
+    vm->fd = CHECK(ioctl(kvm_fd, KVM_CREATE_VM, type));
+    if (is_sev(kind)) {
+        struct kvm_enable_cap cap = { .cap = KVM_CAP_SEV_PRIVATE_MEM };
+        struct kvm_sev_init init = { 0 };
+
+        sev_fd = CHECK(open("/dev/sev", O_RDWR | O_CLOEXEC));
+        if (kind == SEV_GMEM) {
+            CHECK(ioctl(vm->fd, KVM_ENABLE_CAP, &cap));
+        }
+        SEV_MUST(vm, KVM_SEV_INIT2, &init);
+        __cpuid(0x8000001f, a, b, c, d);
+        vm->cbit = 1ULL << (b & 63);
+    }
+    if (has_gmem(kind)) {
+        vm->gmem = vm_gmem(vm, SIZE, flags);
+        if (vm->gmem < 0) {
+            unsupported("no such guest_memfd");
+        }
+    }
+    vm->mem = mmap(NULL, SIZE, PROT_READ | PROT_WRITE,
+                   flags && has_gmem(kind) ? MAP_SHARED :
+                   MAP_PRIVATE | MAP_ANONYMOUS,
+                   flags && has_gmem(kind) ? vm->gmem : -1, 0);
+    if (vm->mem == MAP_FAILED) {
+        bail("mmap");
+    }
+    if (!flags || !has_gmem(kind)) {
+        /* A guest_memfd has small pages only */
+        CHECK(madvise(vm->mem, SIZE, MADV_NOHUGEPAGE));
+    }
+    memset(vm->mem, 0, SIZE);
+    install(vm);
+    if (is_sev(kind)) {
+        struct kvm_enc_region region = { (uintptr_t)vm->mem, SIZE };
+
+        CHECK(ioctl(vm->fd, KVM_MEMORY_ENCRYPT_REG_REGION, &region));
+    }
+    MUST(slot(vm, kind, 0, 0, LOW_SIZE));
+    MUST(slot(vm, kind, 1, HIGH, SIZE - HIGH));
+    if (kind == PRIVATE_WIDE) {
+        struct kvm_memory_attributes args = {
+            .address = HIGH, .size = SIZE - HIGH, .attributes = PRIVATE,
+        };
+
+        MUST(xioctl(vm->fd, KVM_SET_MEMORY_ATTRIBUTES, &args));
+        CHECK(fallocate(vm->gmem, FALLOC_FL_KEEP_SIZE, HIGH, SIZE - HIGH));
+    } else if (kind == IN_PLACE) {
+        MUST(vm_convert(vm, HIGH, SIZE - HIGH, PRIVATE));
+    } else if (kind == SEV_GMEM) {
+        MUST(vm_convert(vm, 0, SIZE, PRIVATE));
+    }
+    if (is_sev(kind)) {
+        struct kvm_sev_launch_start start = { 0 };
+        struct kvm_sev_launch_update_data low = {
+            .uaddr = (uintptr_t)vm->mem, .len = LOW_SIZE,
+        };
+        uint8_t digest[48];
+        struct kvm_sev_launch_measure measure = { (uintptr_t)digest, 48 };
+
+        SEV_MUST(vm, KVM_SEV_LAUNCH_START, &start);
+        SEV_MUST(vm, KVM_SEV_LAUNCH_UPDATE_DATA, &low);
+        guest_vcpu(vm);
+        SEV_MUST(vm, KVM_SEV_LAUNCH_MEASURE, &measure);
+        SEV_MUST(vm, KVM_SEV_LAUNCH_FINISH, NULL);
+    } else {
+        guest_vcpu(vm);
+    }
+    if (guest_run(vm)) {
+        bail("the guest did not start");
+    }
+}
+
+/* Out of the guest's page tables */
+static void zap(struct vm *vm, enum kind kind)
+{
+    MUST(slot(vm, kind, 1, HIGH, 0));
+    MUST(slot(vm, kind, 1, HIGH, SIZE - HIGH));
+}
+
+static uint64_t touch_pages(struct vm *vm)
+{
+    struct kvm_regs now, regs;
+    uint64_t ns;
+
+    CHECK(ioctl(vm->vcpu, KVM_GET_REGS, &now));
+    regs = now;
+    regs.rdi = HIGH;
+    regs.rcx = PAGES;
+    CHECK(ioctl(vm->vcpu, KVM_SET_REGS, &regs));
+    ns = TIME(if (guest_run(vm)) {
+        bail("the guest did not come back");
+    });
+    CHECK(ioctl(vm->vcpu, KVM_GET_REGS, &now));
+    if (now.rcx || now.rdi != SIZE) {
+        bail("the guest did not do its work");
+    }
+    return ns;
+}
+
+int main(int argc, char **argv)
+{
+    int repetitions = argc > 3 ? atoi(argv[3]) : 5;
+    enum kind kind;
+    struct vm vm;
+
+    for (kind = 0; kind < KINDS; kind++) {
+        if (argc > 2 && !strcmp(argv[2], kind_name[kind])) {
+            break;
+        }
+    }
+    if (kind == KINDS) {
+        fprintf(stderr, "usage: bench-faults NAME KIND [REPETITIONS]\n");
+        return 2;
+    }
+    kvm_fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+    if (kvm_fd < 0) {
+        bail("/dev/kvm");
+    }
+    create(&vm, kind);
+    touch_pages(&vm);                   /* warm */
+    for (int i = 0; i < repetitions; i++) {
+        uint64_t cold, warm;
+
+        zap(&vm, kind);
+        cold = touch_pages(&vm);
+        warm = touch_pages(&vm);
+        /* If it is not faults that take the time, nothing is measured */
+        if (warm * 2 > cold) {
+            errno = EINVAL;
+            bail("accesses without faults take %llu of %llu ns",
+                 (unsigned long long)warm, (unsigned long long)cold);
+        }
+        sample("faults", argv[2], argv[1], SIZE - HIGH,
+               (double)(cold - warm) / PAGES);
+    }
+    vm_destroy(&vm);
+    return 0;
+}
