@@ -3,6 +3,9 @@
 #
 #   make demo    build all, migrate an encrypted guest in the emulated host
 #   make check   every test
+#   make check-selftests   Linux's own KVM selftests, on both kernels
+#   make check-reload      load and unload the module 100 times
+#   make bench   what the module's calls cost; build/bench.json
 #   make         build all
 #   make l1      what scripts/l1 needs
 #   make clean   remove what was built, keep what was fetched
@@ -18,7 +21,7 @@ export STEP_BEGAN := $(shell date +%s)
 
 ninja = ./scripts/in-root ninja -C /b/meson --quiet $(if $(JOBS),-j $(JOBS))
 
-all l1 demo: setup
+all l1 demo check-selftests check-reload bench: setup
 	@$(ninja) $@
 
 check: setup
@@ -35,4 +38,4 @@ clean:
 distclean: clean
 	@bash -c ". scripts/lib.sh; as_root rm -rf --one-file-system build"
 
-.PHONY: all l1 demo check setup clean distclean
+.PHONY: all l1 demo check check-selftests check-reload bench setup clean distclean
