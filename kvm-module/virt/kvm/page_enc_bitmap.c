@@ -112,7 +112,9 @@ static int page_enc_copy(struct kvm *kvm, gfn_t start, u64 nr, u8 __user *to)
 	u64 done, n;
 	int r = 0;
 
-	bits = kmalloc(PAGE_SIZE, GFP_KERNEL_ACCOUNT);
+	/* No more than needed: kernels that clear what they allocate do so here */
+	bits = kmalloc(BITS_TO_BYTES(round_up(min(nr, PAGE_ENC_CHUNK), BITS_PER_LONG)),
+		       GFP_KERNEL_ACCOUNT);
 	if (!bits)
 		return -ENOMEM;
 
