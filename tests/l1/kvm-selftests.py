@@ -4,10 +4,10 @@
 
   kvm-selftests.py [--rst FILE] [--fresh] [NAME...]
                                             each on both; fails where ours is
-                                            worse; FILE gets the table.  The
-                                            results of the distribution's
-                                            modules are kept, by what they
-                                            depend on, unless --fresh
+                                            worse; FILE gets the table.  Results
+                                            are kept as long as nothing that
+                                            they depend on changes; --fresh
+                                            has all of them anew
   kvm-selftests.py --tap [NAME...]          on the modules that are loaded, in
                                             the emulated host; TAP
   kvm-selftests.py --list                   what there is to build
@@ -38,19 +38,16 @@ TRIES = 3
 # memory, memory slots, dirty logging or SEV, cut to what emulation can bear
 TESTS = [
     'guest_memfd_test',
-    'set_memory_region_test',
     'x86/private_mem_conversions_test -n 2',
     'x86/private_mem_conversions_test -n 2 -m 2',
     'x86/private_mem_kvm_exits_test',
     'pre_fault_memory_test',
     'vm_types_test',
-    'dirty_log_test -i 4',
     'dirty_log_perf_test -b 16M -v 2 -i 2',
     'dirty_log_perf_test -b 16M -v 2 -i 2 -g',
     'x86/dirty_log_page_splitting_test -b 16M',
     'x86/nested_dirty_log_test',
     'memslot_modification_stress_test -b 16M -v 2 -i 20',
-    'memslot_perf_test -s 64 -l 1 -t 100 -f 3 -e 4',
     'kvm_page_table_test -b 32M -v 2',
     'demand_paging_test -b 16M -v 2',
     'demand_paging_test -b 16M -v 2 -u MISSING',
@@ -75,6 +72,9 @@ TESTS = [
     'steal_time',
     'system_counter_offset_test',
     'kvm_binary_stats_test',
+    'set_memory_region_test',
+    'dirty_log_test -i 4',
+    'memslot_perf_test -s 64 -l 1 -t 100 -f 4 -e 4',
 ]
 QUICK = [
     'guest_memfd_test',
@@ -186,28 +186,63 @@ def tap(tests):
     return 1 if failed else 0
 
 
-def on(kernel, tests):
+def depends(kernel):
+    """What results depend on"""
+    files = [f'{WHERE}/.made', f'{BUILD}/kernel/version',
+             f'{BUILD}/qemu/qemu-system-x86_64', f'{REPO}/scripts/l1']
+    if kernel == 'module':
+        files += [f'{BUILD}/module/{m}.ko' for m in ('kvm', 'kvm-amd')]
+    h = hashlib.sha256()
+    for p in files:
+        with open(p, 'rb') as f:
+            h.update(f.read())
+    return h.hexdigest()
+
+
+class Results(dict):
+    """Of one kernel, by test; kept in a file, failures excepted"""
+    def __init__(self, kernel, fresh):
+        super().__init__()
+        self.path = f'{BUILD}/selftests-{kernel}.json'
+        self.key = depends(kernel)
+        if not fresh and os.path.exists(self.path):
+            with open(self.path, encoding='utf-8') as f:
+                old = json.load(f)
+            if old['key'] == self.key:
+                self.update(old['results'])
+
+    def add(self, r):
+        self[r['test']] = r
+        good = {t: r for t, r in self.items() if r['result'] != 'fail'}
+        with open(self.path, 'w', encoding='utf-8') as f:
+            json.dump({'key': self.key, 'results': good}, f, indent=1)
+
+
+def on(kernel, tests, fresh):
     """Run @tests; where the host itself dies, go on after the one that it
     died of in a new host."""
-    results = {}
-    while len(results) < len(tests):
+    results = Results(kernel, fresh)
+    while True:
         todo = [t for t in tests if t not in results]
+        if not todo:
+            return results
         p = subprocess.Popen(
             [f'{REPO}/scripts/l1', '--kernel', kernel, '--', __file__,
              '--tap'] + todo, stdout=subprocess.PIPE, text=True)
         for line in p.stdout:
             if line.startswith('# {'):
                 r = json.loads(line[2:])
-                results[r['test']] = r
+                results.add(r)
                 print(f'{kernel}: {r["test"]}: {r["result"]}, '
                       f'{r["seconds"]} s {r["why"]}', flush=True)
-        p.wait()
+        rc = p.wait()
         todo = [t for t in todo if t not in results]
         if todo:
-            results[todo[0]] = dict(test=todo[0], result='fail', passed=0,
-                                    seconds=0, why='the host died')
+            if rc < 0:
+                sys.exit(f'kvm-selftests: scripts/l1: signal {-rc}')
+            results.add(dict(test=todo[0], result='fail', passed=0, seconds=0,
+                             why='the host died'))
             print(f'{kernel}: {todo[0]}: the host died', flush=True)
-    return results
 
 
 def worse(ours, stock):
@@ -277,34 +312,8 @@ def rst(tests, stock, ours):
     return out
 
 
-def depends():
-    """What results on the distribution's modules depend on"""
-    h = hashlib.sha256()
-    for p in (f'{WHERE}/.made', f'{BUILD}/kernel/version',
-              f'{BUILD}/qemu/qemu-system-x86_64', f'{REPO}/scripts/l1'):
-        with open(p, 'rb') as f:
-            h.update(f.read())
-    return h.hexdigest()
-
-
-def on_stock(tests, fresh):
-    kept = f'{BUILD}/selftests-stock.json'
-    key, results = depends(), {}
-    if not fresh and os.path.exists(kept):
-        with open(kept, encoding='utf-8') as f:
-            old = json.load(f)
-        if old['key'] == key:
-            results = old['results']
-    todo = [t for t in tests if t not in results]
-    if todo:
-        results |= on('stock', todo)
-        with open(kept, 'w', encoding='utf-8') as f:
-            json.dump({'key': key, 'results': results}, f, indent=1)
-    return results
-
-
 def both(tests, path, fresh):
-    ours, stock = on('module', tests), on_stock(tests, fresh)
+    ours, stock = on('module', tests, fresh), on('stock', tests, fresh)
     bad = [t for t in tests if worse(ours[t], stock[t])]
     page = rst(tests, stock, ours)
     if path:
