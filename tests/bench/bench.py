@@ -2,9 +2,14 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Benchmarks of the KVM module, in the emulated host.
 
-  bench.py [--quick] [--json FILE] [--rst FILE]   run all, show a table
-  bench.py --here [--quick]     what runs in the emulated host: samples, one
-                                JSON object a line
+  bench.py [OPTION...] [--json FILE]    run all, show a table
+  bench.py [OPTION...] --here           what runs in the emulated host: samples,
+                                        one JSON object a line
+
+  --memory MIB        of the guest; can be repeated
+  --repetitions N     samples of each in a row
+  --rounds N          how often the modules are exchanged
+  --quick             little memory, few samples
 
 Numbers that are compared come from one boot of one machine, in turns.  Only
 their ratio is of interest: the machine is emulated, and shared.
@@ -62,14 +67,12 @@ def program(*args):
                    check=True)
 
 
-def here(quick):
+def here(sizes, repetitions, rounds):
     load('module')
-    for size in SIZES[:3] if quick else SIZES:
+    for size in sizes:
         print(f'# attributes and bitmap of {size_name(size)}', flush=True)
-        n = 3 if quick or size > GiB else 5
-        program('attributes', size, n)
-        program('bitmap', size, n)
-    rounds = 2 if quick else 5
+        program('attributes', size, repetitions)
+        program('bitmap', size, repetitions)
     for i in range(rounds):
         print(f'# faults, round {i + 1} of {rounds}', flush=True)
         sets = ['stock', 'bare', 'module']
@@ -111,11 +114,12 @@ def size_name(n):
 def lines(medians):
     """What is shown, in order.  The goals are those of the project."""
     get = medians.get
+    memory = sorted({k[2] for k in medians if k[0] == 'bitmap'})
 
     for kind in ('unallocated', 'allocated', 'mapped'):
         for way in ('to private', 'to shared'):
             what = f'all {way}, {kind}'
-            for size in SIZES:
+            for size in memory:
                 m = get(('attributes', what, size), {})
                 goal = 0.05 if size == GiB else None
                 if 'file' in m:
@@ -126,13 +130,13 @@ def lines(medians):
                                m['vm+discard'], None,
                                'the same and giving the other copy back')
     for way in ('to private', 'to shared'):
-        for size in SIZES:
+        for size in memory:
             m = get(('attributes', f'a page {way}', size), {})
             if m:
                 yield Line(f'attributes: a page {way}', size, m['file'],
                            m['vm'], None, 'KVM_SET_MEMORY_ATTRIBUTES')
     for mix in (0, 1, 50, 100):
-        for size in SIZES:
+        for size in memory:
             m = get(('bitmap', f'{mix} % private', size), {})
             if not m:
                 continue
@@ -145,13 +149,13 @@ def lines(medians):
             yield Line(title, size, m['bitmap'], m['log, manual'], None,
                        'KVM_GET_DIRTY_LOG, manual protect')
     first = None
-    for size in SIZES:
+    for size in memory:
         m = get(('bitmap', '50 % private', size), {})
         if m:
             first = first or m['unchanged']
             # O(1): what the smallest costs, and what an emulator adds
             yield Line('bitmap: unchanged', size, m['unchanged'], first, 2.0,
-                       f'that of {size_name(SIZES[0])}')
+                       f'that of {size_name(memory[0])}')
     for kind, of in FAULTS.items():
         for size in {k[2] for k in medians if k[:2] == ('faults', kind)}:
             m = get(('faults', kind, size))
@@ -206,13 +210,13 @@ def present(found):
     return table(rows)
 
 
-def collect(quick):
+def collect(options):
     """Medians by (bench, what, size) and then by what was measured, and all
     samples"""
     samples = collections.defaultdict(lambda: collections.defaultdict(list))
     p = subprocess.Popen(
         [f'{REPO}/scripts/l1', '--kernel', 'module', '--timeout', '3000', '--',
-         __file__, '--here'] + (['--quick'] if quick else []),
+         __file__, '--here'] + options,
         stdout=subprocess.PIPE, text=True)
     for line in p.stdout:
         if not line.startswith('{'):
@@ -231,12 +235,19 @@ def main():
     p = argparse.ArgumentParser()
     p.add_argument('--here', action='store_true')
     p.add_argument('--quick', action='store_true')
+    p.add_argument('--memory', type=int, action='append')
+    p.add_argument('--repetitions', type=int)
+    p.add_argument('--rounds', type=int)
     p.add_argument('--json')
     a = p.parse_args()
     if a.here:
-        return here(a.quick)
+        sizes = [m * MiB for m in a.memory or []]
+        return here(sizes or (SIZES[:3] if a.quick else SIZES),
+                    a.repetitions or (3 if a.quick else 5),
+                    a.rounds or (2 if a.quick else 5))
     began = time.monotonic()
-    medians, samples = collect(a.quick)
+    options = [o for o in sys.argv[1:] if o != '--json' and o != a.json]
+    medians, samples = collect(options)
     found = list(lines(medians))
     if not found:
         sys.exit('bench: no samples')
