@@ -2,7 +2,7 @@
 /*
  * What the benchmarks share: a clock, and how a sample is said.
  *
- * A program prints one JSON object a line for each sample; tests/bench/bench.py
+ * A program prints one JSON object a line for each sample; tests/l1/bench/bench.py
  * takes medians and ratios.  Samples of what is compared follow each other, so
  * that a machine that is busy for a while is busy for both.
  */
@@ -10,7 +10,7 @@
 #define TESTS_BENCH_BENCH_H
 
 #include <time.h>
-#include "../l1/vm.h"
+#include "../vm.h"
 
 static uint64_t now_ns(void)
 {

@@ -19,7 +19,7 @@
 #define _GNU_SOURCE
 #include <linux/falloc.h>
 #include "bench.h"
-#include "../l1/guest.h"
+#include "../guest.h"
 
 #define PAGES           2048
 #define LOW_SIZE        0x10000         /* code and page tables */

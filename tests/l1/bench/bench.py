@@ -24,9 +24,9 @@ import sys
 import time
 
 BUILD = os.environ.get('BUILD', '/b')
-REPO = os.path.dirname(os.path.dirname(os.path.dirname(
-    os.path.abspath(__file__))))
-PROGRAMS = f'{BUILD}/meson/tests/bench'
+REPO = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(
+    os.path.abspath(__file__)))))
+PROGRAMS = f'{BUILD}/meson/tests/l1/bench'
 MODULES = f'{BUILD}/l1/modules'
 
 MiB, GiB = 1 << 20, 1 << 30
