@@ -6,6 +6,8 @@
 #   make check-selftests   Linux's own KVM selftests, on both kernels
 #   make check-reload      load and unload the module 100 times
 #   make bench   what the module's calls cost; build/bench.json
+#   make deb     the KVM module's Debian package, in build/deb
+#   make check-deb   its test: install, run, upgrade, remove
 #   make         build all
 #   make l1      what scripts/l1 needs
 #   make clean   remove what was built, keep what was fetched
@@ -21,21 +23,26 @@ export STEP_BEGAN := $(shell date +%s)
 
 ninja = ./scripts/in-root ninja -C /b/meson --quiet $(if $(JOBS),-j $(JOBS))
 
-all l1 demo check-selftests check-reload bench: setup
+all l1 demo deb check-selftests check-reload bench: setup
 	@$(ninja) $@
 
 check: setup
 	@$(ninja) all
 	@./scripts/in-root ./scripts/check $(TESTS)
 
+check-deb: setup
+	@$(ninja) l1 deb
+	@./scripts/in-root --root sh -c './scripts/check --suite deb; rc=$$?; \
+		chown -R --reference=/b/meson /b/meson/meson-*; exit $$rc'
+
 setup:
 	@./scripts/bootstrap
 	@./scripts/in-root ./scripts/meson-setup
 
 clean:
-	rm -rf build/meson build/qemu build/qemu-src build/module build/l1 build/guest build/bin
+	rm -rf build/meson build/qemu build/qemu-src build/module build/l1 build/guest build/bin build/deb
 
 distclean: clean
 	@bash -c ". scripts/lib.sh; as_root rm -rf --one-file-system build"
 
-.PHONY: all l1 demo check check-selftests check-reload bench setup clean distclean
+.PHONY: all l1 demo deb check check-deb check-selftests check-reload bench setup clean distclean

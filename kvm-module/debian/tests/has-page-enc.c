@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Has the KVM that runs what kvm-page-enc adds?  Status 0 if so, 1 if not, 2
+ * if one cannot tell.  Asks in the way that does not depend on the numbers of
+ * capabilities, see <linux/kvm-page-enc.h>, then by those.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/ioctl.h>
+#include <linux/kvm.h>
+#include <linux/kvm-page-enc.h>
+
+int main(void)
+{
+    struct kvm_page_enc_bitmap nothing = { 0 };
+    int kvm = open("/dev/kvm", O_RDWR), vm, err;
+
+    vm = kvm < 0 ? -1 : ioctl(kvm, KVM_CREATE_VM, KVM_X86_SW_PROTECTED_VM);
+    if (vm < 0) /* a type that Debian's has not */
+        vm = kvm < 0 ? -1 : ioctl(kvm, KVM_CREATE_VM, KVM_X86_DEFAULT_VM);
+    if (vm < 0) {
+        perror("has-page-enc: no VM");
+        return 2;
+    }
+    err = ioctl(vm, KVM_GET_PAGE_ENC_BITMAP, &nothing) ? errno : 0;
+    if (err == ENOTTY) {
+        puts("# KVM_GET_PAGE_ENC_BITMAP: ENOTTY");
+        return 1;
+    }
+    if (err != EINVAL) {
+        fprintf(stderr, "has-page-enc: KVM_GET_PAGE_ENC_BITMAP of nothing: "
+                "%d, which is no answer\n", err);
+        return 2;
+    }
+    if (ioctl(vm, KVM_CHECK_EXTENSION, KVM_CAP_PAGE_ENC_BITMAP) != 1) {
+        puts("# the call is there, its capability is not");
+        return 1;
+    }
+    return 0;
+}

@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+# Shell functions of these tests; sourced.
+# shellcheck shell=bash
+
+PATH=$PATH:/usr/sbin:/sbin
+modules=(kvm kvm-amd kvm-intel)
+failed=0
+
+# check TEXT CMD...: CMD succeeds
+check() {
+    local text=$1; shift
+    if "$@"; then echo "ok - $text"; else echo "not ok - $text"; failed=1; fi
+}
+not() { ! "$@"; }
+skip() { echo "SKIP: $*"; exit 77; }
+
+# Where modprobe would take MODULE from: found KERNEL MODULE
+found() { modinfo -k "$1" -F filename "$2" 2> /dev/null | sed 's,^/usr/lib/,/lib/,'; }
+# is DIR KERNEL MODULE: from DIR of the kernel's
+is() { case $(found "$2" "$3") in /lib/modules/$2/$1/*) ;; *) false ;; esac; }
+# ours KERNEL MODULE
+ours() { modinfo -k "$1" -F version "$2" 2> /dev/null | grep -q '^kvm-page-enc-'; }
+
+# Kernels that DKMS has built for, and all that there are
+built() {
+    dkms status kvm-page-enc | sed -n 's,^kvm-page-enc/[^ ]*\, \([^ ]*\)\, .*: installed.*,\1,p'
+}
+kernels() { for k in /lib/modules/*/modules.dep; do basename "$(dirname "$k")"; done; }
