@@ -6,6 +6,7 @@
 #define _GNU_SOURCE
 #include <pthread.h>
 #include <sched.h>
+#include <sys/time.h>
 #include <sys/uio.h>
 #include "vm.h"
 
@@ -136,6 +137,65 @@ static void faults(struct vm *vm)
     ok(!bad, "900 conversions beside a busy thread, %d EAGAIN", bad);
 }
 
+/* What cannot be said is not said, and nothing is converted all the same */
+static void unwritable(struct vm *vm)
+{
+    struct kvm_memory_attributes2 *args;
+    struct hold h;
+
+    args = mmap(NULL, PAGE, PROT_READ | PROT_WRITE,
+                MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    args->size = 4 * PAGE;
+    args->attributes = PRIVATE;
+    memset(vm->mem, 0x66, 4 * PAGE);
+    hold(&h, vm->mem + 2 * PAGE);
+    CHECK(mprotect(args, PAGE, PROT_READ));
+    ok(xioctl(vm->gmem, KVM_SET_MEMORY_ATTRIBUTES2, args) == -EFAULT &&
+       vm_private_is(vm, 0, 0) && !touch(vm->mem),
+       "error_offset cannot be written: EFAULT, nothing converted");
+    release(&h);
+    ok(!xioctl(vm->gmem, KVM_SET_MEMORY_ATTRIBUTES2, args) &&
+       vm_private_is(vm, 0, 4), "nothing to say: no error");
+    MUST(vm_convert(vm, 0, SIZE, SHARED));
+    munmap(args, PAGE);
+}
+
+static volatile long signals;
+
+static void on_alarm(int sig)
+{
+    signals += sig == SIGALRM;
+}
+
+/* Signals do not end a conversion, least of all in its middle */
+static void interrupted(struct vm *vm)
+{
+    struct itimerval every = { { 0, 300 }, { 0, 300 } }, never = { { 0 } };
+    struct sigaction sa = { .sa_handler = on_alarm };
+    long bad = 0, wrong = 0, n = 0;
+    struct hold h;
+
+    CHECK(sigaction(SIGALRM, &sa, NULL));
+    signals = 0;
+    CHECK(setitimer(ITIMER_REAL, &every, NULL));
+    while (n < 100 || signals < 50) {
+        vm->mem[n % 64 * PAGE] = 1;
+        bad += vm_convert(vm, 0, 64 * PAGE, PRIVATE) != 0;
+        bad += vm_convert(vm, 0, 64 * PAGE, SHARED) != 0;
+        n++;
+    }
+    hold(&h, vm->mem + 63 * PAGE);
+    for (int i = 0; i < 50; i++) {
+        wrong += vm_convert(vm, 0, 64 * PAGE, PRIVATE) != -EAGAIN ||
+                 convert_held != 63 * PAGE;
+    }
+    CHECK(setitimer(ITIMER_REAL, &never, NULL));
+    release(&h);
+    ok(!bad && !wrong && vm_private_is(vm, 0, 0),
+       "%ld conversions and 50 refusals, %ld signals: %ld and %ld wrong",
+       2 * n, signals, bad, wrong);
+}
+
 int main(void)
 {
     static const enum vm_type types[] = { VM_SW_PROTECTED, VM_SEV };
@@ -151,6 +211,8 @@ int main(void)
         note("%s VM", vm_type_name(types[i]));
         vm_init(&vm, types[i], SIZE);
         held(&vm);
+        unwritable(&vm);
+        interrupted(&vm);
         vm_destroy(&vm);
         vm_init(&vm, types[i], SIZE);
         fresh(&vm);

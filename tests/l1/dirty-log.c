@@ -80,6 +80,49 @@ static void writes(struct vm *vm)
     ok(dirty_is(vm, 0x120, 0x121), "it writes a page that was converted");
 }
 
+/* A conversion either way is in the next log, in every mode that there is */
+static void modes(struct vm *vm)
+{
+    static const struct { uint64_t flags; const char *name; } mode[] = {
+        { 0, "cleared by reading" },
+        { KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE, "manual" },
+        { KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE | KVM_DIRTY_LOG_INITIALLY_SET,
+          "manual, initially set" },
+    };
+
+    for (unsigned i = 0; i < 3; i++) {
+        struct kvm_enable_cap cap = {
+            .cap = KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2, .args = { mode[i].flags },
+        };
+        struct kvm_clear_dirty_log clear = {
+            .num_pages = PAGES, .dirty_bitmap = dirty,
+        };
+        uint64_t attributes = SHARED;
+        bool right = true;
+
+        CHECK(ioctl(vm->fd, KVM_ENABLE_CAP, &cap));
+        MUST(logging(vm, true));
+        for (int round = 0; round < 6; round++, attributes ^= PRIVATE) {
+            uint64_t first = 0x200 + round / 2 * 0x41;
+
+            fetch(vm);
+            if (mode[i].flags) {
+                CHECK(ioctl(vm->fd, KVM_CLEAR_DIRTY_LOG, &clear));
+            }
+            MUST(vm_convert(vm, first * PAGE, 0x60 * PAGE, attributes));
+            right &= dirty_is(vm, first, first + 0x60);
+            if (mode[i].flags) {
+                /* Between the reading and the clearing */
+                MUST(vm_convert(vm, 0x340 * PAGE, PAGE, attributes));
+                CHECK(ioctl(vm->fd, KVM_CLEAR_DIRTY_LOG, &clear));
+                right &= dirty_is(vm, 0x340, 0x341);
+            }
+        }
+        MUST(logging(vm, false));
+        ok(right, "conversions are in the next log: %s", mode[i].name);
+    }
+}
+
 static void manual(struct vm *vm)
 {
     struct kvm_enable_cap cap = {
@@ -139,8 +182,83 @@ static void run(enum vm_type type)
     guest_write(&vm, 0x22000, 0x79);
     ok(dirty_is(&vm, 0x22, 0x23), "and then a write");
     MUST(logging(&vm, false));
+    modes(&vm);
     manual(&vm);
     vm_destroy(&vm);
+}
+
+#define RING_SIZE       65536
+
+static int ring_enable(struct vm *vm, uint32_t cap, uint64_t size)
+{
+    struct kvm_enable_cap args = { .cap = cap, .args = { size } };
+
+    return xioctl(vm->fd, KVM_ENABLE_CAP, &args);
+}
+
+/* Is page @page in the vCPU's ring? */
+static bool ring_has(struct vm *vm, uint64_t page)
+{
+    struct kvm_dirty_gfn *ring;
+    bool has = false;
+
+    ring = mmap(NULL, RING_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, vm->vcpu,
+                KVM_DIRTY_LOG_PAGE_OFFSET * PAGE);
+    if (ring == MAP_FAILED) {
+        bail("mmap of the dirty ring");
+    }
+    for (unsigned i = 0; i < RING_SIZE / sizeof(*ring); i++) {
+        has |= ring[i].flags & KVM_DIRTY_GFN_F_DIRTY && ring[i].offset == page;
+    }
+    munmap(ring, RING_SIZE);
+    return has;
+}
+
+/* Rings are the vCPUs'; conversions, which have none, are in a bitmap */
+static void rings(enum vm_type type)
+{
+    struct vm vm;
+
+    vm_create(&vm, type, GUEST_SIZE);
+    ok(vm_cap(vm.fd, KVM_CAP_DIRTY_LOG_RING_WITH_BITMAP) == 1,
+       "dirty rings with a bitmap are offered");
+    ok(ring_enable(&vm, KVM_CAP_DIRTY_LOG_RING_WITH_BITMAP, 0) == -EINVAL,
+       "not before there are rings");
+    MUST(ring_enable(&vm, KVM_CAP_DIRTY_LOG_RING_ACQ_REL, RING_SIZE));
+    ok(logging(&vm, true) == -EINVAL, "a ring alone: no log for a guest_memfd");
+    ok(!logging(&vm, false) &&
+       ring_enable(&vm, KVM_CAP_DIRTY_LOG_RING_WITH_BITMAP, 0) == -EINVAL,
+       "no bitmap after the first slot");
+    MUST(vm_slot(&vm, 0, 0, 0, 0, 0));
+    ok(!ring_enable(&vm, KVM_CAP_DIRTY_LOG_RING_WITH_BITMAP, 0), "enabled");
+    MUST(logging(&vm, false));
+    if (!ok(!guest_launch(&vm, GUEST_SIZE), "a guest starts")) {
+        return;
+    }
+    guest_write(&vm, 0x20000, 1);
+    ok(!logging(&vm, true) && dirty_is(&vm, 0, 0), "its log is switched on");
+    guest_write(&vm, 0x20000, 2);
+    ok(ring_has(&vm, 0x20) && dirty_is(&vm, 0, 0),
+       "what it writes is in its ring");
+    ok(!vm_convert(&vm, 0x100 * PAGE, 3 * PAGE, SHARED) &&
+       !ring_has(&vm, 0x100) && dirty_is(&vm, 0x100, 0x103),
+       "what is converted is in the bitmap");
+    ok(!vm_convert(&vm, 0x101 * PAGE, PAGE, PRIVATE) &&
+       dirty_is(&vm, 0x101, 0x102), "back, too");
+    ok(!guest_convert(&vm, 0x180, 2, false) && dirty_is(&vm, 0x180, 0x182),
+       "also when the guest asks for it");
+    vm_destroy(&vm);
+}
+
+static void plain_ring(void)
+{
+    struct vm vm = { .fd = CHECK(ioctl(kvm_fd, KVM_CREATE_VM, 0)) };
+
+    ok(!vm_cap(vm.fd, KVM_CAP_DIRTY_LOG_RING_WITH_BITMAP) &&
+       !ring_enable(&vm, KVM_CAP_DIRTY_LOG_RING_ACQ_REL, RING_SIZE) &&
+       ring_enable(&vm, KVM_CAP_DIRTY_LOG_RING_WITH_BITMAP, 0) == -EINVAL,
+       "plain VMs have rings without a bitmap, as ever");
+    close(vm.fd);
 }
 
 int main(void)
@@ -149,5 +267,8 @@ int main(void)
     vm_require(VM_SEV);
     run(VM_SW_PROTECTED);
     run(VM_SEV);
+    rings(VM_SW_PROTECTED);
+    rings(VM_SEV);
+    plain_ring();
     return done_testing();
 }

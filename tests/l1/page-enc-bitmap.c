@@ -252,6 +252,40 @@ static void *converter(void *opaque)
     return NULL;
 }
 
+/* All of the VM's guest_memfd, in one call */
+static void *whole_converter(void *opaque)
+{
+    struct vm *vm = opaque;
+    bool private = true;
+
+    while (!stop) {
+        if (vm_convert(vm, 0, vm->size, private ? PRIVATE : 0)) {
+            return opaque;
+        }
+        private = !private;
+        conversions++;
+    }
+    return NULL;
+}
+
+/* All of the VM, by its own attributes */
+static void *wide_converter(void *opaque)
+{
+    struct vm *vm = opaque;
+    struct kvm_memory_attributes a = {
+        .size = vm->size, .attributes = PRIVATE,
+    };
+
+    while (!stop) {
+        if (xioctl(vm->fd, KVM_SET_MEMORY_ATTRIBUTES, &a)) {
+            return opaque;
+        }
+        a.attributes ^= PRIVATE;
+        conversions++;
+    }
+    return NULL;
+}
+
 /* A conversion is in the bitmap as a whole; what is missing shows */
 static void races(struct vm *vm)
 {
@@ -291,6 +325,114 @@ static void races(struct vm *vm)
        reads, same, conversions, torn, stale);
 }
 
+/*
+ * A conversion of more pages than fit in a page of bits, seen through two slots
+ * in the other order, is in one answer whole or not at all.
+ */
+static void large_races(void)
+{
+    const uint64_t half = 0x14000;
+    uint8_t *bits = malloc(half / 4);
+    struct vm vm;
+    long torn = 0, reads = 0, both[2] = { 0, 0 };
+    pthread_t thread;
+    void *failed;
+
+    vm_create(&vm, VM_SW_PROTECTED, 2 * half * PAGE);
+    MUST(vm_slot(&vm, 0, 0, half * PAGE, half * PAGE, 0));
+    MUST(vm_slot(&vm, 1, 0, 0, half * PAGE, half * PAGE));
+    stop = false;
+    conversions = 0;
+    pthread_create(&thread, NULL, whole_converter, &vm);
+    while (reads < 3000 || conversions < 300) {
+        MUST(vm_bitmap(&vm, 0, 2 * half, bits));
+        torn += memcmp(bits, bits + 1, half / 4 - 1) != 0;
+        both[bits[0] & 1]++;
+        reads++;
+    }
+    stop = true;
+    pthread_join(thread, &failed);
+    ok(!failed && !torn && both[0] && both[1],
+       "%ld reads of %#llx pages against %ld conversions of all: %ld torn",
+       reads, (long long)(2 * half), conversions, torn);
+    vm_destroy(&vm);
+    free(bits);
+}
+
+/* The same where attributes are the VM's */
+static void wide_races(void)
+{
+    const uint64_t pages = 0x4000;
+    struct vm vm = { .type = VM_SW_PROTECTED, .size = pages * PAGE };
+    uint8_t *bits = malloc(pages / 8);
+    long torn = 0, reads = 0, both[2] = { 0, 0 };
+    pthread_t thread;
+    void *failed;
+
+    vm.fd = CHECK(ioctl(kvm_fd, KVM_CREATE_VM, vm.type));
+    vm.gmem = CHECK(vm_gmem(&vm, vm.size, 0));
+    vm.mem = mmap(NULL, vm.size, PROT_READ | PROT_WRITE,
+                  MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    MUST(vm_slot(&vm, 0, 0, 0, vm.size, 0));
+    stop = false;
+    conversions = 0;
+    pthread_create(&thread, NULL, wide_converter, &vm);
+    while (reads < 500 || conversions < 20) {
+        MUST(vm_bitmap(&vm, 0, pages, bits));
+        torn += memcmp(bits, bits + 1, pages / 8 - 1) != 0;
+        both[bits[0] & 1]++;
+        reads++;
+    }
+    stop = true;
+    pthread_join(thread, &failed);
+    ok(!failed && !torn && both[0] && both[1],
+       "VM-wide: %ld reads against %ld conversions, %ld torn",
+       reads, conversions, torn);
+    close(vm.gmem);
+    close(vm.fd);
+    munmap(vm.mem, vm.size);
+    free(bits);
+}
+
+/* Requests much larger than what there are slots of */
+static void sparse(void)
+{
+    const uint64_t pages = 1ULL << 24;
+    uint8_t *bits = malloc(pages / 8), *huge;
+    uint64_t set = 0;
+    struct vm vm;
+
+    vm_create(&vm, VM_SW_PROTECTED, SIZE);
+    MUST(vm_slot(&vm, 0, 0, 0x100005 * PAGE, 0x105 * PAGE, 0));
+    MUST(vm_slot(&vm, 1, 0, 1ULL << 47, 2 * PAGE, 0x200 * PAGE));
+    MUST(vm_convert(&vm, 0, SIZE, PRIVATE));
+    memset(bits, 0xff, pages / 8);
+    MUST(vm_bitmap(&vm, 3, pages - 3, bits));
+    for (uint64_t i = 0; i < pages - 3; i++) {
+        bool is = bits[i / 8] >> (i % 8) & 1;
+
+        set += is;
+        if (is != (i + 3 >= 0x100005 && i + 3 < 0x10010a)) {
+            note("gfn %#llx is wrong", (long long)i + 3);
+            break;
+        }
+    }
+    ok(set == 0x105 && bits[pages / 8 - 1] >> 5 == 7,
+       "a slot in the middle of 64 GiB of nothing");
+    huge = mmap(NULL, 1ULL << 33, PROT_READ | PROT_WRITE,
+                MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (huge == MAP_FAILED) {
+        bail("mmap");
+    }
+    ok(vm_bitmap(&vm, 0, 1ULL << 36, huge) == -ENOMEM,
+       "slots 128 TiB apart in one request: ENOMEM");
+    ok(!vm_bitmap(&vm, 1ULL << 35, 100, huge) && huge[0] == 3 && !huge[1],
+       "each alone is read");
+    munmap(huge, 1ULL << 33);
+    vm_destroy(&vm);
+    free(bits);
+}
+
 int main(void)
 {
     struct vm vm;
@@ -307,5 +449,8 @@ int main(void)
     races(&vm);
     vm_destroy(&vm);
     wide();
+    large_races();
+    wide_races();
+    sparse();
     return done_testing();
 }

@@ -4,7 +4,8 @@
  * Included by <linux/kvm_host.h>; the hooks in KVM's files call these.
  *
  * Locks, outermost first: kvm->lock, kvm->slots_lock, kvm->slots_arch_lock,
- * mmap_lock, the guest_memfd's invalidate_lock, kvm->mmu_lock.
+ * mmap_lock, the guest_memfd's invalidate_lock, kvm->page_enc_lock,
+ * kvm->mmu_lock.
  */
 #ifndef _LINUX_KVM_PRIVATE_MEM_H
 #define _LINUX_KVM_PRIVATE_MEM_H
@@ -13,19 +14,22 @@ struct gmem_attributes;
 
 /* arch/x86/kvm/private_mem.c */
 bool kvm_arch_gmem_keeps_attributes(struct kvm *kvm);
+bool kvm_arch_may_access_private_mem(struct kvm *kvm);
 bool kvm_private_mem_enabled(struct kvm *kvm);
 bool kvm_private_mem_supported(struct kvm *kvm);
 int kvm_private_mem_enable(struct kvm *kvm, struct kvm_enable_cap *cap);
 bool kvm_private_mem_fault_raced(struct kvm_vcpu *vcpu, bool prefetch);
 
 /* virt/kvm/private_mem.c */
-struct file *kvm_slot_get_attributes(struct kvm_memory_slot *slot,
+struct file *kvm_slot_get_attributes(const struct kvm_memory_slot *slot,
 				     struct gmem_attributes **attributes);
+bool kvm_gmem_slot_keeps_attributes(const struct kvm_memory_slot *slot);
 bool kvm_mem_is_private(struct kvm *kvm, gfn_t gfn);
 bool kvm_gmem_keeps_attributes_of(struct kvm *kvm, gfn_t start, gfn_t end);
 int kvm_private_mem_check_extension(struct kvm *kvm, long cap);
 
 /* virt/kvm/gmem_slot.c */
+bool kvm_gmem_can_log_dirty(struct kvm *kvm);
 bool kvm_gmem_can_change_flags(struct kvm_memory_slot *slot,
 			const struct kvm_userspace_memory_region2 *mem);
 
@@ -40,20 +44,35 @@ int kvm_gmem_pin_user_pages(struct kvm *kvm, unsigned long uaddr, int npages,
 			    struct page **pages);
 bool kvm_gmem_maps_range(unsigned long uaddr, unsigned long size);
 
+/* virt/kvm/gmem_access.c */
+bool kvm_gmem_gfn_is_private(struct kvm *kvm, gfn_t gfn);
+bool kvm_gmem_slot_is_private(const struct kvm_memory_slot *slot, gfn_t gfn);
+int kvm_gmem_read_private(const struct kvm_memory_slot *slot, gfn_t gfn,
+			  void *data, int offset, int len, bool may_sleep);
+int kvm_gmem_write_private(const struct kvm_memory_slot *slot, gfn_t gfn,
+			   const void *data, int offset, int len);
+int kvm_gmem_cmpxchg_private(struct kvm_vcpu *vcpu, gpa_t gpa, void *old,
+			     const void *new, unsigned int bytes);
+
 /* virt/kvm/page_enc_bitmap.c */
 int kvm_vm_ioctl_get_page_enc_bitmap(struct kvm *kvm, void __user *argp);
+void kvm_page_enc_init(struct kvm *kvm);
 void kvm_page_enc_changed(struct kvm *kvm);
+void kvm_page_enc_begin(struct kvm *kvm);
+void kvm_page_enc_end(struct kvm *kvm);
 
 /* virt/kvm/guest_memfd.c, by its hook */
 struct gmem_attributes *kvm_gmem_attributes(struct file *file);
 struct folio *kvm_gmem_get_folio(struct inode *inode, pgoff_t index);
+void kvm_gmem_clear_new_folio(struct folio *folio);
 void kvm_gmem_invalidate_start(struct inode *inode, pgoff_t start, pgoff_t end);
 void kvm_gmem_invalidate_end(struct inode *inode, pgoff_t start, pgoff_t end);
 typedef void (*kvm_gmem_binding_fn)(struct kvm_memory_slot *slot,
 				    pgoff_t start, pgoff_t end);
 void kvm_gmem_for_each_binding(struct inode *inode, pgoff_t start, pgoff_t end,
 			       kvm_gmem_binding_fn fn);
-void kvm_gmem_page_enc_changed(struct inode *inode);
+void kvm_gmem_page_enc_begin(struct inode *inode);
+void kvm_gmem_page_enc_end(struct inode *inode);
 int kvm_gmem_rebind(struct kvm_memory_slot *old, struct kvm_memory_slot *new);
 
 #endif /* _LINUX_KVM_PRIVATE_MEM_H */

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /* Which pages of a guest_memfd are private: the set itself. */
 #include <linux/mm.h>
+#include <linux/sizes.h>
 #include <linux/slab.h>
 
 #include "gmem_attributes.h"
@@ -10,11 +11,12 @@
  * @attributes: to be initialised, zeroed
  * @nr_pages: pages of the file
  * @private: the state that all of them begin with
+ * @kvm_may_access: whether KVM itself can make sense of a private page
  *
  * Return: 0, or -ENOMEM.
  */
 int gmem_attributes_init(struct gmem_attributes *attributes, pgoff_t nr_pages,
-			 bool private)
+			 bool private, bool kvm_may_access)
 {
 	/* A file may be larger than any machine; no news in the kernel log */
 	attributes->private = kvcalloc(BITS_TO_LONGS(nr_pages), sizeof(long),
@@ -23,6 +25,7 @@ int gmem_attributes_init(struct gmem_attributes *attributes, pgoff_t nr_pages,
 		return -ENOMEM;
 
 	attributes->nr_pages = nr_pages;
+	attributes->kvm_may_access = kvm_may_access;
 	if (private)
 		gmem_attributes_set(attributes, 0, nr_pages, true);
 	return 0;
@@ -122,8 +125,9 @@ void gmem_attributes_set(struct gmem_attributes *attributes, pgoff_t start,
  * @bits: bitmap that is written
  * @bit: where in it
  *
- * Other bits of @bits keep their value.  The caller holds the guest_memfd's
- * invalidate_lock, at least shared.
+ * Other bits of @bits keep their value.  For one state at one time, the caller
+ * keeps conversions away.  Word by word, so that the cost does not depend on how
+ * fragmented the range is.
  */
 void gmem_attributes_copy(const struct gmem_attributes *attributes,
 			  pgoff_t start, pgoff_t end, unsigned long *bits,
@@ -140,5 +144,7 @@ void gmem_attributes_copy(const struct gmem_attributes *attributes,
 			bitmap_write(bits, bitmap_read(from, start, n), bit, n);
 		start += n;
 		bit += n;
+		if (!(bit % SZ_4M))
+			cond_resched();
 	}
 }

@@ -7,8 +7,9 @@
  * copy of it.  (Ranges in a maple tree take less for a guest that never
  * fragments and 1 KiB per 16 pages for one that does, and can fail halfway.)
  *
- * Writers hold the guest_memfd's invalidate_lock.  Readers that want more than
- * one page in one state hold it shared, others nothing.
+ * Writers hold the guest_memfd's invalidate_lock, and for writing the
+ * page_enc_lock of the VM.  Readers that want all of a conversion or nothing of
+ * it hold either (shared), others nothing.
  */
 #ifndef _KVM_GMEM_ATTRIBUTES_H
 #define _KVM_GMEM_ATTRIBUTES_H
@@ -21,14 +22,16 @@
  * @private: one bit a page, 1 = private; NULL where the file does not keep
  *	attributes of its own (they are the VM's, or all its pages are alike)
  * @nr_pages: size of the file, in pages
+ * @kvm_may_access: KVM can read and write private pages: they are not encrypted
  */
 struct gmem_attributes {
 	unsigned long *private;
 	pgoff_t nr_pages;
+	bool kvm_may_access;
 };
 
 int gmem_attributes_init(struct gmem_attributes *attributes, pgoff_t nr_pages,
-			 bool private);
+			 bool private, bool kvm_may_access);
 void gmem_attributes_destroy(struct gmem_attributes *attributes);
 bool gmem_attributes_narrow(const struct gmem_attributes *attributes,
 			    pgoff_t *start, pgoff_t *end, bool private);

@@ -17,10 +17,12 @@
 #include "gmem_attributes.h"
 
 /*
- * How often a page that somebody holds is looked at again.  A fault or a
- * firmware command that is under way is over in less; a pin is not.
+ * How often a page that somebody holds is looked at again, and how often LRU
+ * batches are drained for it.  A fault or a firmware command that is under way
+ * is over in less; a pin is not.
  */
 #define GMEM_CONVERT_TRIES	8
+#define GMEM_CONVERT_DRAINS	2
 
 /*
  * The first page at or after *@index that is to become private, and that
@@ -71,20 +73,18 @@ static bool gmem_find_held(struct address_space *mapping,
  */
 static int gmem_take_from_host(struct address_space *mapping,
 			       const struct gmem_attributes *attributes,
-			       pgoff_t start, pgoff_t end, pgoff_t *held)
+			       pgoff_t start, pgoff_t end, pgoff_t *held,
+			       int tries)
 {
-	int tries;
-
 	unmap_mapping_pages(mapping, start, end - start, false);
 
 	*held = start;
-	for (tries = 0; gmem_find_held(mapping, attributes, held, end); tries++) {
-		if (tries == GMEM_CONVERT_TRIES || fatal_signal_pending(current))
+	while (gmem_find_held(mapping, attributes, held, end)) {
+		if (!tries--)
 			return -EAGAIN;
-		if (!tries)
-			kvm_gmem_drain_lru();
-		else
-			usleep_range(50, 200);
+		if (fatal_signal_pending(current))
+			return -EINTR;
+		usleep_range(50, 200);
 		/* A host's fault that was under way has mapped its page now. */
 		unmap_mapping_pages(mapping, *held, end - *held, false);
 	}
@@ -93,7 +93,8 @@ static int gmem_take_from_host(struct address_space *mapping,
 
 /*
  * A conversion is a change of the page for live migration.  Dirty rings belong
- * to vCPUs, and the caller is none: with them, user space marks the pages.
+ * to vCPUs, and the caller is none: slots of VMs that have them have a bitmap,
+ * too, see kvm_gmem_can_log_dirty().
  */
 static void gmem_mark_dirty(struct kvm_memory_slot *slot, pgoff_t start,
 			    pgoff_t end)
@@ -118,6 +119,30 @@ static void gmem_mark_dirty(struct kvm_memory_slot *slot, pgoff_t start,
 	}
 }
 
+/* Change the state of all pages in [@start, @end) that have the other one */
+static void gmem_change(struct inode *inode, struct gmem_attributes *attributes,
+			pgoff_t start, pgoff_t end, bool private)
+{
+	pgoff_t run = start, run_end;
+
+	lockdep_assert_held_write(&inode->i_mapping->invalidate_lock);
+
+	kvm_gmem_invalidate_start(inode, start, end);
+	kvm_gmem_page_enc_begin(inode);
+	while (gmem_attributes_next_run(attributes, &run, &run_end, end, !private)) {
+		gmem_attributes_set(attributes, run, run_end, private);
+		/*
+		 * In this order: who finds the page dirty must find its new
+		 * state, too.
+		 */
+		smp_mb();
+		kvm_gmem_for_each_binding(inode, run, run_end, gmem_mark_dirty);
+		run = run_end;
+	}
+	kvm_gmem_page_enc_end(inode);
+	kvm_gmem_invalidate_end(inode, start, end);
+}
+
 /**
  * gmem_convert - convert the pages [@start, @end), all or none
  * @inode: guest_memfd
@@ -129,43 +154,35 @@ static void gmem_mark_dirty(struct kvm_memory_slot *slot, pgoff_t start,
  *
  * Pages that are in that state already are left alone.
  *
- * Return: 0, or -EAGAIN.
+ * Return: 0, -EAGAIN, or -EINTR on the way to being killed.
  */
 static int gmem_convert(struct inode *inode, struct gmem_attributes *attributes,
 			pgoff_t start, pgoff_t end, bool private, pgoff_t *held)
 {
 	struct address_space *mapping = inode->i_mapping;
-	pgoff_t run, run_end;
-	int r = 0;
+	int drains, r;
 
-	filemap_invalidate_lock(mapping);
+	for (drains = 0;; drains++) {
+		pgoff_t first = start, last = end;
 
-	if (!gmem_attributes_narrow(attributes, &start, &end, private))
-		goto out;
+		filemap_invalidate_lock(mapping);
+		r = 0;
+		if (gmem_attributes_narrow(attributes, &first, &last, private)) {
+			/* No sleep at first: most references are LRU batches' */
+			if (private)
+				r = gmem_take_from_host(mapping, attributes,
+							first, last, held,
+							drains ? GMEM_CONVERT_TRIES : 0);
+			if (!r)
+				gmem_change(inode, attributes, first, last, private);
+		}
+		filemap_invalidate_unlock(mapping);
 
-	if (private) {
-		r = gmem_take_from_host(mapping, attributes, start, end, held);
-		if (r)
-			goto out;
+		if (r != -EAGAIN || drains == GMEM_CONVERT_DRAINS)
+			return r;
+		/* It waits for work on every CPU: not under a lock */
+		kvm_gmem_drain_lru();
 	}
-
-	kvm_gmem_invalidate_start(inode, start, end);
-	run = start;
-	while (gmem_attributes_next_run(attributes, &run, &run_end, end, !private)) {
-		gmem_attributes_set(attributes, run, run_end, private);
-		/*
-		 * In this order: who finds the page dirty must find its new
-		 * state, too.
-		 */
-		smp_mb();
-		kvm_gmem_for_each_binding(inode, run, run_end, gmem_mark_dirty);
-		run = run_end;
-	}
-	kvm_gmem_page_enc_changed(inode);
-	kvm_gmem_invalidate_end(inode, start, end);
-out:
-	filemap_invalidate_unlock(mapping);
-	return r;
 }
 
 static long gmem_set_attributes(struct file *file,

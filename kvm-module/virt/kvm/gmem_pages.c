@@ -34,6 +34,20 @@ gmem_uaddr_to_memslot(struct kvm *kvm, unsigned long uaddr, struct file **file)
 	return NULL;
 }
 
+/**
+ * kvm_gmem_clear_new_folio - make a folio one that can be used
+ * @folio: of a guest_memfd, locked
+ *
+ * What was there before it was allocated is nobody's to see.
+ */
+void kvm_gmem_clear_new_folio(struct folio *folio)
+{
+	if (folio_test_uptodate(folio))
+		return;
+	clear_highpage(folio_page(folio, 0));
+	folio_mark_uptodate(folio);
+}
+
 /* As pin_user_pages() does it, so that unpin_user_pages() undoes it */
 static struct page *gmem_pin_page(struct inode *inode, pgoff_t index)
 {
@@ -48,10 +62,7 @@ static struct page *gmem_pin_page(struct inode *inode, pgoff_t index)
 		folio_put(folio);
 		return ERR_PTR(-EHWPOISON);
 	}
-	if (!folio_test_uptodate(folio)) {
-		clear_highpage(folio_page(folio, 0));
-		folio_mark_uptodate(folio);
-	}
+	kvm_gmem_clear_new_folio(folio);
 
 	page = folio_file_page(folio, index);
 	if (folio_has_pincount(folio))

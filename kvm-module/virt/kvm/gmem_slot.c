@@ -6,6 +6,18 @@
 #include "gmem_attributes.h"
 
 /**
+ * kvm_gmem_can_log_dirty - may slots of guest_memfds have a dirty log?
+ * @kvm: the VM; the caller holds slots_lock
+ *
+ * Conversions have to be in it, and have no vCPU whose ring could take them:
+ * with rings, a slot needs a bitmap, too (KVM_CAP_DIRTY_LOG_RING_WITH_BITMAP).
+ */
+bool kvm_gmem_can_log_dirty(struct kvm *kvm)
+{
+	return kvm_arch_gmem_keeps_attributes(kvm) && kvm_use_dirty_bitmap(kvm);
+}
+
+/**
  * kvm_gmem_can_change_flags - may a guest_memfd slot's flags change to @mem's?
  * @slot: as it is now
  * @mem: as it is asked for

@@ -8,22 +8,22 @@
 
 /**
  * kvm_slot_get_attributes - the attributes that a slot's guest_memfd keeps
- * @slot: memory slot; the caller holds kvm->srcu or kvm->slots_lock
+ * @slot: memory slot, or NULL; the caller holds kvm->srcu or kvm->slots_lock
  * @attributes: out: they
  *
  * Return: the file, referenced, which keeps @attributes alive, for fput(); or
  * NULL if there are none.
  */
-struct file *kvm_slot_get_attributes(struct kvm_memory_slot *slot,
+struct file *kvm_slot_get_attributes(const struct kvm_memory_slot *slot,
 				     struct gmem_attributes **attributes)
 {
 	struct file *file;
 
 	/* Those that keep attributes can be mapped, which has a flag. */
-	if (!kvm_slot_has_gmem(slot) || !kvm_memslot_is_gmem_only(slot))
+	if (!slot || !kvm_slot_has_gmem(slot) || !kvm_memslot_is_gmem_only(slot))
 		return NULL;
 
-	file = get_file_active(&slot->gmem.file);
+	file = get_file_active((struct file **)&slot->gmem.file);
 	if (!file)
 		return NULL;
 
@@ -32,6 +32,18 @@ struct file *kvm_slot_get_attributes(struct kvm_memory_slot *slot,
 		fput(file);
 		return NULL;
 	}
+	return file;
+}
+
+/* Does the guest_memfd of @slot keep attributes?  Locks as above */
+bool kvm_gmem_slot_keeps_attributes(const struct kvm_memory_slot *slot)
+{
+	struct gmem_attributes *attributes;
+	struct file *file;
+
+	file = kvm_slot_get_attributes(slot, &attributes);
+	if (file)
+		fput(file);
 	return file;
 }
 
@@ -75,18 +87,13 @@ EXPORT_SYMBOL_FOR_KVM_INTERNAL(kvm_mem_is_private);
  */
 bool kvm_gmem_keeps_attributes_of(struct kvm *kvm, gfn_t start, gfn_t end)
 {
-	struct gmem_attributes *attributes;
 	struct kvm_memslot_iter iter;
-	struct file *file;
 
 	lockdep_assert_held(&kvm->slots_lock);
 
 	kvm_for_each_memslot_in_gfn_range(&iter, kvm_memslots(kvm), start, end) {
-		file = kvm_slot_get_attributes(iter.slot, &attributes);
-		if (file) {
-			fput(file);
+		if (kvm_gmem_slot_keeps_attributes(iter.slot))
 			return true;
-		}
 	}
 	return false;
 }
@@ -103,6 +110,8 @@ int kvm_private_mem_check_extension(struct kvm *kvm, long cap)
 		return 1;
 	case KVM_CAP_SEV_PRIVATE_MEM:
 		return kvm_private_mem_supported(kvm);
+	case KVM_CAP_DIRTY_LOG_RING_WITH_BITMAP:
+		return kvm && kvm_arch_gmem_keeps_attributes(kvm);
 	default:
 		return 0;
 	}

@@ -28,6 +28,12 @@ bool kvm_arch_gmem_keeps_attributes(struct kvm *kvm)
 	       kvm->arch.vm_type == KVM_X86_SW_PROTECTED_VM;
 }
 
+/* Is what KVM reads from a private page what the guest put there? */
+bool kvm_arch_may_access_private_mem(struct kvm *kvm)
+{
+	return kvm->arch.vm_type == KVM_X86_SW_PROTECTED_VM;
+}
+
 /* Can KVM_CAP_SEV_PRIVATE_MEM be enabled, on @kvm or (NULL) on any VM? */
 bool kvm_private_mem_supported(struct kvm *kvm)
 {

@@ -1,0 +1,368 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Conversions where the file and the memory slots are not one to one: several
+ * slots of one file, several files, other processes, a VM that is gone, and
+ * slots that have attributes of the VM instead.
+ */
+#define _GNU_SOURCE
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <linux/falloc.h>
+#include "guest.h"
+
+#define SIZE    (4ULL << 20)
+#define LOG     KVM_MEM_LOG_DIRTY_PAGES
+
+/* Private pages among gfns [@gfn, @gfn + 256), as 4 words */
+static void private_at(struct vm *vm, uint64_t gfn, uint64_t *bits)
+{
+    MUST(vm_bitmap(vm, gfn, 256, bits));
+}
+
+static void dirty_in(struct vm *vm, uint32_t slot, uint64_t *bits)
+{
+    struct kvm_dirty_log log = { .slot = slot, .dirty_bitmap = bits };
+
+    CHECK(ioctl(vm->fd, KVM_GET_DIRTY_LOG, &log));
+}
+
+/*
+ * Slot 0 is pages 0x100-0x1ff of the file at gfn 0x1000, slot 1 its pages
+ * 0x200-0x2ff at gfn 0x500: neighbours in the file, in the other order for the
+ * guest; the rest is in no slot.
+ */
+static void two_slots(enum vm_type type)
+{
+    uint64_t p0[4], p1[4], d0[4], d1[4];
+    struct vm vm;
+
+    vm_create(&vm, type, SIZE);
+    MUST(vm_slot(&vm, 0, LOG, 0x1000 * PAGE, 0x100 * PAGE, 0x100 * PAGE));
+    MUST(vm_slot(&vm, 1, LOG, 0x500 * PAGE, 0x100 * PAGE, 0x200 * PAGE));
+    vm.mem[0x1f8 * PAGE] = 1;           /* some pages are there, most are not */
+    vm.mem[0x207 * PAGE] = 1;
+    MUST(vm_convert(&vm, 0x1f0 * PAGE, 0x20 * PAGE, PRIVATE));
+    private_at(&vm, 0x1000, p0);
+    private_at(&vm, 0x500, p1);
+    ok(p0[3] == 0xffffULL << 48 && !p0[0] && !p0[1] && !p0[2] &&
+       p1[0] == 0xffff && !p1[1] && !p1[2] && !p1[3],
+       "a range across two slots: private in both");
+    dirty_in(&vm, 0, d0);
+    dirty_in(&vm, 1, d1);
+    ok(!memcmp(p0, d0, 32) && !memcmp(p1, d1, 32), "and dirty in both");
+    ok(touch(vm.mem + 0x1f8 * PAGE) == SIGBUS &&
+       touch(vm.mem + 0x20f * PAGE) == SIGBUS && !touch(vm.mem + 0x210 * PAGE),
+       "allocated or not, out of reach");
+    MUST(vm_convert(&vm, 0x80 * PAGE, 0x300 * PAGE, PRIVATE));
+    private_at(&vm, 0x1000, p0);
+    private_at(&vm, 0x500, p1);
+    ok(!~(p0[0] & p0[1] & p0[2] & p0[3] & p1[0] & p1[1] & p1[2] & p1[3]),
+       "one that begins before the first and ends after the last");
+    dirty_in(&vm, 0, d0);
+    dirty_in(&vm, 1, d1);
+    ok(d0[3] == ~0ULL >> 16 && !~(d0[0] & d0[1] & d0[2]) &&
+       d1[0] == ~0ULL << 16 && !~(d1[1] & d1[2] & d1[3]),
+       "only what it changed is dirty");
+    MUST(vm_slot(&vm, 0, 0, 0x1000 * PAGE, 0, 0));
+    MUST(vm_convert(&vm, 0x1f0 * PAGE, 0x20 * PAGE, SHARED));
+    private_at(&vm, 0x500, p1);
+    dirty_in(&vm, 1, d1);
+    ok(p1[0] == ~0ULL << 16 && d1[0] == 0xffff,
+       "one slot gone: the other has its part");
+    ok(!touch(vm.mem + 0x1f0 * PAGE) && touch(vm.mem + 0x1ef * PAGE) == SIGBUS,
+       "and the file all of it");
+    vm_destroy(&vm);
+}
+
+static void two_files(enum vm_type type)
+{
+    struct kvm_userspace_memory_region2 region = {
+        .slot = 1, .flags = KVM_MEM_GUEST_MEMFD, .guest_phys_addr = SIZE,
+        .memory_size = SIZE,
+    };
+    struct kvm_memory_attributes2 args = {
+        .offset = 3 * PAGE, .size = PAGE, .attributes = PRIVATE,
+    };
+    struct vm vm;
+    uint8_t *p;
+    int g;
+
+    vm_init(&vm, type, SIZE);
+    g = CHECK(vm_gmem(&vm, SIZE, GUEST_MEMFD_FLAG_MMAP |
+                                 GUEST_MEMFD_FLAG_INIT_SHARED));
+    p = mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, g, 0);
+    region.guest_memfd = g;
+    region.userspace_addr = (uintptr_t)p;
+    MUST(xioctl(vm.fd, KVM_SET_USER_MEMORY_REGION2, &region));
+    memset(p, 7, 8 * PAGE);
+    MUST(xioctl(g, KVM_SET_MEMORY_ATTRIBUTES2, &args));
+    MUST(vm_convert(&vm, 5 * PAGE, PAGE, PRIVATE));
+    ok(vm_is_private(&vm, SIZE / PAGE + 3) && !vm_is_private(&vm, 3) &&
+       vm_is_private(&vm, 5) && !vm_is_private(&vm, SIZE / PAGE + 5) &&
+       touch(p + 3 * PAGE) == SIGBUS && !touch(vm.mem + 3 * PAGE),
+       "two files of one VM: each has its own");
+    close(g);
+    munmap(p, SIZE);
+    ok(vm_is_private(&vm, 5) && !vm_is_private(&vm, SIZE / PAGE + 3),
+       "one is closed, its slot left behind: nothing there is private");
+    vm_destroy(&vm);
+}
+
+/* The file descriptor is what entitles one to convert */
+static void child(enum vm_type type)
+{
+    struct vm vm;
+    int status;
+    pid_t pid;
+
+    vm_init(&vm, type, SIZE);
+    memset(vm.mem, 9, 4 * PAGE);
+    fflush(stdout);
+    pid = CHECK(fork());
+    if (!pid) {
+        _exit(vm_convert(&vm, PAGE, PAGE, PRIVATE) != 0 ||
+              touch(vm.mem + PAGE) != SIGBUS || touch(vm.mem) ||
+              xioctl(vm.fd, KVM_CHECK_EXTENSION, 0) != -EIO);
+    }
+    CHECK(waitpid(pid, &status, 0));
+    ok(!status && touch(vm.mem + PAGE) == SIGBUS && !touch(vm.mem) &&
+       vm_private_is(&vm, 1, 2), "a child's conversion is the parent's, too");
+    vm_destroy(&vm);
+}
+
+static int receive_fd(int socket)
+{
+    char byte, control[CMSG_SPACE(sizeof(int))];
+    struct iovec iov = { &byte, 1 };
+    struct msghdr msg = {
+        .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control,
+        .msg_controllen = sizeof(control),
+    };
+
+    CHECK(recvmsg(socket, &msg, 0));
+    return *(int *)CMSG_DATA(CMSG_FIRSTHDR(&msg));
+}
+
+static void send_fd(int socket, int fd)
+{
+    char byte = 0, control[CMSG_SPACE(sizeof(int))];
+    struct iovec iov = { &byte, 1 };
+    struct msghdr msg = {
+        .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control,
+        .msg_controllen = sizeof(control),
+    };
+    struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
+
+    *c = (struct cmsghdr) {
+        .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS,
+        .cmsg_len = CMSG_LEN(sizeof(int)),
+    };
+    memcpy(CMSG_DATA(c), &fd, sizeof(int));
+    CHECK(sendmsg(socket, &msg, 0));
+}
+
+/* Converts by @g, with a mapping of its own: is all as it should be? */
+static bool works(int g)
+{
+    struct kvm_memory_attributes2 args = { .size = 2 * PAGE };
+    uint8_t *p = mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, g, 0);
+    bool good = p != MAP_FAILED;
+
+    good = good && !xioctl(g, KVM_SET_MEMORY_ATTRIBUTES2, &args);
+    good = good && !poke(p, 5);
+    args.attributes = PRIVATE;
+    good = good && !xioctl(g, KVM_SET_MEMORY_ATTRIBUTES2, &args) &&
+           touch(p) == SIGBUS && touch(p + PAGE) == SIGBUS;
+    args.attributes = SHARED;
+    good = good && !xioctl(g, KVM_SET_MEMORY_ATTRIBUTES2, &args) &&
+           !touch(p) && p[0] <= 5;
+    good = good && !fallocate(g, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                              0, SIZE) && !p[0];
+    munmap(p, SIZE);
+    return good;
+}
+
+/* The file holds the VM, whatever becomes of its descriptor and its process */
+static void without_vm(enum vm_type type)
+{
+    int pair[2], g, status;
+    struct vm vm;
+    pid_t pid;
+
+    vm_init(&vm, type, SIZE);
+    memset(vm.mem, 1, SIZE);
+    if (guest_launch(&vm, 0x40000)) {
+        bail("launch");
+    }
+    MUST(vm_slot(&vm, 0, LOG, 0, SIZE, 0));
+    g = CHECK(dup(vm.gmem));
+    vm_destroy(&vm);
+    ok(works(g), "the VM is closed, the file is left: conversions work");
+    close(g);
+
+    CHECK(socketpair(AF_UNIX, SOCK_DGRAM, 0, pair));
+    fflush(stdout);
+    pid = CHECK(fork());
+    if (!pid) {
+        vm_init(&vm, type, SIZE);
+        if (guest_launch(&vm, 0x40000)) {
+            _exit(1);
+        }
+        send_fd(pair[1], vm.gmem);
+        _exit(0);
+    }
+    g = receive_fd(pair[0]);
+    CHECK(waitpid(pid, &status, 0));
+    ok(!status && works(g), "its process has ended: they do, too");
+    close(g);
+    close(pair[0]);
+    close(pair[1]);
+}
+
+/* A file that keeps attributes beside one whose attributes are the VM's */
+static void beside_wide(void)
+{
+    struct kvm_userspace_memory_region2 region = {
+        .slot = 1, .flags = KVM_MEM_GUEST_MEMFD, .guest_phys_addr = SIZE,
+        .memory_size = SIZE,
+    };
+    struct kvm_memory_attributes wide = {
+        .address = SIZE - 2 * PAGE, .size = 4 * PAGE, .attributes = PRIVATE,
+    };
+    struct vm vm;
+    int g;
+
+    vm_init(&vm, VM_SW_PROTECTED, SIZE);
+    g = CHECK(vm_gmem(&vm, SIZE, 0));
+    region.guest_memfd = g;
+    region.userspace_addr = (uintptr_t)mmap(NULL, SIZE, PROT_READ | PROT_WRITE,
+                                            MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    MUST(xioctl(vm.fd, KVM_SET_USER_MEMORY_REGION2, &region));
+    ok(vm_cap(vm.fd, KVM_CAP_MEMORY_ATTRIBUTES) == PRIVATE &&
+       vm_cap(vm.fd, KVM_CAP_MEMORY_ATTRIBUTES2) == PRIVATE,
+       "a software-protected VM has both kinds of attributes");
+    ok(xioctl(vm.fd, KVM_SET_MEMORY_ATTRIBUTES, &wide) == -EINVAL &&
+       !vm_is_private(&vm, SIZE / PAGE - 1) && !vm_is_private(&vm, SIZE / PAGE),
+       "a range of both is refused, nothing is set");
+    wide.address = SIZE;
+    ok(!xioctl(vm.fd, KVM_SET_MEMORY_ATTRIBUTES, &wide) &&
+       vm_is_private(&vm, SIZE / PAGE + 3) && !vm_is_private(&vm, SIZE / PAGE + 4),
+       "the VM's own are set");
+    ok(xioctl(g, KVM_SET_MEMORY_ATTRIBUTES2,
+              &(struct kvm_memory_attributes2) { .size = PAGE }) == -EINVAL,
+       "but not by that file");
+
+    /* What was said of gfns before they had a slot says nothing of the file */
+    MUST(vm_slot(&vm, 0, 0, 0, 0, 0));
+    wide.address = 0;
+    ok(!xioctl(vm.fd, KVM_SET_MEMORY_ATTRIBUTES, &wide),
+       "gfns without a slot can be given attributes");
+    MUST(vm_slot(&vm, 0, 0, 0, SIZE, 0));
+    ok(!vm_is_private(&vm, 0) && !touch(vm.mem) && !vm_convert(&vm, 0, PAGE, PRIVATE) &&
+       vm_private_is(&vm, 0, 1) && !vm_convert(&vm, 0, PAGE, SHARED) &&
+       !vm_is_private(&vm, 0), "a file that comes there has its own");
+    close(g);
+    munmap((void *)region.userspace_addr, SIZE);
+    vm_destroy(&vm);
+}
+
+/* One of the VM's statistics, by name */
+static uint64_t stat_of(struct vm *vm, const char *name)
+{
+    int fd = CHECK(ioctl(vm->fd, KVM_GET_STATS_FD, NULL));
+    struct kvm_stats_header header;
+    uint64_t value = ~0ULL;
+    char *desc;
+
+    CHECK(pread(fd, &header, sizeof(header), 0));
+    desc = malloc(sizeof(struct kvm_stats_desc) + header.name_size);
+    for (unsigned i = 0; i < header.num_desc; i++) {
+        struct kvm_stats_desc *d = (void *)desc;
+        size_t size = sizeof(*d) + header.name_size;
+
+        CHECK(pread(fd, desc, size, header.desc_offset + i * size));
+        if (!strcmp(d->name, name)) {
+            CHECK(pread(fd, &value, 8, header.data_offset + d->offset));
+        }
+    }
+    free(desc);
+    close(fd);
+    return value;
+}
+
+/* Have all of a range of guest memory mapped: 0, or -errno */
+static int map_all(struct vm *vm, uint64_t gpa, uint64_t size)
+{
+    struct kvm_pre_fault_memory range = { .gpa = gpa, .size = size };
+    int r;
+
+    do {
+        r = xioctl(vm->vcpu, KVM_PRE_FAULT_MEMORY, &range);
+    } while (range.size && (!r || r == -EINTR || r == -EAGAIN));
+    return r;
+}
+
+/*
+ * Private and shared pages are never under one large mapping, whatever is
+ * converted; ordinary memory in the same VM has large ones, which shows that
+ * they would be seen.
+ */
+static void large_mappings(void)
+{
+    const uint64_t large = 2ULL << 20, gpa = 4ULL << 20, size = 4ULL << 20;
+    struct kvm_userspace_memory_region region = {
+        .slot = 1, .guest_phys_addr = gpa, .memory_size = size,
+    };
+    struct vm vm;
+    uint8_t *p;
+
+    vm_create(&vm, VM_SW_PROTECTED, GUEST_SIZE);
+    MUST(vm_slot(&vm, 0, 0, 0, GUEST_SIZE, 0));
+    p = mmap(NULL, size + large, PROT_READ | PROT_WRITE,
+             MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    p = (uint8_t *)(((uintptr_t)p + large - 1) & -large);
+    region.userspace_addr = (uintptr_t)p;
+    CHECK(madvise(p, size, MADV_HUGEPAGE));
+    memset(p, 1, size);
+    CHECK(ioctl(vm.fd, KVM_SET_USER_MEMORY_REGION, &region));
+    guest_vcpu(&vm);
+
+    ok(!map_all(&vm, 0, GUEST_SIZE) && !stat_of(&vm, "pages_2m") &&
+       stat_of(&vm, "pages_4k") >= 1024, "shared: 4 KiB mappings");
+    MUST(vm_convert(&vm, 0, GUEST_SIZE, PRIVATE));
+    ok(stat_of(&vm, "pages_4k") < 100, "converted: none are left");
+    ok(!map_all(&vm, 0, GUEST_SIZE) && !stat_of(&vm, "pages_2m") &&
+       stat_of(&vm, "pages_4k") >= 1024, "private: 4 KiB mappings");
+    for (unsigned i = 0; i < 1024; i += 3) {
+        MUST(vm_convert(&vm, i * PAGE, PAGE, SHARED));
+    }
+    ok(!map_all(&vm, 0, GUEST_SIZE) && !stat_of(&vm, "pages_2m"),
+       "every third page shared: 4 KiB mappings");
+    MUST(vm_slot(&vm, 0, LOG, 0, GUEST_SIZE, 0));
+    ok(!map_all(&vm, 0, GUEST_SIZE) && !stat_of(&vm, "pages_2m"),
+       "with a dirty log, too");
+    MUST(vm_slot(&vm, 0, 0, 0, GUEST_SIZE, 0));
+    ok(!map_all(&vm, 0, GUEST_SIZE) && !stat_of(&vm, "pages_2m"),
+       "and when it was switched off");
+    ok(!map_all(&vm, gpa, size) && stat_of(&vm, "pages_2m") == 2,
+       "ordinary memory beside it: 2 MiB mappings");
+    vm_destroy(&vm);
+}
+
+int main(void)
+{
+    static const enum vm_type types[] = { VM_SW_PROTECTED, VM_SEV };
+
+    vm_require(VM_SW_PROTECTED);
+    vm_require(VM_SEV);
+    for (unsigned i = 0; i < 2; i++) {
+        note("%s VM", vm_type_name(types[i]));
+        two_slots(types[i]);
+        two_files(types[i]);
+        child(types[i]);
+        without_vm(types[i]);
+    }
+    beside_wide();
+    large_mappings();
+    return done_testing();
+}

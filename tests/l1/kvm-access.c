@@ -1,0 +1,348 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * What KVM itself does with guest memory: the structures that it shares with a
+ * guest, left alone while their page is private; and, for software-protected
+ * VMs, instructions that it emulates, with page tables, code and operands in
+ * private pages.
+ */
+#define _GNU_SOURCE
+#include <pthread.h>
+#include <stddef.h>
+#include <asm/kvm_para.h>
+#include "guest.h"
+
+#define PV_GPA          0x30000         /* the shared structure */
+#define CODE_GPA        0x40000         /* emulated code */
+#define DATA_GPA        0x50000
+#define MMIO_GPA        0x3f0000        /* no slot there */
+#define LOW             0x300000        /* size of the slot */
+
+/*
+ * With KVM's prefix, an instruction that raises #UD and is emulated.  RDI, RSI,
+ * RAX, RBX: operands.
+ */
+#define FEP "ud2; .ascii \"kvm\"; "
+asm(".pushsection .rodata\n"
+    ".code64\n"
+    "access_code:\n"
+    "   .balign 64\n" FEP "mov (%rdi), %rsi\n           out %al, $0x10\n"
+    "   .balign 64\n" FEP "mov %rsi, (%rdi)\n           out %al, $0x10\n"
+    "   .balign 64\n" FEP "lock cmpxchg %rbx, (%rdi)\n  out %al, $0x10\n"
+    "   .balign 64\n      movsq\n                       out %al, $0x10\n"
+    "   .balign 64\n" FEP "lock cmpxchg %bl, (%rdi)\n   out %al, $0x10\n"
+    "access_code_end:\n"
+    ".popsection\n");
+extern const uint8_t access_code[], access_code_end[];
+enum access { READ, WRITE, CMPXCHG, MOVS, CMPXCHG_BYTE };
+
+static uint64_t mmio_written, mmio_value;
+static unsigned mmio_reads, mmio_writes;
+
+/* Run one of the above and have guest.h's code back: 0, or -1 */
+static int do_access(struct vm *vm, enum access what, struct kvm_regs *regs)
+{
+    struct kvm_run *run = vm->run;
+
+    regs->rip = CODE_GPA + what * 64;
+    regs->rflags = 2;
+    CHECK(ioctl(vm->vcpu, KVM_SET_REGS, regs));
+    mmio_reads = mmio_writes = 0;
+    for (int i = 0; i < 100; i++) {
+        int r = xioctl(vm->vcpu, KVM_RUN, NULL);
+
+        if (r == -EINTR) {
+            continue;
+        }
+        if (!r && run->exit_reason == KVM_EXIT_IO && run->io.port == 0x10) {
+            struct kvm_regs back;
+
+            CHECK(ioctl(vm->vcpu, KVM_GET_REGS, regs));
+            /* After the OUT that guest_do() begins with */
+            back = *regs;
+            back.rip = GUEST_CODE + 2;
+            CHECK(ioctl(vm->vcpu, KVM_SET_REGS, &back));
+            return 0;
+        }
+        if (!r && run->exit_reason == KVM_EXIT_MMIO &&
+            run->mmio.phys_addr == MMIO_GPA && run->mmio.len == 8) {
+            if (run->mmio.is_write) {
+                memcpy(&mmio_written, run->mmio.data, 8);
+                mmio_writes++;
+            } else {
+                memcpy(run->mmio.data, &mmio_value, 8);
+                mmio_reads++;
+            }
+            continue;
+        }
+        note("KVM_RUN: %s, exit %u, suberror %u, gpa %#llx",
+             r ? strerror(-r) : "ok", run->exit_reason, run->internal.suberror,
+             run->exit_reason == KVM_EXIT_MMIO ?
+             (long long)run->mmio.phys_addr : 0LL);
+        return -1;
+    }
+    return -1;
+}
+
+static void set_prefix(const char *value)
+{
+    int fd = CHECK(open("/sys/module/kvm/parameters/force_emulation_prefix",
+                        O_WRONLY));
+
+    CHECK(write(fd, value, 1));
+    close(fd);
+}
+
+static bool dirty_has(struct vm *vm, uint64_t page)
+{
+    static uint64_t dirty[GUEST_SIZE / PAGE / 64];
+    struct kvm_dirty_log log = { .dirty_bitmap = dirty };
+
+    CHECK(ioctl(vm->fd, KVM_GET_DIRTY_LOG, &log));
+    return dirty[page / 64] >> (page % 64) & 1;
+}
+
+/*
+ * @foreign: the slot's host address is not a mapping of the guest_memfd, but
+ * memory that has something else in it.
+ */
+static void emulation(bool foreign)
+{
+    struct kvm_userspace_memory_region2 region = {
+        .flags = KVM_MEM_GUEST_MEMFD, .memory_size = LOW,
+    };
+    const uint64_t pte = GUEST_TABLES + 3 * PAGE + DATA_GPA / PAGE * 8;
+    struct kvm_regs regs = { 0 };
+    uint8_t *other = NULL;
+    struct vm vm;
+    uint64_t *p;
+    long same = 0;
+
+    note("the slot's host address: %s", foreign ? "something else" : "the file");
+    vm_create(&vm, VM_SW_PROTECTED, GUEST_SIZE);
+    region.userspace_addr = (uintptr_t)vm.mem;
+    if (foreign) {
+        other = mmap(NULL, LOW, PROT_READ | PROT_WRITE,
+                     MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        memset(other, 0xee, LOW);
+        region.userspace_addr = (uintptr_t)other;
+    }
+    region.guest_memfd = vm.gmem;
+    MUST(xioctl(vm.fd, KVM_SET_USER_MEMORY_REGION2, &region));
+    if (!ok(!guest_launch(&vm, 0), "a guest runs, page tables in private pages")) {
+        return;
+    }
+    MUST(vm_convert(&vm, CODE_GPA, PAGE, SHARED));
+    MUST(vm_convert(&vm, DATA_GPA, PAGE, SHARED));
+    memcpy(vm.mem + CODE_GPA, access_code, access_code_end - access_code);
+    p = (uint64_t *)(vm.mem + DATA_GPA);
+    p[0] = 0x1111222233334444;
+    MUST(vm_convert(&vm, CODE_GPA, PAGE, PRIVATE));
+    MUST(vm_convert(&vm, DATA_GPA, PAGE, PRIVATE));
+
+    regs = (struct kvm_regs) { .rdi = DATA_GPA };
+    ok(!do_access(&vm, READ, &regs) && regs.rsi == 0x1111222233334444,
+       "KVM emulates private code that reads a private page");
+
+    region.flags |= KVM_MEM_LOG_DIRTY_PAGES;
+    MUST(xioctl(vm.fd, KVM_SET_USER_MEMORY_REGION2, &region));
+    dirty_has(&vm, 0);
+    /* No accessed, no dirty bit; the page table is in a private page, too */
+    MUST(guest_write(&vm, pte, DATA_GPA | 3));
+    regs = (struct kvm_regs) { .rdi = DATA_GPA + 8, .rsi = 0x5555 };
+    ok(!do_access(&vm, WRITE, &regs) && guest_read(&vm, DATA_GPA + 8) == 0x5555,
+       "that writes one: the guest reads it");
+    ok(dirty_has(&vm, DATA_GPA / PAGE), "it is in the dirty log");
+    ok((guest_read(&vm, pte) & 0x60) == 0x60, "and its page table says so, too");
+
+    regs = (struct kvm_regs) {
+        .rdi = DATA_GPA + 8, .rax = 0x5555, .rbx = 0x6666,
+    };
+    ok(!do_access(&vm, CMPXCHG, &regs) && regs.rflags & 0x40 &&
+       guest_read(&vm, DATA_GPA + 8) == 0x6666, "LOCK CMPXCHG that succeeds");
+    regs = (struct kvm_regs) {
+        .rdi = DATA_GPA + 8, .rax = 0x5555, .rbx = 0x7777,
+    };
+    ok(!do_access(&vm, CMPXCHG, &regs) && !(regs.rflags & 0x40) &&
+       regs.rax == 0x6666 && guest_read(&vm, DATA_GPA + 8) == 0x6666,
+       "one that does not");
+    regs = (struct kvm_regs) {
+        .rdi = DATA_GPA + 9, .rax = 0x66, .rbx = 0x99,
+    };
+    ok(!do_access(&vm, CMPXCHG_BYTE, &regs) &&
+       guest_read(&vm, DATA_GPA + 8) == 0x9966, "one of a byte");
+
+    regs = (struct kvm_regs) { .rsi = DATA_GPA, .rdi = MMIO_GPA };
+    ok(!do_access(&vm, MOVS, &regs) && mmio_writes == 1 &&
+       mmio_written == 0x1111222233334444, "MOVS from a private page to a device");
+    mmio_value = 0x8888999900001111;
+    regs = (struct kvm_regs) { .rsi = MMIO_GPA, .rdi = DATA_GPA + 16 };
+    ok(!do_access(&vm, MOVS, &regs) && mmio_reads == 1 &&
+       guest_read(&vm, DATA_GPA + 16) == mmio_value, "and from it to the page");
+    regs = (struct kvm_regs) { .rdi = 0x200000 };
+    ok(!do_access(&vm, READ, &regs) && regs.rsi == 0,
+       "a private page that was not there yet: zeros");
+
+    /* A page that KVM read is not held */
+    ok(!vm_convert(&vm, DATA_GPA, PAGE, SHARED) && p[1] == 0x9966 &&
+       p[2] == mmio_value, "shared, the host sees all of it");
+    if (foreign) {
+        for (unsigned i = 0; i < LOW; i++) {
+            same += other[i] == 0xee;
+        }
+        ok(same == LOW, "what is at the slot's host address was not touched");
+        munmap(other, LOW);
+    } else {
+        regs = (struct kvm_regs) { .rdi = DATA_GPA, .rsi = 0xabcd };
+        ok(!do_access(&vm, WRITE, &regs) && p[0] == 0xabcd,
+           "KVM emulates accesses to it by host address then");
+        regs = (struct kvm_regs) {
+            .rdi = DATA_GPA, .rax = 0xabcd, .rbx = 0xef01,
+        };
+        ok(!do_access(&vm, CMPXCHG, &regs) && p[0] == 0xef01,
+           "LOCK CMPXCHG, too");
+        ok(!vm_convert(&vm, DATA_GPA, PAGE, PRIVATE), "and back");
+    }
+    vm_destroy(&vm);
+}
+
+static void set_msr(struct vm *vm, uint32_t index, uint64_t data)
+{
+    struct { struct kvm_msrs m; struct kvm_msr_entry e; } msrs = {
+        .m.nmsrs = 1, .e = { .index = index, .data = data },
+    };
+
+    if (ioctl(vm->vcpu, KVM_SET_MSRS, &msrs) != 1) {
+        bail("KVM_SET_MSRS of %#x", index);
+    }
+}
+
+/* Enter the guest, with an update of the clock on the way */
+static void run_with_clock(struct vm *vm)
+{
+    struct kvm_clock_data clock;
+
+    memset(&clock, 0, sizeof(clock));
+    clock.clock = 123456789;
+    CHECK(ioctl(vm->fd, KVM_SET_CLOCK, &clock));
+    if (guest_read(vm, GUEST_SHARED) == ~0ULL) {
+        bail("the guest is gone");
+    }
+}
+
+/* @version: where KVM counts its updates */
+static void shared_structure(struct vm *vm, const char *name, size_t version)
+{
+    static uint8_t before[PAGE], after[PAGE];
+    uint8_t *page = vm->mem + PV_GPA;
+    volatile uint32_t *count = (uint32_t *)(page + version);
+    uint32_t was;
+    int i;
+
+    run_with_clock(vm);
+    was = *count;
+    run_with_clock(vm);
+    ok(was && *count != was, "%s: KVM writes it (%u, then %u)", name, was, *count);
+
+    for (i = 0; i < 3; i++) {
+        memcpy(before, page, PAGE);
+        MUST(vm_convert(vm, PV_GPA, PAGE, PRIVATE));
+        for (int n = 0; n < 5; n++) {
+            run_with_clock(vm);
+        }
+        MUST(vm_convert(vm, PV_GPA, PAGE, SHARED));
+        memcpy(after, page, PAGE);
+        if (memcmp(before, after, PAGE)) {
+            break;
+        }
+        was = *count;
+        run_with_clock(vm);
+        if (*count == was) {
+            break;
+        }
+    }
+    ok(i == 3, "not while its page is private, and again after that");
+
+    /* A slot that comes or goes makes KVM look addresses up again */
+    MUST(vm_convert(vm, PV_GPA, PAGE, PRIVATE));
+    MUST(vm_slot(vm, 1, 0, 1ULL << 32, PAGE, GUEST_SIZE - PAGE));
+    run_with_clock(vm);
+    MUST(vm_convert(vm, PV_GPA, PAGE, SHARED));
+    was = *count;
+    run_with_clock(vm);
+    ok(*count != was, "also if memory slots have changed meanwhile");
+    MUST(vm_slot(vm, 1, 0, 1ULL << 32, 0, 0));
+}
+
+static volatile bool stop;
+static volatile long conversions, refused, errors;
+
+static void *run_conversions(void *opaque)
+{
+    struct vm *vm = opaque;
+    bool private = true;
+
+    while (!stop) {
+        int r = vm_convert(vm, PV_GPA, PAGE, private ? PRIVATE : SHARED);
+
+        if (!r) {
+            private = !private;
+            conversions++;
+        } else if (r == -EAGAIN) {
+            refused++;
+        } else {
+            errors++;
+        }
+    }
+    return opaque;
+}
+
+static void shared_structures(enum vm_type type)
+{
+    pthread_t thread;
+    struct vm vm;
+    long n;
+
+    note("%s VM", vm_type_name(type));
+    vm_create(&vm, type, GUEST_SIZE);
+    MUST(vm_slot(&vm, 0, 0, 0, GUEST_SIZE - PAGE, 0));
+    if (!ok(!guest_launch(&vm, 0x20000), "a guest runs")) {
+        return;
+    }
+    MUST(vm_convert(&vm, PV_GPA, PAGE, SHARED));
+    memset(vm.mem + PV_GPA, 0, PAGE);
+    set_msr(&vm, MSR_KVM_STEAL_TIME, PV_GPA | KVM_MSR_ENABLED);
+    shared_structure(&vm, "steal time",
+                     offsetof(struct kvm_steal_time, version));
+    set_msr(&vm, MSR_KVM_STEAL_TIME, 0);
+    memset(vm.mem + PV_GPA, 0, PAGE);
+    set_msr(&vm, MSR_KVM_SYSTEM_TIME_NEW, PV_GPA | KVM_MSR_ENABLED);
+    /* First in struct pvclock_vcpu_time_info, which no uapi header has */
+    shared_structure(&vm, "kvmclock", 0);
+
+    /* All at once */
+    set_msr(&vm, MSR_KVM_STEAL_TIME, (PV_GPA + 0x400) | KVM_MSR_ENABLED);
+    stop = false;
+    conversions = refused = errors = 0;
+    pthread_create(&thread, NULL, run_conversions, &vm);
+    for (n = 0; n < 300 || (conversions < 200 && n < 20000); n++) {
+        run_with_clock(&vm);
+    }
+    stop = true;
+    pthread_join(thread, NULL);
+    ok(!errors && conversions >= 200, "%ld entries against %ld conversions, "
+       "%ld refused, %ld failed", n, conversions, refused, errors);
+    vm_destroy(&vm);
+}
+
+int main(void)
+{
+    vm_require(VM_SW_PROTECTED);
+    vm_require(VM_SEV);
+    set_prefix("1");
+    emulation(false);
+    emulation(true);
+    set_prefix("0");
+    shared_structures(VM_SW_PROTECTED);
+    shared_structures(VM_SEV);
+    return done_testing();
+}
