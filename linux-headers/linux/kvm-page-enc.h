@@ -25,6 +25,8 @@
  * - KVM_SET_MEMORY_ATTRIBUTES2 on a guest_memfd with size 0: EINVAL where
  *   it is implemented, ENOTTY where it is not.
  * - KVM_GET_PAGE_ENC_BITMAP on a VM with num_pages 0: likewise.
+ * - KVM_SEV_SEND_UPDATE_BATCH on an SEV VM with count 0: 0 where it is
+ *   implemented, EINVAL where it is not.
  */
 
 /* VM: mask of the attributes that KVM_SET_MEMORY_ATTRIBUTES2 takes, or 0. */
@@ -41,6 +43,9 @@
  * KVM_CHECK_EXTENSION says 1 where it can be enabled.
  */
 #define KVM_CAP_SEV_PRIVATE_MEM		254
+
+/* VM: 1 if KVM_SEV_SEND_UPDATE_BATCH and KVM_SEV_RECEIVE_UPDATE_BATCH are. */
+#define KVM_CAP_SEV_UPDATE_BATCH	255
 
 /**
  * struct kvm_memory_attributes2 - argument of KVM_SET_MEMORY_ATTRIBUTES2
@@ -103,5 +108,36 @@ struct kvm_page_enc_bitmap {
 /* On a VM: which gfns are private; gfns without a memory slot read 0. */
 #define KVM_GET_PAGE_ENC_BITMAP \
 	_IOWR(KVMIO, 0xdb, struct kvm_page_enc_bitmap)
+
+/*
+ * Commands of KVM_MEMORY_ENCRYPT_OP (struct kvm_sev_cmd's id), beside those of
+ * <asm/kvm.h>, which count up from 0 and will not come this far.
+ */
+#define KVM_SEV_SEND_UPDATE_BATCH	0x40000000
+#define KVM_SEV_RECEIVE_UPDATE_BATCH	0x40000001
+
+/**
+ * struct kvm_sev_update_batch - KVM_SEV_SEND_UPDATE_DATA or
+ *	KVM_SEV_RECEIVE_UPDATE_DATA of whole pages that follow each other
+ * @guest_uaddr: in: host address of the first page, page-aligned
+ * @hdr_uaddr: in: array of packet headers, @hdr_len bytes for each page
+ * @trans_uaddr: in: array of packets, a page for each page
+ * @hdr_len: in: bytes of one header
+ * @count: in: pages; 0 does nothing
+ * @done: out, also with an error: pages that are done, from the first on.  The
+ *	error, the firmware's in struct kvm_sev_cmd too, is that of the next
+ * @flags: 0
+ * @reserved: 0
+ */
+struct kvm_sev_update_batch {
+	__u64 guest_uaddr;
+	__u64 hdr_uaddr;
+	__u64 trans_uaddr;
+	__u32 hdr_len;
+	__u32 count;
+	__u32 done;
+	__u32 flags;
+	__u64 reserved[3];
+};
 
 #endif /* _LINUX_KVM_PAGE_ENC_H */

@@ -102,4 +102,30 @@ transport_receive(struct vm *vm, uint64_t gpa, struct packet *packet)
     return sev_cmd(vm, KVM_SEV_RECEIVE_UPDATE_DATA, &args);
 }
 
+/*
+ * Many pages from @gpa on: 0, or -errno, sev_error, and how many are done, which
+ * is all ones if it was not said.
+ */
+struct packets {
+    uint8_t (*headers)[HEADER_SIZE];
+    uint8_t (*data)[4096];
+    uint32_t done;
+};
+
+static int __attribute__((unused))
+transport_batch(struct vm *vm, uint32_t id, uint64_t gpa, uint32_t count,
+                struct packets *packets)
+{
+    struct kvm_sev_update_batch args = {
+        .guest_uaddr = (uintptr_t)vm->mem + gpa,
+        .hdr_uaddr = (uintptr_t)packets->headers, .hdr_len = HEADER_SIZE,
+        .trans_uaddr = (uintptr_t)packets->data,
+        .count = count, .done = ~0U,
+    };
+    int r = sev_cmd(vm, id, &args);
+
+    packets->done = args.done;
+    return r;
+}
+
 #endif

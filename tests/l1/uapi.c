@@ -39,8 +39,9 @@ int main(void)
 
     ok(vm_cap(kvm_fd, KVM_CAP_SEV_PRIVATE_MEM) == 1 &&
        vm_cap(kvm_fd, KVM_CAP_PAGE_ENC_BITMAP) == 1 &&
-       vm_cap(kvm_fd, KVM_CAP_MEMORY_ATTRIBUTES2) == PRIVATE,
-       "the system offers the three capabilities");
+       vm_cap(kvm_fd, KVM_CAP_MEMORY_ATTRIBUTES2) == PRIVATE &&
+       vm_cap(kvm_fd, KVM_CAP_SEV_UPDATE_BATCH) == 1,
+       "the system offers the four capabilities");
 
     fd = create_vm(KVM_X86_DEFAULT_VM);
     ok(!vm_cap(fd, KVM_CAP_SEV_PRIVATE_MEM) &&

@@ -43,6 +43,7 @@ void kvm_gmem_drain_lru(void);
 int kvm_gmem_pin_user_pages(struct kvm *kvm, unsigned long uaddr, int npages,
 			    struct page **pages);
 bool kvm_gmem_maps_range(unsigned long uaddr, unsigned long size);
+bool kvm_gmem_uaddr_is_shared(struct kvm *kvm, unsigned long uaddr);
 
 /* virt/kvm/gmem_access.c */
 bool kvm_gmem_gfn_is_private(struct kvm *kvm, gfn_t gfn);

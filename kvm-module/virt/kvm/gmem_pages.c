@@ -161,3 +161,31 @@ bool kvm_gmem_maps_range(unsigned long uaddr, unsigned long size)
 	return addr >= end;
 }
 EXPORT_SYMBOL_FOR_KVM_INTERNAL(kvm_gmem_maps_range);
+
+/**
+ * kvm_gmem_uaddr_is_shared - has user space the page at @uaddr to itself?
+ * @kvm: the VM
+ * @uaddr: host address in a memory slot
+ *
+ * Return: true for a shared page of a guest_memfd that keeps attributes; false
+ * for a private one, and for memory of which nothing is known.
+ */
+bool kvm_gmem_uaddr_is_shared(struct kvm *kvm, unsigned long uaddr)
+{
+	struct gmem_attributes *attributes;
+	struct kvm_memory_slot *slot;
+	struct file *file;
+	bool shared;
+
+	guard(srcu)(&kvm->srcu);
+
+	slot = gmem_uaddr_to_memslot(kvm, uaddr, &file);
+	if (!slot)
+		return false;
+	attributes = kvm_gmem_attributes(file);
+	shared = !gmem_attributes_is_private(attributes, slot->gmem.pgoff +
+				((uaddr - slot->userspace_addr) >> PAGE_SHIFT));
+	fput(file);
+	return shared;
+}
+EXPORT_SYMBOL_FOR_KVM_INTERNAL(kvm_gmem_uaddr_is_shared);

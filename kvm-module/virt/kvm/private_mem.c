@@ -110,6 +110,8 @@ int kvm_private_mem_check_extension(struct kvm *kvm, long cap)
 		return 1;
 	case KVM_CAP_SEV_PRIVATE_MEM:
 		return kvm_private_mem_supported(kvm);
+	case KVM_CAP_SEV_UPDATE_BATCH:
+		return kvm_private_mem_supported(NULL);
 	case KVM_CAP_DIRTY_LOG_RING_WITH_BITMAP:
 		return kvm && kvm_arch_gmem_keeps_attributes(kvm);
 	default:

@@ -1,0 +1,335 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * KVM_SEV_SEND_UPDATE_BATCH and KVM_SEV_RECEIVE_UPDATE_BATCH: the same pages as
+ * one by one, in either direction; what is done when not all is; and that others
+ * can use the VM meanwhile.
+ */
+#define _GNU_SOURCE
+#include <pthread.h>
+#include <sys/time.h>
+#include "sev-transport.h"
+
+#define SEND            KVM_SEV_SEND_UPDATE_BATCH
+#define RECEIVE         KVM_SEV_RECEIVE_UPDATE_BATCH
+#define FIRST           0x20000         /* gpa of the pages that are sent */
+#define N               96
+#define BAD_MEASUREMENT 0xb             /* SEV_RET_BAD_MEASUREMENT */
+
+static struct packets packets;
+
+/* What the guest has at @gpa, by DBG_DECRYPT */
+static void plaintext(struct vm *vm, uint64_t gpa, uint8_t *out)
+{
+    struct kvm_sev_dbg dbg = {
+        .src_uaddr = (uintptr_t)vm->mem + gpa, .dst_uaddr = (uintptr_t)out,
+        .len = PAGE,
+    };
+
+    SEV_MUST(vm, KVM_SEV_DBG_DECRYPT, &dbg);
+}
+
+static int receive_one(struct vm *vm, uint64_t gpa, unsigned i)
+{
+    struct packet p;
+
+    memcpy(p.header, packets.headers[i], HEADER_SIZE);
+    memcpy(p.data, packets.data[i], PAGE);
+    return transport_receive(vm, gpa, &p);
+}
+
+static int send_one(struct vm *vm, uint64_t gpa, unsigned i)
+{
+    struct packet p;
+    int r = transport_send(vm, gpa, &p);
+
+    memcpy(packets.headers[i], p.header, HEADER_SIZE);
+    memcpy(packets.data[i], p.data, PAGE);
+    return r;
+}
+
+static void both_ways(struct vm *a, struct vm *b)
+{
+    int bad = 0;
+
+    memset(packets.headers, 0x5a, N * HEADER_SIZE);
+    ok(!transport_batch(a, SEND, FIRST, N, &packets) && packets.done == N,
+       "%d pages are sent in one call", N);
+    for (unsigned i = 0; i < N / 2; i++) {
+        bad += receive_one(b, FIRST + i * PAGE, i) != 0;
+    }
+    ok(!bad, "the first half is received one by one");
+    for (unsigned i = N / 2; i < N; i++) {
+        bad += send_one(a, FIRST + i * PAGE, i) != 0;
+    }
+    packets.headers += N / 2;
+    packets.data += N / 2;
+    ok(!bad && !transport_batch(b, RECEIVE, FIRST + N / 2 * PAGE, N / 2,
+                                &packets) && packets.done == N / 2,
+       "the others are sent one by one and received in one call");
+    packets.headers -= N / 2;
+    packets.data -= N / 2;
+}
+
+static void arrived(struct vm *vm)
+{
+    static uint8_t page[PAGE] __attribute__((aligned(4096)));
+    static uint8_t want[PAGE];
+    int same = 0;
+
+    for (unsigned i = 0; i < N; i++) {
+        plaintext(vm, FIRST + i * PAGE, page);
+        memset(want, i, PAGE - 1);
+        want[PAGE - 1] = ~i;
+        same += !memcmp(page, want, PAGE);
+    }
+    ok(same == N, "%d of %d pages are what they were on the other side", same, N);
+}
+
+static void partial(struct vm *a, struct vm *b)
+{
+    uint8_t *gap;
+
+    MUST(vm_convert(a, FIRST + 7 * PAGE, PAGE, SHARED));
+    ok(transport_batch(a, SEND, FIRST, N, &packets) == -EAGAIN &&
+       packets.done == 7 && !sev_error,
+       "a page that was shared meanwhile: EAGAIN, 7 before it are done");
+    MUST(vm_convert(a, FIRST + 7 * PAGE, PAGE, PRIVATE));
+
+    MUST(transport_batch(a, SEND, FIRST, N, &packets));
+    packets.data[5][100] ^= 1;
+    ok(transport_batch(b, RECEIVE, FIRST, N, &packets) < 0 &&
+       packets.done == 5 && sev_error == BAD_MEASUREMENT,
+       "a forged one: the firmware's error, 5 before it are done");
+    packets.data[5][100] ^= 1;
+    packets.headers += 5;
+    packets.data += 5;
+    ok(!transport_batch(b, RECEIVE, FIRST + 5 * PAGE, N - 5, &packets) &&
+       packets.done == N - 5, "from there on it can go on");
+    packets.headers -= 5;
+    packets.data -= 5;
+    MUST(vm_convert(b, FIRST + 3 * PAGE, PAGE, SHARED));
+    ok(transport_batch(b, RECEIVE, FIRST, N, &packets) == -EAGAIN &&
+       packets.done == 3, "received into a shared page: EAGAIN");
+    MUST(vm_convert(b, FIRST + 3 * PAGE, PAGE, PRIVATE));
+    MUST(transport_batch(b, RECEIVE, FIRST, N, &packets));
+
+    ok(transport_batch(a, SEND, GUEST_SIZE - 4 * PAGE, 5, &packets) < 0 &&
+       packets.done == 4, "past the end of memory: 4 before it are done");
+    gap = mmap(NULL, 8 * PAGE, PROT_READ | PROT_WRITE,
+               MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    CHECK(munmap(gap + 3 * PAGE, PAGE));
+    struct packets short_data = { packets.headers, (void *)gap };
+    ok(transport_batch(a, SEND, FIRST, 6, &short_data) == -EFAULT &&
+       short_data.done == 3, "no room for the fourth packet: EFAULT, 3 done");
+    ok(transport_batch(b, RECEIVE, FIRST, 6, &short_data) == -EFAULT &&
+       short_data.done == 3, "nor is it read");
+    short_data = (struct packets){ (void *)(gap + 3 * PAGE), packets.data };
+    ok(transport_batch(a, SEND, FIRST, 6, &short_data) == -EFAULT &&
+       short_data.done == 0, "no room for headers: EFAULT, none done");
+    munmap(gap, 8 * PAGE);
+}
+
+static void arguments(struct vm *vm)
+{
+    const struct kvm_sev_update_batch good = {
+        .guest_uaddr = (uintptr_t)vm->mem + FIRST,
+        .hdr_uaddr = (uintptr_t)packets.headers, .hdr_len = HEADER_SIZE,
+        .trans_uaddr = (uintptr_t)packets.data, .count = 1, .done = 77,
+    };
+    struct kvm_sev_update_batch a;
+    int n = 0;
+
+#define TRY(...) ({ a = good; __VA_ARGS__; sev_cmd(vm, SEND, &a); })
+    ok(TRY() == 0 && a.done == 1, "one page");
+    ok(TRY(a.count = 0) == 0 && a.done == 0, "no page: nothing done, as a probe");
+    ok(TRY(a.guest_uaddr++) == -EINVAL && a.done == 77,
+       "an address in a page: EINVAL");
+    ok(TRY(a.hdr_len = 0) == -EINVAL && TRY(a.hdr_len = 16385) == -EINVAL &&
+       TRY(a.hdr_len = ~0U) == -EINVAL, "headers of no size, or a huge one: EINVAL");
+    ok(TRY(a.guest_uaddr = -PAGE, a.count = 2) == -EINVAL, "an overflow: EINVAL");
+    ok(TRY(a.count = ~0U) == -EFAULT && a.done == 77,
+       "2^32 - 1 pages: EFAULT, nothing done");
+    ok(TRY(a.hdr_uaddr = -PAGE) == -EFAULT && TRY(a.trans_uaddr = -PAGE) == -EFAULT,
+       "a kernel's address: EFAULT");
+    ok(TRY(a.guest_uaddr = 0) < 0 && a.done == 0, "address 0: not done");
+    ok(TRY(a.hdr_len = 20) < 0 && a.done == 0 && sev_error,
+       "headers too short: the firmware says so");
+    for (int i = 0; i < 32; i++) {
+        n += TRY(a.flags = 1U << i) == -EINVAL;
+    }
+    for (int i = 0; i < 3; i++) {
+        n += TRY(a.reserved[i] = 1) == -EINVAL;
+    }
+    ok(n == 35, "any flag, any reserved field: EINVAL");
+    ok(sev_cmd(vm, SEND, (void *)8) == -EFAULT, "no argument: EFAULT");
+    ok(sev_cmd(vm, RECEIVE + 1, &a) == -EINVAL &&
+       sev_cmd(vm, SEND - 1, &a) == -EINVAL, "other commands: EINVAL");
+}
+
+static void wrong_vms(void)
+{
+    struct vm vm;
+    struct kvm_sev_update_batch a = { 0 };
+
+    vm_init(&vm, VM_SEV, GUEST_SIZE);
+    MUST(vm_convert(&vm, 0, GUEST_SIZE, PRIVATE));
+    ok(transport_batch(&vm, SEND, FIRST, 2, &packets) < 0 && !packets.done,
+       "a VM that is not being sent: refused");
+    vm_destroy(&vm);
+    vm.fd = CHECK(ioctl(kvm_fd, KVM_CREATE_VM, KVM_X86_SEV_VM));
+    ok(sev_cmd(&vm, SEND, &a) == -ENOTTY, "one without KVM_SEV_INIT2: ENOTTY");
+    close(vm.fd);
+}
+
+static struct vm *busy;
+static volatile bool stop, sending;
+static volatile long calls, conversions, refused, errors;
+
+/* Something that needs kvm->lock */
+static void *run_status(void *opaque)
+{
+    while (!stop) {
+        struct kvm_sev_guest_status status;
+
+        if (sending && sev_cmd(busy, KVM_SEV_GUEST_STATUS, &status)) {
+            errors++;
+        } else if (sending) {
+            calls++;
+        }
+    }
+    return opaque;
+}
+
+static void *run_conversions(void *opaque)
+{
+    bool private = false;
+
+    while (!stop) {
+        int r = vm_convert(busy, FIRST + 10 * PAGE, 4 * PAGE,
+                           private ? PRIVATE : SHARED);
+
+        if (!r) {
+            private = !private;
+            conversions++;
+        } else if (r == -EAGAIN) {
+            refused++;
+        } else {
+            errors++;
+        }
+    }
+    if (!private) {
+        return opaque;
+    }
+    MUST(vm_convert(busy, FIRST + 10 * PAGE, 4 * PAGE, PRIVATE));
+    return opaque;
+}
+
+static volatile long alarms;
+
+static void on_alarm(int sig)
+{
+    alarms += sig == SIGALRM;
+}
+
+/* kvm->lock and pages are held for a page at a time */
+static void beside(struct vm *vm)
+{
+    struct itimerval every = { { 0, 2000 }, { 0, 2000 } }, never = { { 0 } };
+    struct sigaction sa = { .sa_handler = on_alarm };
+    long batches = 0, eagain = 0, other = 0, eintr = 0, done = 0;
+    struct packets p = packets;
+    pthread_t thread;
+
+    busy = vm;
+    stop = false;
+    pthread_create(&thread, NULL, run_status, NULL);
+    while (batches < 10 || calls < 20) {
+        sending = true;
+        other += transport_batch(vm, SEND, FIRST, N, &packets) != 0;
+        sending = false;
+        if (++batches > 500) {
+            break;
+        }
+    }
+    stop = true;
+    pthread_join(thread, NULL);
+    ok(!other && !errors && calls >= 20,
+       "%ld calls that want the VM's lock came through %ld batches", calls,
+       batches);
+
+    stop = false;
+    pthread_create(&thread, NULL, run_conversions, NULL);
+    for (batches = 0; batches < 60 || conversions < 100; batches++) {
+        int r = transport_batch(vm, SEND, FIRST, N, &packets);
+
+        eagain += r == -EAGAIN;
+        other += r && r != -EAGAIN;
+        other += r == -EAGAIN && (packets.done < 10 || packets.done > 13);
+        other += !r && packets.done != N;
+    }
+    stop = true;
+    pthread_join(thread, NULL);
+    ok(!other && !errors, "%ld batches against %ld conversions (%ld refused): "
+       "%ld met a shared page, %ld otherwise wrong", batches, conversions,
+       refused, eagain, other);
+
+    /* A signal ends a batch between two pages */
+    CHECK(sigaction(SIGALRM, &sa, NULL));
+    CHECK(setitimer(ITIMER_REAL, &every, NULL));
+    for (int i = 0; i < 5; i++) {
+        for (done = 0; done < N; done += p.done) {
+            int r;
+
+            p.headers = packets.headers + done;
+            p.data = packets.data + done;
+            r = transport_batch(vm, SEND, FIRST + done * PAGE, N - done, &p);
+            eintr += r == -EINTR;
+            other += r && r != -EINTR;
+            other += !r && p.done != N - done;
+            if (p.done > N - done) {
+                break;
+            }
+        }
+        other += done != N;
+    }
+    CHECK(setitimer(ITIMER_REAL, &never, NULL));
+    ok(!other && eintr, "interrupted %ld times by %ld signals, all pages are "
+       "sent", eintr, alarms);
+}
+
+int main(void)
+{
+    struct vm a, b;
+
+    vm_require(VM_SEV);
+    ok(vm_cap(kvm_fd, KVM_CAP_SEV_UPDATE_BATCH) == 1, "there is the capability");
+    packets.headers = calloc(N, HEADER_SIZE);
+    packets.data = mmap(NULL, N * PAGE, PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    vm_init(&a, VM_SEV, GUEST_SIZE);
+    vm_init(&b, VM_SEV, GUEST_SIZE);
+    for (unsigned i = 0; i < N; i++) {
+        memset(a.mem + FIRST + i * PAGE, i, PAGE);
+        a.mem[FIRST + i * PAGE + PAGE - 1] = ~i;
+    }
+    if (!ok(!guest_launch(&a, FIRST + N * PAGE), "a guest runs") ||
+        !ok(!transport_start(&a, &b), "and is being sent")) {
+        return done_testing();
+    }
+    MUST(vm_convert(&b, 0, GUEST_SIZE, PRIVATE));
+    both_ways(&a, &b);
+    arguments(&a);
+    partial(&a, &b);
+    beside(&a);
+    ok(!transport_batch(&a, SEND, FIRST, N, &packets) &&
+       !transport_batch(&b, RECEIVE, FIRST, N, &packets), "all, once more");
+    ok(!sev_cmd(&a, KVM_SEV_SEND_FINISH, NULL) &&
+       !sev_cmd(&b, KVM_SEV_RECEIVE_FINISH, NULL), "both sides finish");
+    arrived(&b);
+    ok(transport_batch(&b, RECEIVE, FIRST, 1, &packets) < 0 && !packets.done,
+       "nothing more is received");
+    vm_destroy(&a);
+    vm_destroy(&b);
+    wrong_vms();
+    return done_testing();
+}
