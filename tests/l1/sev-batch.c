@@ -181,6 +181,37 @@ static void wrong_vms(void)
     close(vm.fd);
 }
 
+/* Memory that is no guest_memfd, of a VM without private memory: as well */
+static void ordinary(void)
+{
+    struct kvm_userspace_memory_region region = { .memory_size = GUEST_SIZE };
+    struct vm from, to = { .type = VM_SEV, .size = GUEST_SIZE, .vcpu = -1 };
+    struct kvm_sev_init init = { 0 };
+
+    vm_init(&from, VM_SEV, GUEST_SIZE);
+    for (unsigned i = 0; i < N; i++) {
+        memset(from.mem + FIRST + i * PAGE, i, PAGE);
+        from.mem[FIRST + i * PAGE + PAGE - 1] = ~i;
+    }
+    to.fd = CHECK(ioctl(kvm_fd, KVM_CREATE_VM, VM_SEV));
+    SEV_MUST(&to, KVM_SEV_INIT2, &init);
+    to.mem = mmap(NULL, GUEST_SIZE, PROT_READ | PROT_WRITE,
+                  MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    region.userspace_addr = (uintptr_t)to.mem;
+    CHECK(ioctl(to.fd, KVM_SET_USER_MEMORY_REGION, &region));
+    if (guest_launch(&from, FIRST + N * PAGE) || transport_start(&from, &to)) {
+        bail("launch");
+    }
+    ok(!transport_batch(&from, SEND, FIRST, N, &packets) &&
+       !transport_batch(&to, RECEIVE, FIRST, N, &packets) && packets.done == N,
+       "received into ordinary memory");
+    SEV_MUST(&to, KVM_SEV_RECEIVE_FINISH, NULL);
+    arrived(&to);
+    munmap(to.mem, GUEST_SIZE);
+    close(to.fd);
+    vm_destroy(&from);
+}
+
 static struct vm *busy;
 static volatile bool stop, sending;
 static volatile long calls, conversions, refused, errors;
@@ -331,5 +362,6 @@ int main(void)
     vm_destroy(&a);
     vm_destroy(&b);
     wrong_vms();
+    ordinary();
     return done_testing();
 }
