@@ -20,6 +20,14 @@ found() { modinfo -k "$1" -F filename "$2" 2> /dev/null | sed 's,^/usr/lib/,/lib
 is() { case $(found "$2" "$3") in /lib/modules/$2/$1/*) ;; *) false ;; esac; }
 # ours KERNEL MODULE
 ours() { modinfo -k "$1" -F version "$2" 2> /dev/null | grep -q '^kvm-page-enc-'; }
+# sections KERNEL MODULE: of its object file
+sections() {
+    local file
+    file=$(mktemp)
+    xz -dc "$(found "$1" "$2")" > "$file"
+    readelf -WS "$file"
+    rm "$file"
+}
 
 # Kernels that DKMS has built for, and all that there are
 built() {
