@@ -15,6 +15,15 @@
 /* User memory that is written before anybody else may run */
 #define PAGE_ENC_COPY	((unsigned long)SZ_1M)
 
+/*
+ * Memory for a bitmap.  A VM keeps one between requests, which come in turns:
+ * most kernels clear what they allocate, and that takes as long as the rest.
+ */
+struct page_enc_buffer {
+	size_t longs;
+	unsigned long bits[];
+};
+
 /**
  * struct page_enc_bits - the bitmap that a request asks for
  * @start: gfn of bit 0
@@ -22,6 +31,7 @@
  * @from: first bit of @bits, a multiple of 8; those before it are 0
  * @to: bit after the last of @bits, @nr or a multiple of 8; those after it are 0
  * @bits: what memory slots are in reach of; NULL if none is
+ * @buffer: where @bits are
  * @generation: of all of it
  */
 struct page_enc_bits {
@@ -29,6 +39,7 @@ struct page_enc_bits {
 	u64 nr;
 	u64 from, to;
 	unsigned long *bits;
+	struct page_enc_buffer *buffer;
 	u64 generation;
 };
 
@@ -36,6 +47,35 @@ struct page_enc_bits {
 void kvm_page_enc_init(struct kvm *kvm)
 {
 	init_rwsem(&kvm->page_enc_lock);
+	kvm->page_enc_spare = NULL;
+}
+
+/* A VM that nobody has any more */
+void kvm_page_enc_destroy(struct kvm *kvm)
+{
+	kvfree(kvm->page_enc_spare);
+}
+
+/* Its contents are anything; for page_enc_buffer_put() */
+static struct page_enc_buffer *page_enc_buffer_get(struct kvm *kvm, size_t longs)
+{
+	struct page_enc_buffer *buffer = xchg(&kvm->page_enc_spare, NULL);
+
+	if (buffer && buffer->longs >= longs)
+		return buffer;
+
+	kvfree(buffer);
+	buffer = kvmalloc(struct_size(buffer, bits, longs),
+			  GFP_KERNEL_ACCOUNT | __GFP_NOWARN);
+	if (buffer)
+		buffer->longs = longs;
+	return buffer;
+}
+
+static void page_enc_buffer_put(struct kvm *kvm, struct page_enc_buffer *buffer)
+{
+	if (buffer)
+		kvfree(xchg(&kvm->page_enc_spare, buffer));
 }
 
 /**
@@ -142,11 +182,10 @@ static int page_enc_read(struct kvm *kvm, struct page_enc_bits *enc)
 	if (first < last) {
 		enc->from = round_down(first - start, BITS_PER_BYTE);
 		enc->to = min(enc->nr, round_up(last - start, BITS_PER_BYTE));
-		enc->bits = kvmalloc_array(BITS_TO_LONGS(enc->to - enc->from),
-					   sizeof(long),
-					   GFP_KERNEL_ACCOUNT | __GFP_NOWARN);
-		if (!enc->bits)
+		enc->buffer = page_enc_buffer_get(kvm, BITS_TO_LONGS(enc->to - enc->from));
+		if (!enc->buffer)
 			return -ENOMEM;
+		enc->bits = enc->buffer->bits;
 	}
 
 	guard(rwsem_read)(&kvm->page_enc_lock);
@@ -251,7 +290,7 @@ int kvm_vm_ioctl_get_page_enc_bitmap(struct kvm *kvm, void __user *argp)
 		r = page_enc_read(kvm, &enc);
 		if (!r)
 			r = page_enc_write(&enc, to);
-		kvfree(enc.bits);
+		page_enc_buffer_put(kvm, enc.buffer);
 		if (r)
 			return r;
 		generation = enc.generation;
