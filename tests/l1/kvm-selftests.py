@@ -229,7 +229,9 @@ def on(kernel, tests, fresh):
         p = subprocess.Popen(
             [f'{REPO}/scripts/l1', '--kernel', kernel, '--', __file__,
              '--tap'] + todo, stdout=subprocess.PIPE, text=True)
+        started = False
         for line in p.stdout:
+            started = True
             if line.startswith('# {'):
                 r = json.loads(line[2:])
                 results.add(r)
@@ -238,8 +240,8 @@ def on(kernel, tests, fresh):
         rc = p.wait()
         todo = [t for t in todo if t not in results]
         if todo:
-            if rc < 0:
-                sys.exit(f'kvm-selftests: scripts/l1: signal {-rc}')
+            if rc < 0 or not started:
+                sys.exit(f'kvm-selftests: scripts/l1 ended with {rc}')
             results.add(dict(test=todo[0], result='fail', passed=0, seconds=0,
                              why='the host died'))
             print(f'{kernel}: {todo[0]}: the host died', flush=True)
