@@ -24,8 +24,9 @@
 #define FEP "ud2; .ascii \"kvm\"; "
 asm(".pushsection .rodata\n"
     ".code64\n"
+    "   .balign 64\n"                  /* before the label, so that it is too */
     "access_code:\n"
-    "   .balign 64\n" FEP "mov (%rdi), %rsi\n           out %al, $0x10\n"
+    "   " FEP "mov (%rdi), %rsi\n           out %al, $0x10\n"
     "   .balign 64\n" FEP "mov %rsi, (%rdi)\n           out %al, $0x10\n"
     "   .balign 64\n" FEP "lock cmpxchg %rbx, (%rdi)\n  out %al, $0x10\n"
     "   .balign 64\n      movsq\n                       out %al, $0x10\n"
@@ -178,7 +179,7 @@ static void emulation(bool foreign)
     regs = (struct kvm_regs) { .rsi = MMIO_GPA, .rdi = DATA_GPA + 16 };
     ok(!do_access(&vm, MOVS, &regs) && mmio_reads == 1 &&
        guest_read(&vm, DATA_GPA + 16) == mmio_value, "and from it to the page");
-    regs = (struct kvm_regs) { .rdi = 0x200000 };
+    regs = (struct kvm_regs) { .rdi = 0x200000, .rsi = ~0ULL };
     ok(!do_access(&vm, READ, &regs) && regs.rsi == 0,
        "a private page that was not there yet: zeros");
 
