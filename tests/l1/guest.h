@@ -19,7 +19,9 @@
 /* Page that guest_launch() leaves shared */
 #define GUEST_SHARED    0x9000
 
-enum guest_op { GUEST_WRITE = 1, GUEST_READ, GUEST_MAP_GPA_RANGE, GUEST_COUNT };
+enum guest_op {
+    GUEST_WRITE = 1, GUEST_READ, GUEST_MAP_GPA_RANGE, GUEST_COUNT, GUEST_SWEEP,
+};
 
 asm(".pushsection .rodata\n"
     ".code64\n"
@@ -29,6 +31,7 @@ asm(".pushsection .rodata\n"
     "   cmp $2, %r8\n   je 2f\n"
     "   cmp $3, %r8\n   je 3f\n"
     "   cmp $4, %r8\n   je 4f\n"
+    "   cmp $5, %r8\n   je 6f\n"
     "   hlt\n"
     "1: mov %rsi, (%rdi)\n"
     "   jmp 5f\n"
@@ -40,6 +43,26 @@ asm(".pushsection .rodata\n"
     "   incq (%r9)\n"
     "   cmpq $0, (%rsi)\n"
     "   je 4b\n"
+    "   jmp guest_code\n"
+    /*
+     * Until (%r9) is not 0: over the pages from %rdi to %rsi, each has to
+     * begin with its address + %rdx unless %r13, and counts at %rcx.  %r10
+     * counts the passes; %rax is where it ended.
+     */
+    "6: mov %rdi, %rax\n"
+    "7: lea (%rax, %rdx), %r12\n"
+    "   mov (%rax), %r11\n"
+    "   test %r13, %r13\n"
+    "   jnz 8f\n"
+    "   cmp %r11, %r12\n"
+    "   jne guest_code\n"
+    "8: incq (%rax, %rcx)\n"
+    "   add $4096, %rax\n"
+    "   cmp %rsi, %rax\n"
+    "   jb 7b\n"
+    "   inc %r10\n"
+    "   cmpq $0, (%r9)\n"
+    "   je 6b\n"
     "   jmp guest_code\n"
     "5: mov %cr3, %rax\n"               /* it may have been a page table */
     "   mov %rax, %cr3\n"
@@ -90,7 +113,7 @@ static void guest_vcpu(struct vm *vm)
     struct kvm_sregs sregs;
 
     CHECK(ioctl(vm->fd, KVM_ENABLE_CAP, &hypercall));
-    vm->vcpu = CHECK(ioctl(vm->fd, KVM_CREATE_VCPU, 0));
+    vm->vcpu = CHECK(ioctl(vm->fd, KVM_CREATE_VCPU, vm->vcpus++));
     vm->run = mmap(NULL, CHECK(ioctl(kvm_fd, KVM_GET_VCPU_MMAP_SIZE, 0)),
                    PROT_READ | PROT_WRITE, MAP_SHARED, vm->vcpu, 0);
     if (vm->run == MAP_FAILED) {

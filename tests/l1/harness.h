@@ -98,7 +98,8 @@ static int __attribute__((unused)) done_testing(void)
     return !tap_cases || tap_failed;
 }
 
-static sigjmp_buf harness_bus;
+/* Of a thread: the signal comes to who touched the page */
+static __thread sigjmp_buf harness_bus;
 
 static void harness_on_bus(int sig)
 {

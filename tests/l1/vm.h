@@ -36,7 +36,7 @@ enum vm_type {
 
 struct vm {
     enum vm_type type;
-    int fd, gmem, vcpu;
+    int fd, gmem, vcpu, vcpus;
     uint8_t *mem;
     size_t size;
     struct kvm_run *run;
