@@ -46,7 +46,8 @@ static void platform_export(struct platform *p)
 }
 
 /* 0, or -errno and sev_error */
-static int transport_start(struct vm *from, struct vm *to)
+static int __attribute__((unused))
+transport_start(struct vm *from, struct vm *to)
 {
     static struct platform p;
     static uint8_t amd[2 * 4096] = { 1 };
@@ -79,7 +80,8 @@ static int transport_start(struct vm *from, struct vm *to)
     return r;
 }
 
-static int transport_send(struct vm *vm, uint64_t gpa, struct packet *packet)
+static int __attribute__((unused))
+transport_send(struct vm *vm, uint64_t gpa, struct packet *packet)
 {
     struct kvm_sev_send_update_data args = {
         .hdr_uaddr = (uintptr_t)packet->header, .hdr_len = HEADER_SIZE,
