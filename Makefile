@@ -4,6 +4,7 @@
 #   make demo    build all, migrate an encrypted guest in the emulated host
 #   make check   every test
 #   make check-selftests   Linux's own KVM selftests, on both kernels
+#   make check-debug   the module's tests under kernels that look for errors
 #   make check-reload      load and unload the module 100 times
 #   make bench   what the module's calls cost; build/bench.json
 #   make deb     the KVM module's Debian package, in build/deb
@@ -14,11 +15,12 @@
 #   make distclean
 #
 # Variables: CACHE_DIR (compiler cache, default ~/.cache/sev-migration), JOBS,
-# KERNEL=module|stock (demo), TESTS="NAME..." (check), QEMU_SRC, KERNEL_SRC,
-# KERNEL_SERIES, QEMU_SERIES, V=1.
+# KERNEL=module|stock (demo), TESTS="NAME..." (check), STORM and
+# FUZZ (seconds of them, check-debug), QEMU_SRC, KERNEL_SRC, KERNEL_SERIES,
+# QEMU_SERIES, V=1.
 
 MAKEFLAGS += --no-print-directory
-export CACHE_DIR JOBS KERNEL TESTS QEMU_SRC KERNEL_SRC KERNEL_SERIES QEMU_SERIES V
+export CACHE_DIR JOBS KERNEL TESTS STORM FUZZ QEMU_SRC KERNEL_SRC KERNEL_SERIES QEMU_SERIES V
 export STEP_BEGAN := $(shell date +%s)
 
 ninja = ./scripts/in-root ninja -C /b/meson --quiet $(if $(JOBS),-j $(JOBS))
@@ -35,6 +37,10 @@ check-deb: setup
 	@./scripts/in-root --root sh -c './scripts/check --suite deb; rc=$$?; \
 		chown -R --reference=/b/meson /b/meson/meson-*; exit $$rc'
 
+check-debug: setup
+	@$(ninja) all debug-kasan.stamp debug-kcsan.stamp
+	@./scripts/in-root ./scripts/check --suite debug $(TESTS)
+
 setup:
 	@./scripts/bootstrap
 	@./scripts/in-root ./scripts/meson-setup
@@ -45,4 +51,4 @@ clean:
 distclean: clean
 	@bash -c ". scripts/lib.sh; as_root rm -rf --one-file-system build"
 
-.PHONY: all l1 demo deb check check-deb check-selftests check-reload bench setup clean distclean
+.PHONY: all l1 demo deb check check-debug check-deb check-selftests check-reload bench setup clean distclean

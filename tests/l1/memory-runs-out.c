@@ -1,0 +1,357 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Memory runs out in the middle of each call, at each place where the kernel
+ * asks for some: the call fails and has done nothing, and works afterwards.
+ *
+ * For a kernel with fault injection (scripts/l1 --kernel kasan): the n-th
+ * allocation, or access to user memory, of a call fails, for n = 1, 2, ...
+ * until the call has no n-th.
+ */
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include "sev-transport.h"
+
+#define PAGES   (GUEST_SIZE / PAGE)
+#define LOG     KVM_MEM_LOG_DIRTY_PAGES
+
+static int fail_nth, nth;
+static long injected, refused;
+
+static void set(const char *path, const char *value)
+{
+    int fd = open(path, O_WRONLY);
+
+    if (fd < 0 || write(fd, value, strlen(value)) < 0) {
+        bail("%s", path);
+    }
+    close(fd);
+}
+
+static void arm(int n)
+{
+    char s[16];
+    int len = snprintf(s, sizeof(s), "%d", n);
+
+    CHECK(pwrite(fail_nth, s, len, 0));
+}
+
+/* Did the failure happen?  Nothing fails any more. */
+static bool disarm(void)
+{
+    char s[16] = "";
+
+    CHECK(pread(fail_nth, s, sizeof(s) - 1, 0));
+    arm(0);
+    return !atoi(s);
+}
+
+static struct vm vm, other;
+static struct packet packet;
+
+/* All that a call could have changed and should not have */
+struct state {
+    uint8_t bits[PAGES / 8];
+    bool open[PAGES];
+    bool log;
+};
+
+static void look(struct state *s)
+{
+    static uint64_t dirty[PAGES / 64];
+    struct kvm_dirty_log log = { .dirty_bitmap = dirty };
+
+    memset(s, 0, sizeof(*s));
+    if (vm_bitmap(&vm, 0, PAGES, s->bits)) {
+        bail("KVM_GET_PAGE_ENC_BITMAP");
+    }
+    for (unsigned i = 0; i < PAGES; i++) {
+        s->open[i] = !touch(vm.mem + i * PAGE);
+    }
+    s->log = !xioctl(vm.fd, KVM_GET_DIRTY_LOG, &log);
+}
+
+/* A call: 0 or more, or -errno */
+typedef int call_fn(void);
+
+/*
+ * @call fails wherever it can, with one of a few errors and without a trace;
+ * @undo takes back what it did where it worked.
+ */
+static void run(const char *what, call_fn *call, call_fn *undo)
+{
+    static struct state before, after;
+    long failures = 0, survived = 0;
+    int n, r = 0;
+
+    for (n = 1; n < 1000; n++) {
+        bool hit;
+
+        look(&before);
+        nth = n;
+        arm(n);
+        r = call();
+        hit = disarm();
+        if (!hit) {
+            break;
+        }
+        injected++;
+        if (r >= 0) {       /* it has another way */
+            survived++;
+            if (undo && undo() < 0) {
+                ok(false, "%s: cannot be undone", what);
+                return;
+            }
+            continue;
+        }
+        failures++;
+        refused++;
+        look(&after);
+        if ((r != -ENOMEM && r != -EFAULT) ||
+            memcmp(&before, &after, sizeof(before))) {
+            ok(false, "%s, failure %d: %s, %s", what, n, strerror(-r),
+               memcmp(&before, &after, sizeof(before)) ?
+               "and something is done" : "nothing is done");
+            return;
+        }
+    }
+    ok(n < 1000 && r >= 0, "%s: fails %ld times and survives %ld, then works (%s)",
+       what, failures, survived, strerror(r < 0 ? -r : 0));
+    if (undo && undo() < 0) {
+        ok(false, "%s: cannot be undone", what);
+    }
+}
+
+static int to_private(void)
+{
+    return vm_convert(&vm, 0x100 * PAGE, 0x100 * PAGE, PRIVATE);
+}
+
+static int to_shared(void)
+{
+    return vm_convert(&vm, 0x100 * PAGE, 0x100 * PAGE, SHARED);
+}
+
+static int bitmap(void)
+{
+    static uint8_t bits[PAGES / 8];
+
+    return vm_bitmap(&vm, 0, PAGES, bits);
+}
+
+static int created = -1;
+
+static int create(void)
+{
+    created = vm_gmem(&vm, 64 << 20, GUEST_MEMFD_FLAG_MMAP |
+                                     GUEST_MEMFD_FLAG_INIT_SHARED);
+    return created;
+}
+
+static int close_created(void)
+{
+    return close(created);
+}
+
+static int log_on(void)
+{
+    return vm_slot(&vm, 0, LOG, 0, GUEST_SIZE, 0);
+}
+
+static int log_off(void)
+{
+    return vm_slot(&vm, 0, 0, 0, GUEST_SIZE, 0);
+}
+
+static int new_slot(void)
+{
+    return vm_slot(&other, 1, LOG, 64 << 20, GUEST_SIZE, 0);
+}
+
+static int delete_slot(void)
+{
+    return vm_slot(&other, 1, 0, 64 << 20, 0, 0);
+}
+
+static int allocate(void)
+{
+    return fallocate(vm.gmem, FALLOC_FL_KEEP_SIZE, 0x300 * PAGE, 16 * PAGE) ?
+           -errno : 0;
+}
+
+static int punch(void)
+{
+    return fallocate(vm.gmem, FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE,
+                     0x300 * PAGE, 16 * PAGE) ? -errno : 0;
+}
+
+/* The guest touches a page that is not there: KVM_RUN says so, and goes on */
+static int guest_touch(void)
+{
+    struct kvm_regs regs = { .r8 = GUEST_READ, .rdi = 0x300 * PAGE }, now;
+    int r;
+
+    arm(0);
+    CHECK(ioctl(vm.vcpu, KVM_GET_REGS, &now));
+    regs.rip = now.rip;
+    regs.rflags = now.rflags;
+    CHECK(ioctl(vm.vcpu, KVM_SET_REGS, &regs));
+    arm(nth);
+    r = xioctl(vm.vcpu, KVM_RUN, NULL);
+    if (r < 0) {
+        bool hit = disarm();
+
+        /* As the guest would go on */
+        if (guest_run(&vm)) {
+            return -EIO;
+        }
+        if (!hit) {
+            return r;
+        }
+    }
+    return 0;
+}
+
+static int launch_update(void)
+{
+    struct kvm_sev_launch_update_data args = {
+        .uaddr = (uintptr_t)other.mem, .len = 16 * PAGE,
+    };
+
+    return sev_cmd(&other, KVM_SEV_LAUNCH_UPDATE_DATA, &args);
+}
+
+static int send_page(void)
+{
+    return transport_send(&vm, 0x20000, &packet);
+}
+
+static int receive_page(void)
+{
+    return transport_receive(&other, 0x20000, &packet);
+}
+
+/* @fail says where kvm_gmem_rebind() is to fail: see fail_rebind.c */
+static void rebind(const char *fail)
+{
+    const char *dir = "/sys/module/fail_rebind/parameters";
+    char path[128];
+    static struct state before, after;
+    int r;
+
+    prctl(PR_SET_NAME, "l1-fail-rebind");
+    snprintf(path, sizeof(path), "%s/fail", dir);
+    set(path, fail);
+    for (int on = 1; on >= 0; on--) {
+        look(&before);
+        snprintf(path, sizeof(path), "%s/left", dir);
+        set(path, "1");
+        r = on ? log_on() : log_off();
+        look(&after);
+        ok(r == -ENOMEM && !memcmp(&before, &after, sizeof(before)),
+           "switching the log %s, the slot cannot be bound anew (%s): %s, and "
+           "nothing is done", on ? "on" : "off", fail, strerror(-r));
+        ok(!guest_write(&vm, 0x20000, 0x1234 + on) &&
+           guest_read(&vm, 0x20000) == 0x1234u + on &&
+           !to_shared() && !to_private() && !punch() && !allocate(),
+           "the guest goes on, and the file knows its slot");
+        ok(!(on ? log_on() : log_off()), "the next time it works");
+    }
+    prctl(PR_SET_NAME, "l1-memory");
+}
+
+static void run_vm(enum vm_type type)
+{
+    note("%s VM", vm_type_name(type));
+    vm_init(&vm, type, GUEST_SIZE);
+    if (!ok(!guest_launch(&vm, 0x40000), "a guest starts")) {
+        return;
+    }
+    MUST(guest_write(&vm, 0x20000, 1));
+    MUST(to_shared());
+    memset(vm.mem + 0x100 * PAGE, 1, 0x100 * PAGE);
+    /* A second guest_memfd of the same VM */
+    other = vm;
+    other.gmem = CHECK(vm_gmem(&vm, GUEST_SIZE, GUEST_MEMFD_FLAG_MMAP |
+                                                GUEST_MEMFD_FLAG_INIT_SHARED));
+    run("to private", to_private, to_shared);
+    MUST(to_private());
+    run("to shared", to_shared, to_private);
+    run("the bitmap", bitmap, NULL);
+    run("a guest_memfd", create, close_created);
+    run("the log on", log_on, log_off);
+    MUST(log_on());
+    run("the log off", log_off, log_on);
+    MUST(log_off());
+    run("a slot", new_slot, delete_slot);
+    MUST(new_slot());
+    run("no slot", delete_slot, new_slot);
+    run("allocate", allocate, punch);
+    MUST(punch());
+    run("the guest's fault", guest_touch, punch);
+    if (!access("/sys/module/fail_rebind", F_OK)) {
+        rebind("1");
+        rebind("2");
+    } else {
+        ok(true, "kvm_gmem_rebind() # SKIP fail_rebind.ko is not loaded");
+    }
+    close(other.gmem);
+    vm_destroy(&vm);
+}
+
+static void run_sev(void)
+{
+    struct kvm_sev_launch_start start = { 0 };
+
+    vm_init(&other, VM_SEV, GUEST_SIZE);
+    vm_init(&vm, VM_SEV, GUEST_SIZE);
+    SEV_MUST(&other, KVM_SEV_LAUNCH_START, &start);
+    run("LAUNCH_UPDATE_DATA", launch_update, NULL);
+    vm_destroy(&other);
+    vm_init(&other, VM_SEV, GUEST_SIZE);
+    if (!ok(!guest_launch(&vm, 0x40000) && !transport_start(&vm, &other),
+            "a guest is being sent")) {
+        return;
+    }
+    run("SEND_UPDATE_DATA", send_page, NULL);
+    MUST(vm_convert(&other, 0x20000, PAGE, PRIVATE));
+    MUST(send_page());
+    run("RECEIVE_UPDATE_DATA", receive_page, NULL);
+    vm_destroy(&other);
+    vm_destroy(&vm);
+}
+
+int main(void)
+{
+    static const char *const all[][2] = {
+        { "failslab/ignore-gfp-wait", "N" },
+        { "failslab/cache-filter", "N" },
+        { "fail_page_alloc/ignore-gfp-wait", "N" },
+        { "fail_page_alloc/ignore-gfp-highmem", "N" },
+        { "fail_page_alloc/min-order", "0" },
+        { "failslab/verbose", "0" },
+        { "fail_page_alloc/verbose", "0" },
+        { "fail_usercopy/verbose", "0" },
+    };
+    char path[128];
+
+    fail_nth = open("/proc/self/fail-nth", O_RDWR);
+    if (fail_nth < 0) {
+        skip_all("this kernel has no fault injection");
+    }
+    vm_require(VM_SW_PROTECTED);
+    vm_require(VM_SEV);
+    mount("debugfs", "/sys/kernel/debug", "debugfs", 0, NULL);
+    for (unsigned i = 0; i < sizeof(all) / sizeof(all[0]); i++) {
+        snprintf(path, sizeof(path), "/sys/kernel/debug/%s", all[i][0]);
+        set(path, all[i][1]);
+    }
+    run_vm(VM_SW_PROTECTED);
+    run_vm(VM_SEV);
+    run_sev();
+    ok(injected > 20 && refused > 10, "%ld failures, of which %ld were seen",
+       injected, refused);
+    return done_testing();
+}
