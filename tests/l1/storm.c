@@ -21,6 +21,9 @@
 #define SLOT1           0x200           /* slot 0 ends, slot 1 begins */
 #define STOP            (GUEST_SHARED + 16)
 
+/* Seconds that it goes on where something was not done yet, at the most */
+#define MORE            120
+
 /* What the pages are for, by gfn */
 #define SWEPT           0x180           /* two vCPUs, content is checked */
 #define SWEPT_END       0x280
@@ -666,6 +669,17 @@ static void finish(struct sweeper *sweepers)
     }
 }
 
+/* A vCPU that sweeps counts at the end, and does one sweep at least */
+static bool everything_was_done(void)
+{
+    for (unsigned i = 0; i < OP_MAX; i++) {
+        if (i != OP_SWEEP && !__atomic_load_n(&count[i], __ATOMIC_RELAXED)) {
+            return false;
+        }
+    }
+    return true;
+}
+
 /* Returns whether all was well */
 static bool storm(int seconds)
 {
@@ -682,6 +696,7 @@ static bool storm(int seconds)
     };
     pthread_t threads[N];
     bool idle = false;
+    int more = MORE;
     unsigned i;
 
     memset(count, 0, sizeof(count));
@@ -705,6 +720,10 @@ static bool storm(int seconds)
         pthread_create(&threads[i], NULL, run[i], (void *)(uintptr_t)(i & 1));
     }
     sleep(seconds);
+    /* On a busy machine not every thread has had its turn */
+    while (!everything_was_done() && more--) {
+        sleep(1);
+    }
     stop = true;
     for (i = 0; i < N; i++) {
         pthread_join(threads[i], NULL);
