@@ -674,6 +674,7 @@ static bool sev_send_start(ConfidentialGuestSupport *cgs, GByteArray *session,
         send_cancel(cgs);
         return false;
     }
+    sev_packets_open(&m->packets, cgs);
     m->pages = 0;
     m->ns = 0;
     sev_wire_put_session(session, &(SevWireSession) {
@@ -688,49 +689,27 @@ static bool sev_send_start(ConfidentialGuestSupport *cgs, GByteArray *session,
     return true;
 }
 
-static int send_page(ConfidentialGuestSupport *cgs, RAMBlock *rb,
-                     uint64_t offset, GByteArray *out, Error **errp)
+/* Page @offset of @rb could not be packed: is it anything to worry about? */
+static int send_error(RAMBlock *rb, uint64_t offset, int ret, int fw_error,
+                      uint32_t hdr_len, Error **errp)
 {
-    SevMigration *m = sev_guest_migration(cgs);
-    uint8_t hdr[SEV_WIRE_HDR_MAX], trans[SEV_WIRE_TRANS_MAX];
-    struct kvm_sev_send_update_data update = {
-        .hdr_uaddr = (uintptr_t)hdr,
-        .hdr_len = m->hdr_len,
-        .guest_uaddr = (uintptr_t)(rb->host + offset),
-        .guest_len = TARGET_PAGE_SIZE,
-        .trans_uaddr = (uintptr_t)trans,
-        .trans_len = TARGET_PAGE_SIZE,
-    };
-    int fw_error, ret;
+    ERRP_GUARD();
 
-    ret = sev_guest_cmd(cgs, KVM_SEV_SEND_UPDATE_DATA, &update, &fw_error);
     if (ret == -EAGAIN ||
         (ret == -EFAULT && !encbitmap_test(rb, offset >> TARGET_PAGE_BITS))) {
         error_setg(errp, "SEV: page at offset 0x%" PRIx64 " of block %s "
                    "changed its state", offset, rb->idstr);
         return -EAGAIN;
     }
-    if (ret < 0) {
+    if (ret == -EPROTO) {
+        error_setg(errp, "SEV: SEND_UPDATE_DATA made a packet that has not a "
+                   "header of %u bytes and at most a page", hdr_len);
+    } else {
         set_cmd_error(errp, "SEND_UPDATE_DATA", ret, fw_error);
-        error_prepend(errp, "block %s, offset 0x%" PRIx64 ": ", rb->idstr,
-                      offset);
-        return ret;
     }
-    if (update.hdr_len != m->hdr_len || update.trans_len > sizeof(trans) ||
-        !update.trans_len) {
-        error_setg(errp, "block %s, offset 0x%" PRIx64 ": SEV: packet of %u "
-                   "and %u bytes, expected %u and at most %zu", rb->idstr,
-                   offset, update.hdr_len, update.trans_len, m->hdr_len,
-                   sizeof(trans));
-        return -EIO;
-    }
-    sev_wire_put_page(out, &(SevWirePage) {
-        .hdr = hdr,
-        .hdr_len = update.hdr_len,
-        .trans = trans,
-        .trans_len = update.trans_len,
-    });
-    return 0;
+    error_prepend(errp, "block %s, offset 0x%" PRIx64 ": ", rb->idstr,
+                  offset);
+    return ret;
 }
 
 static int sev_send_pages(ConfidentialGuestSupport *cgs, RAMBlock *rb,
@@ -739,16 +718,20 @@ static int sev_send_pages(ConfidentialGuestSupport *cgs, RAMBlock *rb,
 {
     SevMigration *m = sev_guest_migration(cgs);
     int64_t start = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
+    int fw_error, ret;
+    size_t done;
 
     if (!check_consent(m, errp) || !check_state_known(m, errp)) {
         return -EPERM;
     }
+    ret = sev_packets_send(&m->packets, cgs, rb->host + offset, m->hdr_len,
+                           npages, &done, &fw_error);
+    if (ret < 0) {
+        return send_error(rb, offset + done * TARGET_PAGE_SIZE, ret, fw_error,
+                          m->hdr_len, errp);
+    }
     for (size_t i = 0; i < npages; i++) {
-        int ret = send_page(cgs, rb, offset + i * TARGET_PAGE_SIZE, out, errp);
-
-        if (ret < 0) {
-            return ret;
-        }
+        sev_wire_put_page(out, &m->packets.page[i]);
     }
     m->pages += npages;
     m->ns += qemu_clock_get_ns(QEMU_CLOCK_REALTIME) - start;
@@ -765,7 +748,7 @@ static bool sev_send_final(ConfidentialGuestSupport *cgs, GByteArray *final,
         return false;
     }
     sev_wire_put_final(final, qatomic_read(&m->control));
-    trace_sev_migration_send_final(m->pages, m->ns);
+    trace_sev_migration_send_final(m->pages, m->packets.calls, m->ns);
     return true;
 }
 
@@ -777,6 +760,7 @@ static void sev_send_done(ConfidentialGuestSupport *cgs, bool ok)
 {
     int fw_error, ret;
 
+    sev_packets_close(&sev_guest_migration(cgs)->packets);
     if (sev_guest_state(cgs) != SEV_STATE_SEND_UPDATE) {
         return;
     }
@@ -839,31 +823,10 @@ static bool sev_receive_start(ConfidentialGuestSupport *cgs,
     }
     sev_guest_set_handle(cgs, start.handle);
     sev_guest_set_state(cgs, SEV_STATE_RECEIVE_UPDATE);
+    sev_packets_open(&m->packets, cgs);
     m->pages = 0;
     m->ns = 0;
     trace_sev_migration_receive_start(s.policy, start.handle);
-    return true;
-}
-
-static bool receive_page(ConfidentialGuestSupport *cgs, RAMBlock *rb,
-                         uint64_t offset, const SevWirePage *page,
-                         Error **errp)
-{
-    struct kvm_sev_receive_update_data update = {
-        .hdr_uaddr = (uintptr_t)page->hdr,
-        .hdr_len = page->hdr_len,
-        .guest_uaddr = (uintptr_t)(rb->host + offset),
-        .guest_len = TARGET_PAGE_SIZE,
-        .trans_uaddr = (uintptr_t)page->trans,
-        .trans_len = page->trans_len,
-    };
-    int fw_error, ret;
-
-    ret = sev_guest_cmd(cgs, KVM_SEV_RECEIVE_UPDATE_DATA, &update, &fw_error);
-    if (ret < 0) {
-        set_cmd_error(errp, "RECEIVE_UPDATE_DATA", ret, fw_error);
-        return false;
-    }
     return true;
 }
 
@@ -871,23 +834,19 @@ static bool sev_receive_pages(ConfidentialGuestSupport *cgs, RAMBlock *rb,
                               uint64_t offset, size_t npages,
                               const uint8_t *in, size_t len, Error **errp)
 {
+    ERRP_GUARD();
     SevMigration *m = sev_guest_migration(cgs);
     int64_t start = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
-    size_t pos = 0;
+    size_t pos = 0, done = 0;
+    int fw_error, ret;
 
     if (sev_guest_state(cgs) != SEV_STATE_RECEIVE_UPDATE) {
         error_setg(errp, "SEV: private pages without a session before them");
         return false;
     }
-    for (size_t i = 0; i < npages; i++) {
-        uint64_t at = offset + i * TARGET_PAGE_SIZE;
-        SevWirePage page;
-
-        if (!sev_wire_get_page(in, len, &pos, &page, errp) ||
-            !receive_page(cgs, rb, at, &page, errp)) {
-            error_prepend(errp, "block %s, offset 0x%" PRIx64 ": ", rb->idstr,
-                          at);
-            return false;
+    for (; done < npages; done++) {
+        if (!sev_wire_get_page(in, len, &pos, &m->packets.page[done], errp)) {
+            goto fail;
         }
     }
     if (pos != len) {
@@ -896,9 +855,20 @@ static bool sev_receive_pages(ConfidentialGuestSupport *cgs, RAMBlock *rb,
                    npages);
         return false;
     }
+    ret = sev_packets_receive(&m->packets, cgs, rb->host + offset, npages,
+                              &done, &fw_error);
+    if (ret < 0) {
+        set_cmd_error(errp, "RECEIVE_UPDATE_DATA", ret, fw_error);
+        goto fail;
+    }
     m->pages += npages;
     m->ns += qemu_clock_get_ns(QEMU_CLOCK_REALTIME) - start;
     return true;
+
+fail:
+    error_prepend(errp, "block %s, offset 0x%" PRIx64 ": ", rb->idstr,
+                  offset + done * TARGET_PAGE_SIZE);
+    return false;
 }
 
 static bool sev_receive_final(ConfidentialGuestSupport *cgs,
@@ -926,12 +896,13 @@ static bool sev_receive_final(ConfidentialGuestSupport *cgs,
         set_cmd_error(errp, "RECEIVE_FINISH", ret, fw_error);
         return false;
     }
+    sev_packets_close(&m->packets);
     qatomic_set(&m->control, control);
     WITH_QEMU_LOCK_GUARD(&m->lock) {
         m->announced = true;
     }
     sev_guest_set_state(cgs, SEV_STATE_RUNNING);
-    trace_sev_migration_receive_final(m->pages, m->ns);
+    trace_sev_migration_receive_final(m->pages, m->packets.calls, m->ns);
     return true;
 }
 

@@ -14,6 +14,7 @@
 #include "qapi/qapi-types-misc-target.h"
 #include "exec/cpu-common.h"
 #include "cpu-qom.h"
+#include "sev-packets.h"
 
 struct ConfidentialGuestSupport;
 struct ConfidentialGuestMigrationOps;
@@ -30,6 +31,7 @@ struct kvm_run;
  * @state_lost: a conversion failed, what is private is not known any more;
  *              accessed atomically
  * @hdr_len: of a packet, from the firmware, while sending
+ * @packets: while sending or receiving
  * @pages, @ns: sent or received, and the time that it took
  */
 typedef struct SevMigration {
@@ -41,6 +43,7 @@ typedef struct SevMigration {
     bool announced;
     bool state_lost;
     uint32_t hdr_len;
+    SevPackets packets;
     uint64_t pages;
     int64_t ns;
 } SevMigration;

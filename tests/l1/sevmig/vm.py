@@ -169,6 +169,15 @@ class VM(QEMUMachine):
         except FileNotFoundError:
             return ''
 
+    def firmware_calls(self, way):
+        """
+        Private pages, and the ioctls that it took, of the last session;
+        @way: send or receive.  Wants the event sev_migration_WAY_final.
+        """
+        found = re.findall(rf'sev_migration_{way}_final pages (\d+), '
+                           r'calls (\d+)', self.log())
+        return tuple(int(n) for n in found[-1])
+
     def complaints(self):
         """QEMU's own error messages, without its trace."""
         return [re.sub(r'^\S*qemu\S*: ', '', line)
