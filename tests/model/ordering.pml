@@ -1,0 +1,659 @@
+/*
+ * The order of a migration's steps: is a page lost, or sent by the wrong road?
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * What is modelled, what is not and why that is sound, and the rules by their
+ * letters: docs/devel/migration/ordering.rst.  tests/model/run runs it.
+ *
+ * With no macro: the kernel keeps the state (accel/kvm/kvm-page-enc.c), pages
+ * go down one channel.
+ *   STOCK        nobody keeps the state, the bitmap is the truth
+ *   MULTIFD      two channels beside the stream
+ *   PAGES=2      runs; 1 if not given.  The first page is private and left
+ *                alone, the second is as all others and may be taken along
+ *   SLOTS        memory slots are removed and added meanwhile; no device
+ *   LOG_FIRST    the dirty log is read before the state
+ *   QEMU_MARKS   QEMU marks what it converts, as well as the kernel
+ *   BY_KERNEL    a kernel that converts without QEMU: it must go wrong
+ *   NO_RULE_x    all as before but rule x
+ *
+ * Contents are not numbers but freshness: wherever contents of a page are,
+ * one bit says "this is what the source's page holds now".  Reading the page
+ * sets it, any change of the page clears it everywhere.  So the guest may
+ * write and convert, and the migration go round and begin again, for ever,
+ * and the states are few all the same.
+ */
+#ifndef PAGES
+#define PAGES   1
+#endif
+
+#ifdef MULTIFD
+#define PLACES  2
+#else
+#define PLACES  1
+#endif
+
+/*
+ * These look for what they add.  They leave out devices and cancelling, and
+ * take as one step what KVM does to log and mappings, which the others do not.
+ */
+#if defined(MULTIFD) || PAGES > 1
+#define COARSE
+#endif
+
+/* The guest */
+bit running;                    /* vCPUs may run */
+bit kind[PAGES];                /* by its own page tables: 1 is private */
+byte handlers;                  /* what vCPUs and devices have to finish */
+
+/* KVM */
+#ifndef STOCK
+bit attribute[PAGES];           /* guest_memfd's: 1 is private */
+bit invalid;                    /* a conversion is under way: faults wait */
+#endif
+bit klogging;
+bit klog[PAGES];                /* the slot's dirty bitmap */
+bit writable[PAGES];            /* by KVM's page tables */
+bit tlb[PAGES];                 /* as vCPUs see it */
+#ifdef SLOTS
+bit slot;                       /* there is one */
+bit slots_lock;                 /* kvm_slots_lock(), and KVM's own */
+bit bql;
+bit inhibited;                  /* accel_ioctl_inhibit_begin() */
+bit in_kvm_run;                 /* a vCPU has to get out first */
+#endif
+
+/* QEMU */
+bit encbmap[PAGES];             /* RAMBlock.encbmap */
+bit writer;                     /* the block's lock */
+byte readers;
+bit logging;                    /* global_dirty_tracking */
+bit memlog[PAGES];              /* DIRTY_MEMORY_MIGRATION */
+bit bmap[PAGES];                /* RAMBlock.bmap */
+bit got[PAGES];                 /* KVMSlot.dirty_bmap */
+bit clear_bmap[PAGES];          /* RAMBlock.clear_bmap: a chunk ends between */
+bit last_stage;
+bit failed;
+
+/* What is under way: by which road, and is it still what the source has */
+bit road[PLACES * PAGES];
+bit fresh[PLACES * PAGES];
+
+/* The destination */
+bit dst_private[PAGES];
+bit dst_fresh[PAGES];
+
+/* Whoever may be the truth */
+#ifdef STOCK
+#define STATE(p)        encbmap[p]
+#else
+#define STATE(p)        attribute[p]
+#endif
+
+/* A page holds something else from now on; in a d_step */
+inline change(p) {
+    dst_fresh[p] = 0;
+    fresh[p] = 0;
+#ifdef MULTIFD
+    fresh[PAGES + p] = 0;
+#endif
+}
+
+#ifdef SLOTS
+#define IN_GUEST        (running && !inhibited)
+#define KLOGS           (klogging && slot)
+#define CAN_FAULT       (IN_GUEST && !invalid && slot)
+#define ENTER           in_kvm_run = 1; handlers++
+#define LEAVE           in_kvm_run = 0; handlers--
+#else
+#define IN_GUEST        running
+#define KLOGS           klogging
+#ifdef STOCK
+#define CAN_FAULT       IN_GUEST
+#else
+#define CAN_FAULT       (IN_GUEST && !invalid)
+#endif
+#define ENTER           handlers++
+#define LEAVE           handlers--
+#endif
+
+/*
+ * A vCPU that writes.  KVM marks the page before the vCPU is back in the guest
+ * or stopped, but maybe after another vCPU could write it (a fast page fault).
+ */
+#define WRITES(page)                                                    \
+    :: d_step { IN_GUEST && tlb[page] -> change(page) }                 \
+    :: d_step {                                                         \
+           CAN_FAULT && !tlb[page] ->                                   \
+           writable[page] = 1; tlb[page] = 1; ENTER                     \
+       }                                                                \
+       d_step { klog[page] = klog[page] | KLOGS; LEAVE }
+#define WRITES_COARSE(page)                                             \
+    :: d_step { IN_GUEST && tlb[page] -> change(page) }                 \
+    :: d_step {                                                         \
+           CAN_FAULT && !tlb[page] ->                                   \
+           tlb[page] = 1; klog[page] = klog[page] | KLOGS;              \
+           change(page)                                                 \
+       }
+
+active proctype vcpu_writes()
+{
+end:
+    do
+#ifndef COARSE
+    WRITES(0)
+#else
+    WRITES_COARSE(PAGES - 1)
+#endif
+    od
+}
+
+/* A device of QEMU's writes a shared page, and marks it then */
+#define DEVICE_WRITES(page)                                             \
+    :: d_step { running && !STATE(page) -> change(page); handlers++ }   \
+       d_step { memlog[page] = memlog[page] | logging; handlers-- }
+
+#if !defined(COARSE) && !defined(SLOTS)
+active proctype device()
+{
+end:
+    do
+    DEVICE_WRITES(0)
+    od
+}
+#endif
+
+/* A vCPU that converts: encbitmap_convert() */
+active proctype vcpu_converts()
+{
+    byte p;
+
+end:
+    do
+    :: d_step {
+           IN_GUEST ->
+           p = PAGES - 1;
+           /* The guest changes its page tables, and so the contents ... */
+           kind[p] = !kind[p];
+           change(p)
+       }
+end_stopped:
+       /* ... and tells later; it may be stopped before that */
+       d_step { IN_GUEST -> handlers++ }
+#ifdef NO_RULE_A_LOCKED
+# define NO_RULE_A
+       d_step {
+           klog[p] = klog[p] | KLOGS;
+           memlog[p] = memlog[p] | logging
+       }
+#endif
+#ifndef BY_KERNEL
+       d_step { !writer && !readers -> writer = 1 }
+#endif
+#ifdef STOCK
+# ifndef NO_RULE_A
+       memlog[p] = memlog[p] | logging;
+# endif
+       d_step { encbmap[p] = kind[p]; change(p) }
+#else
+       /* gmem_change() */
+       d_step { invalid = 1; writable[p] = 0; tlb[p] = 0 }
+       d_step { attribute[p] = kind[p]; change(p) }
+# ifndef NO_RULE_A
+       klog[p] = klog[p] | KLOGS;
+# endif
+       invalid = 0;
+# ifdef QEMU_MARKS
+       memlog[p] = memlog[p] | logging;
+# endif
+# ifndef BY_KERNEL
+       /* convert_locked() */
+       encbmap[p] = kind[p];
+# endif
+#endif
+#ifdef BY_KERNEL
+       d_step { handlers--; p = 0 }
+#else
+       d_step { writer = 0; handlers--; p = 0 }
+#endif
+    od
+}
+
+#ifdef SLOTS
+#define LOCK_SLOTS      d_step { !slots_lock -> slots_lock = 1 }
+#define UNLOCK_SLOTS    slots_lock = 0
+
+/* A vCPU that changes the memory map: kvm_region_commit() */
+active proctype vcpu_maps()
+{
+    byte p;
+
+end:
+    do
+    :: d_step { running && !bql -> bql = 1; handlers++ }
+       LOCK_SLOTS;
+       d_step { !in_kvm_run -> inhibited = 1 }
+       /* kvm_set_phys_mem(): what the log has, then the slot goes */
+       p = 0;
+       do
+       :: p < PAGES ->
+          d_step {
+              got[p] = klog[p];
+              memlog[p] = memlog[p] | (got[p] & logging);
+              p++
+          }
+       :: else -> break
+       od;
+       p = 0;
+       slot = 0;
+       d_step {
+           do
+           :: p < PAGES ->
+              klog[p] = 0; got[p] = 0; writable[p] = 0; tlb[p] = 0; p++
+           :: else -> break
+           od;
+           p = 0
+       }
+       d_step {
+           slot = 1;
+# ifndef NO_RULE_J
+           do :: p < PAGES -> klog[p] = klogging; p++ :: else -> break od;
+# endif
+           p = 0
+       }
+       inhibited = 0;
+       UNLOCK_SLOTS;
+       d_step { bql = 0; handlers-- }
+    od
+}
+#else
+#define LOCK_SLOTS      skip
+#define UNLOCK_SLOTS    skip
+#endif
+
+/* kvm_log_clear(): of what was got */
+inline clear_log(p) {
+#ifdef COARSE
+    d_step {
+        if
+        :: clear_bmap[p] && got[p] -> klog[p] = 0; tlb[p] = 0; got[p] = 0
+        :: else
+        fi;
+        clear_bmap[p] = 0
+    }
+#else
+    if
+    :: clear_bmap[p] ->
+       clear_bmap[p] = 0;
+       LOCK_SLOTS;
+       if
+       :: got[p] ->
+          klog[p] = 0;
+          writable[p] = 0;
+          d_step { tlb[p] = 0; got[p] = 0 }
+       :: else
+       fi;
+       UNLOCK_SLOTS
+    :: else
+    fi
+#endif
+}
+
+/* migration_bitmap_clear_dirty() */
+inline clear_dirty(p) {
+#ifndef NO_RULE_C_LOG
+    clear_log(p);
+#endif
+    bmap[p] = 0
+}
+
+inline lock() {
+#ifndef NO_RULE_B
+    d_step { !writer -> readers++ }
+#else
+    skip
+#endif
+}
+
+inline unlock() {
+#ifndef NO_RULE_B
+    readers--
+#else
+    skip
+#endif
+}
+
+#define BY_ITS_ROAD(p)  assert(is_private == STATE(p))
+
+/* Not one step: what changes before read_end() makes it stale, too */
+inline read_begin(p) {
+    d_step {
+        BY_ITS_ROAD(p);
+        road[at * PAGES + p] = is_private;
+        fresh[at * PAGES + p] = (kind[p] == is_private)
+    }
+}
+
+inline read_end(p) {
+    BY_ITS_ROAD(p)
+}
+
+/* The record has come to the destination */
+inline arrive(p) {
+    d_step {
+        dst_private[p] = road[at * PAGES + p];
+        dst_fresh[p] = fresh[at * PAGES + p];
+        road[at * PAGES + p] = 0;
+        fresh[at * PAGES + p] = 0
+    }
+}
+
+/* send_again() */
+inline again(p) {
+#ifndef NO_RULE_F
+    memlog[p] = memlog[p] | logging
+#else
+    skip
+#endif
+}
+
+#if PAGES > 1
+#define OF_RUN(what)    if :: pair -> what :: else fi
+#else
+#define OF_RUN(what)    skip
+#endif
+
+/* encrypted_pages_save() of page p, through place @at */
+inline send(p) {
+#ifdef NO_RULE_B_TEST
+    is_private = encbmap[p];
+    lock();
+#else
+    lock();
+    is_private = encbmap[p];
+#endif
+    if
+    :: !is_private ->
+#ifdef NO_RULE_B_COPY
+       /* Queued by reference, read when the buffer is flushed */
+       unlock();
+       read_begin(p);
+       read_end(p);
+#else
+       read_begin(p);
+       read_end(p);
+       unlock();
+#endif
+       arrive(p)
+    :: is_private ->
+#if PAGES > 1
+       pair = (p == 0 && bmap[1] && encbmap[1]);
+# ifndef NO_RULE_C_RUN
+       OF_RUN(clear_dirty(1));
+# endif
+#endif
+       if
+       :: skip ->
+          /* -EAGAIN: somebody has the page */
+          unlock();
+          if
+          :: last_stage -> failed = 1
+          :: else -> again(p); OF_RUN(again(1))
+          fi
+       :: skip ->
+          read_begin(p);
+          OF_RUN(read_begin(1));
+          OF_RUN(read_end(1));
+          read_end(p);
+#ifdef NO_RULE_G
+          encbmap[p] = 0;
+#endif
+          unlock();
+#ifdef NO_RULE_C_RUN
+          OF_RUN(clear_dirty(1));
+#endif
+          arrive(p);
+          OF_RUN(arrive(1))
+       fi
+    fi;
+    d_step { is_private = 0; pair = 0 }
+}
+
+#ifdef MULTIFD
+bit busy[PLACES];
+byte job[PLACES];
+
+/* It takes the lock, tests and reads by itself */
+proctype channel(byte at)
+{
+    bit is_private, pair;
+
+end:
+    do
+    :: busy[at] ->
+       send(job[at]);
+       busy[at] = 0
+    od
+}
+
+inline hand_over(p) {
+    atomic {
+        if
+        :: !busy[0] -> job[0] = p; busy[0] = 1
+        :: !busy[1] -> job[1] = p; busy[1] = 1
+        fi
+    }
+}
+#define ALL_ARRIVED     (!busy[0] && !busy[1])
+#else
+#define hand_over(p)    send(p)
+#define ALL_ARRIVED     true
+#endif
+
+#ifdef SLOTS
+#define LOCK_BQL        d_step { !bql -> bql = 1 }
+#define UNLOCK_BQL      if :: !last_stage -> bql = 0 :: else fi
+#else
+#define LOCK_BQL        skip
+#define UNLOCK_BQL      skip
+#endif
+
+/* kvm_log_sync(), cpu_physical_memory_sync_dirty_bitmap() */
+#ifdef COARSE
+#define EACH_PAGE(what)                                                 \
+    d_step {                                                            \
+        do :: q < PAGES -> what; q++ :: else -> break od;               \
+        q = 0                                                           \
+    }
+#else
+#define EACH_PAGE(what)                                                 \
+    do :: q < PAGES -> d_step { what; q++ } :: else -> break od;        \
+    q = 0
+#endif
+
+inline sync_log() {
+    LOCK_SLOTS;
+    EACH_PAGE(got[q] = klog[q]; memlog[q] = memlog[q] | got[q]);
+    UNLOCK_SLOTS;
+    EACH_PAGE(bmap[q] = bmap[q] | memlog[q]; memlog[q] = 0; clear_bmap[q] = 1)
+}
+
+/* encbitmap_sync().  A generation only spares what would change nothing. */
+inline sync_state() {
+#ifdef STOCK
+    skip
+#else
+# ifndef NO_RULE_H
+    d_step { !writer && !readers -> writer = 1 }
+# endif
+    EACH_PAGE(new[q] = attribute[q]);
+    EACH_PAGE(encbmap[q] = new[q]; new[q] = 0);
+# ifndef NO_RULE_H
+    writer = 0
+# endif
+#endif
+}
+
+inline sync() {
+#ifdef LOG_FIRST
+    sync_log();
+    sync_state()
+#else
+    sync_state();
+    sync_log()
+#endif
+}
+
+inline stop_guest() {
+    running = 0;
+#ifndef NO_RULE_D_DRAIN
+    handlers == 0
+#endif
+}
+
+#if PAGES > 1
+#define CLEAN   (!bmap[0] && !bmap[1])
+#else
+#define CLEAN   (!bmap[0])
+#endif
+
+active proctype migration()
+{
+    byte p, q;
+    bit new[PAGES];
+#ifndef MULTIFD
+    bit is_private, pair;
+    byte at;
+#else
+    atomic { run channel(0); run channel(1) }
+#endif
+#if PAGES > 1
+    d_step {
+        kind[0] = 1; encbmap[0] = 1;
+# ifndef STOCK
+        attribute[0] = 1
+# endif
+    }
+#endif
+#ifdef SLOTS
+    slot = 1;
+#endif
+    running = 1;
+
+setup:
+    skip;
+    /* ram_init_bitmaps() */
+    LOCK_BQL;
+#ifndef NO_RULE_I
+    do :: q < PAGES -> bmap[q] = 1; q++ :: else -> break od;
+    q = 0;
+#endif
+    logging = 1;
+    LOCK_SLOTS;
+    d_step {
+        klogging = 1;
+#if !defined(NO_RULE_I) && !defined(NO_RULE_J)
+        /* KVM_DIRTY_LOG_INITIALLY_SET */
+        do :: q < PAGES -> klog[q] = 1; q++ :: else -> break od;
+        q = 0
+#else
+        do :: q < PAGES -> writable[q] = 0; tlb[q] = 0; q++ :: else -> break od;
+        q = 0
+#endif
+    }
+    UNLOCK_SLOTS;
+
+round:
+    sync();
+#ifdef NO_RULE_D
+    if :: last_stage -> stop_guest() :: else fi;
+#endif
+    UNLOCK_BQL;
+    do
+    :: failed -> goto cancel
+    :: !failed && p < PAGES && bmap[p] ->
+#ifndef NO_RULE_C
+       clear_dirty(p);
+       hand_over(p);
+#else
+       hand_over(p);
+       clear_dirty(p);
+#endif
+#ifdef NO_RULE_C_LOG
+       clear_log(p);
+#endif
+       p++
+    :: !failed && p < PAGES && !bmap[p] -> p++
+    :: !failed && p == PAGES ->
+       /* find_dirty_block(): once around */
+#ifndef NO_RULE_E_ORDER
+       ALL_ARRIVED;
+#endif
+       p = 0;
+#ifdef NO_RULE_E_ORDER
+       if :: last_stage -> ALL_ARRIVED :: else fi;
+#endif
+       if :: CLEAN && !failed -> break :: else fi
+    :: !last_stage -> break     /* time for a sync */
+#ifndef COARSE
+    :: goto cancel              /* by the user, or for an error */
+#endif
+    od;
+    if
+    :: last_stage -> goto final
+    :: else
+    fi;
+    LOCK_BQL;
+    if
+    :: skip
+    :: skip;
+#ifndef NO_RULE_D
+       stop_guest();
+#endif
+#ifndef NO_RULE_E_SYNC
+       /* What a channel puts off has to be found by the last sync */
+       ALL_ARRIVED;
+#endif
+       last_stage = 1
+    fi;
+    goto round;
+
+final:
+    /* encrypted_pages_save_final(), and what the destination makes of it */
+    do
+    :: q < PAGES ->
+       assert(encbmap[q] == STATE(q));
+       assert(dst_private[q] == encbmap[q]);
+       /*
+        * Between its page tables and its call the guest counts on nothing
+        */
+       assert(dst_fresh[q] || kind[q] != STATE(q));
+       q++
+    :: else -> goto done
+    od;
+
+cancel:
+    /* The source runs on; another migration, to another destination */
+    ALL_ARRIVED;
+    do
+    :: q < PAGES ->
+       d_step {
+           klog[q] = 0; got[q] = 0; bmap[q] = 0; clear_bmap[q] = 0;
+           dst_fresh[q] = 0; dst_private[q] = 0;
+           q++
+       }
+    :: else -> break
+    od;
+    p = 0;
+    d_step { q = 0; klogging = 0; logging = 0; failed = 0 }
+#ifdef SLOTS
+    if :: last_stage -> bql = 0 :: else fi;
+#endif
+    last_stage = 0;
+    running = 1;
+    goto setup;
+
+done:
+    skip
+}
