@@ -408,6 +408,30 @@ static bool load_session(EncryptedLoad *load, const uint8_t *p, size_t len,
     return load->ops->receive_start(load->cgs, p, len, errp);
 }
 
+/*
+ * Has @b the size of the session still?  The stream can resize some blocks
+ * at any time.
+ */
+static bool check_size(const LoadBlock *b, Error **errp)
+{
+    if (block_pages(b->rb) == b->npages) {
+        return true;
+    }
+    error_setg(errp, "block %s: %" PRIu64 " pages now, %" PRIu64 " in the "
+               "session", b->rb->idstr, block_pages(b->rb), b->npages);
+    return false;
+}
+
+static bool check_sizes(EncryptedLoad *load, Error **errp)
+{
+    for (uint32_t i = 0; i < load->nblocks; i++) {
+        if (!check_size(&load->blocks[i], errp)) {
+            return false;
+        }
+    }
+    return true;
+}
+
 static LoadBlock *load_block(EncryptedLoad *load, uint32_t i, Error **errp)
 {
     if (i >= load->nblocks) {
@@ -415,7 +439,7 @@ static LoadBlock *load_block(EncryptedLoad *load, uint32_t i, Error **errp)
                    PRIu32, i, load->nblocks);
         return NULL;
     }
-    return &load->blocks[i];
+    return check_size(&load->blocks[i], errp) ? &load->blocks[i] : NULL;
 }
 
 static bool load_pages(EncryptedLoad *load, const uint8_t *p, size_t len,
@@ -563,6 +587,9 @@ static bool load_final(EncryptedLoad *load, const uint8_t *p, size_t len,
                    load->state_page);
         return false;
     }
+    if (!check_sizes(load, errp)) {
+        return false;
+    }
     return load->ops->receive_final(load->cgs, p, len, errp);
 }
 
@@ -600,6 +627,7 @@ bool encrypted_load_plain(EncryptedLoad *load, RAMBlock *rb, uint64_t offset,
                           Error **errp)
 {
     uint64_t page = offset >> qemu_target_page_bits();
+    uint32_t i = 0;
 
     if (load->failed || load->now ||
         (load->last != RECORD_SESSION && load->last != RECORD_PAGES)) {
@@ -610,6 +638,18 @@ bool encrypted_load_plain(EncryptedLoad *load, RAMBlock *rb, uint64_t offset,
                    "that is not confidential");
         return false;
     }
+    while (i < load->nblocks && load->blocks[i].rb != rb) {
+        i++;
+    }
+    if (i == load->nblocks) {
+        /* The session had to list every block that can have private pages */
+        error_setg(errp, "block %s: got private pages after the session",
+                   rb->idstr);
+        return false;
+    }
+    if (!check_size(&load->blocks[i], errp)) {
+        return false;
+    }
     if (!encbitmap_test(rb, page)) {
         return true;
     }
@@ -617,22 +657,14 @@ bool encrypted_load_plain(EncryptedLoad *load, RAMBlock *rb, uint64_t offset,
                           errp) < 0) {
         return false;
     }
-    for (uint32_t i = 0; i < load->nblocks; i++) {
-        if (load->blocks[i].rb == rb) {
-            clear_bit(page, load->blocks[i].received);
-            return true;
-        }
-    }
-    /* The session had to list every block that can have private pages */
-    error_setg(errp, "block %s: got private pages after the session",
-               rb->idstr);
-    return false;
+    clear_bit(page, load->blocks[i].received);
+    return true;
 }
 
 bool encrypted_load_done(EncryptedLoad *load, Error **errp)
 {
     if (load->last == RECORD_FINAL && !load->failed) {
-        return true;
+        return check_sizes(load, errp);
     }
     error_setg(errp, "the guest's private memory is incomplete: the last "
                "record was %s, expected final",

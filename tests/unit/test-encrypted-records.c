@@ -833,6 +833,66 @@ static void test_state(void)
     machine_free();
 }
 
+/*
+ * The stream can resize a block that is made for it, after the session has
+ * said how many pages it has
+ */
+static void test_resized(void)
+{
+    static const struct {
+        uint64_t pages;     /* of the block, after the session */
+        uint64_t at;        /* where something comes then */
+    } to[] = { { 200, 70 }, { 200, 2 }, { 3, 4 }, { 3, 2 } };
+    g_autoptr(GByteArray) in = g_byte_array_new();
+    g_autoptr(GByteArray) end = g_byte_array_new();
+    EncryptedLoad *load;
+    Error *err = NULL;
+
+    ram = block_new("pc.ram", 300);
+    for (size_t i = 0; i < ARRAY_SIZE(to); i++) {
+        encbitmap_free(ram);
+        encbitmap_init(ram, NULL, true);
+        ram->used_length = 5 * PAGE;
+        load = load_with_session();
+        ram->used_length = to[i].pages * PAGE;
+        g_assert(!encrypted_load_plain(load, ram, to[i].at * PAGE, &err));
+        g_assert(strstr(error_get_pretty(err), "block pc.ram"));
+        g_assert(strstr(error_get_pretty(err), "5 in the session"));
+        g_clear_pointer(&err, error_free);
+        g_assert_cmpuint(encbitmap_count(ram, 0, 300), ==, 300);
+        encrypted_load_free(load);
+
+        ram->used_length = 5 * PAGE;
+        load = load_with_session();
+        ram->used_length = to[i].pages * PAGE;
+        g_byte_array_set_size(in, 0);
+        put_pages(in, 0, to[i].at, 1);
+        refused(load, in, "5 in the session");
+        g_assert_cmpuint(vendor.pages, ==, 0);
+        encrypted_load_free(load);
+    }
+
+    /* After the state of its pages, and after everything */
+    for (int final = 0; final < 2; final++) {
+        ram->used_length = 5 * PAGE;
+        load = load_with_session();
+        g_byte_array_set_size(in, 0);
+        g_byte_array_set_size(end, 0);
+        put_pages(in, 0, 0, 5);
+        put_state(in);
+        put_final(final ? in : end);
+        g_assert(load_all(load, in, &error_abort));
+        ram->used_length = 6 * PAGE;
+        g_assert(final || !load_all(load, end, &err));
+        g_clear_pointer(&err, error_free);
+        g_assert_cmpuint(vendor.finals, ==, final);
+        g_assert(!encrypted_load_done(load, &err));
+        error_free_or_abort(&err);
+        encrypted_load_free(load);
+    }
+    block_free(ram);
+}
+
 /* A block whose state needs more than one record */
 static void test_big_block(void)
 {
@@ -950,6 +1010,7 @@ int main(int argc, char **argv)
     g_test_add_func("/encrypted-records/pages-refused", test_pages_refused);
     g_test_add_func("/encrypted-records/convert-fails", test_convert_fails);
     g_test_add_func("/encrypted-records/state", test_state);
+    g_test_add_func("/encrypted-records/resized", test_resized);
     g_test_add_func("/encrypted-records/big-block", test_big_block);
     g_test_add_func("/encrypted-records/write-limits", test_write_limits);
     g_test_add_func("/encrypted-records/damage", test_damage);
