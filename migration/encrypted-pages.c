@@ -578,9 +578,19 @@ bool encrypted_pages_load_plain(RAMBlock *rb, uint64_t offset)
 {
     Error *err = NULL;
 
-    if (!load.load || !encbitmap_npages(rb) ||
-        encrypted_load_plain(load.load, rb, offset, &err)) {
+    if (!encbitmap_npages(rb)) {
         return true;
+    }
+    if (load.load) {
+        if (encrypted_load_plain(load.load, rb, offset, &err)) {
+            return true;
+        }
+    } else if (!encbitmap_test(rb, offset >> qemu_target_page_bits())) {
+        return true;
+    } else {
+        error_setg(&err, "block %s, offset 0x%" PRIx64 ": plain page for a "
+                   "private one of a machine that cannot be migrated to",
+                   rb->idstr, offset);
     }
     report(err);
     return false;
