@@ -9,7 +9,7 @@
 #include "qapi/error.h"
 #include "sev-migration-wire.h"
 
-/* Bytes before the variable part; see docs/specs/sev-migration-session.rst */
+/* Bytes before the variable part; see docs/specs/sev-migration-payload.rst */
 #define SESSION_FIXED   16
 #define PAGE_FIXED      4
 #define FINAL_SIZE      12

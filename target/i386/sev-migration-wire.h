@@ -3,7 +3,7 @@
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
- * Three blobs, specified in docs/specs/sev-migration-session.rst.  Nothing
+ * Three blobs, specified in docs/specs/sev-migration-payload.rst.  Nothing
  * here knows KVM or a device: bytes in, structs out.  Everything that is
  * parsed comes from the other host and is not to be trusted.
  */
