@@ -10,44 +10,18 @@ where two streams differ they are made again, a few times.  A difference that
 is ours stays.  Output: TAP.
 """
 import filecmp
-import json
 import os
 import random
-import socket
 import subprocess
 import sys
 import tempfile
 import time
 
+from monitor import Qmp
+
 OURS, THEIRS = '/b/qemu/qemu-system-x86_64', '/usr/bin/qemu-system-x86_64'
 TRIES = 8
 FIRMWARE = ['-L', '/usr/share/seabios', '-L', '/usr/share/qemu']
-
-
-class Qmp:
-    def __init__(self, path, proc):
-        self.sock = socket.socket(socket.AF_UNIX)
-        for _ in range(200):
-            try:
-                self.sock.connect(path)
-                break
-            except OSError:
-                if proc.poll() is not None:
-                    raise RuntimeError(f'QEMU ended with {proc.returncode}')
-                time.sleep(0.05)
-        self.file = self.sock.makefile('rw')
-        self.file.readline()
-        self.cmd('qmp_capabilities')
-
-    def cmd(self, name, **args):
-        self.file.write(json.dumps({'execute': name, 'arguments': args}))
-        self.file.flush()
-        while True:
-            answer = json.loads(self.file.readline())
-            if 'error' in answer:
-                raise RuntimeError(f'{name}: {answer["error"]["desc"]}')
-            if 'return' in answer:
-                return answer['return']
 
 
 def stream(qemu, machine, capabilities, ram, out):
