@@ -7,6 +7,7 @@
 #   make check-debug   the module's tests under kernels that look for errors
 #   make check-reload      load and unload the module 100 times
 #   make bench   what the module's calls cost; build/bench.json
+#   make fuzz    RUNS (10 million) new inputs for the loader of a migration
 #   make deb     the KVM module's Debian package, in build/deb
 #   make check-deb   its test: install, run, upgrade, remove
 #   make         build all
@@ -16,11 +17,11 @@
 #
 # Variables: CACHE_DIR (compiler cache, default ~/.cache/sev-migration), JOBS,
 # KERNEL=module|stock (demo), TESTS="NAME..." (check), STORM and
-# FUZZ (seconds of them, check-debug), QEMU_SRC, KERNEL_SRC, KERNEL_SERIES,
+# FUZZ (seconds of them, check-debug), RUNS (fuzz), QEMU_SRC, KERNEL_SRC, KERNEL_SERIES,
 # QEMU_SERIES, V=1.
 
 MAKEFLAGS += --no-print-directory
-export CACHE_DIR JOBS KERNEL TESTS STORM FUZZ QEMU_SRC KERNEL_SRC KERNEL_SERIES QEMU_SERIES V
+export CACHE_DIR JOBS KERNEL TESTS STORM FUZZ RUNS QEMU_SRC KERNEL_SRC KERNEL_SERIES QEMU_SERIES V
 export STEP_BEGAN := $(shell date +%s)
 
 ninja = ./scripts/in-root ninja -C /b/meson --quiet $(if $(JOBS),-j $(JOBS))
@@ -44,6 +45,10 @@ check-debug: setup
 	@$(ninja) all debug-kasan.stamp debug-kcsan.stamp
 	@./scripts/in-root ./scripts/check --suite debug $(TESTS)
 
+fuzz: setup
+	@$(ninja) fuzz.stamp
+	@./scripts/in-root tests/fuzz/run fuzz
+
 setup:
 	@./scripts/bootstrap
 	@./scripts/in-root ./scripts/meson-setup
@@ -54,4 +59,4 @@ clean:
 distclean: clean
 	@bash -c ". scripts/lib.sh; as_root rm -rf --one-file-system build"
 
-.PHONY: all l1 demo deb check check-debug check-deb check-selftests check-reload bench setup clean distclean
+.PHONY: all l1 demo deb check check-debug check-deb check-selftests check-reload bench fuzz setup clean distclean

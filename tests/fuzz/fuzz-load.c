@@ -1,0 +1,548 @@
+/*
+ * Fuzzer of the loader of private pages
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * An input is a byte that chooses the destination (machine.h), and then what
+ * a migration stream has in its RAM section.  See docs/devel/fuzzing.rst.
+ *
+ * FUZZ_SEEDS=DIR writes inputs there that the code of the source makes.
+ */
+#include "qemu/osdep.h"
+#include "qemu/bswap.h"
+#include "qemu/units.h"
+#include "qapi/error.h"
+#include "exec/encbitmap.h"
+#include "exec/ramblock.h"
+#include "migration/encrypted-records.h"
+#include "migration/ram.h"
+#include "target/i386/sev-migration-wire.h"
+#include "machine.h"
+
+int LLVMFuzzerInitialize(int *argc, char ***argv);
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
+size_t LLVMFuzzerMutate(uint8_t *data, size_t len, size_t max);
+size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t len, size_t max,
+                               unsigned int seed);
+size_t LLVMFuzzerCustomCrossOver(const uint8_t *a, size_t alen,
+                                 const uint8_t *b, size_t blen,
+                                 uint8_t *out, size_t max, unsigned int seed);
+
+/*
+ * The big machine takes a hundred times longer than others.  It is there for
+ * the seeds that need it, and not for every sixteenth mutation.
+ */
+#define BIG_BYTE 0xa0
+
+static unsigned config_of(uint8_t first)
+{
+    return (first & 31) | ((first & 0xe0) == BIG_BYTE ? MACHINE_BIG : 0);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
+{
+    if (!len) {
+        return -1;
+    }
+    machine_new(config_of(data[0]));
+    machine_load(data + 1, len - 1);
+    machine_free();
+    return 0;
+}
+
+/*
+ * Seeds
+ */
+
+static void put64(GByteArray *out, uint64_t v)
+{
+    v = cpu_to_be64(v);
+    g_byte_array_append(out, (uint8_t *)&v, sizeof(v));
+}
+
+static void put_name(GByteArray *out, const char *name)
+{
+    uint8_t n = strlen(name);
+
+    g_byte_array_append(out, &n, 1);
+    g_byte_array_append(out, (const uint8_t *)name, n);
+}
+
+static void put_session(GByteArray *out)
+{
+    g_autoptr(GPtrArray) blocks = encrypted_blocks();
+    g_autoptr(GByteArray) session = g_byte_array_new();
+
+    sev_wire_put_session(session, &(SevWireSession) {
+        .policy = machine_policy,
+        .pdh = (const uint8_t *)"PDH", .pdh_len = 3,
+        .session = (const uint8_t *)"session", .session_len = 7,
+    });
+    g_assert(encrypted_record_session(out, blocks, session, &error_abort));
+}
+
+/* @size: of the packet of each page */
+static void put_pages(GByteArray *out, uint32_t block, uint64_t page,
+                      uint64_t n, size_t size)
+{
+    g_autoptr(GByteArray) payload = g_byte_array_new();
+    uint8_t trans[PAGE] = {};
+
+    for (uint64_t i = 0; i < n; i++) {
+        sev_wire_put_page(payload, &(SevWirePage) {
+            .hdr = (const uint8_t *)"h", .hdr_len = 1,
+            .trans = trans, .trans_len = size,
+        });
+    }
+    g_assert(encrypted_record_pages(out, block, page * PAGE, n, payload,
+                                    &error_abort));
+}
+
+static void put_plain(GByteArray *out, RAMBlock *rb, uint64_t page,
+                      bool again, bool zero)
+{
+    static const uint8_t content[PAGE] = { 1 };
+
+    put64(out, page * PAGE | (zero ? RAM_SAVE_FLAG_ZERO : RAM_SAVE_FLAG_PAGE) |
+          (again ? RAM_SAVE_FLAG_CONTINUE : 0));
+    if (!again) {
+        put_name(out, rb->idstr);
+    }
+    g_byte_array_append(out, content + zero, zero ? 1 : PAGE);
+}
+
+/* Private pages in runs of up to @run; what is shared as zero pages */
+static void put_memory(GByteArray *out, unsigned run, size_t size)
+{
+    g_autoptr(GPtrArray) blocks = encrypted_blocks();
+
+    for (guint i = 0; i < blocks->len; i++) {
+        RAMBlock *rb = g_ptr_array_index(blocks, i);
+        uint64_t end = MIN(rb->used_length / PAGE, 1000), n;
+        bool named = false;
+
+        for (uint64_t page = 0; page < end; page += n) {
+            bool private;
+
+            n = encbitmap_run(rb, page, MIN(page + run, end), &private);
+            if (private) {
+                put_pages(out, i, page, n, size);
+            } else {
+                n = 1;
+                if (page % 16 == 3) {
+                    put_plain(out, rb, page, named && page % 32 == 3, true);
+                    named = true;
+                }
+            }
+        }
+    }
+}
+
+static void put_end(GByteArray *out)
+{
+    g_autoptr(GPtrArray) blocks = encrypted_blocks();
+    g_autoptr(GByteArray) final = g_byte_array_new();
+    uint32_t block = 0;
+    uint64_t first = 0;
+
+    while (encrypted_record_state(out, blocks, &block, &first)) {
+        /* nothing */
+    }
+    sev_wire_put_final(final, 1);
+    g_assert(encrypted_record_final(out, final, &error_abort));
+    put64(out, RAM_SAVE_FLAG_EOS);
+}
+
+static void put_sizes(GByteArray *out, const char *name, uint64_t pages)
+{
+    put64(out, pages * PAGE | RAM_SAVE_FLAG_MEM_SIZE);
+    put_name(out, name);
+    put64(out, pages * PAGE);
+}
+
+/* What is private at the source */
+static void set_private(const char *name, uint64_t first, uint64_t n)
+{
+    RAMBlock *rb = machine_block(name);
+
+    encbitmap_set(rb, first, n, true);
+}
+
+#define SEEDS 8
+
+/* One seed: the destination's @config does not change what the source sends */
+static GByteArray *seed(unsigned config, unsigned number)
+{
+    GByteArray *out = g_byte_array_new();
+    uint8_t first = config & MACHINE_BIG ? BIG_BYTE | (config & 31) : config;
+
+    g_byte_array_append(out, &first, 1);
+    machine_new(config & MACHINE_BIG);
+    if (config & MACHINE_BIG) {
+        put_session(out);
+        if (number) {
+            set_private("pc.ram", 0, 40);
+            put_memory(out, 16, 3);
+            set_private("pc.ram", BIG_PAGES - 70, 3);
+            put_pages(out, 0, BIG_PAGES - 70, 3, 5);
+        }
+        put_end(out);
+        machine_free();
+        return out;
+    }
+    switch (number) {
+    case 0:     /* nothing is private */
+        put_session(out);
+        put_end(out);
+        break;
+    case 1:     /* all that will be is, in long runs */
+        set_private("pc.ram", 0, 130);
+        set_private("flash0", 1, 2);
+        set_private("blob", 0, 5);
+        put_session(out);
+        put_memory(out, 64, 2);
+        put_end(out);
+        break;
+    case 2:     /* short ones, pages of both kinds, a page of its own */
+        set_private("pc.ram", 10, 20);
+        set_private("pc.ram", 63, 3);
+        set_private("blob", 4, 1);
+        put_session(out);
+        put_memory(out, 3, 16);
+        put_plain(out, machine_block("pc.ram"), 199, false, false);
+        put_end(out);
+        break;
+    case 3:     /* pages that change their state while they are sent */
+        set_private("pc.ram", 0, 8);
+        put_session(out);
+        put_memory(out, 8, 1);
+        put_plain(out, machine_block("pc.ram"), 5, false, true);
+        put_plain(out, machine_block("pc.ram"), 6, true, true);
+        put_pages(out, 0, 6, 3, 4);
+        encbitmap_set(machine_block("pc.ram"), 5, 1, false);
+        set_private("pc.ram", 8, 1);
+        put_end(out);
+        break;
+    case 4:     /* a block whose size the stream sets */
+        put_sizes(out, "blob", 100);
+        machine_block("blob")->used_length = 100 * PAGE;
+        set_private("blob", 70, 20);
+        put_session(out);
+        put_memory(out, 20, 1);
+        put_end(out);
+        break;
+    case 5:     /* packets as large as they get, and as the firmware's are */
+        set_private("flash0", 0, 2);
+        put_session(out);
+        put_memory(out, 2, PAGE);
+        put_end(out);
+        break;
+    case 6:     /* a guest that is not confidential */
+        put_plain(out, machine_block("pc.ram"), 1, false, true);
+        put_plain(out, machine_block("pc.rom"), 1, false, true);
+        put64(out, RAM_SAVE_FLAG_EOS);
+        break;
+    case 7:     /* nothing is shared, as after launch */
+        set_private("pc.ram", 0, RAM_PAGES);
+        set_private("flash0", 0, 3);
+        set_private("blob", 0, 5);
+        put_session(out);
+        put_memory(out, 64, 1);
+        put_end(out);
+        break;
+    default:
+        machine_free();
+        g_byte_array_unref(out);
+        return NULL;
+    }
+    machine_free();
+    return out;
+}
+
+/* Each is accepted by one destination, or the seeds would be worth nothing */
+static void write_seeds(const char *dir)
+{
+    static const unsigned configs[] = {
+        0, MACHINE_PRIVATE, MACHINE_KERNEL, MACHINE_PLAIN,
+        MACHINE_BATCH, MACHINE_BATCH | MACHINE_REFUSES,
+        MACHINE_PRIVATE | MACHINE_KERNEL | MACHINE_REFUSES, MACHINE_BIG,
+    };
+
+    for (unsigned number = 0; number < SEEDS; number++) {
+        unsigned accepted = 0;
+
+        for (size_t i = 0; i < G_N_ELEMENTS(configs); i++) {
+            g_autofree char *path = g_strdup_printf("%s/seed-%u-%u", dir,
+                                                    configs[i], number);
+            g_autoptr(GByteArray) in = NULL;
+
+            if (configs[i] & MACHINE_BIG && number > 1) {
+                continue;
+            }
+            in = seed(configs[i], number);
+            machine_new(configs[i]);
+            accepted += machine_load(in->data + 1, in->len - 1);
+            machine_free();
+            if (!g_file_set_contents(path, (char *)in->data, in->len, NULL)) {
+                fprintf(stderr, "cannot write %s\n", path);
+                exit(1);
+            }
+        }
+        if (!accepted) {
+            fprintf(stderr, "seed %u is accepted by no machine\n", number);
+            exit(1);
+        }
+    }
+}
+
+int LLVMFuzzerInitialize(int *argc, char ***argv)
+{
+    const char *dir = getenv("FUZZ_SEEDS");
+
+    if (dir) {
+        write_seeds(dir);
+        exit(0);
+    }
+    return 0;
+}
+
+/*
+ * Mutations that know what an item is.  Half of them leave that to libFuzzer.
+ */
+
+#define ITEMS_MAX 256
+
+typedef struct Item {
+    const uint8_t *data;
+    size_t len;
+} Item;
+
+static size_t item_len(const uint8_t *p, size_t left)
+{
+    uint64_t word;
+    size_t len = 8, n;
+
+    if (left < 8) {
+        return left;
+    }
+    word = ldq_be_p(p);
+    switch (word & (PAGE - 1) & ~RAM_SAVE_FLAG_CONTINUE) {
+    case RAM_SAVE_FLAG_ENCRYPTED_PAGE:
+        len = left < 16 ? left : 16 + (uint64_t)ldl_be_p(p + 12);
+        break;
+    case RAM_SAVE_FLAG_ZERO:
+    case RAM_SAVE_FLAG_PAGE:
+        if (!(word & RAM_SAVE_FLAG_CONTINUE)) {
+            len += left > len ? 1 + p[len] : 0;
+        }
+        len += word & RAM_SAVE_FLAG_PAGE ? PAGE : 1;
+        break;
+    case RAM_SAVE_FLAG_MEM_SIZE:
+        /* One block, as the seeds have it */
+        n = left > len ? p[len] : 0;
+        len += 1 + n + 8;
+        break;
+    }
+    return MIN(len, left);
+}
+
+static size_t split(const uint8_t *data, size_t len, Item *items)
+{
+    size_t n = 0;
+
+    while (len && n < ITEMS_MAX) {
+        size_t l = n == ITEMS_MAX - 1 ? len : item_len(data, len);
+
+        items[n++] = (Item) { data, l };
+        data += l;
+        len -= l;
+    }
+    return n;
+}
+
+/* splitmix64: GRand takes longer to seed than an input to run */
+static uint64_t rnd(uint64_t *r, uint64_t below)
+{
+    uint64_t v = *r += 0x9e3779b97f4a7c15;
+
+    v = (v ^ v >> 30) * 0xbf58476d1ce4e5b9;
+    v = (v ^ v >> 27) * 0x94d049bb133111eb;
+    v ^= v >> 31;
+    return below ? v % below : 0;
+}
+
+/* A number that a check may forget */
+static uint64_t odd_number(uint64_t *r, uint64_t old)
+{
+    static const uint64_t numbers[] = {
+        0, 1, 2, 3, 63, 64, 65, 127, 128, 129, 130, 149, 150, 199, 200, 201,
+        255, 256, 4096, 4097, 1 << 20, (1 << 20) + 64, 335888, INT32_MAX,
+        UINT32_MAX, 1ULL << 32, INT64_MAX, UINT64_MAX, UINT64_MAX - 4095,
+        UINT64_MAX >> 12, 1ULL << 52,
+    };
+
+    switch (rnd(r, 5)) {
+    case 0:
+        return old + 1;
+    case 1:
+        return old - 1;
+    case 2:
+        return old ^ 1ULL << rnd(r, 64);
+    case 3:
+        return numbers[rnd(r, G_N_ELEMENTS(numbers))] * PAGE;
+    default:
+        return numbers[rnd(r, G_N_ELEMENTS(numbers))];
+    }
+}
+
+/* Change one field of a copy of @item at @p, which has room for @max bytes */
+static size_t change_item(uint64_t *r, uint8_t *p, size_t len, size_t max)
+{
+    bool record = len >= 16 && (ldq_be_p(p) & 0xfff) == 0x100;
+    size_t fields = record ? MIN(len, 64) : MIN(len, 24), at;
+    uint8_t *body = p + 16;
+
+    if (record && p[9] == 2 && len >= 32 && rnd(r, 2)) {
+        /* Private pages come to another place, mostly one that there is */
+        if (!rnd(r, 3)) {
+            stl_be_p(body, rnd(r, 4));
+        }
+        stq_be_p(body + 8, rnd(r, RAM_PAGES + 1) * PAGE);
+        return len;
+    }
+    switch (rnd(r, 6)) {
+    case 0:     /* a 32-bit field */
+        at = rnd(r, fields / 4) * 4;
+        if (at + 4 <= len) {
+            stl_be_p(p + at, odd_number(r, ldl_be_p(p + at)));
+        }
+        return len;
+    case 1:     /* a 64-bit one */
+        at = rnd(r, fields / 8) * 8;
+        if (at + 8 <= len) {
+            stq_be_p(p + at, odd_number(r, ldq_be_p(p + at)));
+        }
+        return len;
+    case 2:     /* the type */
+        if (record) {
+            p[9] = rnd(r, 6);
+        }
+        return len;
+    case 3:     /* the body, whose length stays true */
+    case 4:
+        if (record && max > 16) {
+            size_t n = LLVMFuzzerMutate(body, len - 16, max - 16);
+
+            stl_be_p(p + 12, n);
+            return 16 + n;
+        }
+        return len;
+    default:
+        return len ? LLVMFuzzerMutate(p, len, max) : 0;
+    }
+}
+
+static size_t put_item(uint8_t *out, size_t at, size_t max, Item item)
+{
+    size_t n = MIN(item.len, max - at);
+
+    memcpy(out + at, item.data, n);
+    return at + n;
+}
+
+/* An item that the source's code makes, from one of its streams */
+static void fresh_item(uint64_t *r, uint8_t *out, size_t *at, size_t max)
+{
+    static GByteArray *seeds[SEEDS];
+    GByteArray *from;
+    Item items[ITEMS_MAX];
+    unsigned i = rnd(r, G_N_ELEMENTS(seeds));
+    size_t n;
+
+    if (!seeds[i]) {
+        seeds[i] = seed(0, i);
+    }
+    from = seeds[i];
+    n = split(from->data + 1, from->len - 1, items);
+    if (n) {
+        *at = put_item(out, *at, max, items[rnd(r, n)]);
+    }
+}
+
+enum { DROP, TWICE, SWAP, INSERT, END, CHANGE, CHANGE_TOO, MACHINE, BYTES };
+
+size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t len, size_t max,
+                               unsigned int seed_)
+{
+    uint64_t state = seed_, *r = &state;
+    static uint8_t *out;
+    static size_t room;
+    Item items[ITEMS_MAX];
+    size_t n, at = 1, which, other;
+    unsigned what = rnd(r, BYTES + 4);
+
+    if (what >= BYTES || len < 2 || max < 64) {
+        return LLVMFuzzerMutate(data, len, max);
+    }
+    if (what == MACHINE) {
+        data[0] ^= 1 << rnd(r, 5);
+        return len;
+    }
+    n = split(data + 1, len - 1, items);
+    which = rnd(r, n);
+    other = rnd(r, n);
+    if (room < max) {
+        out = g_realloc(out, max);
+        room = max;
+    }
+    out[0] = data[0];
+    for (size_t i = 0; i < n; i++) {
+        Item item = items[i];
+        size_t began;
+
+        if (what == SWAP && (i == which || i == other)) {
+            item = items[which + other - i];
+        }
+        if (i == which) {
+            if (what == DROP) {
+                continue;
+            } else if (what == TWICE) {
+                at = put_item(out, at, max, item);
+            } else if (what == INSERT) {
+                fresh_item(r, out, &at, max);
+            } else if (what == END) {
+                break;
+            }
+        }
+        began = at;
+        at = put_item(out, at, max, item);
+        if (i == which && (what == CHANGE || what == CHANGE_TOO)) {
+            at = began + change_item(r, out + began, at - began, max - began);
+        }
+    }
+    memcpy(data, out, at);
+    return at;
+}
+
+size_t LLVMFuzzerCustomCrossOver(const uint8_t *a, size_t alen,
+                                 const uint8_t *b, size_t blen,
+                                 uint8_t *out, size_t max, unsigned int seed_)
+{
+    uint64_t state = seed_, *r = &state;
+    Item ia[ITEMS_MAX], ib[ITEMS_MAX];
+    size_t na, nb, at = 1;
+
+    if (alen < 2 || blen < 2 || max < 2) {
+        return 0;
+    }
+    out[0] = rnd(r, 2) ? a[0] : b[0];
+    na = split(a + 1, alen - 1, ia);
+    nb = split(b + 1, blen - 1, ib);
+    for (size_t i = 0, n = rnd(r, na + 1); i < n && at < max; i++) {
+        at = put_item(out, at, max, ia[i]);
+    }
+    for (size_t i = rnd(r, nb); i < nb && at < max; i++) {
+        at = put_item(out, at, max, ib[i]);
+    }
+    return at;
+}
