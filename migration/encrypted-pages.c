@@ -13,9 +13,9 @@
 #include "qemu/main-loop.h"
 #include "qemu/memalign.h"
 #include "qemu/rcu.h"
-#include "qemu/stats64.h"
 #include "qemu/timer.h"
 #include "qapi/error.h"
+#include "qapi/qapi-events-migration.h"
 #include "qapi/util.h"
 #include "block/aio.h"
 #include "exec/encbitmap.h"
@@ -28,6 +28,7 @@
 #include "system/runstate.h"
 #include "encrypted-pages.h"
 #include "encrypted-records.h"
+#include "encrypted-stats.h"
 #include "migration.h"
 #include "migration-stats.h"
 #include "options.h"
@@ -36,10 +37,6 @@
 
 /* How long the destination's main loop may have to wait for its turn */
 #define LOAD_SLICE_MS 20
-
-typedef struct RoundCount {
-    uint64_t private, shared, bytes;
-} RoundCount;
 
 static struct {
     /* Set from encrypted_pages_prepare() to the end of the migration */
@@ -54,23 +51,20 @@ static struct {
     GByteArray *payload;
     GByteArray *record;
     uint8_t *plain;
-    RoundCount round_start;
-    uint64_t round;
 
-    /* Statistics, which stay until the next migration */
-    bool have_stats;
-    Stat64 private_pages;
-    Stat64 private_bytes;
-    Stat64 shared_pages;
-    Stat64 again_pages;
-    Stat64 rounds;
-    Stat64 send_ns;
+    /*
+     * Of the migration that runs or was the last; NULL if its guest was not
+     * confidential.  Made and freed under the BQL, with no migration running
+     */
+    EncryptedStats *stats;
 } save;
 
 static struct {
     EncryptedLoad *load;
     GByteArray *body;
     int64_t slice_start;
+    /* Which events were sent */
+    bool told_opened, told_finished;
 } load;
 
 static const ConfidentialGuestMigrationOps *
@@ -140,12 +134,8 @@ static bool check_blocks(Error **errp)
     return true;
 }
 
-static bool check_send(ConfidentialGuestSupport *cgs,
-                       const ConfidentialGuestMigrationOps *ops, Error **errp)
+static bool check_return_path(Error **errp)
 {
-    if (!check_features(errp)) {
-        return false;
-    }
     if (!migrate_return_path()) {
         /*
          * Ending the session here makes the guest here unusable.  That has
@@ -155,7 +145,20 @@ static bool check_send(ConfidentialGuestSupport *cgs,
                    "return-path only: switch it on");
         return false;
     }
-    return check_blocks(errp) && ops->can_send(cgs, errp);
+    return true;
+}
+
+static bool check_send(ConfidentialGuestSupport *cgs,
+                       const ConfidentialGuestMigrationOps *ops, Error **errp)
+{
+    ERRP_GUARD();
+
+    if (check_features(errp) && check_return_path(errp) &&
+        check_blocks(errp) && ops->can_send(cgs, errp)) {
+        return true;
+    }
+    trace_encrypted_pages_refused(error_get_pretty(*errp));
+    return false;
 }
 
 bool encrypted_pages_prepare(Error **errp)
@@ -164,28 +167,50 @@ bool encrypted_pages_prepare(Error **errp)
     const ConfidentialGuestMigrationOps *ops = machine_ops(&cgs);
 
     assert(bql_locked());
-    save.have_stats = false;
-    if (!ops) {
-        return true;
-    }
     if (save.open) {
         error_setg(errp, "The session of the last migration is still being "
                    "closed: try again");
         return false;
     }
+    g_clear_pointer(&save.stats, encrypted_stats_free);
+    if (!ops) {
+        return true;
+    }
     if (!check_send(cgs, ops, errp)) {
         return false;
     }
-    save.have_stats = true;
-    stat64_set(&save.private_pages, 0);
-    stat64_set(&save.private_bytes, 0);
-    stat64_set(&save.shared_pages, 0);
-    stat64_set(&save.again_pages, 0);
-    stat64_set(&save.rounds, 0);
-    stat64_set(&save.send_ns, 0);
-    save.round_start = (RoundCount) { };
-    save.round = 0;
+    save.stats = encrypted_stats_new();
     return true;
+}
+
+/* From send_start() to send_done(): what the platform has done until now */
+static void count_platform(void)
+{
+    if (save.open && save.ops->send_cost) {
+        uint64_t calls, ns;
+
+        save.ops->send_cost(save.cgs, &calls, &ns);
+        encrypted_stats_platform(save.stats, calls, ns);
+    }
+}
+
+static void tell_session(bool incoming, EncryptedRamSessionStatus status,
+                         uint64_t private_pages)
+{
+    trace_encrypted_pages_session(incoming ? "incoming" : "outgoing",
+                                  EncryptedRamSessionStatus_str(status),
+                                  private_pages);
+    if (migrate_events()) {
+        qapi_event_send_encrypted_ram_session(incoming, status,
+                                              private_pages);
+    }
+}
+
+static void tell_sent(EncryptedRamSessionStatus status)
+{
+    g_autoptr(EncryptedRamStats) stats = encrypted_pages_stats();
+
+    tell_session(false, status, stats->private_pages);
 }
 
 /* The end of a migration that got as far as encrypted_pages_save_setup() */
@@ -195,9 +220,11 @@ static int notify_end(NotifierWithReturn *notifier, MigrationEvent *e,
     if (save.open && e->type != MIG_EVENT_PRECOPY_SETUP) {
         bool ok = e->type == MIG_EVENT_PRECOPY_DONE;
 
+        count_platform();
         save.open = false;
-        trace_encrypted_pages_done(ok);
         save.ops->send_done(save.cgs, ok);
+        tell_sent(ok ? ENCRYPTED_RAM_SESSION_STATUS_FINISHED :
+                  ENCRYPTED_RAM_SESSION_STATUS_CANCELLED);
     }
     return 0;
 }
@@ -239,11 +266,17 @@ bool encrypted_pages_save_setup(QEMUFile *f, Error **errp)
     save.open = true;
     save.cgs = cgs;
     save.ops = ops;
+    tell_sent(ENCRYPTED_RAM_SESSION_STATUS_OPENED);
     save.payload = g_byte_array_new();
     save.record = g_byte_array_new();
     save.plain = qemu_memalign(64, qemu_target_page_size());
     WITH_RCU_READ_LOCK_GUARD() {
         save.blocks = encrypted_blocks();
+        for (guint i = 0; i < save.blocks->len; i++) {
+            RAMBlock *rb = g_ptr_array_index(save.blocks, i);
+
+            encrypted_stats_add_block(save.stats, encbitmap_npages(rb));
+        }
         ok = encrypted_record_session(save.record, save.blocks, session, errp);
     }
     if (ok) {
@@ -252,42 +285,40 @@ bool encrypted_pages_save_setup(QEMUFile *f, Error **errp)
     return ok;
 }
 
+/* A round ends: what went by which road.  @next: the one after it, or 0 */
+static void end_round(uint64_t next)
+{
+    EncryptedRamRound r;
+
+    count_platform();
+    if (encrypted_stats_round(save.stats, next,
+                              qemu_clock_get_ms(QEMU_CLOCK_REALTIME), &r)) {
+        trace_encrypted_pages_round(r.round, r.private_pages, r.shared_pages,
+                                    r.private_bytes, r.batches,
+                                    r.converted_pages, r.again_pages,
+                                    r.platform_time);
+    }
+}
+
 void encrypted_pages_save_cleanup(void)
 {
+    if (save.stats) {
+        /* If it ended within one */
+        end_round(0);
+        encrypted_stats_forget_blocks(save.stats);
+    }
     g_clear_pointer(&save.blocks, g_ptr_array_unref);
     g_clear_pointer(&save.payload, g_byte_array_unref);
     g_clear_pointer(&save.record, g_byte_array_unref);
     g_clear_pointer(&save.plain, qemu_vfree);
 }
 
-/* A round ends: what went by which road.  @next: the one after it, or 0 */
-static void end_round(uint64_t next)
-{
-    RoundCount now = {
-        .private = stat64_get(&save.private_pages),
-        .shared = stat64_get(&save.shared_pages),
-        .bytes = stat64_get(&save.private_bytes),
-    };
-
-    if (save.round) {
-        trace_ram_encrypted_round(save.round,
-                                  now.private - save.round_start.private,
-                                  now.shared - save.round_start.shared,
-                                  now.bytes - save.round_start.bytes);
-    }
-    save.round_start = now;
-    save.round = next;
-    if (next) {
-        stat64_set(&save.rounds, next);
-    }
-}
-
 void encrypted_pages_sync(uint64_t round)
 {
-    ConfidentialGuestSupport *cgs;
     Error *err = NULL;
 
-    if (!machine_ops(&cgs)) {
+    /* A snapshot, which is refused later, is not in the statistics */
+    if (!save.stats || runstate_check(RUN_STATE_SAVE_VM)) {
         return;
     }
     end_round(round);
@@ -296,9 +327,12 @@ void encrypted_pages_sync(uint64_t round)
     }
 }
 
-static bool block_index(RAMBlock *rb, guint *index)
+static guint block_index(RAMBlock *rb)
 {
-    return save.blocks && g_ptr_array_find(save.blocks, rb, index);
+    guint index;
+
+    return save.blocks && g_ptr_array_find(save.blocks, rb, &index) ?
+           index : ENCRYPTED_STATS_NO_BLOCK;
 }
 
 /*
@@ -315,8 +349,8 @@ static int pack_pages(RAMBlock *rb, uint64_t offset, size_t npages,
     ret = save.ops->send_pages(save.cgs, rb, offset, npages, save.payload,
                                errp);
     if (!ret) {
-        stat64_add(&save.send_ns,
-                   qemu_clock_get_ns(QEMU_CLOCK_REALTIME) - start);
+        encrypted_stats_packed(save.stats, npages,
+                               qemu_clock_get_ns(QEMU_CLOCK_REALTIME) - start);
     }
     return ret;
 }
@@ -325,7 +359,7 @@ static int pack_pages(RAMBlock *rb, uint64_t offset, size_t npages,
 static int send_again(RAMBlock *rb, uint64_t offset, size_t npages)
 {
     trace_encrypted_pages_again(rb->idstr, offset, npages);
-    stat64_add(&save.again_pages, npages);
+    encrypted_stats_again(save.stats, npages);
     memory_region_set_dirty(rb->mr, offset,
                             (uint64_t)npages << qemu_target_page_bits());
     return 0;
@@ -334,13 +368,13 @@ static int send_again(RAMBlock *rb, uint64_t offset, size_t npages)
 static int send_private(QEMUFile *f, RAMBlock *rb, uint64_t offset,
                         size_t npages, int ret, Error *err, bool last_stage)
 {
-    guint index;
+    guint index = block_index(rb);
 
     if (ret == -EAGAIN && !last_stage) {
         error_free(err);
         return send_again(rb, offset, npages);
     }
-    if (!ret && !block_index(rb, &index)) {
+    if (!ret && index == ENCRYPTED_STATS_NO_BLOCK) {
         error_setg(&err, "the block came after the session");
         ret = -EINVAL;
     }
@@ -358,8 +392,9 @@ static int send_private(QEMUFile *f, RAMBlock *rb, uint64_t offset,
         qemu_file_set_error_obj(f, ret, err);
         return ret;
     }
-    stat64_add(&save.private_pages, npages);
-    stat64_add(&save.private_bytes, save.record->len);
+    encrypted_stats_private(save.stats, index,
+                            offset >> qemu_target_page_bits(), npages,
+                            save.record->len);
     stat64_add(&mig_stats.normal_pages, npages);
     trace_encrypted_pages_save(rb->idstr, offset, npages, save.record->len);
     put_record(f);
@@ -393,7 +428,8 @@ int encrypted_pages_save(QEMUFile *f, RAMBlock *rb, uint64_t page,
          */
         memcpy(save.plain, rb->host + offset, qemu_target_page_size());
         encbitmap_send_unlock(rb);
-        stat64_add(&save.shared_pages, 1);
+        encrypted_stats_shared(save.stats, block_index(rb), page);
+        trace_encrypted_pages_shared(rb->idstr, offset);
         *plain = save.plain;
         return ENCRYPTED_PAGES_SHARED;
     }
@@ -405,6 +441,17 @@ int encrypted_pages_save(QEMUFile *f, RAMBlock *rb, uint64_t page,
     encbitmap_send_unlock(rb);
     /* The channel may block for long, and conversions must not */
     return send_private(f, rb, offset, npages, ret, err, last_stage);
+}
+
+bool encrypted_pages_ignore_hint(RAMBlock *rb, uint64_t offset,
+                                 uint64_t npages)
+{
+    if (!encbitmap_npages(rb)) {
+        return false;
+    }
+    /* The destination expects every private page, free or not */
+    trace_encrypted_pages_hint_ignored(rb->idstr, offset, npages);
+    return true;
 }
 
 int encrypted_pages_save_final(QEMUFile *f)
@@ -438,41 +485,28 @@ fail:
     return -EINVAL;
 }
 
-/* Bytes per ms at which private pages were packed, 0 if not known yet */
-static double private_bandwidth(void)
-{
-    uint64_t ns = stat64_get(&save.send_ns);
-    uint64_t pages = stat64_get(&save.private_pages);
-
-    if (!save.have_stats || !pages || ns < SCALE_MS) {
-        return 0;
-    }
-    return (double)pages * qemu_target_page_size() * SCALE_MS / ns;
-}
-
 double encrypted_pages_limit_bandwidth(double bandwidth)
 {
-    double limit = private_bandwidth();
+    double ns = save.stats ? encrypted_stats_pack_ns(save.stats) : 0, limit;
 
-    return limit && limit < bandwidth ? limit : bandwidth;
+    if (!ns) {
+        return bandwidth;
+    }
+    /* Bytes per ms at which private pages are packed */
+    limit = qemu_target_page_size() * SCALE_MS / ns;
+    trace_encrypted_pages_limit_bandwidth(bandwidth, limit);
+    return MIN(limit, bandwidth);
 }
 
 EncryptedRamStats *encrypted_pages_stats(void)
 {
-    EncryptedRamStats *stats;
-
-    if (!save.have_stats) {
+    if (!save.stats) {
         return NULL;
     }
-    stats = g_new0(EncryptedRamStats, 1);
-    stats->private_pages = stat64_get(&save.private_pages);
-    stats->private_bytes = stat64_get(&save.private_bytes);
-    stats->shared_pages = stat64_get(&save.shared_pages);
-    stats->again_pages = stat64_get(&save.again_pages);
-    stats->rounds = stat64_get(&save.rounds);
-    stats->private_pages_per_second = private_bandwidth() * 1000 /
-                                      qemu_target_page_size();
-    return stats;
+    assert(bql_locked());
+    count_platform();
+    return encrypted_stats_get(save.stats,
+                               qemu_clock_get_ms(QEMU_CLOCK_REALTIME));
 }
 
 /* Destination */
@@ -498,11 +532,30 @@ bool encrypted_pages_load_setup(Error **errp)
     load.load = encrypted_load_new(cgs, ops);
     load.body = g_byte_array_new();
     load.slice_start = qemu_clock_get_ms(QEMU_CLOCK_REALTIME);
+    load.told_opened = load.told_finished = false;
     return true;
+}
+
+static void tell_received(void)
+{
+    uint64_t pages = encrypted_load_private_pages(load.load);
+
+    if (!load.told_opened && encrypted_load_opened(load.load)) {
+        load.told_opened = true;
+        tell_session(true, ENCRYPTED_RAM_SESSION_STATUS_OPENED, pages);
+    }
+    if (!load.told_finished && encrypted_load_done(load.load, NULL)) {
+        load.told_finished = true;
+        tell_session(true, ENCRYPTED_RAM_SESSION_STATUS_FINISHED, pages);
+    }
 }
 
 void encrypted_pages_load_cleanup(void)
 {
+    if (load.load && load.told_opened && !load.told_finished) {
+        tell_session(true, ENCRYPTED_RAM_SESSION_STATUS_CANCELLED,
+                     encrypted_load_private_pages(load.load));
+    }
     g_clear_pointer(&load.load, encrypted_load_free);
     g_clear_pointer(&load.body, g_byte_array_unref);
 }
@@ -567,6 +620,7 @@ int encrypted_pages_load(QEMUFile *f, uint64_t word)
     if (!encrypted_load_body(load.load, load.body->data, len, &err)) {
         goto fail;
     }
+    tell_received();
     return 0;
 
 fail:

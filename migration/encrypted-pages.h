@@ -58,6 +58,13 @@ int encrypted_pages_save(QEMUFile *f, RAMBlock *rb, uint64_t page,
                          const uint8_t **plain);
 
 /**
+ * encrypted_pages_ignore_hint: must @npages pages from byte @offset of @rb be
+ * sent although the guest says that they are free?
+ */
+bool encrypted_pages_ignore_hint(RAMBlock *rb, uint64_t offset,
+                                 uint64_t npages);
+
+/**
  * encrypted_pages_save_final: the guest is stopped and all pages are sent.
  * Returns 0, or -errno with the error in @f.  BQL.
  */

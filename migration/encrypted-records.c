@@ -221,6 +221,7 @@ struct EncryptedLoad {
     /* Where the next state record begins; state_block == nblocks: complete */
     uint32_t state_block;
     uint64_t state_page;
+    uint64_t private_pages;     /* received, however often */
 };
 
 EncryptedLoad *encrypted_load_new(ConfidentialGuestSupport *cgs,
@@ -488,6 +489,7 @@ static bool load_pages(EncryptedLoad *load, const uint8_t *p, size_t len,
         return false;
     }
     bitmap_set(b->received, page, npages);
+    load->private_pages += npages;
     trace_encrypted_pages_load(rb->idstr, offset, npages, len);
     return true;
 }
@@ -659,6 +661,17 @@ bool encrypted_load_plain(EncryptedLoad *load, RAMBlock *rb, uint64_t offset,
     }
     clear_bit(page, load->blocks[i].received);
     return true;
+}
+
+bool encrypted_load_opened(const EncryptedLoad *load)
+{
+    return load->last > RECORD_SESSION ||
+           (load->last == RECORD_SESSION && !load->failed);
+}
+
+uint64_t encrypted_load_private_pages(const EncryptedLoad *load)
+{
+    return load->private_pages;
 }
 
 bool encrypted_load_done(EncryptedLoad *load, Error **errp)

@@ -84,6 +84,12 @@ bool encrypted_load_body(EncryptedLoad *load, const uint8_t *body, size_t len,
 bool encrypted_load_plain(EncryptedLoad *load, RAMBlock *rb, uint64_t offset,
                           Error **errp);
 
+/** encrypted_load_opened: has the session record come, and was it right? */
+bool encrypted_load_opened(const EncryptedLoad *load);
+
+/** encrypted_load_private_pages: so many have come, some more than once */
+uint64_t encrypted_load_private_pages(const EncryptedLoad *load);
+
 /** encrypted_load_done: has everything come that must come? */
 bool encrypted_load_done(EncryptedLoad *load, Error **errp);
 

@@ -8,6 +8,7 @@
 #include <glib/gstdio.h>
 #include "qemu/units.h"
 #include "qobject/qdict.h"
+#include "qobject/qlist.h"
 #include "libqtest.h"
 
 #define RAM_MIB 64
@@ -51,6 +52,8 @@ static Pair pair_start(const char *src, const char *dst)
     Pair p = { start(src, ""), start(dst, "-S -incoming defer") };
 
     set_capability(p.src, "return-path");
+    set_capability(p.src, "events");
+    set_capability(p.dst, "events");
     listen_at(p.dst);
     return p;
 }
@@ -193,16 +196,70 @@ static uint64_t counter(QDict *info, const char *name)
     return qdict_get_int(ram, name);
 }
 
+/* The next event of a session, which must be @status; its private pages */
+static uint64_t session_event(QTestState *qts, bool incoming,
+                              const char *status)
+{
+    QDict *ev = qtest_qmp_eventwait_ref(qts, "ENCRYPTED_RAM_SESSION");
+    QDict *data = qdict_get_qdict(ev, "data");
+    uint64_t pages = qdict_get_int(data, "private-pages");
+
+    g_assert_cmpint(qdict_get_bool(data, "incoming"), ==, incoming);
+    g_assert_cmpstr(qdict_get_str(data, "status"), ==, status);
+    qobject_unref(ev);
+    return pages;
+}
+
+/* The rounds are the last ones, in order, and together what was counted */
+static void check_rounds(QDict *info)
+{
+    static const char *const counters[] = {
+        "private-pages", "private-bytes", "batches", "shared-pages",
+        "converted-pages", "again-pages", "platform-calls", "platform-time",
+    };
+    QDict *ram = qdict_get_qdict(info, "encrypted-ram");
+    QList *rounds = qdict_get_qlist(ram, "recent-rounds");
+    uint64_t last = counter(info, "rounds"), sums[G_N_ELEMENTS(counters)] = {};
+    uint64_t n = qlist_size(rounds), start = 0, next = last - n + 1;
+    QListEntry *e;
+
+    g_assert_cmpuint(n, ==, MIN(last, 16));
+    QLIST_FOREACH_ENTRY(rounds, e) {
+        QDict *r = qobject_to(QDict, qlist_entry_obj(e));
+
+        g_assert_cmpuint(qdict_get_int(r, "round"), ==, next++);
+        g_assert_cmpuint(qdict_get_int(r, "start"), >=, start);
+        start = qdict_get_int(r, "start") + qdict_get_int(r, "duration");
+        for (size_t i = 0; i < G_N_ELEMENTS(counters); i++) {
+            sums[i] += qdict_get_int(r, counters[i]);
+        }
+    }
+    for (size_t i = 0; i < G_N_ELEMENTS(counters); i++) {
+        if (n == last) {
+            g_assert_cmpuint(sums[i], ==, counter(info, counters[i]));
+        } else {
+            g_assert_cmpuint(sums[i], <=, counter(info, counters[i]));
+        }
+    }
+}
+
 static void completes(Pair p)
 {
     QDict *info;
+    uint64_t sent;
 
     qobject_unref(wait_end(p.src, "completed"));
     qobject_unref(wait_end(p.dst, "completed"));
     info = query(p.src);
-    g_assert_cmpuint(counter(info, "private-pages"), >, 0);
+    sent = counter(info, "private-pages");
+    g_assert_cmpuint(sent, >, 0);
     g_assert_cmpuint(counter(info, "rounds"), >=, 1);
+    check_rounds(info);
     qobject_unref(info);
+    session_event(p.src, false, "opened");
+    session_event(p.dst, true, "opened");
+    g_assert_cmpuint(session_event(p.src, false, "finished"), ==, sent);
+    g_assert_cmpuint(session_event(p.dst, true, "finished"), ==, sent);
     same_ram(p);
 }
 
@@ -231,12 +288,21 @@ static void completes_live(Pair p)
 static void test_still(void)
 {
     Pair p = pair_start("", "");
+    g_autofree char *text = NULL;
     QDict *info;
 
     fill_ram(p.src);
     migrate_starts(p.src);
     completes(p);
     info = query(p.src);
+    g_assert_cmpuint(counter(info, "batches"), ==, RAM_MIB * MiB / 4096 / 64);
+    g_assert_cmpuint(counter(info, "platform-calls"), ==,
+                     RAM_MIB * MiB / 4096 / 64);
+    g_assert_cmpuint(counter(info, "platform-time"), ==,
+                     RAM_MIB * MiB / 4096 / 64 * 1000);
+    g_assert_cmpuint(counter(info, "converted-pages"), ==, 0);
+    text = qtest_hmp(p.src, "info migrate");
+    g_assert_nonnull(strstr(text, "private ram: 16384 pages"));
     g_assert_cmpuint(counter(info, "private-pages"), ==, RAM_MIB * MiB / 4096);
     g_assert_cmpuint(counter(info, "shared-pages"), ==, 0);
     g_assert_cmpuint(counter(info, "again-pages"), ==, 0);
@@ -253,6 +319,8 @@ static void test_conversions(void)
     completes_live(p);
     info = query(p.src);
     g_assert_cmpuint(counter(info, "shared-pages"), >, 0);
+    /* 2000 conversions a second, from round to round */
+    g_assert_cmpuint(counter(info, "converted-pages"), >, 0);
     qobject_unref(info);
     pair_end(p);
 }
@@ -280,9 +348,14 @@ static void test_not_authentic(void)
     fails_with(p.dst, "not authentic");
     qobject_unref(wait_end(p.src, "failed"));
     is_running(p.src);
+    session_event(p.src, false, "opened");
+    session_event(p.src, false, "cancelled");
+    session_event(p.dst, true, "opened");
+    g_assert_cmpuint(session_event(p.dst, true, "cancelled"), <, 3000);
     qtest_quit(p.dst);
 
     p.dst = start("", "-S -incoming defer");
+    set_capability(p.dst, "events");
     listen_at(p.dst);
     migrate_starts(p.src);
     completes(p);
@@ -300,6 +373,10 @@ static void test_cancel(void)
         bool under_way = qdict_haskey(info, "encrypted-ram") &&
                          counter(info, "private-pages") > 1000;
 
+        if (under_way) {
+            /* The present round is among them */
+            check_rounds(info);
+        }
         qobject_unref(info);
         if (under_way) {
             break;
@@ -309,6 +386,8 @@ static void test_cancel(void)
     qtest_qmp_assert_success(p.src, "{ 'execute': 'migrate_cancel' }");
     qobject_unref(wait_end(p.src, "cancelled"));
     is_running(p.src);
+    g_assert_cmpuint(session_event(p.src, false, "opened"), ==, 0);
+    g_assert_cmpuint(session_event(p.src, false, "cancelled"), >, 1000);
     pair_end(p);
 }
 

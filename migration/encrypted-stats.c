@@ -1,0 +1,290 @@
+/*
+ * Statistics of the road of private pages
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#include "qemu/osdep.h"
+#include "qemu/bitmap.h"
+#include "qemu/host-utils.h"
+#include "qemu/lockable.h"
+#include "qemu/timer.h"
+#include "qapi/util.h"
+#include "encrypted-stats.h"
+
+/* A rate that was measured for less is none */
+#define PACK_MIN_NS SCALE_MS
+
+/* The road that a page's last copy took; neither: it was not sent yet */
+typedef struct BlockRoads {
+    unsigned long *as_private;
+    unsigned long *as_shared;
+} BlockRoads;
+
+struct EncryptedStats {
+    QemuMutex lock;
+    GArray *blocks;                 /* BlockRoads */
+    EncryptedRamCounters total;
+    uint64_t platform_ns;
+    uint64_t packed_pages;
+    uint64_t packed_ns;
+    int64_t began;
+    /*
+     * Round N is at N modulo the size.  While it is the present one, its
+     * counts are what the totals were when it began.
+     */
+    EncryptedRamRound rounds[ENCRYPTED_STATS_ROUNDS];
+    uint64_t first, last;           /* that are kept; last 0: none */
+    bool in_round;                  /* the last one is the present one */
+};
+
+EncryptedStats *encrypted_stats_new(void)
+{
+    EncryptedStats *s = g_new0(EncryptedStats, 1);
+
+    qemu_mutex_init(&s->lock);
+    s->blocks = g_array_new(false, true, sizeof(BlockRoads));
+    return s;
+}
+
+static void forget_blocks(EncryptedStats *s)
+{
+    for (guint i = 0; i < s->blocks->len; i++) {
+        BlockRoads *b = &g_array_index(s->blocks, BlockRoads, i);
+
+        g_free(b->as_private);
+        g_free(b->as_shared);
+    }
+    g_array_set_size(s->blocks, 0);
+}
+
+void encrypted_stats_free(EncryptedStats *s)
+{
+    if (s) {
+        forget_blocks(s);
+        g_array_unref(s->blocks);
+        qemu_mutex_destroy(&s->lock);
+        g_free(s);
+    }
+}
+
+void encrypted_stats_add_block(EncryptedStats *s, uint64_t npages)
+{
+    BlockRoads b = {
+        .as_private = bitmap_new(npages),
+        .as_shared = bitmap_new(npages),
+    };
+
+    QEMU_LOCK_GUARD(&s->lock);
+    g_array_append_val(s->blocks, b);
+}
+
+void encrypted_stats_forget_blocks(EncryptedStats *s)
+{
+    QEMU_LOCK_GUARD(&s->lock);
+    forget_blocks(s);
+}
+
+static EncryptedRamCounters *counters(EncryptedRamRound *round)
+{
+    return qapi_EncryptedRamRound_base(round);
+}
+
+static void subtract(EncryptedRamCounters *c, const EncryptedRamCounters *b)
+{
+    c->private_pages -= b->private_pages;
+    c->private_bytes -= b->private_bytes;
+    c->shared_pages -= b->shared_pages;
+    c->batches -= b->batches;
+    c->again_pages -= b->again_pages;
+    c->converted_pages -= b->converted_pages;
+    c->platform_calls -= b->platform_calls;
+    c->platform_time -= b->platform_time;
+}
+
+/* What the present round has had until now */
+static EncryptedRamRound present_round(EncryptedStats *s, int64_t now)
+{
+    EncryptedRamRound r = s->rounds[s->last % ENCRYPTED_STATS_ROUNDS];
+    EncryptedRamCounters before = *counters(&r);
+
+    *counters(&r) = s->total;
+    subtract(counters(&r), &before);
+    r.duration = now - s->began - r.start;
+    return r;
+}
+
+bool encrypted_stats_round(EncryptedStats *s, uint64_t number, int64_t now,
+                           EncryptedRamRound *ended)
+{
+    EncryptedRamRound *r;
+    bool was_in_round;
+
+    QEMU_LOCK_GUARD(&s->lock);
+    was_in_round = s->in_round;
+    if (was_in_round) {
+        *ended = present_round(s, now);
+        s->rounds[s->last % ENCRYPTED_STATS_ROUNDS] = *ended;
+    }
+    s->in_round = number;
+    if (!number) {
+        return was_in_round;
+    }
+    if (!s->last) {
+        s->first = number;
+        s->began = now;
+    }
+    s->last = number;
+    if (s->last - s->first >= ENCRYPTED_STATS_ROUNDS) {
+        s->first = s->last - ENCRYPTED_STATS_ROUNDS + 1;
+    }
+    r = &s->rounds[number % ENCRYPTED_STATS_ROUNDS];
+    *r = (EncryptedRamRound) {
+        .round = number,
+        .start = now - s->began,
+    };
+    *counters(r) = s->total;
+    return was_in_round;
+}
+
+/* Set or clear bits from @page on; returns how many were set before */
+static uint64_t exchange(unsigned long *map, uint64_t page, uint64_t npages,
+                         bool set)
+{
+    uint64_t end = page + npages, before = 0;
+
+    while (page < end) {
+        unsigned at = page % BITS_PER_LONG;
+        unsigned n = MIN(BITS_PER_LONG - at, end - page);
+        unsigned long mask = (~0UL >> (BITS_PER_LONG - n)) << at;
+        unsigned long *word = &map[BIT_WORD(page)];
+
+        before += ctpop64(*word & mask);
+        *word = set ? *word | mask : *word & ~mask;
+        page += n;
+    }
+    return before;
+}
+
+/* Pages go by a road; returns how many of them had gone by the other one */
+static uint64_t take_road(EncryptedStats *s, unsigned block, uint64_t page,
+                          uint64_t npages, bool is_private)
+{
+    BlockRoads *b;
+
+    if (block >= s->blocks->len) {
+        return 0;
+    }
+    b = &g_array_index(s->blocks, BlockRoads, block);
+    exchange(is_private ? b->as_private : b->as_shared, page, npages, true);
+    return exchange(is_private ? b->as_shared : b->as_private, page, npages,
+                    false);
+}
+
+void encrypted_stats_private(EncryptedStats *s, unsigned block, uint64_t page,
+                             uint64_t npages, uint64_t bytes)
+{
+    QEMU_LOCK_GUARD(&s->lock);
+    s->total.private_pages += npages;
+    s->total.private_bytes += bytes;
+    s->total.batches++;
+    s->total.converted_pages += take_road(s, block, page, npages, true);
+}
+
+void encrypted_stats_shared(EncryptedStats *s, unsigned block, uint64_t page)
+{
+    QEMU_LOCK_GUARD(&s->lock);
+    s->total.shared_pages++;
+    s->total.converted_pages += take_road(s, block, page, 1, false);
+}
+
+void encrypted_stats_again(EncryptedStats *s, uint64_t npages)
+{
+    QEMU_LOCK_GUARD(&s->lock);
+    s->total.again_pages += npages;
+}
+
+void encrypted_stats_packed(EncryptedStats *s, uint64_t npages, int64_t ns)
+{
+    QEMU_LOCK_GUARD(&s->lock);
+    s->packed_pages += npages;
+    s->packed_ns += ns;
+}
+
+void encrypted_stats_platform(EncryptedStats *s, uint64_t calls, uint64_t ns)
+{
+    QEMU_LOCK_GUARD(&s->lock);
+    /* Whoever has read it earlier may come here later */
+    s->total.platform_calls = MAX(s->total.platform_calls, calls);
+    s->total.platform_time = MAX(s->total.platform_time, ns / SCALE_US);
+}
+
+static double pack_ns(const EncryptedStats *s)
+{
+    return s->packed_ns < PACK_MIN_NS || !s->packed_pages ? 0 :
+           (double)s->packed_ns / s->packed_pages;
+}
+
+double encrypted_stats_pack_ns(EncryptedStats *s)
+{
+    QEMU_LOCK_GUARD(&s->lock);
+    return pack_ns(s);
+}
+
+EncryptedRamStats *encrypted_stats_get(EncryptedStats *s, int64_t now)
+{
+    EncryptedRamStats *stats = g_new0(EncryptedRamStats, 1);
+    EncryptedRamRoundList **tail = &stats->recent_rounds;
+    double ns;
+
+    QEMU_LOCK_GUARD(&s->lock);
+    *qapi_EncryptedRamStats_base(stats) = s->total;
+    stats->rounds = s->last;
+    ns = pack_ns(s);
+    stats->private_pages_per_second = ns ? NANOSECONDS_PER_SECOND / ns : 0;
+    for (uint64_t n = s->first; s->last && n <= s->last; n++) {
+        EncryptedRamRound *r = &s->rounds[n % ENCRYPTED_STATS_ROUNDS];
+        EncryptedRamRound copy = n == s->last && s->in_round ?
+                                 present_round(s, now) : *r;
+
+        if (copy.round != n) {
+            continue;   /* there was none of that number */
+        }
+        QAPI_LIST_APPEND(tail, g_memdup2(&copy, sizeof(copy)));
+    }
+    return stats;
+}
+
+char *encrypted_stats_text(const EncryptedRamStats *stats)
+{
+    GString *out = g_string_new(NULL);
+
+    g_string_printf(out,
+                    "private ram: %" PRIu64 " pages, %" PRIu64 " kbytes, "
+                    "%" PRIu64 " batches\n"
+                    "shared ram: %" PRIu64 " pages\n"
+                    "converted after sending: %" PRIu64 " pages\n"
+                    "put off while converted: %" PRIu64 " pages\n"
+                    "platform: %" PRIu64 " calls, %" PRIu64 " us\n"
+                    "private pages-per-second: %" PRIu64 "\n",
+                    stats->private_pages, stats->private_bytes >> 10,
+                    stats->batches, stats->shared_pages,
+                    stats->converted_pages, stats->again_pages,
+                    stats->platform_calls, stats->platform_time,
+                    stats->private_pages_per_second);
+    if (stats->recent_rounds) {
+        g_string_append(out, "round   start ms  duration    private     "
+                        "shared  converted    put off  platform us\n");
+    }
+    for (EncryptedRamRoundList *l = stats->recent_rounds; l; l = l->next) {
+        const EncryptedRamRound *r = l->value;
+
+        g_string_append_printf(out, "%5" PRIu64 " %10" PRIu64 " %9" PRIu64
+                               " %10" PRIu64 " %10" PRIu64 " %10" PRIu64
+                               " %10" PRIu64 " %12" PRIu64 "\n",
+                               r->round, r->start, r->duration,
+                               r->private_pages, r->shared_pages,
+                               r->converted_pages, r->again_pages,
+                               r->platform_time);
+    }
+    return g_string_free(out, false);
+}

@@ -1,0 +1,86 @@
+/*
+ * Statistics of the road of private pages
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * Counts for one outgoing migration and its last rounds.  Nothing here knows
+ * a RAMBlock, a channel or a vendor.  All functions take the object's own
+ * lock and may be called by any thread; nothing else is locked under it.
+ */
+#ifndef MIGRATION_ENCRYPTED_STATS_H
+#define MIGRATION_ENCRYPTED_STATS_H
+
+#include "qapi/qapi-types-migration.h"
+
+/* Rounds that are kept, with the present one */
+#define ENCRYPTED_STATS_ROUNDS 16
+/* A block that has no index, because it came after the session */
+#define ENCRYPTED_STATS_NO_BLOCK UINT_MAX
+
+typedef struct EncryptedStats EncryptedStats;
+
+EncryptedStats *encrypted_stats_new(void);
+void encrypted_stats_free(EncryptedStats *s);
+
+/**
+ * encrypted_stats_add_block: remember by which road each page of the next
+ * block goes, in the order of their indices
+ */
+void encrypted_stats_add_block(EncryptedStats *s, uint64_t npages);
+
+/** encrypted_stats_forget_blocks: free what is only needed while sending */
+void encrypted_stats_forget_blocks(EncryptedStats *s);
+
+/**
+ * encrypted_stats_round: a round ends and another begins
+ * @number: of the one that begins, from 1; 0: none, all is sent
+ * @now: time in ms
+ * @ended: returns the one that ends
+ *
+ * Returns false if there was none to end.
+ */
+bool encrypted_stats_round(EncryptedStats *s, uint64_t number, int64_t now,
+                           EncryptedRamRound *ended);
+
+/**
+ * encrypted_stats_private: a batch of private pages was sent
+ * @block: index, or ENCRYPTED_STATS_NO_BLOCK
+ * @page: the first one's number in the block
+ * @bytes: that they took in the stream
+ */
+void encrypted_stats_private(EncryptedStats *s, unsigned block, uint64_t page,
+                             uint64_t npages, uint64_t bytes);
+
+/** encrypted_stats_shared: one page was sent as shared */
+void encrypted_stats_shared(EncryptedStats *s, unsigned block, uint64_t page);
+
+/** encrypted_stats_again: private pages were put off to a later round */
+void encrypted_stats_again(EncryptedStats *s, uint64_t npages);
+
+/**
+ * encrypted_stats_packed: time that it took to pack pages
+ * @ns: of the call, with what it waited
+ */
+void encrypted_stats_packed(EncryptedStats *s, uint64_t npages, int64_t ns);
+
+/**
+ * encrypted_stats_platform: what the platform was asked since the migration
+ * began
+ * @calls: to the platform, each for any number of pages
+ * @ns: that they took together
+ */
+void encrypted_stats_platform(EncryptedStats *s, uint64_t calls, uint64_t ns);
+
+/**
+ * encrypted_stats_pack_ns: time to pack a page, measured in this migration;
+ * 0 if not known yet
+ */
+double encrypted_stats_pack_ns(EncryptedStats *s);
+
+/** encrypted_stats_get: for query-migrate; @now in ms */
+EncryptedRamStats *encrypted_stats_get(EncryptedStats *s, int64_t now);
+
+/** encrypted_stats_text: for a person; free with g_free */
+char *encrypted_stats_text(const EncryptedRamStats *stats);
+
+#endif
