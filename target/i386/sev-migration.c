@@ -35,6 +35,7 @@
 #include "migration/misc.h"
 #include "sev.h"
 #include "sev-migration.h"
+#include "sev-migration-error.h"
 #include "sev-migration-wire.h"
 #include "standard-headers/asm-x86/kvm_para.h"
 #include "system/confidential-guest-migration.h"
@@ -61,54 +62,6 @@ static ConfidentialGuestSupport *sev_migration_guest(void)
         return NULL;
     }
     return cgs;
-}
-
-/* The firmware's answer as its specification calls it */
-static const char *fw_error_name(int code)
-{
-    static const char *const names[] = {
-        [SEV_RET_SUCCESS] = "SUCCESS",
-        [SEV_RET_INVALID_PLATFORM_STATE] = "INVALID_PLATFORM_STATE",
-        [SEV_RET_INVALID_GUEST_STATE] = "INVALID_GUEST_STATE",
-        [SEV_RET_INVALID_CONFIG] = "INVALID_CONFIG",
-        [SEV_RET_INVALID_LEN] = "INVALID_LENGTH",
-        [SEV_RET_ALREADY_OWNED] = "ALREADY_OWNED",
-        [SEV_RET_INVALID_CERTIFICATE] = "INVALID_CERTIFICATE",
-        [SEV_RET_POLICY_FAILURE] = "POLICY_FAILURE",
-        [SEV_RET_INACTIVE] = "INACTIVE",
-        [SEV_RET_INVALID_ADDRESS] = "INVALID_ADDRESS",
-        [SEV_RET_BAD_SIGNATURE] = "BAD_SIGNATURE",
-        [SEV_RET_BAD_MEASUREMENT] = "BAD_MEASUREMENT",
-        [SEV_RET_ASID_OWNED] = "ASID_OWNED",
-        [SEV_RET_INVALID_ASID] = "INVALID_ASID",
-        [SEV_RET_WBINVD_REQUIRED] = "WBINVD_REQUIRED",
-        [SEV_RET_DFFLUSH_REQUIRED] = "DFFLUSH_REQUIRED",
-        [SEV_RET_INVALID_GUEST] = "INVALID_GUEST",
-        [SEV_RET_INVALID_COMMAND] = "INVALID_COMMAND",
-        [SEV_RET_ACTIVE] = "ACTIVE",
-        [SEV_RET_HWSEV_RET_PLATFORM] = "HWERROR_PLATFORM",
-        [SEV_RET_HWSEV_RET_UNSAFE] = "HWERROR_UNSAFE",
-        [SEV_RET_UNSUPPORTED] = "UNSUPPORTED",
-        [SEV_RET_INVALID_PARAM] = "INVALID_PARAM",
-        [SEV_RET_RESOURCE_LIMIT] = "RESOURCE_LIMIT",
-        [SEV_RET_SECURE_DATA_INVALID] = "SECURE_DATA_INVALID",
-    };
-
-    if (code < 0 || code >= ARRAY_SIZE(names) || !names[code]) {
-        return "unknown";
-    }
-    return names[code];
-}
-
-/* @ret is that of sev_guest_cmd() */
-static void set_cmd_error(Error **errp, const char *cmd, int ret, int fw_error)
-{
-    if (fw_error) {
-        error_setg(errp, "SEV: %s failed: firmware error %s (%d)", cmd,
-                   fw_error_name(fw_error), fw_error);
-    } else {
-        error_setg_errno(errp, -ret, "SEV: %s failed", cmd);
-    }
 }
 
 /*
@@ -192,6 +145,7 @@ uint32_t sev_migration_kvm_features(void)
 
 static void set_state_lost(SevMigration *m, Error *err)
 {
+    trace_sev_migration_state_lost(error_get_pretty(err));
     qatomic_set(&m->state_lost, true);
     error_reportf_err(err, "SEV: ");
     error_printf("The guest runs on, but cannot be migrated before its next "
@@ -361,10 +315,9 @@ static bool check_consent(SevMigration *m, Error **errp)
     if (qatomic_read(&m->control) & KVM_MIGRATION_READY) {
         return true;
     }
-    error_setg(errp, "SEV: the guest has not agreed to be migrated (READY is "
-               "not set in MSR_KVM_MIGRATION_CONTROL)");
-    error_append_hint(errp, "Linux sets it while it boots, if the UEFI "
-                      "variable SevLiveMigrationEnabled exists.\n");
+    error_setg(errp, "SEV: the guest has not agreed to be migrated: READY is "
+               "not set in MSR_KVM_MIGRATION_CONTROL, which Linux does while "
+               "it boots, if the UEFI variable SevLiveMigrationEnabled exists");
     return false;
 }
 
@@ -373,10 +326,9 @@ static bool check_state_known(SevMigration *m, Error **errp)
     if (!qatomic_read(&m->state_lost)) {
         return true;
     }
-    error_setg(errp, "SEV: a page of the guest could not be converted: it is "
-               "not known which pages are private");
-    error_append_hint(errp, "See the message of that time; a reset of the "
-                      "guest helps.\n");
+    error_setg(errp, "SEV: a page of the guest could not be converted, so it "
+               "is not known which pages are private: see the message of that "
+               "time in QEMU's log, and reset the guest");
     return false;
 }
 
@@ -458,6 +410,7 @@ bool sev_migration_kvm_init(ConfidentialGuestSupport *cgs, Error **errp)
                        SEV_POLICY_NOSEND);
         }
     }
+    trace_sev_migration_offer(m->enabled, why ? error_get_pretty(why) : "yes");
     if (!m->enabled && m->mode == ON_OFF_AUTO_ON) {
         error_propagate(errp, why);
         return false;
@@ -531,14 +484,12 @@ static uint8_t *get_cert(const char *base64, const char *name, gsize *len,
                          Error **errp)
 {
     if (!base64 || !*base64) {
-        error_setg(errp, "SEV: migration parameter %s is not set", name);
-        error_append_hint(errp, "Ask the destination (query-sev-capabilities) "
-                          "and use migrate-set-sev-info.\n");
-        if (!strcmp(name, "sev-amd-cert")) {
-            error_append_hint(errp, "sev-amd-cert is AMD's ASK and ARK for "
-                              "the destination's chip; on the emulated "
-                              "platform its cert-chain will do.\n");
-        }
+        error_setg(errp, "SEV: migration parameter %s is not set: ask the "
+                   "destination (query-sev-capabilities) and use "
+                   "migrate-set-sev-info%s", name,
+                   strcmp(name, "sev-amd-cert") ? "" :
+                   "; this one is AMD's ASK and ARK for the destination's "
+                   "chip, on the emulated platform its cert-chain will do");
         return NULL;
     }
     return qbase64_decode(base64, -1, len, errp);
@@ -561,11 +512,10 @@ static bool get_certs(uint8_t **pdh, gsize *pdh_len, uint8_t **plat,
     return *amd;
 }
 
-static bool sev_can_send(ConfidentialGuestSupport *cgs, Error **errp)
+/* Nothing is missing but what must be known of the destination */
+static bool can_leave(ConfidentialGuestSupport *cgs, Error **errp)
 {
     SevMigration *m = sev_guest_migration(cgs);
-    g_autofree uint8_t *pdh = NULL, *plat = NULL, *amd = NULL;
-    gsize pdh_len, plat_len, amd_len;
 
     if (m->reason) {
         error_propagate(errp, error_copy(m->reason));
@@ -576,7 +526,42 @@ static bool sev_can_send(ConfidentialGuestSupport *cgs, Error **errp)
                    SevState_str(sev_guest_state(cgs)));
         return false;
     }
-    return check_consent(m, errp) && check_state_known(m, errp) &&
+    return check_consent(m, errp) && check_state_known(m, errp);
+}
+
+SevMigrationInfo *sev_migration_info(ConfidentialGuestSupport *cgs)
+{
+    SevMigration *m = sev_guest_migration(cgs);
+    SevMigrationInfo *info = g_new0(SevMigrationInfo, 1);
+    Error *why = NULL;
+    RAMBlock *rb;
+
+    info->offered = m->enabled;
+    info->ready = qatomic_read(&m->control) & KVM_MIGRATION_READY;
+    if (!can_leave(cgs, &why)) {
+        info->blocked = g_strdup(error_get_pretty(why));
+        error_free(why);
+    }
+    RCU_READ_LOCK_GUARD();
+    RAMBLOCK_FOREACH(rb) {
+        uint64_t npages = encbitmap_npages(rb), nprivate;
+
+        if (npages) {
+            npages = MIN(npages, rb->used_length >> TARGET_PAGE_BITS);
+            nprivate = encbitmap_count(rb, 0, npages);
+            info->private_pages += nprivate;
+            info->shared_pages += npages - nprivate;
+        }
+    }
+    return info;
+}
+
+static bool sev_can_send(ConfidentialGuestSupport *cgs, Error **errp)
+{
+    g_autofree uint8_t *pdh = NULL, *plat = NULL, *amd = NULL;
+    gsize pdh_len, plat_len, amd_len;
+
+    return can_leave(cgs, errp) &&
            get_certs(&pdh, &pdh_len, &plat, &plat_len, &amd, &amd_len, errp);
 }
 
@@ -587,9 +572,12 @@ static void send_cancel(ConfidentialGuestSupport *cgs)
     ret = sev_guest_cmd(cgs, KVM_SEV_SEND_CANCEL, NULL, &fw_error);
     trace_sev_migration_send_cancel(ret, fw_error);
     if (ret < 0) {
+        Error *err = NULL;
+
         /* The guest runs on all the same; only the next SEND_START fails */
-        warn_report("SEV: SEND_CANCEL failed: %s, firmware error %s (%d)",
-                    strerror(-ret), fw_error_name(fw_error), fw_error);
+        sev_cmd_error(&err, "SEND_CANCEL", ret, fw_error);
+        warn_reportf_err(err, "The session with the firmware stays open, the "
+                         "guest runs on: ");
     }
     sev_guest_set_state(cgs, SEV_STATE_RUNNING);
 }
@@ -604,7 +592,7 @@ static bool query_hdr_len(ConfidentialGuestSupport *cgs, Error **errp)
     /* With a length of 0 it fails and tells */
     ret = sev_guest_cmd(cgs, KVM_SEV_SEND_UPDATE_DATA, &query, &fw_error);
     if (!query.hdr_len) {
-        set_cmd_error(errp, "SEND_UPDATE_DATA (length of a packet header)",
+        sev_cmd_error(errp, "SEND_UPDATE_DATA (length of a packet header)",
                       ret, fw_error);
         return false;
     }
@@ -645,7 +633,7 @@ static bool sev_send_start(ConfidentialGuestSupport *cgs, GByteArray *session,
     /* With a length of 0 it fails and tells */
     ret = sev_guest_cmd(cgs, KVM_SEV_SEND_START, &start, &fw_error);
     if (!start.session_len) {
-        set_cmd_error(errp, "SEND_START (length of a session)", ret,
+        sev_cmd_error(errp, "SEND_START (length of a session)", ret,
                       fw_error);
         return false;
     }
@@ -664,9 +652,7 @@ static bool sev_send_start(ConfidentialGuestSupport *cgs, GByteArray *session,
     start.session_uaddr = (uintptr_t)data;
     ret = sev_guest_cmd(cgs, KVM_SEV_SEND_START, &start, &fw_error);
     if (ret < 0) {
-        set_cmd_error(errp, "SEND_START", ret, fw_error);
-        error_append_hint(errp, "Do sev-pdh, sev-plat-cert and sev-amd-cert "
-                          "belong to the destination?\n");
+        sev_cmd_error(errp, "SEND_START", ret, fw_error);
         return false;
     }
     sev_guest_set_state(cgs, SEV_STATE_SEND_UPDATE);
@@ -676,7 +662,6 @@ static bool sev_send_start(ConfidentialGuestSupport *cgs, GByteArray *session,
     }
     sev_packets_open(&m->packets, cgs);
     m->pages = 0;
-    m->ns = 0;
     sev_wire_put_session(session, &(SevWireSession) {
         .policy = start.policy,
         .pdh = own_pdh,
@@ -697,6 +682,7 @@ static int send_error(RAMBlock *rb, uint64_t offset, int ret, int fw_error,
 
     if (ret == -EAGAIN ||
         (ret == -EFAULT && !encbitmap_test(rb, offset >> TARGET_PAGE_BITS))) {
+        trace_sev_migration_page_changed(rb->idstr, offset, ret);
         error_setg(errp, "SEV: page at offset 0x%" PRIx64 " of block %s "
                    "changed its state", offset, rb->idstr);
         return -EAGAIN;
@@ -705,7 +691,7 @@ static int send_error(RAMBlock *rb, uint64_t offset, int ret, int fw_error,
         error_setg(errp, "SEV: SEND_UPDATE_DATA made a packet that has not a "
                    "header of %u bytes and at most a page", hdr_len);
     } else {
-        set_cmd_error(errp, "SEND_UPDATE_DATA", ret, fw_error);
+        sev_cmd_error(errp, "SEND_UPDATE_DATA", ret, fw_error);
     }
     error_prepend(errp, "block %s, offset 0x%" PRIx64 ": ", rb->idstr,
                   offset);
@@ -717,7 +703,6 @@ static int sev_send_pages(ConfidentialGuestSupport *cgs, RAMBlock *rb,
                           Error **errp)
 {
     SevMigration *m = sev_guest_migration(cgs);
-    int64_t start = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
     int fw_error, ret;
     size_t done;
 
@@ -734,7 +719,6 @@ static int sev_send_pages(ConfidentialGuestSupport *cgs, RAMBlock *rb,
         sev_wire_put_page(out, &m->packets.page[i]);
     }
     m->pages += npages;
-    m->ns += qemu_clock_get_ns(QEMU_CLOCK_REALTIME) - start;
     return 0;
 }
 
@@ -748,8 +732,19 @@ static bool sev_send_final(ConfidentialGuestSupport *cgs, GByteArray *final,
         return false;
     }
     sev_wire_put_final(final, qatomic_read(&m->control));
-    trace_sev_migration_send_final(m->pages, m->packets.calls, m->ns);
+    trace_sev_migration_send_final(m->pages,
+                                   stat64_get(&m->packets.calls),
+                                   stat64_get(&m->packets.ns));
     return true;
+}
+
+static void sev_send_cost(ConfidentialGuestSupport *cgs, uint64_t *calls,
+                          uint64_t *ns)
+{
+    SevMigration *m = sev_guest_migration(cgs);
+
+    *calls = stat64_get(&m->packets.calls);
+    *ns = stat64_get(&m->packets.ns);
 }
 
 /*
@@ -771,8 +766,11 @@ static void sev_send_done(ConfidentialGuestSupport *cgs, bool ok)
     ret = sev_guest_cmd(cgs, KVM_SEV_SEND_FINISH, NULL, &fw_error);
     trace_sev_migration_send_finish(ret, fw_error);
     if (ret < 0) {
-        warn_report("SEV: SEND_FINISH failed: %s, firmware error %s (%d)",
-                    strerror(-ret), fw_error_name(fw_error), fw_error);
+        Error *err = NULL;
+
+        sev_cmd_error(&err, "SEND_FINISH", ret, fw_error);
+        warn_reportf_err(err, "The guest has moved, but its key may still be "
+                         "in this host's firmware: quit this QEMU: ");
     }
     /* Whatever it said: the guest lives elsewhere, nothing may start it here */
     sev_guest_set_state(cgs, SEV_STATE_SENT);
@@ -805,8 +803,8 @@ static bool sev_receive_start(ConfidentialGuestSupport *cgs,
     }
     if (s.policy != sev_guest_policy(cgs)) {
         error_setg(errp, "SEV: the incoming guest has policy 0x%x, this "
-                   "sev-guest 0x%x", s.policy, sev_guest_policy(cgs));
-        error_append_hint(errp, "Start both sides with the same policy.\n");
+                   "sev-guest 0x%x: start both sides with the same",
+                   s.policy, sev_guest_policy(cgs));
         return false;
     }
     start.policy = s.policy;
@@ -816,16 +814,13 @@ static bool sev_receive_start(ConfidentialGuestSupport *cgs,
     start.session_len = s.session_len;
     ret = sev_guest_cmd(cgs, KVM_SEV_RECEIVE_START, &start, &fw_error);
     if (ret < 0) {
-        set_cmd_error(errp, "RECEIVE_START", ret, fw_error);
-        error_append_hint(errp, "Was the source given this host's PDH "
-                          "(query-sev-capabilities)?\n");
+        sev_cmd_error(errp, "RECEIVE_START", ret, fw_error);
         return false;
     }
     sev_guest_set_handle(cgs, start.handle);
     sev_guest_set_state(cgs, SEV_STATE_RECEIVE_UPDATE);
     sev_packets_open(&m->packets, cgs);
     m->pages = 0;
-    m->ns = 0;
     trace_sev_migration_receive_start(s.policy, start.handle);
     return true;
 }
@@ -836,7 +831,6 @@ static bool sev_receive_pages(ConfidentialGuestSupport *cgs, RAMBlock *rb,
 {
     ERRP_GUARD();
     SevMigration *m = sev_guest_migration(cgs);
-    int64_t start = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
     size_t pos = 0, done = 0;
     int fw_error, ret;
 
@@ -858,11 +852,10 @@ static bool sev_receive_pages(ConfidentialGuestSupport *cgs, RAMBlock *rb,
     ret = sev_packets_receive(&m->packets, cgs, rb->host + offset, npages,
                               &done, &fw_error);
     if (ret < 0) {
-        set_cmd_error(errp, "RECEIVE_UPDATE_DATA", ret, fw_error);
+        sev_cmd_error(errp, "RECEIVE_UPDATE_DATA", ret, fw_error);
         goto fail;
     }
     m->pages += npages;
-    m->ns += qemu_clock_get_ns(QEMU_CLOCK_REALTIME) - start;
     return true;
 
 fail:
@@ -893,7 +886,7 @@ static bool sev_receive_final(ConfidentialGuestSupport *cgs,
     }
     ret = sev_guest_cmd(cgs, KVM_SEV_RECEIVE_FINISH, NULL, &fw_error);
     if (ret < 0) {
-        set_cmd_error(errp, "RECEIVE_FINISH", ret, fw_error);
+        sev_cmd_error(errp, "RECEIVE_FINISH", ret, fw_error);
         return false;
     }
     sev_packets_close(&m->packets);
@@ -902,7 +895,9 @@ static bool sev_receive_final(ConfidentialGuestSupport *cgs,
         m->announced = true;
     }
     sev_guest_set_state(cgs, SEV_STATE_RUNNING);
-    trace_sev_migration_receive_final(m->pages, m->packets.calls, m->ns);
+    trace_sev_migration_receive_final(m->pages,
+                                      stat64_get(&m->packets.calls),
+                                      stat64_get(&m->packets.ns));
     return true;
 }
 
@@ -912,6 +907,7 @@ const ConfidentialGuestMigrationOps sev_migration_ops = {
     .send_pages = sev_send_pages,
     .send_final = sev_send_final,
     .send_done = sev_send_done,
+    .send_cost = sev_send_cost,
     .receive_start = sev_receive_start,
     .receive_pages = sev_receive_pages,
     .receive_final = sev_receive_final,

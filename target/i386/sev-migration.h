@@ -32,7 +32,7 @@ struct kvm_run;
  *              accessed atomically
  * @hdr_len: of a packet, from the firmware, while sending
  * @packets: while sending or receiving
- * @pages, @ns: sent or received, and the time that it took
+ * @pages: sent or received
  */
 typedef struct SevMigration {
     OnOffAuto mode;
@@ -45,7 +45,6 @@ typedef struct SevMigration {
     uint32_t hdr_len;
     SevPackets packets;
     uint64_t pages;
-    int64_t ns;
 } SevMigration;
 
 #if defined(CONFIG_SEV) && !defined(CONFIG_USER_ONLY)
@@ -82,6 +81,9 @@ bool sev_migration_ram_unpinned(void *host);
  * here or, on the destination of a migration, where the guest was launched
  */
 void sev_migration_launch_update(void *host, uint64_t len);
+
+/** sev_migration_info: for query-sev; @cgs is a sev-guest.  BQL */
+SevMigrationInfo *sev_migration_info(struct ConfidentialGuestSupport *cgs);
 
 /** sev_migration_enabled: is the guest offered hypercall and MSR? */
 bool sev_migration_enabled(void);

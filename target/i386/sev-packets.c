@@ -11,6 +11,7 @@
 #include <linux/kvm.h>
 #include "linux/kvm-page-enc.h"
 #include "qemu/memalign.h"
+#include "qemu/timer.h"
 #include "qemu/units.h"
 #include "cpu.h"
 #include "sev-migration.h"
@@ -33,7 +34,8 @@ void sev_packets_open(SevPackets *p, ConfidentialGuestSupport *cgs)
     /* Does nothing, where it is known */
     p->batch = !sev_guest_cmd(cgs, KVM_SEV_SEND_UPDATE_BATCH, &probe,
                               &fw_error);
-    p->calls = 0;
+    stat64_set(&p->calls, 0);
+    stat64_set(&p->ns, 0);
 }
 
 void sev_packets_close(SevPackets *p)
@@ -45,6 +47,18 @@ void sev_packets_close(SevPackets *p)
 static uint8_t *trans_of(SevPackets *p, size_t i)
 {
     return p->trans + i * SEV_WIRE_TRANS_MAX;
+}
+
+/* A command that counts */
+static int packets_cmd(SevPackets *p, ConfidentialGuestSupport *cgs, int cmd,
+                       void *data, int *fw_error)
+{
+    int64_t start = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
+    int ret = sev_guest_cmd(cgs, cmd, data, fw_error);
+
+    stat64_add(&p->calls, 1);
+    stat64_add(&p->ns, qemu_clock_get_ns(QEMU_CLOCK_REALTIME) - start);
+    return ret;
 }
 
 /* Headers and packets are in the buffers, or are to be: one after another */
@@ -63,8 +77,7 @@ static int do_batch(SevPackets *p, ConfidentialGuestSupport *cgs, int cmd,
             .count = npages - *done,
         };
 
-        ret = sev_guest_cmd(cgs, cmd, &batch, fw_error);
-        p->calls++;
+        ret = packets_cmd(p, cgs, cmd, &batch, fw_error);
         *done += batch.done;
         /* After a signal, the rest is still to be done */
         if (ret != -EINTR) {
@@ -86,11 +99,10 @@ static int do_page(SevPackets *p, ConfidentialGuestSupport *cgs, int cmd,
         .trans_uaddr = (uintptr_t)page->trans,
         .trans_len = page->trans_len,
     };
-    int ret = sev_guest_cmd(cgs, cmd, &update, fw_error);
+    int ret = packets_cmd(p, cgs, cmd, &update, fw_error);
 
     QEMU_BUILD_BUG_ON(sizeof(struct kvm_sev_send_update_data) !=
                       sizeof(struct kvm_sev_receive_update_data));
-    p->calls++;
     if (ret < 0) {
         return ret;
     }

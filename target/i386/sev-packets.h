@@ -6,6 +6,7 @@
 #ifndef TARGET_I386_SEV_PACKETS_H
 #define TARGET_I386_SEV_PACKETS_H
 
+#include "qemu/stats64.h"
 #include "sev-migration-wire.h"
 
 struct ConfidentialGuestSupport;
@@ -17,16 +18,17 @@ struct ConfidentialGuestSupport;
  * SevPackets: the packets of one call
  * @batch: the kernel takes many pages in one ioctl
  * @page: where each packet is
- * @calls: ioctls, since sev_packets_open()
+ * @calls, @ns: ioctls since sev_packets_open(), and the time that they took
  *
- * For one thread at a time.
+ * For one thread at a time, but for the last two, which any may read.
  */
 typedef struct SevPackets {
     bool batch;
     uint8_t *hdr;
     uint8_t *trans;
     SevWirePage page[SEV_PACKETS_MAX];
-    uint64_t calls;
+    Stat64 calls;
+    Stat64 ns;
 } SevPackets;
 
 /**

@@ -1,0 +1,104 @@
+/*
+ * What the SEV firmware's answers mean to somebody who migrates a guest
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * Names: Secure Encrypted Virtualization API, AMD publication 55766, "Status
+ * Codes".  The advice is in the message and not a hint of it, because hints
+ * do not reach QMP.
+ */
+#include "qemu/osdep.h"
+#include <linux/psp-sev.h>
+#include "qapi/error.h"
+#include "sev-migration-error.h"
+
+#define ADVICE_BUG  "QEMU and the kernel disagree with the firmware: report it"
+#define ADVICE_OLD  "the firmware does not know the command: update it"
+#define ADVICE_HW   "the hardware has failed: move its guests away and reset " \
+                    "this host"
+
+static const struct {
+    const char *name;
+    const char *advice;
+} answers[] = {
+    [SEV_RET_SUCCESS] = { "SUCCESS", "nothing is wrong" },
+    [SEV_RET_INVALID_PLATFORM_STATE] = {
+        "INVALID_PLATFORM_STATE",
+        "the platform is not initialized: see the host's log (ccp)" },
+    [SEV_RET_INVALID_GUEST_STATE] = {
+        "INVALID_GUEST_STATE",
+        "the firmware has the guest in another state, maybe with a session "
+        "that was not closed: see query-sev; restarting the guest helps" },
+    [SEV_RET_INVALID_CONFIG] = {
+        "INVALID_CONFIG",
+        "the platform is not set up for this: see the host's log (ccp)" },
+    [SEV_RET_INVALID_LEN] = { "INVALID_LENGTH", ADVICE_BUG },
+    [SEV_RET_ALREADY_OWNED] = {
+        "ALREADY_OWNED", "the platform has an owner who has to do this" },
+    [SEV_RET_INVALID_CERTIFICATE] = {
+        "INVALID_CERTIFICATE",
+        "take the certificates from the destination's query-sev-capabilities, "
+        "and AMD's for its chip" },
+    [SEV_RET_POLICY_FAILURE] = {
+        "POLICY_FAILURE",
+        "the guest's policy does not allow this platform: its owner decided "
+        "that when it was launched" },
+    [SEV_RET_INACTIVE] = { "INACTIVE", ADVICE_BUG },
+    [SEV_RET_INVALID_ADDRESS] = { "INVALID_ADDRESS", ADVICE_BUG },
+    [SEV_RET_BAD_SIGNATURE] = {
+        "BAD_SIGNATURE",
+        "the certificates do not sign each other: are they all of the "
+        "destination's platform?" },
+    [SEV_RET_BAD_MEASUREMENT] = {
+        "BAD_MEASUREMENT",
+        "the data was changed on its way, or packed for another platform: "
+        "migrate again, with the PDH of this destination" },
+    [SEV_RET_ASID_OWNED] = { "ASID_OWNED", ADVICE_BUG },
+    [SEV_RET_INVALID_ASID] = { "INVALID_ASID", ADVICE_BUG },
+    [SEV_RET_WBINVD_REQUIRED] = { "WBINVD_REQUIRED", ADVICE_BUG },
+    [SEV_RET_DFFLUSH_REQUIRED] = { "DFFLUSH_REQUIRED", ADVICE_BUG },
+    [SEV_RET_INVALID_GUEST] = {
+        "INVALID_GUEST",
+        "the firmware does not know the guest: was the platform reset?" },
+    [SEV_RET_INVALID_COMMAND] = { "INVALID_COMMAND", ADVICE_OLD },
+    [SEV_RET_ACTIVE] = { "ACTIVE", ADVICE_BUG },
+    [SEV_RET_HWSEV_RET_PLATFORM] = {
+        "HWERROR_PLATFORM",
+        "the hardware has failed, this platform can go on: try again" },
+    [SEV_RET_HWSEV_RET_UNSAFE] = { "HWERROR_UNSAFE", ADVICE_HW },
+    [SEV_RET_UNSUPPORTED] = { "UNSUPPORTED", ADVICE_OLD },
+    [SEV_RET_INVALID_PARAM] = { "INVALID_PARAM", ADVICE_BUG },
+    [SEV_RET_RESOURCE_LIMIT] = {
+        "RESOURCE_LIMIT",
+        "the firmware has no room for another guest: end one on this host" },
+    [SEV_RET_SECURE_DATA_INVALID] = { "SECURE_DATA_INVALID", ADVICE_HW },
+};
+
+static bool is_known(int code)
+{
+    return code >= 0 && code < ARRAY_SIZE(answers) && answers[code].name;
+}
+
+const char *sev_fw_error_name(int code)
+{
+    return is_known(code) ? answers[code].name : "unknown";
+}
+
+const char *sev_fw_error_advice(int code)
+{
+    return is_known(code) ? answers[code].advice :
+           "see the firmware's release notes";
+}
+
+void sev_cmd_error(Error **errp, const char *cmd, int ret, int fw_error)
+{
+    /* Less than 0: the kernel did not come as far as to ask */
+    if (fw_error > 0) {
+        error_setg(errp, "SEV: %s failed: firmware error %s (%d): %s", cmd,
+                   sev_fw_error_name(fw_error), fw_error,
+                   sev_fw_error_advice(fw_error));
+    } else {
+        error_setg_errno(errp, -ret, "SEV: %s failed in the kernel, without "
+                         "an answer of the firmware", cmd);
+    }
+}

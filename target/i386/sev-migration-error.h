@@ -1,0 +1,24 @@
+/*
+ * What the SEV firmware's answers mean to somebody who migrates a guest
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#ifndef TARGET_I386_SEV_MIGRATION_ERROR_H
+#define TARGET_I386_SEV_MIGRATION_ERROR_H
+
+/** sev_fw_error_name: an answer as the SEV API calls it, never NULL */
+const char *sev_fw_error_name(int code);
+
+/** sev_fw_error_advice: what it means and what to do, never NULL */
+const char *sev_fw_error_advice(int code);
+
+/**
+ * sev_cmd_error: say that a command failed, what the firmware answered, and
+ * what to do
+ * @cmd: its name, without a prefix
+ * @ret: -errno of KVM_MEMORY_ENCRYPT_OP
+ * @fw_error: the firmware's answer, 0 or less if it was not asked
+ */
+void sev_cmd_error(Error **errp, const char *cmd, int ret, int fw_error);
+
+#endif

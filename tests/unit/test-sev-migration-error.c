@@ -1,0 +1,76 @@
+/*
+ * What the SEV firmware answers has a name and an advice
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#include "qemu/osdep.h"
+#include <linux/psp-sev.h>
+#include "qapi/error.h"
+#include "../../target/i386/sev-migration-error.h"
+
+static void test_every_answer(void)
+{
+    g_autoptr(GHashTable) names = g_hash_table_new(g_str_hash, g_str_equal);
+
+    /* As far as SEV goes; what follows is SNP's */
+    for (int code = 0; code <= SEV_RET_SECURE_DATA_INVALID; code++) {
+        const char *name = sev_fw_error_name(code);
+
+        g_assert_cmpstr(name, !=, "unknown");
+        g_assert_true(g_hash_table_add(names, (void *)name));
+        g_assert_cmpuint(strlen(sev_fw_error_advice(code)), >, 10);
+    }
+}
+
+static void test_unknown(void)
+{
+    static const int codes[] = {
+        INT_MIN, -1, SEV_RET_SECURE_DATA_INVALID + 1, 0x10000, INT_MAX,
+    };
+
+    for (size_t i = 0; i < G_N_ELEMENTS(codes); i++) {
+        g_assert_cmpstr(sev_fw_error_name(codes[i]), ==, "unknown");
+        g_assert_nonnull(sev_fw_error_advice(codes[i]));
+    }
+}
+
+/* One with all of @words comes of the failure */
+static void check(const char *cmd, int ret, int fw_error, const char *want)
+{
+    Error *err = NULL;
+
+    sev_cmd_error(&err, cmd, ret, fw_error);
+    g_assert_nonnull(err);
+    if (!g_str_has_prefix(error_get_pretty(err), want)) {
+        g_error("'%s' does not begin with '%s'", error_get_pretty(err), want);
+    }
+    error_free(err);
+}
+
+static void test_message(void)
+{
+    check("SEND_START", -EIO, SEV_RET_INVALID_CERTIFICATE,
+          "SEV: SEND_START failed: firmware error INVALID_CERTIFICATE (6): "
+          "take the certificates from the destination");
+    check("RECEIVE_UPDATE_DATA", -EIO, SEV_RET_BAD_MEASUREMENT,
+          "SEV: RECEIVE_UPDATE_DATA failed: firmware error BAD_MEASUREMENT "
+          "(11): the data was changed");
+    check("SEND_FINISH", -EIO, 0xffff,
+          "SEV: SEND_FINISH failed: firmware error unknown (65535): see");
+    /* The firmware was not asked: 0, and what newer kernels say of that */
+    check("SEND_UPDATE_DATA", -EFAULT, 0,
+          "SEV: SEND_UPDATE_DATA failed in the kernel, without an answer of "
+          "the firmware: Bad address");
+    check("SEND_UPDATE_DATA", -ENOMEM, SEV_RET_NO_FW_CALL,
+          "SEV: SEND_UPDATE_DATA failed in the kernel, without an answer of "
+          "the firmware: Cannot allocate memory");
+}
+
+int main(int argc, char **argv)
+{
+    g_test_init(&argc, &argv, NULL);
+    g_test_add_func("/sev-migration-error/every-answer", test_every_answer);
+    g_test_add_func("/sev-migration-error/unknown", test_unknown);
+    g_test_add_func("/sev-migration-error/message", test_message);
+    return g_test_run();
+}
