@@ -109,6 +109,58 @@ class Base(unittest.TestCase):
                 return
         self.fail(f'nobody said {words}, but: {texts}')
 
+    @staticmethod
+    def hmp(v, line):
+        return v.cmd('human-monitor-command', {'command-line': line})
+
+    def seen(self, source, destination, outcome, of, tally):
+        """What QEMU says of a migration is what is in its stream."""
+        s = outcome.encrypted
+        note(str({k: v for k, v in s.items() if k != 'recent-rounds'}))
+        for key, value in {
+                'private-pages': tally.total('private'),
+                'private-bytes': tally.bytes['private'],
+                'batches': tally.records['private'],
+                'converted-pages': tally.converted,
+                'shared-pages': tally.of_confidential(of) -
+                tally.total('private')}.items():
+            self.assertEqual(s[key], value, key)
+        self.assertLessEqual(s['platform-calls'], s['private-pages'] +
+                             s['again-pages'] + 1)
+        self.assertGreater(s['platform-time'], 0)
+        self.assertLess(s['platform-time'], outcome.total_ms * 1000)
+        rounds = s['recent-rounds']
+        self.assertEqual([r['round'] for r in rounds],
+                         list(range(max(1, s['rounds'] - 15),
+                                    s['rounds'] + 1)))
+        if s['rounds'] == len(rounds):
+            for key in rounds[0]:
+                if key in s:
+                    self.assertEqual(sum(r[key] for r in rounds), s[key], key)
+        sent = s['private-pages']
+        self.assertEqual(flow.session_events(source, False),
+                         [('opened', 0), ('finished', sent)])
+        self.assertEqual(flow.session_events(destination, True),
+                         [('opened', 0), ('finished', sent)])
+        text = self.hmp(source, 'info migrate')
+        for line in text.splitlines():
+            note(line)
+        self.assertIn(f'private ram: {sent} pages', text)
+        text = self.hmp(source, 'info sev')
+        self.assertIn("migration: SEV: a guest in state 'sent' cannot", text)
+        self.assertIn('migration: possible',
+                      self.hmp(destination, 'info sev'))
+
+    def assert_batched(self, source, destination):
+        """Our kernel took many pages in a call, Debian's takes one."""
+        for v, way in ((source, 'send'), (destination, 'receive')):
+            pages, calls = v.firmware_calls(way)
+            note(f'{way}: {pages} pages in {calls} calls')
+            if self.config.backend == 'guest-memfd':
+                self.assertGreater(pages, 8 * calls)
+            else:
+                self.assertGreaterEqual(calls, pages)
+
 
 class Unbooted(Base):
     """What is refused whatever the guest does: it need not boot for it."""
@@ -142,7 +194,64 @@ class Unbooted(Base):
         self.refused('nosend', ['NOSEND'], policy=vm.POLICY_NOSEND)
 
     def test_guest_has_not_agreed(self):
-        self.refused('early', ['READY'])
+        self.refused('early', ['READY', 'SevLiveMigrationEnabled'])
+
+
+class Tiny(Base):
+    """
+    A guest of a hundred bytes in its flash, which boots at once: it agrees,
+    and shares and takes back the same pages over and over.
+    """
+    CODE = bytes.fromhex(
+        '66b9084d564b'      # mov ecx, MSR_KVM_MIGRATION_CONTROL
+        '6631d2'            # xor edx, edx
+        '66b801000000'      # mov eax, KVM_MIGRATION_READY
+        '0f30'              # wrmsr
+        '6631f6'            # xor esi, esi
+        # again:
+        '66b80c000000'      # mov eax, KVM_HC_MAP_GPA_RANGE
+        '66bb00002000'      # mov ebx, 2 MiB
+        '66b910000000'      # mov ecx, 16 pages
+        '6689f2'            # mov edx, esi
+        '0f01d9'            # vmmcall
+        '6683f610'          # xor esi, KVM_MAP_GPA_RANGE_ENCRYPTED
+        '66ff060010'        # inc dword [0x1000]
+        '31c9'              # xor cx, cx
+        'e2fe'              # loop for 65536 times
+        'ebd9')             # jmp again
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        size = 64 << 10
+        flash = bytearray(b'\xf4' * size)      # hlt
+        flash[:len(cls.CODE)] = cls.CODE
+        flash[-16:-13] = b'\xe9' + (16 - 3).to_bytes(2, 'little')  # jmp 0
+        path = os.path.join(cls.work, 'tiny.fd')
+        with open(path, 'wb') as f:
+            f.write(flash)
+        cls.config = vm.Config.from_env(guest.Workload('tiny'), cls.work,
+                                        mem=32 * vm.MIB).change(ovmf_code=path)
+
+    def test_seen(self):
+        source = self.launch('tiny', self.config)
+        source.wait_for('consent', lambda: 'blocked' not in
+                        source.cmd('query-sev')['migration'], 60)
+        self.assertIn('migration: possible', self.hmp(source, 'info sev'))
+        destination = self.another(self.config)
+        flow.give_session_info(source, flow.session_info(destination))
+        for v in (source, destination):
+            flow.set_up(v)
+        recorded = os.path.join(self.work, 'stream')
+        link = flow.connect(source, destination, record=recorded)
+        flow.start(source, link)
+        outcome = flow.wait(source, MIGRATION)
+        self.assertTrue(outcome.completed,
+                        (outcome.error, source.complaints(),
+                         destination.complaints()))
+        flow.arrived(destination)
+        link.close()
+        self.seen(source, destination, outcome, *stream.read_file(recorded))
 
 
 class Booted(Base):
@@ -192,6 +301,20 @@ class Booted(Base):
         return destination
 
     # The order of the names is the order of the tests
+
+    def test_05_seen_before(self):
+        """What is to be seen of a guest before it is migrated."""
+        info = self.source.cmd('query-sev')['migration']
+        note(str(info))
+        self.assertTrue(info['offered'])
+        self.assertTrue(info['ready'])
+        self.assertNotIn('blocked', info)
+        self.assertGreater(info['private-pages'], 0)
+        self.assertGreater(info['shared-pages'], 0)
+        self.assertGreaterEqual(
+            (info['private-pages'] + info['shared-pages']) * stream.PAGE,
+            self.config.mem)
+        self.assertIn('migration: possible', self.hmp(self.source, 'info sev'))
 
     def test_10_no_session_info(self):
         self.refusal(['sev-pdh', 'not set'], info=None)
@@ -291,7 +414,9 @@ class Booted(Base):
         def flip(raw):
             raw[-100] ^= 0x04
 
-        destination, record = self.tampered(flip, ['BAD_MEASUREMENT'])
+        destination, record = self.tampered(
+            flip, ['RECEIVE_UPDATE_DATA', 'BAD_MEASUREMENT',
+                   'changed on its way'])
         # It is in the last page of the run
         page = record.offset + (record.count - 1) * stream.PAGE
         self.assert_said(destination.complaints(),
@@ -337,6 +462,7 @@ class Booted(Base):
         for v in (self.source, destination):
             flow.set_up(v)
         link = flow.connect(self.source, destination)
+        self.source.get_qmp_events()    # those of the attempts before
         flow.start(self.source, link)
         while self.source.cmd('query-migrate').get('ram', {}).get(
                 'transferred', 0) < 20 << 20:
@@ -346,15 +472,24 @@ class Booted(Base):
         link.close()
         destination.stop()
         self.assertEqual(outcome.status, 'cancelled')
+        events = flow.session_events(self.source, False)
+        note(str(events))
+        self.assertEqual([e[0] for e in events], ['opened', 'cancelled'])
+        self.assertEqual(events[0][1], 0)
+        self.assertGreater(events[1][1], 0)
         self.assert_runs(self.source)
 
     def hop(self, **kw):
-        """Migrate; source and destination, which becomes the source."""
+        """
+        Migrate; source and destination, which becomes the source, the
+        connection and the outcome.
+        """
         source, destination = self.source, self.another(self.config)
         flow.give_session_info(source, flow.session_info(destination))
         for v in (source, destination):
             flow.set_up(v)
         link = flow.connect(source, destination, **kw)
+        source.get_qmp_events()
         flow.start(source, link)
         outcome = flow.wait(source, MIGRATION)
         note(f'{outcome.status} in {outcome.total_ms} ms, downtime '
@@ -364,22 +499,12 @@ class Booted(Base):
                          destination.complaints()))
         Booted.history += source.console()
         Booted.source = destination
-        return source, destination, link
-
-    def assert_batched(self, source, destination):
-        """Our kernel took many pages in a call, Debian's takes one."""
-        for v, way in ((source, 'send'), (destination, 'receive')):
-            pages, calls = v.firmware_calls(way)
-            note(f'{way}: {pages} pages in {calls} calls')
-            if self.config.backend == 'guest-memfd':
-                self.assertGreater(pages, 8 * calls)
-            else:
-                self.assertGreaterEqual(calls, pages)
+        return source, destination, link, outcome
 
     def test_50_migrates(self):
         recorded = os.path.join(self.work, 'stream')
         churned = len(guest.CHURN.findall(self.source.console()))
-        source, destination, link = self.hop(record=recorded)
+        source, destination, link, outcome = self.hop(record=recorded)
         churned = len(guest.CHURN.findall(self.history)) - churned
         self.assertGreater(churned, 0, 'no conversion while it migrated')
         flow.arrived(destination)
@@ -392,6 +517,8 @@ class Booted(Base):
                  'source': scan.process(source.get_pid(), marks),
                  'destination': scan.process(destination.get_pid(), marks)}
         note(str(found))
+        of, tally = stream.read_file(recorded)
+        self.seen(source, destination, outcome, of, tally)
         # What was sent cannot be run again
         try:
             source.cmd('cont')
@@ -402,7 +529,6 @@ class Booted(Base):
         for where, result in found.items():
             self.assertEqual(result.hits['private'], 0, where)
             self.assertGreater(result.hits['shared'], 0, where)
-        of, tally = stream.read_file(recorded)
         note(f'rounds: {tally.rounds}')
         self.assertTrue(of.state)
         self.assertEqual(tally.disagreements(of), [])
@@ -411,7 +537,7 @@ class Booted(Base):
         self.assert_runs(destination)
 
     def test_51_migrates_again(self):
-        source, destination, link = self.hop()
+        source, destination, link, _ = self.hop()
         flow.arrived(destination)
         self.assert_runs(destination, 5)
         link.close()

@@ -12,7 +12,10 @@ from . import relay
 from .vm import ExecuteError, Timeout
 
 __all__ = ('ExecuteError', 'FINAL', 'Outcome', 'arrived', 'connect',
-           'give_session_info', 'session_info', 'set_up', 'start', 'wait')
+           'give_session_info', 'session_events', 'session_info', 'set_up',
+           'start', 'wait')
+
+SESSION_FINAL = ('finished', 'cancelled')
 
 FINAL = ('completed', 'failed', 'cancelled')
 
@@ -26,6 +29,9 @@ class Outcome:
     downtime_ms: int = 0
     rounds: int = 0
     ram: dict = field(default_factory=dict)
+    encrypted: dict = field(default_factory=dict)   # encrypted-ram
+    # Every round that was seen while it was among the recent ones
+    seen_rounds: list = field(default_factory=list)
 
     @property
     def completed(self):
@@ -77,20 +83,45 @@ def start(source, link):
 def wait(source, timeout=300, progress=None, poll=0.5):
     """Wait for the end of the source's migration; @progress(query-migrate)."""
     began = time.monotonic()
+    rounds = {}
     while True:
         info = source.cmd('query-migrate')
         ram = info.get('ram', {})
+        encrypted = info.get('encrypted-ram', {})
+        rounds.update((r['round'], r)
+                      for r in encrypted.get('recent-rounds', []))
         if progress:
             progress(info)
         if info.get('status') in FINAL:
             return Outcome(info['status'], info.get('error-desc', ''),
                            time.monotonic() - began,
                            info.get('total-time', 0), info.get('downtime', 0),
-                           ram.get('dirty-sync-count', 0), ram)
+                           ram.get('dirty-sync-count', 0), ram, encrypted,
+                           [rounds[n] for n in sorted(rounds)])
         if time.monotonic() - began > timeout:
             raise Timeout(f'migration still {info.get("status")} after '
                           f'{timeout} s')
         time.sleep(poll)
+
+
+def session_events(vm, incoming, timeout=60):
+    """
+    (status, private pages) of the events since the last call, until one says
+    that the session has ended: a migration is completed or failed before.
+    """
+    out = []
+
+    def ended():
+        # Events are read along with the answer to a command
+        vm.cmd('query-status')
+        for e in vm.get_qmp_events():
+            if (e['event'] == 'ENCRYPTED_RAM_SESSION' and
+                    e['data']['incoming'] == incoming):
+                out.append((e['data']['status'], e['data']['private-pages']))
+        return out and out[-1][0] in SESSION_FINAL
+
+    vm.wait_for('end of the session', ended, timeout)
+    return out
 
 
 def arrived(destination, timeout=60):

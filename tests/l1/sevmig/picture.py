@@ -50,10 +50,44 @@ def block_png(last, times):
     return png(WIDTH, height, bytes(pixels)), height
 
 
-def svg(tally, blocks, title, lines):
+def timeline(rounds, left, y, width):
+    """
+    The @rounds of query-migrate's encrypted-ram over time: one bar each, from
+    its start to its end, divided as its pages were by road.  Returns (SVG
+    elements, y below them).
+    """
+    private, shared = hexcolour(COLOURS[1]), hexcolour(COLOURS[2])
+    end = max(r['start'] + r['duration'] for r in rounds) or 1
+    bars = width - 440      # beside them, the numbers
+    out = [f'<text x="{left}" y="{y}">rounds over time, {end / 1000:.1f} s: '
+           'how many pages took which road</text>']
+    y += 12
+    for r in rounds:
+        x = left + bars * r['start'] / end
+        w = max(bars * r['duration'] / end, 2)
+        pages = r['private-pages'] + r['shared-pages']
+        part = w * r['private-pages'] / pages if pages else 0
+        out.append(f'<rect x="{x:.1f}" y="{y}" width="{w:.1f}" height="14" '
+                   'fill="#ddd"/>')
+        for at, size, colour in ((x, part, private),
+                                 (x + part, w - part if pages else 0, shared)):
+            if size:
+                out.append(f'<rect x="{at:.1f}" y="{y}" width="{size:.1f}" '
+                           f'height="14" fill="{colour}"/>')
+        text = (f'{r["round"]:>3}: {r["private-pages"]:>6} private '
+                f'{r["shared-pages"]:>6} shared')
+        if r['converted-pages']:
+            text += f' {r["converted-pages"]} converted'
+        out.append(f'<text x="{left + bars + 12}" y="{y + 12}" '
+                   f'xml:space="preserve">{text}</text>')
+        y += 18
+    return out, y
+
+
+def svg(tally, blocks, title, lines, rounds):
     """
     The pages of @blocks (names) as @tally has them, with a legend and @lines
-    of text beside.
+    of text beside, and @rounds over time below.
     """
     out, y, left = [], 50, 20
     for name in blocks:
@@ -84,6 +118,10 @@ def svg(tally, blocks, title, lines):
                    f'{escape(line)}</text>')
         ty += 18
     width, height = x + 380, max(y, ty) + 10
+    if rounds:
+        bars, height = timeline(rounds, left, height + 16, width - left)
+        out += bars
+        height += 10
     return (f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" '
             f'height="{height}" viewBox="0 0 {width} {height}" '
             'font-family="monospace" font-size="13">\n'

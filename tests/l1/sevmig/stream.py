@@ -216,6 +216,8 @@ class Tally:
         self.last = {}          # block -> bytearray: 0 none, else road + 1
         self.times = {}         # block -> bytearray: how often it was sent
         self.bytes = dict.fromkeys(self.ROADS, 0)
+        self.records = dict.fromkeys(self.ROADS, 0)
+        self.converted = 0      # sent in another state than the time before
         self._at = None
         self._order = {}
 
@@ -236,15 +238,22 @@ class Tally:
         self._at = at
         self.rounds[-1][record.kind] += record.count
         self.bytes[record.kind] += len(record.raw)
+        self.records[record.kind] += 1
         road = self.ROADS.index(record.kind) + 1
         last, times = self.last[record.block], self.times[record.block]
         for page in range(record.offset // PAGE,
                           record.offset // PAGE + record.count):
+            self.converted += bool(last[page]) and (last[page] == 1) != (
+                road == 1)
             last[page] = road
             times[page] = min(times[page] + 1, 255)
 
     def total(self, road):
         return sum(r[road] for r in self.rounds)
+
+    def of_confidential(self, of):
+        """Pages sent, by whatever road, of blocks that can have private."""
+        return sum(sum(self.times[name]) for name, _ in of.private_blocks)
 
     def disagreements(self, of):
         """Pages whose last road is not what the state records say."""
