@@ -266,9 +266,8 @@ static bool page_enc_sync(RAMBlock *rb, Error **errp)
     return true;
 }
 
-static const EncBitmapProvider page_enc_provider = {
+static EncBitmapProvider page_enc_provider = {
     .name = "kvm guest_memfd",
-    .dirties = true,
     .convert = page_enc_convert,
     .sync = page_enc_sync,
 };
@@ -276,6 +275,14 @@ static const EncBitmapProvider page_enc_provider = {
 void kvm_page_enc_init_block(RAMBlock *rb)
 {
     assert(rb->flags & RAM_GUEST_MEMFD_IN_PLACE);
+    /*
+     * The kernel marks what it converts, but a vCPU that changes the memory
+     * map can have the slot removed and added anew just then.  That does no
+     * harm if a new slot is dirty as a whole, which QEMU does not ask for with
+     * dirty rings.
+     */
+    page_enc_provider.dirties = kvm_state->manual_dirty_log_protect &
+                                KVM_DIRTY_LOG_INITIALLY_SET;
     encbitmap_init(rb, &page_enc_provider, false);
 }
 
