@@ -274,33 +274,13 @@ static void shared_structure(struct vm *vm, const char *name, size_t version)
     MUST(vm_slot(vm, 1, 0, 1ULL << 32, 0, 0));
 }
 
-static volatile bool stop;
-static volatile long conversions, refused, errors;
-
-static void *run_conversions(void *opaque)
-{
-    struct vm *vm = opaque;
-    bool private = true;
-
-    while (!stop) {
-        int r = vm_convert(vm, PV_GPA, PAGE, private ? PRIVATE : SHARED);
-
-        if (!r) {
-            private = !private;
-            conversions++;
-        } else if (r == -EAGAIN) {
-            refused++;
-        } else {
-            errors++;
-        }
-    }
-    return opaque;
-}
-
 static void shared_structures(enum vm_type type)
 {
-    pthread_t thread;
     struct vm vm;
+    struct vm_converter c = {
+        .vm = &vm, .offset = PV_GPA, .size = PAGE, .private = true,
+    };
+    pthread_t thread;
     long n;
 
     note("%s VM", vm_type_name(type));
@@ -322,16 +302,14 @@ static void shared_structures(enum vm_type type)
 
     /* All at once */
     set_msr(&vm, MSR_KVM_STEAL_TIME, (PV_GPA + 0x400) | KVM_MSR_ENABLED);
-    stop = false;
-    conversions = refused = errors = 0;
-    pthread_create(&thread, NULL, run_conversions, &vm);
-    for (n = 0; n < 300 || (conversions < 200 && n < 20000); n++) {
+    pthread_create(&thread, NULL, vm_run_converter, &c);
+    for (n = 0; n < 300 || (c.done < 200 && n < 20000); n++) {
         run_with_clock(&vm);
     }
-    stop = true;
+    c.stop = true;
     pthread_join(thread, NULL);
-    ok(!errors && conversions >= 200, "%ld entries against %ld conversions, "
-       "%ld refused, %ld failed", n, conversions, refused, errors);
+    ok(!c.errors && c.done >= 200, "%ld entries against %ld conversions, "
+       "%ld refused, %ld failed", n, c.done, c.refused, c.errors);
     vm_destroy(&vm);
 }
 

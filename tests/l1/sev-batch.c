@@ -214,7 +214,7 @@ static void ordinary(void)
 
 static struct vm *busy;
 static volatile bool stop, sending;
-static volatile long calls, conversions, refused, errors;
+static volatile long calls, errors;
 
 /* Something that needs kvm->lock */
 static void *run_status(void *opaque)
@@ -231,30 +231,6 @@ static void *run_status(void *opaque)
     return opaque;
 }
 
-static void *run_conversions(void *opaque)
-{
-    bool private = false;
-
-    while (!stop) {
-        int r = vm_convert(busy, FIRST + 10 * PAGE, 4 * PAGE,
-                           private ? PRIVATE : SHARED);
-
-        if (!r) {
-            private = !private;
-            conversions++;
-        } else if (r == -EAGAIN) {
-            refused++;
-        } else {
-            errors++;
-        }
-    }
-    if (!private) {
-        return opaque;
-    }
-    MUST(vm_convert(busy, FIRST + 10 * PAGE, 4 * PAGE, PRIVATE));
-    return opaque;
-}
-
 static volatile long alarms;
 
 static void on_alarm(int sig)
@@ -267,6 +243,9 @@ static void beside(struct vm *vm)
 {
     struct itimerval every = { { 0, 2000 }, { 0, 2000 } }, never = { { 0 } };
     struct sigaction sa = { .sa_handler = on_alarm };
+    struct vm_converter c = {
+        .vm = vm, .offset = FIRST + 10 * PAGE, .size = 4 * PAGE,
+    };
     long batches = 0, eagain = 0, other = 0, eintr = 0, done = 0;
     struct packets p = packets;
     pthread_t thread;
@@ -288,9 +267,8 @@ static void beside(struct vm *vm)
        "%ld calls that want the VM's lock came through %ld batches", calls,
        batches);
 
-    stop = false;
-    pthread_create(&thread, NULL, run_conversions, NULL);
-    for (batches = 0; batches < 60 || conversions < 100; batches++) {
+    pthread_create(&thread, NULL, vm_run_converter, &c);
+    for (batches = 0; batches < 60 || c.done < 100; batches++) {
         int r = transport_batch(vm, SEND, FIRST, N, &packets);
 
         eagain += r == -EAGAIN;
@@ -298,11 +276,12 @@ static void beside(struct vm *vm)
         other += r == -EAGAIN && (packets.done < 10 || packets.done > 13);
         other += !r && packets.done != N;
     }
-    stop = true;
+    c.stop = true;
     pthread_join(thread, NULL);
-    ok(!other && !errors, "%ld batches against %ld conversions (%ld refused): "
-       "%ld met a shared page, %ld otherwise wrong", batches, conversions,
-       refused, eagain, other);
+    MUST(vm_convert(vm, c.offset, c.size, PRIVATE));
+    ok(!other && !errors && !c.errors, "%ld batches against %ld conversions (%ld refused): "
+       "%ld met a shared page, %ld otherwise wrong", batches, c.done,
+       c.refused, eagain, other);
 
     /* A signal ends a batch between two pages */
     CHECK(sigaction(SIGALRM, &sa, NULL));

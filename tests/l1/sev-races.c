@@ -17,8 +17,10 @@
 #define CONVERTED_END   0x110
 
 static struct vm vm;
-static volatile bool stop;
-static volatile long conversions, again, errors;
+static struct vm_converter c = {
+    .vm = &vm, .offset = CONVERTED * PAGE,
+    .size = (CONVERTED_END - CONVERTED) * PAGE,
+};
 static long end_of_guest = -1;
 
 static double now(void)
@@ -36,27 +38,6 @@ static void *run_guest(void *opaque)
     };
 
     end_of_guest = guest_do(&vm, &regs);
-    return opaque;
-}
-
-static void *run_conversions(void *opaque)
-{
-    bool private = false;
-
-    while (!stop) {
-        int r = vm_convert(&vm, CONVERTED * PAGE,
-                           (CONVERTED_END - CONVERTED) * PAGE,
-                           private ? PRIVATE : SHARED);
-
-        if (!r) {
-            private = !private;
-            conversions++;
-        } else if (r == -EAGAIN) {
-            again++;
-        } else {
-            errors++;
-        }
-    }
     return opaque;
 }
 
@@ -81,9 +62,9 @@ static bool round_is_right(long *sends, long *unsent)
         *unsent += transport_send(&vm, i * PAGE, &packet) != 0;
     }
     count = *counter;
-    converted = conversions;
+    converted = c.done;
     for (int i = 0; i < 5000 &&
-         (*counter - count < 3 || conversions - converted < 2); i++) {
+         (*counter - count < 3 || c.done - converted < 2); i++) {
         usleep(200);
     }
     CHECK(ioctl(vm.fd, KVM_GET_DIRTY_LOG, &log));
@@ -119,18 +100,18 @@ int main(void)
     MUST(guest_write(&vm, GUEST_SHARED, 0));
     MUST(guest_write(&vm, STOP, 0));
     pthread_create(&guest, NULL, run_guest, NULL);
-    pthread_create(&converter, NULL, run_conversions, NULL);
+    pthread_create(&converter, NULL, vm_run_converter, &c);
     for (t0 = now(); now() - t0 < SECONDS; rounds++) {
         wrong += !round_is_right(&sends, &unsent);
     }
-    stop = true;
+    c.stop = true;
     pthread_join(converter, NULL);
     *(volatile uint64_t *)(vm.mem + STOP) = 1;
     pthread_join(guest, NULL);
 
     ok(rounds && !wrong, "%ld rounds of the log, %ld wrong", rounds, wrong);
-    ok(conversions && !errors, "%ld conversions, %ld EAGAIN, %ld other errors",
-       conversions, again, errors);
+    ok(c.done && !c.errors, "%ld conversions, %ld EAGAIN, %ld other errors",
+       c.done, c.refused, c.errors);
     ok(sends && !unsent, "%ld sends, %ld failed", sends, unsent);
     ok(!end_of_guest, "the guest ran all the time");
     shared = *(uint64_t *)(vm.mem + GUEST_SHARED);

@@ -213,6 +213,35 @@ vm_convert(struct vm *vm, uint64_t offset, uint64_t size, uint64_t attributes)
     return r;
 }
 
+/* A thread that converts a range to and fro until it is told to stop */
+struct vm_converter {
+    struct vm *vm;
+    uint64_t offset, size;
+    bool private;               /* what it converts to next */
+    volatile bool stop;
+    volatile long done, refused, errors;
+};
+
+static void __attribute__((unused)) *vm_run_converter(void *opaque)
+{
+    struct vm_converter *c = opaque;
+
+    while (!c->stop) {
+        int r = vm_convert(c->vm, c->offset, c->size,
+                           c->private ? PRIVATE : SHARED);
+
+        if (!r) {
+            c->private = !c->private;
+            c->done++;
+        } else if (r == -EAGAIN) {
+            c->refused++;
+        } else {
+            c->errors++;
+        }
+    }
+    return NULL;
+}
+
 static int __attribute__((unused))
 vm_bitmap(struct vm *vm, uint64_t gfn, uint64_t pages, void *bits)
 {
