@@ -279,7 +279,8 @@ static void beside(struct vm *vm)
     c.stop = true;
     pthread_join(thread, NULL);
     MUST(vm_convert(vm, c.offset, c.size, PRIVATE));
-    ok(!other && !errors && !c.errors, "%ld batches against %ld conversions (%ld refused): "
+    ok(!other && !errors && !c.errors,
+       "%ld batches against %ld conversions (%ld refused): "
        "%ld met a shared page, %ld otherwise wrong", batches, c.done,
        c.refused, eagain, other);
 
