@@ -15,6 +15,7 @@
 #include "qemu/error-report.h"
 #include "crypto/random.h"
 #include "hw/misc/amd-psp.h"
+#include "trace.h"
 
 /* The largest command buffer is SEND_START's */
 #define BUFFER_MAX          68
@@ -60,6 +61,37 @@ typedef struct Command {
 static hwaddr get_address(const uint8_t *b, size_t offset)
 {
     return ldq_le_p(b + offset) & ~sev_memory_cbit();
+}
+
+/*
+ * Memory as the firmware reads and writes it: see sev_memory_read(),
+ * sev_memory_write()
+ */
+static bool mem_read(AmdPspPlatform *p, hwaddr pa, unsigned asid, void *buf,
+                     size_t len)
+{
+    if (asid != SEV_MEMORY_RAW) {
+        p->guest_bytes += len;
+    }
+    return sev_memory_read(pa, asid, buf, len);
+}
+
+static bool mem_write(AmdPspPlatform *p, hwaddr pa, unsigned asid,
+                      const void *buf, size_t len)
+{
+    g_autofree uint8_t *flipped = NULL;
+    uint64_t at = p->written;
+
+    p->written += len;
+    if (asid != SEV_MEMORY_RAW) {
+        p->guest_bytes += len;
+    }
+    if (p->corrupt >= 0 && p->corrupt >= at && p->corrupt < p->written) {
+        flipped = g_memdup2(buf, len);
+        flipped[p->corrupt - at] ^= 1;
+        buf = flipped;
+    }
+    return sev_memory_write(pa, asid, buf, len);
 }
 
 static bool get_random(void *buf, size_t len)
@@ -239,16 +271,30 @@ static AmdPspStatus cmd_factory_reset(AmdPspPlatform *p, AmdPspGuest *g,
     return AMD_PSP_SUCCESS;
 }
 
+AmdPspPlatformState amd_psp_platform_state(AmdPspPlatform *p,
+                                           unsigned *guests,
+                                           unsigned *active)
+{
+    size_t i;
+
+    *guests = guest_count(p);
+    *active = 0;
+    for (i = 0; i < ARRAY_SIZE(p->guests); i++) {
+        *active += p->guests[i].handle && p->guests[i].asid;
+    }
+    return *guests ? AMD_PSP_PLATFORM_WORKING :
+           p->initialized ? AMD_PSP_PLATFORM_INIT : AMD_PSP_PLATFORM_UNINIT;
+}
+
 /* Out: [0] major, [1] minor, [2] state, [3] flags, [7] build, [8] guests */
 static AmdPspStatus cmd_platform_status(AmdPspPlatform *p, AmdPspGuest *g,
                                         uint8_t *b)
 {
-    unsigned guests = guest_count(p);
+    unsigned guests, active;
 
     b[0] = AMD_PSP_API_MAJOR;
     b[1] = AMD_PSP_API_MINOR;
-    b[2] = guests ? AMD_PSP_PLATFORM_WORKING :
-           p->initialized ? AMD_PSP_PLATFORM_INIT : AMD_PSP_PLATFORM_UNINIT;
+    b[2] = amd_psp_platform_state(p, &guests, &active);
     stl_le_p(b + 3, FLAG_SELF_OWNED | (p->es ? FLAG_CONFIG_ES : 0));
     b[7] = AMD_PSP_BUILD;
     stl_le_p(b + 8, guests);
@@ -288,8 +334,8 @@ static AmdPspStatus cmd_pdh_cert_export(AmdPspPlatform *p, AmdPspGuest *g,
     platform_cert(&p->pek, AMD_PSP_CERT_PEK, chain);
     platform_cert(&p->oca, AMD_PSP_CERT_OCA, chain + CHAIN_OCA);
     platform_cert(&p->cek, AMD_PSP_CERT_CEK, chain + 2 * AMD_PSP_CERT_LEN);
-    if (!sev_memory_write(pdh_pa, SEV_MEMORY_RAW, pdh, sizeof(pdh)) ||
-        !sev_memory_write(chain_pa, SEV_MEMORY_RAW, chain, sizeof(chain))) {
+    if (!mem_write(p, pdh_pa, SEV_MEMORY_RAW, pdh, sizeof(pdh)) ||
+        !mem_write(p, chain_pa, SEV_MEMORY_RAW, chain, sizeof(chain))) {
         return AMD_PSP_INVALID_ADDRESS;
     }
     return AMD_PSP_SUCCESS;
@@ -311,7 +357,7 @@ static AmdPspStatus cmd_get_id(AmdPspPlatform *p, AmdPspGuest *g, uint8_t *b)
     if (!fits || !pa) {
         return AMD_PSP_INVALID_LEN;
     }
-    return sev_memory_write(pa, SEV_MEMORY_RAW, p->id, sizeof(p->id)) ?
+    return mem_write(p, pa, SEV_MEMORY_RAW, p->id, sizeof(p->id)) ?
            AMD_PSP_SUCCESS : AMD_PSP_INVALID_ADDRESS;
 }
 
@@ -381,8 +427,8 @@ static AmdPspStatus read_session(AmdPspPlatform *p, hwaddr cert_pa,
     if (cert_len != sizeof(cert) || session_len != sizeof(session)) {
         return AMD_PSP_INVALID_LEN;
     }
-    if (!sev_memory_read(cert_pa, SEV_MEMORY_RAW, cert, sizeof(cert)) ||
-        !sev_memory_read(session_pa, SEV_MEMORY_RAW, &session,
+    if (!mem_read(p, cert_pa, SEV_MEMORY_RAW, cert, sizeof(cert)) ||
+        !mem_read(p, session_pa, SEV_MEMORY_RAW, &session,
                          sizeof(session))) {
         return AMD_PSP_INVALID_ADDRESS;
     }
@@ -450,11 +496,11 @@ static AmdPspStatus cmd_launch_update_data(AmdPspPlatform *p, AmdPspGuest *g,
     while (len) {
         size_t n = MIN(len, sizeof(chunk) - pa % sizeof(chunk));
 
-        if (!sev_memory_read(pa, SEV_MEMORY_RAW, chunk, n)) {
+        if (!mem_read(p, pa, SEV_MEMORY_RAW, chunk, n)) {
             return AMD_PSP_INVALID_ADDRESS;
         }
         g_checksum_update(g->digest, chunk, n);
-        if (!sev_memory_write(pa, g->asid, chunk, n)) {
+        if (!mem_write(p, pa, g->asid, chunk, n)) {
             return AMD_PSP_INVALID_ADDRESS;
         }
         pa += n;
@@ -485,7 +531,7 @@ static AmdPspStatus cmd_launch_measure(AmdPspPlatform *p, AmdPspGuest *g,
     amd_psp_measurement(g->transport.tik, AMD_PSP_API_MAJOR, AMD_PSP_API_MINOR,
                         AMD_PSP_BUILD, g->policy, digest,
                         measure + AMD_PSP_MAC_LEN, measure);
-    if (!sev_memory_write(pa, SEV_MEMORY_RAW, measure, sizeof(measure))) {
+    if (!mem_write(p, pa, SEV_MEMORY_RAW, measure, sizeof(measure))) {
         return AMD_PSP_INVALID_ADDRESS;
     }
     g->state = AMD_PSP_GUEST_LSECRET;
@@ -537,9 +583,9 @@ static AmdPspStatus cmd_send_start(AmdPspPlatform *p, AmdPspGuest *g,
         ldl_le_p(b + 32) != sizeof(chain)) {
         return AMD_PSP_INVALID_LEN;
     }
-    if (!sev_memory_read(get_address(b, 8), SEV_MEMORY_RAW,
+    if (!mem_read(p, get_address(b, 8), SEV_MEMORY_RAW,
                          cert, sizeof(cert)) ||
-        !sev_memory_read(get_address(b, 24), SEV_MEMORY_RAW,
+        !mem_read(p, get_address(b, 24), SEV_MEMORY_RAW,
                          chain, sizeof(chain))) {
         return AMD_PSP_INVALID_ADDRESS;
     }
@@ -556,7 +602,7 @@ static AmdPspStatus cmd_send_start(AmdPspPlatform *p, AmdPspGuest *g,
         return AMD_PSP_HWERROR_PLATFORM;
     }
     amd_psp_session_wrap(z, nonce, wrap_iv, &keys, g->policy, &session);
-    if (!sev_memory_write(get_address(b, 56), SEV_MEMORY_RAW,
+    if (!mem_write(p, get_address(b, 56), SEV_MEMORY_RAW,
                           &session, sizeof(session))) {
         return AMD_PSP_INVALID_ADDRESS;
     }
@@ -606,7 +652,7 @@ static AmdPspStatus cmd_send_update_data(AmdPspPlatform *p, AmdPspGuest *g,
         return AMD_PSP_INVALID_ADDRESS;
     }
     data = g_malloc(pkt.guest_len);
-    if (!sev_memory_read(pkt.guest_pa, g->asid, data, pkt.guest_len)) {
+    if (!mem_read(p, pkt.guest_pa, g->asid, data, pkt.guest_len)) {
         return AMD_PSP_INVALID_ADDRESS;
     }
     if (!get_random(iv, sizeof(iv))) {
@@ -614,9 +660,9 @@ static AmdPspStatus cmd_send_update_data(AmdPspPlatform *p, AmdPspGuest *g,
     }
     amd_psp_packet_seal(&g->transport, AMD_PSP_PACKET_DATA, iv,
                         data, pkt.guest_len, &header);
-    if (!sev_memory_write(pkt.trans_pa, SEV_MEMORY_RAW,
+    if (!mem_write(p, pkt.trans_pa, SEV_MEMORY_RAW,
                           data, pkt.guest_len) ||
-        !sev_memory_write(pkt.header_pa, SEV_MEMORY_RAW,
+        !mem_write(p, pkt.header_pa, SEV_MEMORY_RAW,
                           &header, sizeof(header))) {
         return AMD_PSP_INVALID_ADDRESS;
     }
@@ -687,9 +733,9 @@ static AmdPspStatus cmd_receive_update_data(AmdPspPlatform *p, AmdPspGuest *g,
         return AMD_PSP_INVALID_ADDRESS;
     }
     data = g_malloc(pkt.trans_len);
-    if (!sev_memory_read(pkt.header_pa, SEV_MEMORY_RAW,
+    if (!mem_read(p, pkt.header_pa, SEV_MEMORY_RAW,
                          &header, sizeof(header)) ||
-        !sev_memory_read(pkt.trans_pa, SEV_MEMORY_RAW, data, pkt.trans_len)) {
+        !mem_read(p, pkt.trans_pa, SEV_MEMORY_RAW, data, pkt.trans_len)) {
         return AMD_PSP_INVALID_ADDRESS;
     }
     if (!amd_psp_packet_open(&g->transport, AMD_PSP_PACKET_DATA, &header,
@@ -700,7 +746,7 @@ static AmdPspStatus cmd_receive_update_data(AmdPspPlatform *p, AmdPspGuest *g,
         /* The sender means it, but nothing is decompressed here */
         return AMD_PSP_UNSUPPORTED;
     }
-    return sev_memory_write(pkt.guest_pa, g->asid, data, pkt.guest_len) ?
+    return mem_write(p, pkt.guest_pa, g->asid, data, pkt.guest_len) ?
            AMD_PSP_SUCCESS : AMD_PSP_INVALID_ADDRESS;
 }
 
@@ -712,8 +758,8 @@ static AmdPspStatus cmd_receive_finish(AmdPspPlatform *p, AmdPspGuest *g,
 }
 
 /* [0] handle, [8] from, [16] to, [24] length */
-static AmdPspStatus copy_debug(AmdPspGuest *g, uint8_t *b, unsigned from_asid,
-                               unsigned to_asid)
+static AmdPspStatus copy_debug(AmdPspPlatform *p, AmdPspGuest *g, uint8_t *b,
+                               unsigned from_asid, unsigned to_asid)
 {
     hwaddr from = get_address(b, 8), to = get_address(b, 16);
     uint32_t len = ldl_le_p(b + 24);
@@ -729,21 +775,21 @@ static AmdPspStatus copy_debug(AmdPspGuest *g, uint8_t *b, unsigned from_asid,
         return AMD_PSP_INVALID_ADDRESS;
     }
     data = g_malloc(len);
-    return sev_memory_read(from, from_asid, data, len) &&
-           sev_memory_write(to, to_asid, data, len) ?
+    return mem_read(p, from, from_asid, data, len) &&
+           mem_write(p, to, to_asid, data, len) ?
            AMD_PSP_SUCCESS : AMD_PSP_INVALID_ADDRESS;
 }
 
 static AmdPspStatus cmd_dbg_decrypt(AmdPspPlatform *p, AmdPspGuest *g,
                                     uint8_t *b)
 {
-    return copy_debug(g, b, g->asid, SEV_MEMORY_RAW);
+    return copy_debug(p, g, b, g->asid, SEV_MEMORY_RAW);
 }
 
 static AmdPspStatus cmd_dbg_encrypt(AmdPspPlatform *p, AmdPspGuest *g,
                                     uint8_t *b)
 {
-    return copy_debug(g, b, SEV_MEMORY_RAW, g->asid);
+    return copy_debug(p, g, b, SEV_MEMORY_RAW, g->asid);
 }
 
 static const Command commands[] = {
@@ -831,6 +877,24 @@ const char *amd_psp_command_name(uint32_t id)
     return c ? c->name : "unknown";
 }
 
+bool amd_psp_command_by_name(const char *name, uint32_t *id)
+{
+    uint32_t i;
+
+    for (i = 0; i < ARRAY_SIZE(commands); i++) {
+        if (commands[i].fn && !strcmp(commands[i].name, name)) {
+            *id = i;
+            return true;
+        }
+    }
+    return false;
+}
+
+bool amd_psp_command_known(uint32_t id)
+{
+    return command_find(id);
+}
+
 bool amd_psp_command_stops_cpus(uint32_t id)
 {
     const Command *c = command_find(id);
@@ -838,13 +902,32 @@ bool amd_psp_command_stops_cpus(uint32_t id)
     return c && c->stops_cpus;
 }
 
-AmdPspStatus amd_psp_execute(AmdPspPlatform *p, uint32_t id, hwaddr buffer)
+static void trace_buffer(bool reply, uint32_t id, const uint8_t *b)
+{
+    g_autofree char *text = NULL;
+
+    if (trace_event_get_state_backends(TRACE_AMD_PSP_REQUEST) ||
+        trace_event_get_state_backends(TRACE_AMD_PSP_REPLY)) {
+        text = amd_psp_decode(id, b);
+        if (reply) {
+            trace_amd_psp_reply(amd_psp_command_name(id), text);
+        } else {
+            trace_amd_psp_request(amd_psp_command_name(id), text);
+        }
+    }
+}
+
+AmdPspStatus amd_psp_execute(AmdPspPlatform *p, uint32_t id, hwaddr buffer,
+                             int64_t corrupt)
 {
     const Command *c = command_find(id);
     uint8_t b[BUFFER_MAX] = { 0 }, before[BUFFER_MAX];
     AmdPspGuest *g = NULL;
     AmdPspStatus st;
 
+    p->guest_bytes = 0;
+    p->written = 0;
+    p->corrupt = corrupt;
     if (!c) {
         return AMD_PSP_INVALID_COMMAND;
     }
@@ -854,9 +937,10 @@ AmdPspStatus amd_psp_execute(AmdPspPlatform *p, uint32_t id, hwaddr buffer)
     g_assert(c->buffer_len <= sizeof(b));
     buffer &= ~sev_memory_cbit();
     if (c->buffer_len &&
-        !sev_memory_read(buffer, SEV_MEMORY_RAW, b, c->buffer_len)) {
+        !mem_read(p, buffer, SEV_MEMORY_RAW, b, c->buffer_len)) {
         return AMD_PSP_INVALID_ADDRESS;
     }
+    trace_buffer(false, id, b);
     if (c->states) {
         g = guest_find(p, ldl_le_p(b));
         if (!g) {
@@ -871,9 +955,11 @@ AmdPspStatus amd_psp_execute(AmdPspPlatform *p, uint32_t id, hwaddr buffer)
     }
     memcpy(before, b, sizeof(b));
     st = c->fn(p, g, b);
-    if (memcmp(before, b, c->buffer_len) &&
-        !sev_memory_write(buffer, SEV_MEMORY_RAW, b, c->buffer_len)) {
-        return AMD_PSP_INVALID_ADDRESS;
+    if (memcmp(before, b, c->buffer_len)) {
+        trace_buffer(true, id, b);
+        if (!mem_write(p, buffer, SEV_MEMORY_RAW, b, c->buffer_len)) {
+            return AMD_PSP_INVALID_ADDRESS;
+        }
     }
     return st;
 }

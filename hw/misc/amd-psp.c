@@ -14,7 +14,9 @@
  */
 
 #include "qemu/osdep.h"
+#include "qapi/clone-visitor.h"
 #include "qapi/error.h"
+#include "qapi/qapi-visit-sev-platform.h"
 #include "qemu/bitops.h"
 #include "qemu/log.h"
 #include "qemu/main-loop.h"
@@ -25,6 +27,7 @@
 #include "crypto/random.h"
 #include "hw/core/cpu.h"
 #include "hw/misc/amd-psp.h"
+#include "hw/misc/amd-psp-faults.h"
 #include "hw/pci/msi.h"
 #include "hw/pci/pci_device.h"
 #include "hw/qdev-properties.h"
@@ -60,11 +63,22 @@ OBJECT_DECLARE_SIMPLE_TYPE(AmdPspState, AMD_PSP)
 
 #define FEATURE_SEV         BIT(0)
 
+/* Of one kind of command, see SevPlatformCommandStats */
+typedef struct AmdPspCounter {
+    uint64_t count;
+    uint64_t failed;
+    uint64_t faults;
+    uint64_t guest_bytes;
+    uint64_t busy_ns;
+    uint16_t last_status;
+} AmdPspCounter;
+
 struct AmdPspState {
     PCIDevice parent_obj;
 
     MemoryRegion mmio;
-    QEMUBH *done_bh;
+    QEMUBH *executed_bh;
+    QEMUTimer *end_timer;
     Error *migration_blocker;
     char *seed;
 
@@ -74,28 +88,65 @@ struct AmdPspState {
     uint32_t cmdbuf_lo;
     uint32_t cmdbuf_hi;
 
-    /* The command that executes as safe work; under the BQL */
+    /* Nanoseconds; of a KiB of guest memory that is read or written */
+    uint32_t cost_doorbell;
+    uint32_t cost_command;
+    uint32_t cost_kib;
+
+    /* Faults that are still to happen, and counters; under the BQL */
+    SevPlatformFaultList *faults;
+    AmdPspCounter counters[AMD_PSP_COMMAND__MAX];
+
+    /*
+     * The command that executes.  Under the BQL, but for safe work, which
+     * has it to itself until it schedules executed_bh.
+     */
     bool busy;
+    bool hung;                          /* and will never end */
+    bool faulty;                        /* fault happens to it */
+    SevPlatformFault fault;
     uint32_t command;
     hwaddr buffer;
-    AmdPspStatus status;
+    int64_t start;                      /* virtual time */
+    uint16_t status;                    /* AmdPspStatus, or that of a fault */
+    uint64_t guest_bytes;
+    uint64_t busy_ns;
 
     /* Protects platform: safe work does not hold the BQL.  Comes after it. */
     QemuMutex lock;
     AmdPspPlatform platform;
 };
 
-static AmdPspStatus amd_psp_run(AmdPspState *s, uint32_t id, hwaddr buffer)
-{
-    int64_t start = get_clock();
-    AmdPspStatus status;
+/* Index of the counter of all commands that there are not */
+#define COUNTER_UNKNOWN     0
 
-    qemu_mutex_lock(&s->lock);
-    status = amd_psp_execute(&s->platform, id, buffer);
-    qemu_mutex_unlock(&s->lock);
-    trace_amd_psp_command(amd_psp_command_name(id), id, status,
-                          (get_clock() - start) / SCALE_US);
-    return status;
+static AmdPspCounter *amd_psp_counter(AmdPspState *s, uint32_t id)
+{
+    return &s->counters[amd_psp_command_known(id) ? id : COUNTER_UNKNOWN];
+}
+
+static bool amd_psp_has_fault(AmdPspState *s, SevPlatformFaultKind kind)
+{
+    return s->faulty && s->fault.kind == kind;
+}
+
+/* Execute s->command; in a context for amd_psp_execute() */
+static void amd_psp_run(AmdPspState *s)
+{
+    int64_t start = get_clock(), corrupt = -1;
+
+    if (amd_psp_has_fault(s, SEV_PLATFORM_FAULT_KIND_CORRUPT)) {
+        corrupt = s->fault.u.corrupt.has_offset ?
+                  s->fault.u.corrupt.offset : 0;
+    }
+    WITH_QEMU_LOCK_GUARD(&s->lock) {
+        s->status = amd_psp_execute(&s->platform, s->command, s->buffer,
+                                    corrupt);
+        s->guest_bytes = s->platform.guest_bytes;
+    }
+    s->busy_ns = get_clock() - start;
+    trace_amd_psp_command(amd_psp_command_name(s->command), s->command,
+                          s->status, s->busy_ns / SCALE_US);
 }
 
 static void amd_psp_update_irq(AmdPspState *s)
@@ -105,24 +156,60 @@ static void amd_psp_update_irq(AmdPspState *s)
     }
 }
 
-static void amd_psp_done(AmdPspState *s, AmdPspStatus status)
+/* The command ends for the host */
+static void amd_psp_end(void *opaque)
 {
+    AmdPspState *s = opaque;
+    AmdPspCounter *c = amd_psp_counter(s, s->command);
     bool ioc = s->cmdresp & CMDRESP_IOC;
 
-    s->cmdresp = (s->cmdresp & ~(uint32_t)UINT16_MAX) | CMDRESP_DONE | status;
-    if (ioc) {
+    qatomic_set(&s->busy, false);
+    c->last_status = s->status;
+    c->failed += !!s->status;
+    s->cmdresp = (s->cmdresp & ~(uint32_t)UINT16_MAX) | CMDRESP_DONE |
+                 s->status;
+    if (ioc && !amd_psp_has_fault(s, SEV_PLATFORM_FAULT_KIND_NO_INTERRUPT)) {
         s->intsts |= INT_CMD_DONE;
         amd_psp_update_irq(s);
     }
 }
 
-static void amd_psp_done_bh(void *opaque)
+/* How long a processor of the wanted speed would have been busy */
+static int64_t amd_psp_cost(AmdPspState *s)
+{
+    int64_t ns = s->cost_doorbell;
+
+    if (amd_psp_command_known(s->command)) {
+        ns += s->cost_command;
+    }
+    /* No command takes over 4 GiB twice: it does not overflow */
+    return ns + s->guest_bytes * s->cost_kib / KiB;
+}
+
+/* s->status is there; when does the host get to know? */
+static void amd_psp_executed(AmdPspState *s)
+{
+    AmdPspCounter *c = amd_psp_counter(s, s->command);
+    int64_t end = s->start + amd_psp_cost(s);
+
+    c->guest_bytes += s->guest_bytes;
+    c->busy_ns += s->busy_ns;
+    if (amd_psp_has_fault(s, SEV_PLATFORM_FAULT_KIND_LATE)) {
+        end += (int64_t)s->fault.u.late.delay_us * SCALE_US;
+    }
+    if (end > qemu_clock_get_ns(QEMU_CLOCK_VIRTUAL)) {
+        timer_mod(s->end_timer, end);
+    } else {
+        amd_psp_end(s);
+    }
+}
+
+static void amd_psp_executed_bh(void *opaque)
 {
     AmdPspState *s = opaque;
 
     if (s->busy) {
-        s->busy = false;
-        amd_psp_done(s, s->status);
+        amd_psp_executed(s);
     }
 }
 
@@ -132,15 +219,14 @@ static void amd_psp_work(CPUState *cs, run_on_cpu_data data)
     AmdPspState *s = data.host_ptr;
 
     if (qatomic_read(&s->busy)) {
-        s->status = amd_psp_run(s, s->command, s->buffer);
-        qemu_bh_schedule(s->done_bh);
+        amd_psp_run(s);
+        qemu_bh_schedule(s->executed_bh);
     }
 }
 
 static void amd_psp_start(AmdPspState *s, uint32_t value)
 {
     uint32_t id = extract32(value, CMDRESP_CMD_SHIFT, CMDRESP_CMD_LEN);
-    hwaddr buffer = deposit64(s->cmdbuf_lo, 32, 32, s->cmdbuf_hi);
 
     if (s->busy) {
         qemu_log_mask(LOG_GUEST_ERROR,
@@ -149,16 +235,33 @@ static void amd_psp_start(AmdPspState *s, uint32_t value)
     }
     s->cmdresp = value & (CMDRESP_IOC | MAKE_64BIT_MASK(CMDRESP_CMD_SHIFT,
                                                         CMDRESP_CMD_LEN));
-    if (current_cpu && !amd_psp_command_stops_cpus(id)) {
-        amd_psp_done(s, amd_psp_run(s, id, buffer));
-        return;
-    }
-    /* Or nobody knows what the vCPUs do: the write is not of one of them */
-    s->busy = true;
     s->command = id;
-    s->buffer = buffer;
-    async_safe_run_on_cpu(current_cpu ?: first_cpu, amd_psp_work,
-                          RUN_ON_CPU_HOST_PTR(s));
+    s->buffer = deposit64(s->cmdbuf_lo, 32, 32, s->cmdbuf_hi);
+    s->start = qemu_clock_get_ns(QEMU_CLOCK_VIRTUAL);
+    s->guest_bytes = 0;
+    s->busy_ns = 0;
+    qatomic_set(&s->busy, true);
+
+    amd_psp_counter(s, id)->count++;
+    s->faulty = amd_psp_faults_next(&s->faults, id, &s->fault);
+    if (s->faulty) {
+        amd_psp_counter(s, id)->faults++;
+        trace_amd_psp_fault(amd_psp_command_name(id), id,
+                            SevPlatformFaultKind_str(s->fault.kind));
+    }
+    if (amd_psp_has_fault(s, SEV_PLATFORM_FAULT_KIND_HANG)) {
+        s->hung = true;
+    } else if (amd_psp_has_fault(s, SEV_PLATFORM_FAULT_KIND_STATUS)) {
+        s->status = s->fault.u.status.status;
+        amd_psp_executed(s);
+    } else if (current_cpu && !amd_psp_command_stops_cpus(id)) {
+        amd_psp_run(s);
+        amd_psp_executed(s);
+    } else {
+        /* Or nobody knows what the vCPUs do: the write is not of one of them */
+        async_safe_run_on_cpu(current_cpu ?: first_cpu, amd_psp_work,
+                              RUN_ON_CPU_HOST_PTR(s));
+    }
 }
 
 static uint64_t amd_psp_read(void *opaque, hwaddr addr, unsigned size)
@@ -252,6 +355,8 @@ static void amd_psp_reset_hold(Object *obj, ResetType type)
     s->cmdresp = 0;
     s->cmdbuf_lo = 0;
     s->cmdbuf_hi = 0;
+    timer_del(s->end_timer);
+    s->hung = false;
     qatomic_set(&s->busy, false);
     if (current_cpu) {
         /* A reset of the bus by the guest, whose other vCPUs run on */
@@ -300,8 +405,9 @@ static void amd_psp_realize(PCIDevice *dev, Error **errp)
     }
     qemu_mutex_init(&s->lock);
     amd_psp_platform_init(&s->platform, seed);
-    s->done_bh = qemu_bh_new_guarded(amd_psp_done_bh, s,
-                                     &DEVICE(dev)->mem_reentrancy_guard);
+    s->executed_bh = qemu_bh_new_guarded(amd_psp_executed_bh, s,
+                                         &DEVICE(dev)->mem_reentrancy_guard);
+    s->end_timer = timer_new_ns(QEMU_CLOCK_VIRTUAL, amd_psp_end, s);
     memory_region_init_io(&s->mmio, OBJECT(s), &amd_psp_ops, s, TYPE_AMD_PSP,
                           AMD_PSP_BAR_SIZE);
     pci_register_bar(dev, AMD_PSP_BAR, PCI_BASE_ADDRESS_SPACE_MEMORY |
@@ -313,14 +419,102 @@ static void amd_psp_exit(PCIDevice *dev)
     AmdPspState *s = AMD_PSP(dev);
 
     amd_psp_platform_reset(&s->platform);
-    qemu_bh_delete(s->done_bh);
+    timer_free(s->end_timer);
+    qemu_bh_delete(s->executed_bh);
     qemu_mutex_destroy(&s->lock);
     msi_uninit(dev);
     migrate_del_blocker(&s->migration_blocker);
 }
 
+static SevPlatformCommandStatsList *amd_psp_query_commands(AmdPspState *s)
+{
+    SevPlatformCommandStatsList *list = NULL, **tail = &list;
+    uint32_t id;
+
+    for (id = 0; id < ARRAY_SIZE(s->counters); id++) {
+        const AmdPspCounter *c = &s->counters[id];
+        SevPlatformCommandStats *stats;
+
+        if (!c->count) {
+            continue;
+        }
+        stats = g_new0(SevPlatformCommandStats, 1);
+        stats->command = g_strdup(amd_psp_command_name(id));
+        stats->count = c->count;
+        stats->failed = c->failed;
+        stats->faults = c->faults;
+        stats->last_status = c->last_status;
+        stats->guest_bytes = c->guest_bytes;
+        stats->busy_ns = c->busy_ns;
+        QAPI_LIST_APPEND(tail, stats);
+    }
+    return list;
+}
+
+SevPlatformInfo *amd_psp_query(DeviceState *dev)
+{
+    AmdPspState *s = AMD_PSP(dev);
+    SevPlatformInfo *info = g_new0(SevPlatformInfo, 1);
+    unsigned guests, active;
+
+    WITH_QEMU_LOCK_GUARD(&s->lock) {
+        switch (amd_psp_platform_state(&s->platform, &guests, &active)) {
+        case AMD_PSP_PLATFORM_UNINIT:
+            info->state = SEV_PLATFORM_STATE_UNINIT;
+            break;
+        case AMD_PSP_PLATFORM_INIT:
+            info->state = SEV_PLATFORM_STATE_INIT;
+            break;
+        case AMD_PSP_PLATFORM_WORKING:
+            info->state = SEV_PLATFORM_STATE_WORKING;
+            break;
+        }
+    }
+    info->qom_path = object_get_canonical_path(OBJECT(dev));
+    info->guests = guests;
+    info->active = active;
+    info->busy = s->busy;
+    info->hung = s->hung;
+    info->faults = QAPI_CLONE(SevPlatformFaultList, s->faults);
+    info->commands = amd_psp_query_commands(s);
+    return info;
+}
+
+static void amd_psp_get_faults(Object *obj, Visitor *v, const char *name,
+                               void *opaque, Error **errp)
+{
+    AmdPspState *s = AMD_PSP(obj);
+
+    visit_type_SevPlatformFaultList(v, name, &s->faults, errp);
+}
+
+static void amd_psp_set_faults(Object *obj, Visitor *v, const char *name,
+                               void *opaque, Error **errp)
+{
+    AmdPspState *s = AMD_PSP(obj);
+    SevPlatformFaultList *faults = NULL;
+
+    if (!visit_type_SevPlatformFaultList(v, name, &faults, errp)) {
+        return;
+    }
+    if (!amd_psp_faults_check(faults, errp)) {
+        qapi_free_SevPlatformFaultList(faults);
+        return;
+    }
+    qapi_free_SevPlatformFaultList(s->faults);
+    s->faults = faults;
+}
+
+static void amd_psp_finalize(Object *obj)
+{
+    qapi_free_SevPlatformFaultList(AMD_PSP(obj)->faults);
+}
+
 static const Property amd_psp_properties[] = {
     DEFINE_PROP_STRING("seed", AmdPspState, seed),
+    DEFINE_PROP_UINT32("cost-doorbell-ns", AmdPspState, cost_doorbell, 0),
+    DEFINE_PROP_UINT32("cost-command-ns", AmdPspState, cost_command, 0),
+    DEFINE_PROP_UINT32("cost-kib-ns", AmdPspState, cost_kib, 0),
 };
 
 static void amd_psp_class_init(ObjectClass *klass, void *data)
@@ -340,6 +534,19 @@ static void amd_psp_class_init(ObjectClass *klass, void *data)
     dc->hotpluggable = false;
     set_bit(DEVICE_CATEGORY_MISC, dc->categories);
     device_class_set_props(dc, amd_psp_properties);
+    object_class_property_add(klass, "faults", "SevPlatformFaultList",
+                              amd_psp_get_faults, amd_psp_set_faults,
+                              NULL, NULL);
+    object_class_property_set_description(klass, "faults",
+        "What goes wrong with commands; also with qom-set, at any time");
+    object_class_property_set_description(klass, "seed",
+        "Name of the platform's identity and keys (default: a new platform)");
+    object_class_property_set_description(klass, "cost-doorbell-ns",
+        "Least time that giving a command takes");
+    object_class_property_set_description(klass, "cost-command-ns",
+        "Least time that executing a command takes, in addition");
+    object_class_property_set_description(klass, "cost-kib-ns",
+        "Least time that a KiB of guest memory takes, in addition");
 }
 
 static const TypeInfo amd_psp_types[] = {
@@ -347,6 +554,7 @@ static const TypeInfo amd_psp_types[] = {
         .name = TYPE_AMD_PSP,
         .parent = TYPE_PCI_DEVICE,
         .instance_size = sizeof(AmdPspState),
+        .instance_finalize = amd_psp_finalize,
         .class_init = amd_psp_class_init,
         .interfaces = (InterfaceInfo[]) {
             { INTERFACE_CONVENTIONAL_PCI_DEVICE },

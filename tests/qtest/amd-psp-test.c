@@ -11,6 +11,11 @@
 #include "qemu/osdep.h"
 #include "qemu/bswap.h"
 #include "libqtest.h"
+#include "qapi/error.h"
+#include "qobject/qdict.h"
+#include "qobject/qjson.h"
+#include "qobject/qlist.h"
+#include "qobject/qnum.h"
 #include "libqos/pci.h"
 #include "libqos/pci-pc.h"
 #include "hw/pci/pci_regs.h"
@@ -53,13 +58,16 @@ typedef struct Psp {
     QPCIBus *bus;
     QPCIDevice *dev;
     QPCIBar bar;
+    int64_t step;   /* ns that pass while we wait for a command */
 } Psp;
 
-static void psp_open(Psp *p, const char *options)
+/* @device: what to say after -device */
+static void psp_open_device(Psp *p, const char *device)
 {
+    p->step = 0;
     p->qts = qtest_initf("-nodefaults -machine q35 -bios %s "
                          "-cpu EPYC-Milan,+svm,+sev "
-                         "-device amd-psp,addr=04.0%s", firmware, options);
+                         "-device %s", firmware, device);
     p->bus = qpci_new_pc(p->qts, NULL);
     p->dev = qpci_device_find(p->bus, QPCI_DEVFN(4, 0));
     g_assert_nonnull(p->dev);
@@ -68,6 +76,14 @@ static void psp_open(Psp *p, const char *options)
     g_assert_cmphex(qpci_config_readw(p->dev, PCI_CLASS_DEVICE), ==, 0x1080);
     qpci_device_enable(p->dev);
     p->bar = qpci_iomap(p->dev, 2, NULL);
+}
+
+static void psp_open(Psp *p, const char *options)
+{
+    g_autofree char *device = g_strdup_printf("amd-psp,id=psp,addr=04.0%s",
+                                              options);
+
+    psp_open_device(p, device);
 }
 
 static void psp_close(Psp *p)
@@ -87,24 +103,38 @@ static void psp_write(Psp *p, uint64_t reg, uint32_t value)
     qpci_io_writel(p->dev, p->bar, reg, value);
 }
 
-/* Execute a command with the buffer at @buf; the status */
-static unsigned psp_cmd_at(Psp *p, unsigned cmd, uint64_t buf, bool ioc)
+static void psp_give(Psp *p, unsigned cmd, uint64_t buf, bool ioc)
+{
+    psp_write(p, CMDBUF_LO, buf);
+    psp_write(p, CMDBUF_HI, buf >> 32);
+    psp_write(p, CMDRESP, cmd << 16 | ioc);
+}
+
+/* Wait for the end of a command; the status */
+static unsigned psp_wait(Psp *p, unsigned cmd)
 {
     uint32_t resp;
     int i;
 
-    psp_write(p, CMDBUF_LO, buf);
-    psp_write(p, CMDBUF_HI, buf >> 32);
-    psp_write(p, CMDRESP, cmd << 16 | ioc);
-    for (i = 0; i < 1000; i++) {
+    for (i = 0; i < 1100; i++) {
         resp = psp_read(p, CMDRESP);
         if (resp & DONE) {
             g_assert_cmphex(resp >> 16 & 0x7ff, ==, cmd);
             return resp & 0xffff;
         }
-        g_usleep(10000);
+        if (p->step) {
+            qtest_clock_step(p->qts, p->step);
+        }
+        g_usleep(i < 100 ? 100 : 10000);
     }
     g_assert_not_reached();
+}
+
+/* Execute a command with the buffer at @buf; the status */
+static unsigned psp_cmd_at(Psp *p, unsigned cmd, uint64_t buf, bool ioc)
+{
+    psp_give(p, cmd, buf, ioc);
+    return psp_wait(p, cmd);
 }
 
 static unsigned psp_cmd(Psp *p, unsigned cmd)
@@ -295,22 +325,27 @@ static void test_registers(void)
     psp_close(&p);
 }
 
+/* An MSI that is a write to RAM can be seen there */
+static void enable_msi(Psp *p)
+{
+    uint8_t cap = qpci_find_capability(p->dev, PCI_CAP_ID_MSI, 0);
+
+    g_assert_cmpuint(cap, !=, 0);
+    qpci_config_writel(p->dev, cap + PCI_MSI_ADDRESS_LO, MSI_ADDR);
+    qpci_config_writel(p->dev, cap + PCI_MSI_ADDRESS_HI, 0);
+    qpci_config_writew(p->dev, cap + PCI_MSI_DATA_64, MSI_DATA);
+    qpci_config_writew(p->dev, cap + PCI_MSI_FLAGS,
+                       qpci_config_readw(p->dev, cap + PCI_MSI_FLAGS) |
+                       PCI_MSI_FLAGS_ENABLE);
+    qtest_writel(p->qts, MSI_ADDR, 0);
+}
+
 static void test_interrupt(void)
 {
-    uint8_t cap;
     Psp p;
 
     psp_open(&p, "");
-    /* An MSI that is a write to RAM can be seen there */
-    cap = qpci_find_capability(p.dev, PCI_CAP_ID_MSI, 0);
-    g_assert_cmpuint(cap, !=, 0);
-    qpci_config_writel(p.dev, cap + PCI_MSI_ADDRESS_LO, MSI_ADDR);
-    qpci_config_writel(p.dev, cap + PCI_MSI_ADDRESS_HI, 0);
-    qpci_config_writew(p.dev, cap + PCI_MSI_DATA_64, MSI_DATA);
-    qpci_config_writew(p.dev, cap + PCI_MSI_FLAGS,
-                       qpci_config_readw(p.dev, cap + PCI_MSI_FLAGS) |
-                       PCI_MSI_FLAGS_ENABLE);
-    qtest_writel(p.qts, MSI_ADDR, 0);
+    enable_msi(&p);
 
     /* Not asked for: no status, no message */
     psp_write(&p, INTEN, ~0u);
@@ -825,6 +860,439 @@ static void test_too_many(void)
     psp_close(&p);
 }
 
+static QDict *set_faults(Psp *p, const char *json)
+{
+    return qtest_qmp(p->qts, "{'execute': 'qom-set', 'arguments': {"
+                     "'path': '/machine/peripheral/psp',"
+                     "'property': 'faults', 'value': %p}}",
+                     qobject_from_json(json, &error_abort));
+}
+
+static void inject(Psp *p, const char *json)
+{
+    QDict *answer = set_faults(p, json);
+
+    g_assert(qdict_haskey(answer, "return"));
+    qobject_unref(answer);
+}
+
+/* The faults that are still to happen, from the property */
+static QList *get_faults(Psp *p)
+{
+    QDict *answer = qtest_qmp(p->qts, "{'execute': 'qom-get', 'arguments': {"
+                              "'path': '/machine/peripheral/psp',"
+                              "'property': 'faults'}}");
+    QList *faults = qdict_get_qlist(answer, "return");
+
+    g_assert_nonnull(faults);
+    qobject_ref(faults);
+    qobject_unref(answer);
+    return faults;
+}
+
+static QDict *query(Psp *p)
+{
+    QDict *answer = qtest_qmp(p->qts, "{'execute': 'query-sev-platform'}");
+    QList *list = qdict_get_qlist(answer, "return");
+    QDict *info = qobject_to(QDict, qlist_pop(list));
+
+    g_assert_nonnull(info);
+    g_assert(qlist_empty(list));
+    qobject_unref(answer);
+    return info;
+}
+
+/* A number in query-sev-platform; of @command, unless NULL */
+static uint64_t stat_of(Psp *p, const char *command, const char *key)
+{
+    QDict *info = query(p);
+    uint64_t value = 0;
+    QListEntry *e;
+
+    if (!command) {
+        value = qnum_get_uint(qobject_to(QNum, qdict_get(info, key)));
+    } else {
+        QLIST_FOREACH_ENTRY(qdict_get_qlist(info, "commands"), e) {
+            QDict *c = qobject_to(QDict, qlist_entry_obj(e));
+
+            if (g_str_equal(qdict_get_str(c, "command"), command)) {
+                value = qnum_get_uint(qobject_to(QNum, qdict_get(c, key)));
+            }
+        }
+    }
+    qobject_unref(info);
+    return value;
+}
+
+static void assert_query(Psp *p, const char *state, bool busy, bool hung)
+{
+    QDict *info = query(p);
+
+    g_assert_cmpstr(qdict_get_str(info, "qom-path"), ==,
+                    "/machine/peripheral/psp");
+    g_assert_cmpstr(qdict_get_str(info, "state"), ==, state);
+    g_assert(qdict_get_bool(info, "busy") == busy);
+    g_assert(qdict_get_bool(info, "hung") == hung);
+    qobject_unref(info);
+}
+
+static void test_fault_status(void)
+{
+    Psp p;
+
+    psp_open(&p, "");
+    psp_init(&p);
+
+    /* The second and the third of one kind; those between do not count */
+    inject(&p, "[{'kind': 'status', 'command': 'PLATFORM_STATUS', 'nth': 2,"
+               "  'count': 2, 'status': 23}]");
+    clear(&p);
+    g_assert_cmphex(psp_cmd(&p, 0x04), ==, 0);
+    g_assert_cmphex(psp_cmd(&p, 0x0a), ==, 0);
+    clear(&p);
+    g_assert_cmphex(psp_cmd(&p, 0x04), ==, 0x17);
+    g_assert_cmpuint(qtest_readb(p.qts, BUF), ==, 0);   /* not executed */
+    g_assert_cmphex(psp_cmd(&p, 0x04), ==, 0x17);
+    g_assert_cmphex(psp_cmd(&p, 0x04), ==, 0);
+    g_assert_cmpuint(qtest_readb(p.qts, BUF), ==, 1);
+
+    /* A guest that was not launched is not there */
+    inject(&p, "[{'kind': 'status', 'command': 'LAUNCH_START', 'status': 19}]");
+    clear(&p);
+    g_assert_cmphex(psp_cmd(&p, 0x30), ==, 0x13);
+    g_assert_cmpuint(get32(&p, 0), ==, 0);
+    g_assert_cmpuint(stat_of(&p, NULL, "guests"), ==, 0);
+    launch_start(&p, 0);
+
+    /* All commands, for ever, with any status, even those that are none */
+    inject(&p, "[{'kind': 'status', 'count': 0, 'status': 65535}]");
+    g_assert_cmphex(psp_cmd(&p, 0x0a), ==, 0xffff);
+    g_assert_cmphex(psp_cmd(&p, 0x7f), ==, 0xffff);
+    g_assert_cmphex(psp_cmd(&p, 0x09), ==, 0xffff);
+    inject(&p, "[]");
+    g_assert_cmphex(psp_cmd(&p, 0x0a), ==, 0);
+    g_assert_cmphex(psp_cmd(&p, 0x7f), ==, 0x11);
+
+    /* Two that are due together happen one after the other */
+    inject(&p, "[{'kind': 'status', 'command': 'DF_FLUSH', 'status': 1},"
+               " {'kind': 'status', 'status': 2}]");
+    g_assert_cmphex(psp_cmd(&p, 0x0a), ==, 1);
+    g_assert_cmphex(psp_cmd(&p, 0x0a), ==, 2);
+    g_assert_cmphex(psp_cmd(&p, 0x0a), ==, 0);
+    psp_close(&p);
+}
+
+static void test_fault_hang(void)
+{
+    Psp p;
+
+    psp_open(&p, "");
+    psp_init(&p);
+    inject(&p, "[{'kind': 'hang', 'command': 'LAUNCH_START'}]");
+    clear(&p);
+    psp_give(&p, 0x30, BUF, true);
+    qtest_clock_step(p.qts, 1000 * 1000 * 1000);
+    g_assert_cmphex(psp_read(&p, CMDRESP), ==, 0x30 << 16 | 1);
+    assert_query(&p, "init", true, true);
+
+    /* Nor does another command end, and taking the fault back is too late */
+    inject(&p, "[]");
+    psp_give(&p, 0x0a, BUF, false);
+    qtest_clock_step(p.qts, 1000 * 1000 * 1000);
+    g_assert_cmphex(psp_read(&p, CMDRESP), ==, 0x30 << 16 | 1);
+    g_assert_cmphex(psp_read(&p, INTSTS), ==, 0);
+
+    qtest_system_reset(p.qts);
+    qpci_device_enable(p.dev);
+    p.bar = qpci_iomap(p.dev, 2, NULL);
+    assert_query(&p, "uninit", false, false);
+    psp_init(&p);
+    launch_start(&p, 0);
+    psp_close(&p);
+}
+
+/* Give a command; it has to end after @ns, and not before */
+static void assert_takes(Psp *p, const char *name, unsigned cmd, int64_t ns,
+                         unsigned status)
+{
+    uint64_t before = stat_of(p, name, "busy-ns");
+
+    psp_give(p, cmd, BUF, false);
+    /* The firmware's own time has passed: only what we wait for is left */
+    while (stat_of(p, name, "busy-ns") == before) {
+        g_usleep(100);
+    }
+    qtest_clock_step(p->qts, ns - 1);
+    g_assert_cmphex(psp_read(p, CMDRESP) & DONE, ==, 0);
+    assert_query(p, "init", true, false);
+    qtest_clock_step(p->qts, 1);
+    g_assert_cmphex(psp_wait(p, cmd), ==, status);
+}
+
+static void test_fault_late(void)
+{
+    Psp p;
+
+    psp_open(&p, "");
+    psp_init(&p);
+    inject(&p, "[{'kind': 'late', 'command': 'PLATFORM_STATUS',"
+               "  'delay-us': 3000000}]");
+    clear(&p);
+    assert_takes(&p, "PLATFORM_STATUS", 0x04, 3000000000, 0);
+    g_assert_cmpuint(qtest_readb(p.qts, BUF), ==, 1);
+    /* Just this one */
+    g_assert_cmphex(psp_cmd(&p, 0x04), ==, 0);
+
+    /* A reset while the end is still to come: it does not come */
+    inject(&p, "[{'kind': 'late', 'delay-us': 10}]");
+    psp_give(&p, 0x04, BUF, false);
+    qtest_system_reset(p.qts);
+    qpci_device_enable(p.dev);
+    p.bar = qpci_iomap(p.dev, 2, NULL);
+    qtest_clock_step(p.qts, 1000 * 1000);
+    g_assert_cmphex(psp_read(&p, CMDRESP), ==, 0);
+    psp_close(&p);
+}
+
+static void test_fault_corrupt(void)
+{
+    uint8_t id[64], again[64], page[4096], got[4096];
+    uint32_t a, b;
+    Psp p;
+
+    psp_open(&p, "");
+    psp_init(&p);
+
+    /* A byte of data, exactly that */
+    clear(&p);
+    put64(&p, 0, OUT);
+    put32(&p, 8, 64);
+    g_assert_cmphex(psp_cmd(&p, 0x0c), ==, 0);
+    qtest_memread(p.qts, OUT, id, sizeof(id));
+    inject(&p, "[{'kind': 'corrupt', 'command': 'GET_ID', 'offset': 10}]");
+    g_assert_cmphex(psp_cmd(&p, 0x0c), ==, 0);
+    qtest_memread(p.qts, OUT, again, sizeof(again));
+    again[10] ^= 1;
+    g_assert_cmpmem(id, sizeof(id), again, sizeof(again));
+
+    /* Where there is no other reply, the buffer; none beyond it */
+    inject(&p, "[{'kind': 'corrupt', 'command': 'PLATFORM_STATUS',"
+               "  'offset': 8},"
+               " {'kind': 'corrupt', 'command': 'PLATFORM_STATUS',"
+               "  'offset': 12}]");
+    clear(&p);
+    g_assert_cmphex(psp_cmd(&p, 0x04), ==, 0);
+    g_assert_cmpuint(get32(&p, 8), ==, 1);
+    g_assert_cmpuint(qtest_readb(p.qts, BUF), ==, 1);
+    clear(&p);
+    g_assert_cmphex(psp_cmd(&p, 0x04), ==, 0);
+    g_assert_cmpuint(get32(&p, 8), ==, 0);
+    g_assert_cmpuint(stat_of(&p, "PLATFORM_STATUS", "faults"), ==, 2);
+
+    /* A packet that was corrupted, data or header, is not taken */
+    g_assert_cmphex(export_certs(&p), ==, 0);
+    a = launch(&p, 0, 1);
+    g_assert_cmphex(send_start(&p, a), ==, 0);
+    g_assert_cmphex(receive_start(&p, 0, &b), ==, 0);
+    g_assert_cmphex(activate(&p, b, 2), ==, 0);
+    inject(&p, "[{'kind': 'corrupt', 'command': 'SEND_UPDATE_DATA'},"
+               " {'kind': 'corrupt', 'command': 'SEND_UPDATE_DATA',"
+               "  'offset': 4100}]");
+    g_assert_cmphex(update_data(&p, 0x41, a, PAGE_A, 4096), ==, 0);
+    g_assert_cmphex(update_data(&p, 0x51, b, PAGE_B, 4096), ==, 0x0b);
+    g_assert_cmphex(update_data(&p, 0x41, a, PAGE_A, 4096), ==, 0);
+    g_assert_cmphex(update_data(&p, 0x51, b, PAGE_B, 4096), ==, 0x0b);
+    g_assert_cmphex(update_data(&p, 0x41, a, PAGE_A, 4096), ==, 0);
+    g_assert_cmphex(update_data(&p, 0x51, b, PAGE_B, 4096), ==, 0);
+
+    /* Memory of the guest */
+    inject(&p, "[{'kind': 'corrupt', 'command': 'RECEIVE_UPDATE_DATA',"
+               "  'offset': 7}]");
+    g_assert_cmphex(update_data(&p, 0x41, a, PAGE_A, 4096), ==, 0);
+    g_assert_cmphex(update_data(&p, 0x51, b, PAGE_B, 4096), ==, 0);
+    g_assert_cmphex(dbg(&p, 0x60, b, PAGE_B, OUT, 4096), ==, 0);
+    qtest_memread(p.qts, OUT, got, sizeof(got));
+    fill(page);
+    got[7] ^= 1;
+    g_assert_cmpmem(got, sizeof(got), page, sizeof(page));
+    psp_close(&p);
+}
+
+static void test_fault_no_interrupt(void)
+{
+    Psp p;
+
+    psp_open(&p, "");
+    enable_msi(&p);
+    psp_write(&p, INTEN, 2);
+    inject(&p, "[{'kind': 'no-interrupt'}]");
+    clear(&p);
+    g_assert_cmphex(psp_cmd_at(&p, 0x04, BUF, true), ==, 0);
+    g_assert_cmpuint(qtest_readb(p.qts, BUF), ==, 1);
+    g_assert_cmphex(psp_read(&p, INTSTS), ==, 0);
+    g_assert_cmphex(qtest_readl(p.qts, MSI_ADDR), ==, 0);
+    g_assert_cmphex(psp_cmd_at(&p, 0x04, BUF, true), ==, 0);
+    g_assert_cmphex(psp_read(&p, INTSTS), ==, 2);
+    g_assert_cmphex(qtest_readl(p.qts, MSI_ADDR), ==, MSI_DATA);
+    psp_close(&p);
+}
+
+/* The property: what it takes, what it shows, and from the command line */
+static void test_fault_property(void)
+{
+    static const char *const bad[] = {
+        "[{'kind': 'status', 'command': 'LAUNCH_STRAT', 'status': 1}]",
+        "[{'kind': 'status', 'command': 'unknown', 'status': 1}]",
+        "[{'kind': 'status', 'nth': 0, 'status': 1}]",
+        "[{'kind': 'status', 'status': 0}]",
+        "[{'kind': 'status', 'status': 65536}]",
+        "[{'kind': 'status'}]",
+        "[{'kind': 'late'}]",
+        "[{'kind': 'hang', 'status': 1}]",
+        "[{'kind': 'explode'}]",
+        "[{'kind': 'hang'}, {'kind': 'hang', 'nth': 0}]",
+        "{'kind': 'hang'}",
+    };
+    QDict *answer, *f;
+    QList *faults;
+    size_t i;
+    Psp p;
+
+    psp_open_device(&p, "'{\"driver\": \"amd-psp\", \"id\": \"psp\","
+                    "\"addr\": \"04.0\", \"faults\": [{"
+                    "\"kind\": \"status\", \"status\": 23,"
+                    "\"command\": \"INIT\", \"nth\": 3}]}'");
+    clear(&p);
+    g_assert_cmphex(psp_cmd(&p, 0x01), ==, 0);
+    g_assert_cmphex(psp_cmd(&p, 0x01), ==, 1);
+
+    for (i = 0; i < ARRAY_SIZE(bad); i++) {
+        answer = set_faults(&p, bad[i]);
+        g_assert(qdict_haskey(answer, "error"));
+        qobject_unref(answer);
+    }
+    /* What was there is still there, but nearer */
+    faults = get_faults(&p);
+    f = qobject_to(QDict, qlist_peek(faults));
+    g_assert_cmpstr(qdict_get_str(f, "kind"), ==, "status");
+    g_assert_cmpstr(qdict_get_str(f, "command"), ==, "INIT");
+    g_assert_cmpint(qdict_get_int(f, "nth"), ==, 1);
+    g_assert_cmpint(qdict_get_int(f, "count"), ==, 1);
+    g_assert_cmpint(qdict_get_int(f, "status"), ==, 23);
+    qobject_unref(faults);
+    g_assert_cmphex(psp_cmd(&p, 0x01), ==, 0x17);
+    faults = get_faults(&p);
+    g_assert(qlist_empty(faults));
+    qobject_unref(faults);
+    psp_close(&p);
+}
+
+static void test_stats(void)
+{
+    g_autofree char *text = NULL;
+    uint32_t h;
+    Psp p;
+
+    psp_open(&p, "");
+    assert_query(&p, "uninit", false, false);
+    g_assert_cmpuint(stat_of(&p, "INIT", "count"), ==, 0);
+    psp_init(&p);
+    assert_query(&p, "init", false, false);
+    g_assert_cmphex(psp_cmd(&p, 0x01), ==, 0x01);
+    g_assert_cmphex(psp_cmd(&p, 0x7f), ==, 0x11);
+    h = launch(&p, 0, 1);
+    assert_query(&p, "working", false, false);
+    g_assert_cmpuint(stat_of(&p, NULL, "guests"), ==, 1);
+    g_assert_cmpuint(stat_of(&p, NULL, "active"), ==, 1);
+    g_assert_cmpuint(stat_of(&p, "INIT", "count"), ==, 2);
+    g_assert_cmpuint(stat_of(&p, "INIT", "failed"), ==, 1);
+    g_assert_cmpuint(stat_of(&p, "INIT", "last-status"), ==, 1);
+    g_assert_cmpuint(stat_of(&p, "unknown", "count"), ==, 1);
+    g_assert_cmpuint(stat_of(&p, "LAUNCH_UPDATE_DATA", "guest-bytes"), ==,
+                     4096);
+    g_assert_cmphex(dbg(&p, 0x60, h, PAGE_A, OUT, 48), ==, 0);
+    g_assert_cmpuint(stat_of(&p, "DBG_DECRYPT", "guest-bytes"), ==, 48);
+    g_assert_cmphex(guest_cmd(&p, 0x22, h), ==, 0);
+    g_assert_cmpuint(stat_of(&p, NULL, "active"), ==, 0);
+
+    inject(&p, "[{'kind': 'late', 'delay-us': 7, 'command': 'INIT',"
+               "  'nth': 5}]");
+    text = qtest_hmp(p.qts, "info sev-platform");
+    g_assert_nonnull(strstr(text, "/machine/peripheral/psp: working, "
+                            "1 guests, 0 active"));
+    g_assert_nonnull(strstr(text, "late by 7 us, at INIT 5 from now"));
+    g_assert_nonnull(strstr(text, "LAUNCH_UPDATE_DATA"));
+    g_assert_null(strstr(text, "SEND_START"));
+    psp_close(&p);
+}
+
+static void test_cost(void)
+{
+    uint32_t h;
+    Psp p;
+
+    psp_open(&p, ",cost-doorbell-ns=500,cost-command-ns=1000,cost-kib-ns=200");
+    assert_query(&p, "uninit", false, false);
+    p.step = 1000;
+    psp_init(&p);
+    clear(&p);
+    assert_takes(&p, "PLATFORM_STATUS", 0x04, 1500, 0);
+    assert_takes(&p, "unknown", 0x7f, 500, 0x11);
+    inject(&p, "[{'kind': 'late', 'delay-us': 2}]");
+    assert_takes(&p, "DF_FLUSH", 0x0a, 3500, 0);
+
+    /* 4 KiB more */
+    h = launch_start(&p, 0);
+    g_assert_cmphex(activate(&p, h, 1), ==, 0);
+    clear(&p);
+    put32(&p, 0, h);
+    put64(&p, 8, PAGE_A);
+    put32(&p, 16, 4096);
+    psp_give(&p, 0x31, BUF, false);
+    while (!stat_of(&p, "LAUNCH_UPDATE_DATA", "busy-ns")) {
+        g_usleep(100);
+    }
+    qtest_clock_step(p.qts, 2299);
+    g_assert_cmphex(psp_read(&p, CMDRESP) & DONE, ==, 0);
+    qtest_clock_step(p.qts, 1);
+    p.step = 0;
+    g_assert_cmphex(psp_wait(&p, 0x31), ==, 0);
+    psp_close(&p);
+}
+
+static void test_trace(void)
+{
+    g_autofree char *path = NULL, *options = NULL, *text = NULL;
+    uint32_t h;
+    int fd;
+    Psp p;
+
+    fd = g_file_open_tmp("amd-psp-test-XXXXXX", &path, NULL);
+    g_assert_cmpint(fd, >=, 0);
+    close(fd);
+    options = g_strdup_printf(" -D %s -d trace:amd_psp_request,"
+                              "trace:amd_psp_reply,trace:amd_psp_fault", path);
+    psp_open(&p, options);
+    psp_init(&p);
+    h = launch_start(&p, 0x20);
+    inject(&p, "[{'kind': 'status', 'status': 1, 'command': 'DF_FLUSH'}]");
+    g_assert_cmphex(psp_cmd(&p, 0x0a), ==, 1);
+    g_assert_cmphex(activate(&p, h, 3), ==, 0);
+    psp_close(&p);
+
+    g_assert(g_file_get_contents(path, &text, NULL, NULL));
+    unlink(path);
+    if (!*text) {
+        g_test_skip("QEMU was built without the trace backend 'log'");
+        return;
+    }
+    g_assert_nonnull(strstr(text, "LAUNCH_START: handle 0x0, policy 0x20, "
+                            "cert 0x0, "));
+    g_assert_nonnull(strstr(text, "LAUNCH_START: handle 0x1, policy 0x20, "));
+    g_assert_nonnull(strstr(text, "ACTIVATE: handle 0x1, asid 0x3"));
+    g_assert_nonnull(strstr(text, "DF_FLUSH (0xa): status"));
+}
+
 int main(int argc, char **argv)
 {
     int fd, ret;
@@ -850,6 +1318,15 @@ int main(int argc, char **argv)
     qtest_add_func("/amd-psp/wrong-session", test_wrong_session);
     qtest_add_func("/amd-psp/reset", test_reset);
     qtest_add_func("/amd-psp/too-many", test_too_many);
+    qtest_add_func("/amd-psp/fault/status", test_fault_status);
+    qtest_add_func("/amd-psp/fault/hang", test_fault_hang);
+    qtest_add_func("/amd-psp/fault/late", test_fault_late);
+    qtest_add_func("/amd-psp/fault/corrupt", test_fault_corrupt);
+    qtest_add_func("/amd-psp/fault/no-interrupt", test_fault_no_interrupt);
+    qtest_add_func("/amd-psp/fault/property", test_fault_property);
+    qtest_add_func("/amd-psp/stats", test_stats);
+    qtest_add_func("/amd-psp/cost", test_cost);
+    qtest_add_func("/amd-psp/trace", test_trace);
 
     fd = g_file_open_tmp("amd-psp-test-XXXXXX", &firmware, NULL);
     g_assert_cmpint(fd, >=, 0);

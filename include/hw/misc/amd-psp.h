@@ -13,6 +13,8 @@
 #include "exec/hwaddr.h"
 #include "hw/misc/amd-psp-crypto.h"
 #include "hw/misc/sev-memory.h"
+#include "hw/qdev-core.h"
+#include "qapi/qapi-types-sev-platform.h"
 #include "qemu/bitmap.h"
 
 #define TYPE_AMD_PSP "amd-psp"
@@ -80,6 +82,7 @@ typedef enum AmdPspCommand {
     AMD_PSP_RECEIVE_FINISH      = 0x53,
     AMD_PSP_DBG_DECRYPT         = 0x60,
     AMD_PSP_DBG_ENCRYPT         = 0x61,
+    AMD_PSP_COMMAND__MAX,
 } AmdPspCommand;
 
 typedef enum AmdPspPlatformState {
@@ -135,6 +138,11 @@ typedef struct AmdPspPlatform {
     AmdPspGuest guests[AMD_PSP_MAX_GUESTS];
     /* ASIDs that were deactivated since the last DF_FLUSH */
     DECLARE_BITMAP(df_flush, SEV_MEMORY_MAX_ASID + 1);
+
+    /* Of the command that executes, or did last; in bytes */
+    uint64_t guest_bytes;               /* of guests, read and written */
+    uint64_t written;
+    int64_t corrupt;                    /* which of written; < 0: none */
 } AmdPspPlatform;
 
 /**
@@ -152,9 +160,40 @@ void amd_psp_platform_init(AmdPspPlatform *p,
 void amd_psp_platform_reset(AmdPspPlatform *p);
 
 /**
+ * amd_psp_platform_state: state of the platform
+ * @guests, @active: set to the number of guests, and of those with an ASID
+ */
+AmdPspPlatformState amd_psp_platform_state(AmdPspPlatform *p,
+                                           unsigned *guests,
+                                           unsigned *active);
+
+/**
  * amd_psp_command_name: what the API calls a command
+ *
+ * Returns "unknown" if there is none with that @id.
  */
 const char *amd_psp_command_name(uint32_t id);
+
+/**
+ * amd_psp_command_by_name: the command that the API calls @name
+ *
+ * Returns false if there is none.
+ */
+bool amd_psp_command_by_name(const char *name, uint32_t *id);
+
+/**
+ * amd_psp_command_known: whether there is a command with that @id
+ */
+bool amd_psp_command_known(uint32_t id);
+
+/**
+ * amd_psp_decode: a command buffer in words, for a trace
+ * @b: the buffer, as long as @id's are
+ *
+ * The caller frees the result.  It has no secrets: in buffers there are only
+ * addresses, lengths and numbers.
+ */
+char *amd_psp_decode(uint32_t id, const uint8_t *b);
 
 /**
  * amd_psp_command_stops_cpus: whether no vCPU may run while @id executes
@@ -165,11 +204,20 @@ bool amd_psp_command_stops_cpus(uint32_t id);
  * amd_psp_execute: execute a command
  * @id: AmdPspCommand, or anything
  * @buffer: physical address of the command buffer
+ * @corrupt: of the bytes that it writes, the one to flip a bit of; -1: none
  *
  * Everything that the host passes is checked, nothing of it is trusted to
  * stay as it is.  The context is that of sev_memory_read(), and for commands
  * that say so that of sev_memory_clear_key().  Calls must not overlap.
  */
-AmdPspStatus amd_psp_execute(AmdPspPlatform *p, uint32_t id, hwaddr buffer);
+AmdPspStatus amd_psp_execute(AmdPspPlatform *p, uint32_t id, hwaddr buffer,
+                             int64_t corrupt);
+
+/**
+ * amd_psp_query: what the monitor says about a device amd-psp
+ *
+ * With the BQL; the caller frees the result.
+ */
+SevPlatformInfo *amd_psp_query(DeviceState *dev);
 
 #endif

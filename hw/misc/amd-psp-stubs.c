@@ -1,0 +1,20 @@
+/*
+ * Emulated AMD Platform Security Processor: monitor commands without it
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "monitor/hmp.h"
+#include "monitor/monitor.h"
+#include "qapi/qapi-commands-sev-platform.h"
+
+SevPlatformInfoList *qmp_query_sev_platform(Error **errp)
+{
+    return NULL;
+}
+
+void hmp_info_sev_platform(Monitor *mon, const QDict *qdict)
+{
+    monitor_printf(mon, "No emulated SEV platform\n");
+}
