@@ -12,6 +12,7 @@
 #include "qapi/error.h"
 #include "qemu/bitops.h"
 #include "qemu/bswap.h"
+#include "qemu/cutils.h"
 #include "qemu/error-report.h"
 #include "crypto/random.h"
 #include "hw/misc/amd-psp.h"
@@ -27,6 +28,22 @@
 #define CHAIN_LEN           (3 * AMD_PSP_CERT_LEN)
 #define CHAIN_OCA           AMD_PSP_CERT_LEN
 
+/* Lengths that buffers say they have */
+#define INIT_EX_LEN         36
+#define ACTIVATE_EX_LEN     24
+
+/* How many cores an ACTIVATE_EX may name, and how long firmware may be: ours */
+#define ACTIVATE_EX_IDS_MAX 1024
+#define FIRMWARE_MAX        (1024 * 1024)
+
+/* The storage of INIT_EX; only its length is the host's business */
+#define NV_LEN              (32 * 1024)
+#define NV_MAGIC            "amdpspnv"
+#define NV_MAGIC_LEN        8
+#define NV_PEK_COUNT        8
+#define NV_PDH_COUNT        12
+#define NV_MAC              16
+
 #define MEASURE_LEN         (AMD_PSP_MAC_LEN + AMD_PSP_NONCE_LEN)
 
 /* PLATFORM_STATUS flags */
@@ -41,18 +58,24 @@
 #define IN_ANY              (IN(LUPDATE) | IN(LSECRET) | IN(RUNNING) | \
                              IN(SUPDATE) | IN(RUPDATE) | IN(SENT))
 
+/* As is one of the platform in these */
+#define P_IN(state)         BIT(AMD_PSP_PLATFORM_##state)
+#define P_ANY               (P_IN(UNINIT) | P_IN(INIT) | P_IN(WORKING))
+
 typedef AmdPspStatus CommandFn(AmdPspPlatform *p, AmdPspGuest *g, uint8_t *b);
 
 typedef struct Command {
     const char *name;
     CommandFn *fn;
     uint8_t buffer_len;
-    /* Guest states; not 0: the buffer starts with the handle of a guest */
+    /* Guest states; not 0: the buffer has the handle of a guest */
     uint8_t states;
     /* The guest must be active */
     bool active;
-    /* Works without INIT */
-    bool uninit;
+    /* Platform states; 0: all but UNINIT */
+    uint8_t platform;
+    /* Where in the buffer the handle is */
+    uint8_t handle_at;
     /* Changes what the vCPUs see */
     bool stops_cpus;
 } Command;
@@ -187,6 +210,7 @@ void amd_psp_platform_reset(AmdPspPlatform *p)
         }
     }
     bitmap_zero(p->df_flush, SEV_MEMORY_MAX_ASID + 1);
+    p->nv = 0;
     p->initialized = false;
     p->es = false;
 }
@@ -241,17 +265,92 @@ static AmdPspStatus check_policy(uint32_t policy)
 /* [0] flags, [8] address and [16] length of a memory region for SEV-ES */
 static AmdPspStatus cmd_init(AmdPspPlatform *p, AmdPspGuest *g, uint8_t *b)
 {
-    if (p->initialized) {
-        return AMD_PSP_INVALID_PLATFORM_STATE;
-    }
     p->initialized = true;
     p->es = ldl_le_p(b) & INIT_ES;
     return AMD_PSP_SUCCESS;
 }
 
-/* [0] length of the buffer, [4] flags, and places for what is not used here */
+/* For the keys that the platform has, under its own identity */
+static void nv_mac(AmdPspPlatform *p, const uint8_t *nv,
+                   uint8_t mac[AMD_PSP_MAC_LEN])
+{
+    amd_psp_kdf(p->seed, sizeof(p->seed), "nv", nv, NV_MAC,
+                mac, AMD_PSP_MAC_LEN);
+}
+
+/* After what changes the platform's keys */
+static AmdPspStatus nv_store(AmdPspPlatform *p)
+{
+    g_autofree uint8_t *nv = NULL;
+
+    if (!p->nv) {
+        return AMD_PSP_SUCCESS;
+    }
+    nv = g_malloc0(NV_LEN);
+    memcpy(nv, NV_MAGIC, NV_MAGIC_LEN);
+    stl_le_p(nv + NV_PEK_COUNT, p->pek_count);
+    stl_le_p(nv + NV_PDH_COUNT, p->pdh_count);
+    nv_mac(p, nv, nv + NV_MAC);
+    return mem_write(p, p->nv, SEV_MEMORY_RAW, nv, NV_LEN) ?
+           AMD_PSP_SUCCESS : AMD_PSP_INVALID_ADDRESS;
+}
+
+/* The keys that the platform had when @nv was stored */
+static AmdPspStatus nv_load(AmdPspPlatform *p, const uint8_t *nv)
+{
+    uint8_t mac[AMD_PSP_MAC_LEN];
+    uint32_t pek, pdh;
+
+    /* What a host has that has stored nothing yet */
+    if (buffer_is_zero(nv, NV_LEN) ||
+        (nv[0] == 0xff && !memcmp(nv, nv + 1, NV_LEN - 1))) {
+        return AMD_PSP_SUCCESS;
+    }
+    nv_mac(p, nv, mac);
+    pek = ldl_le_p(nv + NV_PEK_COUNT);
+    pdh = ldl_le_p(nv + NV_PDH_COUNT);
+    if (memcmp(nv, NV_MAGIC, NV_MAGIC_LEN) ||
+        memcmp(nv + NV_MAC, mac, sizeof(mac)) || !pek || !pdh) {
+        return AMD_PSP_SECURE_DATA_INVALID;
+    }
+    if (pek != p->pek_count || pdh != p->pdh_count) {
+        p->pek_count = pek - 1;
+        p->pdh_count = pdh - 1;
+        platform_make_pek(p);
+    }
+    return AMD_PSP_SUCCESS;
+}
+
+/*
+ * [0] length of the buffer, [4] flags, [8] and [16] memory for SEV-ES,
+ * [24] address and [32] length of the storage
+ *
+ * What is in the storage is the firmware's own affair, and differs from what
+ * AMD's has.  As the host's driver expects, storage that is not of this
+ * platform is made anew, and INIT_EX has to be tried again.
+ */
 static AmdPspStatus cmd_init_ex(AmdPspPlatform *p, AmdPspGuest *g, uint8_t *b)
 {
+    hwaddr pa = get_address(b, 24);
+    g_autofree uint8_t *nv = NULL;
+    AmdPspStatus st;
+
+    if (ldl_le_p(b) != INIT_EX_LEN || ldl_le_p(b + 32) != NV_LEN) {
+        return AMD_PSP_INVALID_LEN;
+    }
+    nv = g_malloc(NV_LEN);
+    if (!pa || !mem_read(p, pa, SEV_MEMORY_RAW, nv, NV_LEN)) {
+        return AMD_PSP_INVALID_ADDRESS;
+    }
+    st = nv_load(p, nv);
+    p->nv = pa;
+    if (nv_store(p)) {
+        st = st ?: AMD_PSP_INVALID_ADDRESS;
+    }
+    if (st) {
+        p->nv = 0;
+        return st;
+    }
     return cmd_init(p, g, b + 4);
 }
 
@@ -264,11 +363,27 @@ static AmdPspStatus cmd_shutdown(AmdPspPlatform *p, AmdPspGuest *g, uint8_t *b)
 static AmdPspStatus cmd_factory_reset(AmdPspPlatform *p, AmdPspGuest *g,
                                       uint8_t *b)
 {
-    if (p->initialized) {
-        return AMD_PSP_INVALID_PLATFORM_STATE;
-    }
     platform_make_pek(p);
     return AMD_PSP_SUCCESS;
+}
+
+/*
+ * [0] address, [8] length
+ *
+ * No image is one for this processor.
+ */
+static AmdPspStatus cmd_download_firmware(AmdPspPlatform *p, AmdPspGuest *g,
+                                          uint8_t *b)
+{
+    uint32_t len = ldl_le_p(b + 8);
+
+    if (!len || len > FIRMWARE_MAX) {
+        return AMD_PSP_INVALID_LEN;
+    }
+    if (!sev_memory_is_ram(get_address(b, 0), len)) {
+        return AMD_PSP_INVALID_ADDRESS;
+    }
+    return AMD_PSP_BAD_SIGNATURE;
 }
 
 AmdPspPlatformState amd_psp_platform_state(AmdPspPlatform *p,
@@ -303,17 +418,34 @@ static AmdPspStatus cmd_platform_status(AmdPspPlatform *p, AmdPspGuest *g,
 
 static AmdPspStatus cmd_pek_gen(AmdPspPlatform *p, AmdPspGuest *g, uint8_t *b)
 {
-    if (guest_count(p)) {
-        return AMD_PSP_INVALID_PLATFORM_STATE;
-    }
     platform_make_pek(p);
-    return AMD_PSP_SUCCESS;
+    return nv_store(p);
+}
+
+/*
+ * [0] address, [8] length
+ *
+ * What an owner is to sign: the certificate of the PEK without signatures
+ */
+static AmdPspStatus cmd_pek_csr(AmdPspPlatform *p, AmdPspGuest *g, uint8_t *b)
+{
+    hwaddr pa = get_address(b, 0);
+    bool fits = ldl_le_p(b + 8) >= AMD_PSP_CERT_LEN;
+    uint8_t cert[AMD_PSP_CERT_LEN];
+
+    stl_le_p(b + 8, AMD_PSP_CERT_LEN);
+    if (!fits || !pa) {
+        return AMD_PSP_INVALID_LEN;
+    }
+    platform_cert(&p->pek, AMD_PSP_CERT_PEK, cert);
+    return mem_write(p, pa, SEV_MEMORY_RAW, cert, sizeof(cert)) ?
+           AMD_PSP_SUCCESS : AMD_PSP_INVALID_ADDRESS;
 }
 
 static AmdPspStatus cmd_pdh_gen(AmdPspPlatform *p, AmdPspGuest *g, uint8_t *b)
 {
     platform_make_pdh(p);
-    return AMD_PSP_SUCCESS;
+    return nv_store(p);
 }
 
 /* [0] address and [8] length of the PDH's certificate, [16] and [24] chain */
@@ -371,10 +503,9 @@ static AmdPspStatus cmd_decommission(AmdPspPlatform *p, AmdPspGuest *g,
     return AMD_PSP_SUCCESS;
 }
 
-/* [0] handle, [4] ASID */
-static AmdPspStatus cmd_activate(AmdPspPlatform *p, AmdPspGuest *g, uint8_t *b)
+static AmdPspStatus guest_activate(AmdPspPlatform *p, AmdPspGuest *g,
+                                   uint32_t asid)
 {
-    uint32_t asid = ldl_le_p(b + 4);
     Error *err = NULL;
 
     if (!asid || asid > sev_memory_max_asid()) {
@@ -395,6 +526,35 @@ static AmdPspStatus cmd_activate(AmdPspPlatform *p, AmdPspGuest *g, uint8_t *b)
     }
     g->asid = asid;
     return AMD_PSP_SUCCESS;
+}
+
+/* [0] handle, [4] ASID */
+static AmdPspStatus cmd_activate(AmdPspPlatform *p, AmdPspGuest *g, uint8_t *b)
+{
+    return guest_activate(p, g, ldl_le_p(b + 4));
+}
+
+/*
+ * [0] length of the buffer, [4] handle, [8] ASID, [12] how many numbers of
+ * 32 bits are at [16]: APIC IDs of cores for which to activate
+ *
+ * Here all cores share their keys, so which cores does not matter.
+ */
+static AmdPspStatus cmd_activate_ex(AmdPspPlatform *p, AmdPspGuest *g,
+                                    uint8_t *b)
+{
+    uint32_t n = ldl_le_p(b + 12);
+
+    if (ldl_le_p(b) != ACTIVATE_EX_LEN) {
+        return AMD_PSP_INVALID_LEN;
+    }
+    if (!n || n > ACTIVATE_EX_IDS_MAX) {
+        return AMD_PSP_INVALID_PARAM;
+    }
+    if (!sev_memory_is_ram(get_address(b, 16), n * 4)) {
+        return AMD_PSP_INVALID_ADDRESS;
+    }
+    return guest_activate(p, g, ldl_le_p(b + 8));
 }
 
 static AmdPspStatus cmd_deactivate(AmdPspPlatform *p, AmdPspGuest *g,
@@ -440,6 +600,25 @@ static AmdPspStatus read_session(AmdPspPlatform *p, hwaddr cert_pa,
            AMD_PSP_SUCCESS : AMD_PSP_BAD_MEASUREMENT;
 }
 
+/* Of a new guest with the key of guest @handle, 0: with a key of its own */
+static AmdPspStatus check_sharing(AmdPspPlatform *p, uint32_t handle,
+                                  uint32_t policy)
+{
+    AmdPspGuest *other = guest_find(p, handle);
+
+    if (!handle) {
+        return AMD_PSP_SUCCESS;
+    }
+    if (!other) {
+        return AMD_PSP_INVALID_GUEST;
+    }
+    if ((policy | other->policy) & AMD_PSP_POLICY_NOKS) {
+        return AMD_PSP_POLICY_FAILURE;
+    }
+    /* It would be allowed, but is not emulated */
+    return AMD_PSP_UNSUPPORTED;
+}
+
 /*
  * [0] handle, in: of a guest to share the key with, 0: none; out: the new one
  * [4] policy, [8] address and [16] length of the owner's certificate,
@@ -454,8 +633,9 @@ static AmdPspStatus cmd_launch_start(AmdPspPlatform *p, AmdPspGuest *none,
     AmdPspGuest *g;
     AmdPspStatus st;
 
-    if (ldl_le_p(b)) {
-        return AMD_PSP_UNSUPPORTED;
+    st = check_sharing(p, ldl_le_p(b), policy);
+    if (st) {
+        return st;
     }
     st = check_policy(policy);
     if (st) {
@@ -534,6 +714,7 @@ static AmdPspStatus cmd_launch_measure(AmdPspPlatform *p, AmdPspGuest *g,
     if (!mem_write(p, pa, SEV_MEMORY_RAW, measure, sizeof(measure))) {
         return AMD_PSP_INVALID_ADDRESS;
     }
+    memcpy(g->measure, measure, sizeof(g->measure));
     g->state = AMD_PSP_GUEST_LSECRET;
     return AMD_PSP_SUCCESS;
 }
@@ -696,8 +877,9 @@ static AmdPspStatus cmd_receive_start(AmdPspPlatform *p, AmdPspGuest *none,
     AmdPspGuest *g;
     AmdPspStatus st;
 
-    if (ldl_le_p(b)) {
-        return AMD_PSP_UNSUPPORTED;
+    st = check_sharing(p, ldl_le_p(b), policy);
+    if (st) {
+        return st;
     }
     st = check_policy(policy);
     if (st) {
@@ -717,13 +899,14 @@ static AmdPspStatus cmd_receive_start(AmdPspPlatform *p, AmdPspGuest *none,
     return AMD_PSP_SUCCESS;
 }
 
-/* [0] handle, Packet */
-static AmdPspStatus cmd_receive_update_data(AmdPspPlatform *p, AmdPspGuest *g,
-                                            uint8_t *b)
+/* What RECEIVE_UPDATE_DATA and LAUNCH_UPDATE_SECRET do: [0] handle, Packet */
+static AmdPspStatus receive_packet(AmdPspPlatform *p, AmdPspGuest *g,
+                                   uint8_t *b, AmdPspPacketType type)
 {
     Packet pkt = get_packet(b);
     g_autofree uint8_t *data = NULL;
     AmdPspPacketHeader header;
+    bool good;
 
     if (pkt.header_len != sizeof(header) || pkt.trans_len != pkt.guest_len ||
         !pkt.guest_len || pkt.guest_len > PACKET_MAX || pkt.guest_len % 16) {
@@ -738,8 +921,12 @@ static AmdPspStatus cmd_receive_update_data(AmdPspPlatform *p, AmdPspGuest *g,
         !mem_read(p, pkt.trans_pa, SEV_MEMORY_RAW, data, pkt.trans_len)) {
         return AMD_PSP_INVALID_ADDRESS;
     }
-    if (!amd_psp_packet_open(&g->transport, AMD_PSP_PACKET_DATA, &header,
-                             data, pkt.trans_len)) {
+    good = type == AMD_PSP_PACKET_SECRET ?
+           amd_psp_secret_open(&g->transport, g->measure, &header,
+                               data, pkt.trans_len) :
+           amd_psp_packet_open(&g->transport, type, &header,
+                               data, pkt.trans_len);
+    if (!good) {
         return AMD_PSP_BAD_MEASUREMENT;
     }
     if (header.flags) {
@@ -750,11 +937,48 @@ static AmdPspStatus cmd_receive_update_data(AmdPspPlatform *p, AmdPspGuest *g,
            AMD_PSP_SUCCESS : AMD_PSP_INVALID_ADDRESS;
 }
 
+static AmdPspStatus cmd_receive_update_data(AmdPspPlatform *p, AmdPspGuest *g,
+                                            uint8_t *b)
+{
+    return receive_packet(p, g, b, AMD_PSP_PACKET_DATA);
+}
+
+static AmdPspStatus cmd_launch_update_secret(AmdPspPlatform *p, AmdPspGuest *g,
+                                             uint8_t *b)
+{
+    return receive_packet(p, g, b, AMD_PSP_PACKET_SECRET);
+}
+
 static AmdPspStatus cmd_receive_finish(AmdPspPlatform *p, AmdPspGuest *g,
                                        uint8_t *b)
 {
     g->state = AMD_PSP_GUEST_RUNNING;
     return AMD_PSP_SUCCESS;
+}
+
+/*
+ * [0] handle, [4] length, [8] from, [16] to
+ *
+ * What was at one place, at the other: ciphertext of one page means nothing
+ * in another.  How much one command takes is not known; here as much as the
+ * others.
+ */
+static AmdPspStatus cmd_copy(AmdPspPlatform *p, AmdPspGuest *g, uint8_t *b)
+{
+    uint32_t len = ldl_le_p(b + 4);
+    hwaddr from = get_address(b, 8), to = get_address(b, 16);
+    g_autofree uint8_t *data = NULL;
+
+    if (!len || len > PACKET_MAX || len % 16) {
+        return AMD_PSP_INVALID_LEN;
+    }
+    if (from % 16 || to % 16) {
+        return AMD_PSP_INVALID_ADDRESS;
+    }
+    data = g_malloc(len);
+    return mem_read(p, from, g->asid, data, len) &&
+           mem_write(p, to, g->asid, data, len) ?
+           AMD_PSP_SUCCESS : AMD_PSP_INVALID_ADDRESS;
 }
 
 /* [0] handle, [8] from, [16] to, [24] length */
@@ -794,25 +1018,34 @@ static AmdPspStatus cmd_dbg_encrypt(AmdPspPlatform *p, AmdPspGuest *g,
 
 static const Command commands[] = {
     [AMD_PSP_INIT] = {
-        "INIT", cmd_init, 20, .uninit = true,
+        "INIT", cmd_init, 20, .platform = P_IN(UNINIT),
     },
     [AMD_PSP_INIT_EX] = {
-        "INIT_EX", cmd_init_ex, 36, .uninit = true,
+        "INIT_EX", cmd_init_ex, INIT_EX_LEN, .platform = P_IN(UNINIT),
     },
     [AMD_PSP_SHUTDOWN] = {
-        "SHUTDOWN", cmd_shutdown, 0, .uninit = true, .stops_cpus = true,
+        "SHUTDOWN", cmd_shutdown, 0, .platform = P_ANY, .stops_cpus = true,
     },
     [AMD_PSP_FACTORY_RESET] = {
-        "FACTORY_RESET", cmd_factory_reset, 0, .uninit = true,
+        "FACTORY_RESET", cmd_factory_reset, 0, .platform = P_IN(UNINIT),
     },
     [AMD_PSP_PLATFORM_STATUS] = {
-        "PLATFORM_STATUS", cmd_platform_status, 12, .uninit = true,
+        "PLATFORM_STATUS", cmd_platform_status, 12, .platform = P_ANY,
     },
-    [AMD_PSP_PEK_GEN] = { "PEK_GEN", cmd_pek_gen, 0 },
+    [AMD_PSP_PEK_GEN] = {
+        "PEK_GEN", cmd_pek_gen, 0, .platform = P_IN(INIT),
+    },
+    [AMD_PSP_PEK_CSR] = {
+        "PEK_CSR", cmd_pek_csr, 12, .platform = P_IN(INIT),
+    },
     [AMD_PSP_PDH_CERT_EXPORT] = { "PDH_CERT_EXPORT", cmd_pdh_cert_export, 28 },
     [AMD_PSP_PDH_GEN] = { "PDH_GEN", cmd_pdh_gen, 0 },
     [AMD_PSP_DF_FLUSH] = { "DF_FLUSH", cmd_df_flush, 0 },
-    [AMD_PSP_GET_ID] = { "GET_ID", cmd_get_id, 12, .uninit = true },
+    [AMD_PSP_DOWNLOAD_FIRMWARE] = {
+        "DOWNLOAD_FIRMWARE", cmd_download_firmware, 12,
+        .platform = P_IN(UNINIT),
+    },
+    [AMD_PSP_GET_ID] = { "GET_ID", cmd_get_id, 12, .platform = P_ANY },
     [AMD_PSP_DECOMMISSION] = {
         "DECOMMISSION", cmd_decommission, 4, IN_ANY,
     },
@@ -825,6 +1058,11 @@ static const Command commands[] = {
     [AMD_PSP_GUEST_STATUS] = {
         "GUEST_STATUS", cmd_guest_status, 13, IN_ANY,
     },
+    [AMD_PSP_COPY] = { "COPY", cmd_copy, 24, IN_ANY, .active = true },
+    [AMD_PSP_ACTIVATE_EX] = {
+        "ACTIVATE_EX", cmd_activate_ex, ACTIVATE_EX_LEN, IN_ANY,
+        .handle_at = 4,
+    },
     [AMD_PSP_LAUNCH_START] = { "LAUNCH_START", cmd_launch_start, 36 },
     [AMD_PSP_LAUNCH_UPDATE_DATA] = {
         "LAUNCH_UPDATE_DATA", cmd_launch_update_data, 20, IN(LUPDATE),
@@ -832,6 +1070,10 @@ static const Command commands[] = {
     },
     [AMD_PSP_LAUNCH_MEASURE] = {
         "LAUNCH_MEASURE", cmd_launch_measure, 20, IN(LUPDATE),
+    },
+    [AMD_PSP_LAUNCH_UPDATE_SECRET] = {
+        "LAUNCH_UPDATE_SECRET", cmd_launch_update_secret, 52, IN(LSECRET),
+        .active = true,
     },
     [AMD_PSP_LAUNCH_FINISH] = {
         "LAUNCH_FINISH", cmd_launch_finish, 4, IN(LSECRET),
@@ -922,6 +1164,7 @@ AmdPspStatus amd_psp_execute(AmdPspPlatform *p, uint32_t id, hwaddr buffer,
 {
     const Command *c = command_find(id);
     uint8_t b[BUFFER_MAX] = { 0 }, before[BUFFER_MAX];
+    unsigned allowed, guests, active;
     AmdPspGuest *g = NULL;
     AmdPspStatus st;
 
@@ -931,7 +1174,8 @@ AmdPspStatus amd_psp_execute(AmdPspPlatform *p, uint32_t id, hwaddr buffer,
     if (!c) {
         return AMD_PSP_INVALID_COMMAND;
     }
-    if (!c->uninit && !p->initialized) {
+    allowed = c->platform ?: P_ANY & ~P_IN(UNINIT);
+    if (!(allowed & BIT(amd_psp_platform_state(p, &guests, &active)))) {
         return AMD_PSP_INVALID_PLATFORM_STATE;
     }
     g_assert(c->buffer_len <= sizeof(b));
@@ -942,7 +1186,7 @@ AmdPspStatus amd_psp_execute(AmdPspPlatform *p, uint32_t id, hwaddr buffer,
     }
     trace_buffer(false, id, b);
     if (c->states) {
-        g = guest_find(p, ldl_le_p(b));
+        g = guest_find(p, ldl_le_p(b + c->handle_at));
         if (!g) {
             return AMD_PSP_INVALID_GUEST;
         }

@@ -298,11 +298,12 @@ bool amd_psp_session_unwrap(const uint8_t z[AMD_PSP_P384_LEN],
 
 /*
  * The lengths are those of the guest's data and of the transport data; they
- * are equal because nothing is compressed.
+ * are equal because nothing is compressed.  @measure: of a secret, else NULL.
  */
 static void packet_mac(const AmdPspTransportKeys *keys, AmdPspPacketType type,
                        const AmdPspPacketHeader *header, const uint8_t *data,
-                       size_t len, uint8_t mac[AMD_PSP_MAC_LEN])
+                       size_t len, const uint8_t *measure,
+                       uint8_t mac[AMD_PSP_MAC_LEN])
 {
     uint8_t context = type;
     HmacCtx ctx;
@@ -314,31 +315,67 @@ static void packet_mac(const AmdPspTransportKeys *keys, AmdPspPacketType type,
     hmac_u32(&ctx, len);
     hmac_u32(&ctx, len);
     hmac_sha256_update(&ctx, len, data);
+    if (measure) {
+        hmac_sha256_update(&ctx, AMD_PSP_MAC_LEN, measure);
+    }
     hmac_sha256_digest(&ctx, AMD_PSP_MAC_LEN, mac);
+}
+
+static void packet_seal(const AmdPspTransportKeys *keys, AmdPspPacketType type,
+                        const uint8_t *measure,
+                        const uint8_t iv[AMD_PSP_NONCE_LEN], uint8_t *data,
+                        size_t len, AmdPspPacketHeader *header)
+{
+    header->flags = 0;
+    memcpy(header->iv, iv, sizeof(header->iv));
+    aes128_ctr(keys->tek, iv, data, len);
+    packet_mac(keys, type, header, data, len, measure, header->mac);
+}
+
+static bool packet_open(const AmdPspTransportKeys *keys, AmdPspPacketType type,
+                        const uint8_t *measure,
+                        const AmdPspPacketHeader *header, uint8_t *data,
+                        size_t len)
+{
+    uint8_t mac[AMD_PSP_MAC_LEN];
+
+    packet_mac(keys, type, header, data, len, measure, mac);
+    if (!memeql_sec(mac, header->mac, sizeof(mac))) {
+        return false;
+    }
+    aes128_ctr(keys->tek, header->iv, data, len);
+    return true;
 }
 
 void amd_psp_packet_seal(const AmdPspTransportKeys *keys, AmdPspPacketType type,
                          const uint8_t iv[AMD_PSP_NONCE_LEN], uint8_t *data,
                          size_t len, AmdPspPacketHeader *header)
 {
-    header->flags = 0;
-    memcpy(header->iv, iv, sizeof(header->iv));
-    aes128_ctr(keys->tek, iv, data, len);
-    packet_mac(keys, type, header, data, len, header->mac);
+    packet_seal(keys, type, NULL, iv, data, len, header);
 }
 
 bool amd_psp_packet_open(const AmdPspTransportKeys *keys, AmdPspPacketType type,
                          const AmdPspPacketHeader *header, uint8_t *data,
                          size_t len)
 {
-    uint8_t mac[AMD_PSP_MAC_LEN];
+    return packet_open(keys, type, NULL, header, data, len);
+}
 
-    packet_mac(keys, type, header, data, len, mac);
-    if (!memeql_sec(mac, header->mac, sizeof(mac))) {
-        return false;
-    }
-    aes128_ctr(keys->tek, header->iv, data, len);
-    return true;
+void amd_psp_secret_seal(const AmdPspTransportKeys *keys,
+                         const uint8_t measure[AMD_PSP_MAC_LEN],
+                         const uint8_t iv[AMD_PSP_NONCE_LEN], uint8_t *data,
+                         size_t len, AmdPspPacketHeader *header)
+{
+    packet_seal(keys, AMD_PSP_PACKET_SECRET, measure, iv, data, len, header);
+}
+
+bool amd_psp_secret_open(const AmdPspTransportKeys *keys,
+                         const uint8_t measure[AMD_PSP_MAC_LEN],
+                         const AmdPspPacketHeader *header, uint8_t *data,
+                         size_t len)
+{
+    return packet_open(keys, AMD_PSP_PACKET_SECRET, measure, header, data,
+                       len);
 }
 
 void amd_psp_measurement(const uint8_t tik[AMD_PSP_KEY_LEN], uint8_t api_major,

@@ -39,6 +39,14 @@ static const Field handle[] = {
 static const Field activate[] = {
     { 0, 4, "handle" }, { 4, 4, "asid" }, { }
 };
+static const Field activate_ex[] = {
+    { 0, 4, "length" }, { 4, 4, "handle" }, { 8, 4, "asid" },
+    { 12, 4, "ids-count" }, { 16, 8, "ids" }, { }
+};
+static const Field copy[] = {
+    { 0, 4, "handle" }, { 4, 4, "len" }, { 8, 8, "from" }, { 16, 8, "to" },
+    { }
+};
 static const Field guest_status[] = {
     { 0, 4, "handle" }, { 4, 4, "policy" }, { 8, 4, "asid" },
     { 12, 1, "state" }, { }
@@ -70,15 +78,20 @@ static const Field *const layouts[AMD_PSP_COMMAND__MAX] = {
     [AMD_PSP_INIT] = init,
     [AMD_PSP_INIT_EX] = init_ex,
     [AMD_PSP_PLATFORM_STATUS] = platform_status,
+    [AMD_PSP_PEK_CSR] = area,
     [AMD_PSP_PDH_CERT_EXPORT] = pdh_cert_export,
+    [AMD_PSP_DOWNLOAD_FIRMWARE] = area,
     [AMD_PSP_GET_ID] = area,
     [AMD_PSP_DECOMMISSION] = handle,
     [AMD_PSP_ACTIVATE] = activate,
     [AMD_PSP_DEACTIVATE] = handle,
     [AMD_PSP_GUEST_STATUS] = guest_status,
+    [AMD_PSP_COPY] = copy,
+    [AMD_PSP_ACTIVATE_EX] = activate_ex,
     [AMD_PSP_LAUNCH_START] = start,
     [AMD_PSP_LAUNCH_UPDATE_DATA] = guest_area,
     [AMD_PSP_LAUNCH_MEASURE] = guest_area,
+    [AMD_PSP_LAUNCH_UPDATE_SECRET] = packet,
     [AMD_PSP_LAUNCH_FINISH] = handle,
     [AMD_PSP_SEND_START] = send_start,
     [AMD_PSP_SEND_UPDATE_DATA] = packet,

@@ -18,6 +18,7 @@
 #include "qobject/qnum.h"
 #include "libqos/pci.h"
 #include "libqos/pci-pc.h"
+#include "hw/misc/amd-psp-crypto.h"
 #include "hw/pci/pci_regs.h"
 
 /* Registers */
@@ -43,7 +44,10 @@
 #define OUT         0x160000
 #define PAGE_A      0x200000    /* of the first guest */
 #define PAGE_B      0x300000    /* of the second */
+#define NV          0x400000    /* the storage of INIT_EX */
 #define NOT_RAM     0xfed00000
+
+#define NV_LEN      (32 * 1024)
 
 #define CERT_LEN    2084
 #define CHAIN_LEN   (3 * CERT_LEN)
@@ -1293,6 +1297,482 @@ static void test_trace(void)
     g_assert_nonnull(strstr(text, "DF_FLUSH (0xa): status"));
 }
 
+/* States of a guest in which a command is possible, as GUEST_STATUS has them */
+static const struct {
+    unsigned cmd;
+    const char *states;
+    unsigned handle_at;
+} guest_commands[] = {
+    { 0x20, "123456" },     /* DECOMMISSION */
+    { 0x21, "123456" },     /* ACTIVATE */
+    { 0x22, "123456" },     /* DEACTIVATE */
+    { 0x23, "123456" },     /* GUEST_STATUS */
+    { 0x24, "123456" },     /* COPY */
+    { 0x25, "123456", 4 },  /* ACTIVATE_EX */
+    { 0x31, "1" },          /* LAUNCH_UPDATE_DATA */
+    { 0x33, "1" },          /* LAUNCH_MEASURE */
+    { 0x34, "2" },          /* LAUNCH_UPDATE_SECRET */
+    { 0x35, "2" },          /* LAUNCH_FINISH */
+    { 0x40, "3" },          /* SEND_START */
+    { 0x41, "4" },          /* SEND_UPDATE_DATA */
+    { 0x43, "4" },          /* SEND_FINISH */
+    { 0x44, "4" },          /* SEND_CANCEL */
+    { 0x51, "5" },          /* RECEIVE_UPDATE_DATA */
+    { 0x53, "5" },          /* RECEIVE_FINISH */
+    { 0x60, "123456" },     /* DBG_DECRYPT */
+    { 0x61, "123456" },     /* DBG_ENCRYPT */
+};
+
+/* States of the platform: 0 UNINIT, 1 INIT, 2 WORKING */
+static const struct {
+    unsigned cmd;
+    const char *states;
+} platform_commands[] = {
+    { 0x01, "0" },          /* INIT */
+    { 0x02, "012" },        /* SHUTDOWN */
+    { 0x03, "0" },          /* PLATFORM_RESET */
+    { 0x04, "012" },        /* PLATFORM_STATUS */
+    { 0x05, "1" },          /* PEK_GEN */
+    { 0x06, "1" },          /* PEK_CSR */
+    { 0x08, "12" },         /* PDH_CERT_EXPORT */
+    { 0x09, "12" },         /* PDH_GEN */
+    { 0x0a, "12" },         /* DF_FLUSH */
+    { 0x0b, "0" },          /* DOWNLOAD_FIRMWARE */
+    { 0x0c, "012" },        /* GET_ID */
+    { 0x0d, "0" },          /* INIT_EX */
+    { 0x30, "12" },         /* LAUNCH_START */
+    { 0x50, "12" },         /* RECEIVE_START */
+};
+
+/* A guest in a state; PDH, CHAIN and SESSION are this platform's, for itself */
+static uint32_t guest_in(Psp *p, unsigned state)
+{
+    uint32_t h;
+
+    switch (state) {
+    case 1:
+    case 2:
+        h = launch_start(p, 0);
+        g_assert_cmphex(activate(p, h, 1), ==, 0);
+        g_assert_cmphex(launch_update(p, h, PAGE_A, 4096), ==, 0);
+        if (state == 2) {
+            g_assert_cmphex(launch_measure(p, h), ==, 0);
+        }
+        break;
+    case 5:
+        g_assert_cmphex(receive_start(p, 0, &h), ==, 0);
+        g_assert_cmphex(activate(p, h, 1), ==, 0);
+        break;
+    default:
+        h = launch(p, 0, 1);
+        if (state != 3) {
+            g_assert_cmphex(send_start(p, h), ==, 0);
+        }
+        if (state == 6) {
+            g_assert_cmphex(guest_cmd(p, 0x43, h), ==, 0);
+        }
+        break;
+    }
+    g_assert_cmpuint(guest_state(p, h), ==, state);
+    return h;
+}
+
+/* Whatever became of it */
+static void guest_gone(Psp *p, uint32_t h)
+{
+    guest_cmd(p, 0x22, h);
+    clear(p);
+    g_assert_cmphex(psp_cmd(p, 0x0a), ==, 0);
+    guest_cmd(p, 0x20, h);
+    g_assert_cmphex(guest_cmd(p, 0x23, h), ==, 0x10);
+}
+
+static void test_guest_states(void)
+{
+    unsigned state, st;
+    uint32_t h;
+    size_t i;
+    Psp p;
+
+    psp_open(&p, "");
+    psp_init(&p);
+    g_assert_cmphex(export_certs(&p), ==, 0);
+    guest_gone(&p, guest_in(&p, 4));        /* and there is a session */
+    for (i = 0; i < ARRAY_SIZE(guest_commands); i++) {
+        for (state = 1; state <= 6; state++) {
+            h = guest_in(&p, state);
+            clear(&p);
+            put32(&p, guest_commands[i].handle_at, h);
+            st = psp_cmd(&p, guest_commands[i].cmd);
+            g_test_message("command 0x%x in guest state %u: 0x%x",
+                           guest_commands[i].cmd, state, st);
+            if (strchr(guest_commands[i].states, '0' + state)) {
+                g_assert_cmphex(st, !=, 0x02);
+                g_assert_cmphex(st, !=, 0x10);
+                g_assert_cmphex(st, !=, 0x11);
+            } else {
+                g_assert_cmphex(st, ==, 0x02);
+                g_assert_cmpuint(guest_state(&p, h), ==, state);
+            }
+            guest_gone(&p, h);
+        }
+        /* A guest that is not there */
+        clear(&p);
+        put32(&p, guest_commands[i].handle_at, 0xabcdef);
+        g_assert_cmphex(psp_cmd(&p, guest_commands[i].cmd), ==, 0x10);
+        clear(&p);
+        g_assert_cmphex(psp_cmd(&p, guest_commands[i].cmd), ==, 0x10);
+    }
+    psp_close(&p);
+}
+
+static void test_platform_states(void)
+{
+    unsigned state, st;
+    size_t i;
+    Psp p;
+
+    psp_open(&p, "");
+    for (i = 0; i < ARRAY_SIZE(platform_commands); i++) {
+        for (state = 0; state <= 2; state++) {
+            g_assert_cmphex(psp_cmd(&p, 0x02), ==, 0);
+            if (state) {
+                psp_init(&p);
+            }
+            if (state == 2) {
+                launch_start(&p, 0);
+            }
+            clear(&p);
+            st = psp_cmd(&p, platform_commands[i].cmd);
+            g_test_message("command 0x%x in platform state %u: 0x%x",
+                           platform_commands[i].cmd, state, st);
+            if (strchr(platform_commands[i].states, '0' + state)) {
+                g_assert_cmphex(st, !=, 0x01);
+                g_assert_cmphex(st, !=, 0x11);
+            } else {
+                g_assert_cmphex(st, ==, 0x01);
+                clear(&p);
+                g_assert_cmphex(psp_cmd(&p, 0x04), ==, 0);
+                g_assert_cmpuint(qtest_readb(p.qts, BUF + 2), ==, state);
+            }
+        }
+    }
+    g_assert_cmphex(psp_cmd(&p, 0x02), ==, 0);
+    for (i = 0; i < ARRAY_SIZE(guest_commands); i++) {
+        g_assert_cmphex(psp_cmd(&p, guest_commands[i].cmd), ==, 0x01);
+    }
+    psp_close(&p);
+}
+
+static void test_pek_csr(void)
+{
+    uint8_t csr[CERT_LEN], pek[CERT_LEN];
+    Psp p;
+
+    psp_open(&p, "");
+    psp_init(&p);
+    clear(&p);
+    g_assert_cmphex(psp_cmd(&p, 0x06), ==, 0x04);
+    g_assert_cmpuint(get32(&p, 8), ==, CERT_LEN);
+    put64(&p, 0, NOT_RAM);
+    g_assert_cmphex(psp_cmd(&p, 0x06), ==, 0x09);
+    put64(&p, 0, OUT);
+    put32(&p, 8, CERT_LEN - 1);
+    g_assert_cmphex(psp_cmd(&p, 0x06), ==, 0x04);
+    g_assert_cmphex(psp_cmd(&p, 0x06), ==, 0);
+    qtest_memread(p.qts, OUT, csr, CERT_LEN);
+    g_assert_cmphex(export_certs(&p), ==, 0);
+    qtest_memread(p.qts, CHAIN, pek, CERT_LEN);
+    /* The same key; what is signed is before 0x414 */
+    g_assert_cmpmem(csr, 0x414, pek, 0x414);
+    g_assert_cmphex(ldl_le_p(csr + 0x414), ==, 0x1000);
+    g_assert_cmphex(ldl_le_p(csr + 0x61c), ==, 0x1000);
+    g_assert_cmphex(psp_cmd(&p, 0x05), ==, 0);
+    clear(&p);
+    put64(&p, 0, OUT);
+    put32(&p, 8, CERT_LEN);
+    g_assert_cmphex(psp_cmd(&p, 0x06), ==, 0);
+    qtest_memread(p.qts, OUT, csr, CERT_LEN);
+    g_assert(memcmp(csr, pek, 0x414));
+    psp_close(&p);
+}
+
+static void test_download_firmware(void)
+{
+    Psp p;
+
+    psp_open(&p, "");
+    clear(&p);
+    put64(&p, 0, OUT);
+    g_assert_cmphex(psp_cmd(&p, 0x0b), ==, 0x04);
+    put32(&p, 8, 0xffffffff);
+    g_assert_cmphex(psp_cmd(&p, 0x0b), ==, 0x04);
+    put32(&p, 8, 65536);
+    g_assert_cmphex(psp_cmd(&p, 0x0b), ==, 0x0a);
+    put64(&p, 0, 0x8000000 - 4096);
+    g_assert_cmphex(psp_cmd(&p, 0x0b), ==, 0x09);
+    put64(&p, 0, 0xfffffffffffff000);
+    g_assert_cmphex(psp_cmd(&p, 0x0b), ==, 0x09);
+    psp_close(&p);
+}
+
+static unsigned copy(Psp *p, uint32_t handle, uint64_t from, uint64_t to,
+                     uint32_t len)
+{
+    clear(p);
+    put32(p, 0, handle);
+    put32(p, 4, len);
+    put64(p, 8, from);
+    put64(p, 16, to);
+    return psp_cmd(p, 0x24);
+}
+
+static void test_copy(void)
+{
+    uint8_t page[4096], got[4096];
+    uint32_t h;
+    Psp p;
+
+    psp_open(&p, "");
+    psp_init(&p);
+    h = launch(&p, 1, 1);                               /* NODBG */
+    g_assert_cmphex(copy(&p, h, PAGE_A, PAGE_B, 0), ==, 0x04);
+    g_assert_cmphex(copy(&p, h, PAGE_A, PAGE_B, 17), ==, 0x04);
+    g_assert_cmphex(copy(&p, h, PAGE_A, PAGE_B, 0xfffffff0), ==, 0x04);
+    g_assert_cmphex(copy(&p, h, PAGE_A + 8, PAGE_B, 16), ==, 0x09);
+    g_assert_cmphex(copy(&p, h, PAGE_A, PAGE_B + 8, 16), ==, 0x09);
+    g_assert_cmphex(copy(&p, h, NOT_RAM, PAGE_B, 16), ==, 0x09);
+    g_assert_cmphex(copy(&p, h, PAGE_A, NOT_RAM, 16), ==, 0x09);
+    g_assert_cmphex(copy(&p, h, PAGE_A, PAGE_B, 4096), ==, 0);
+    /* Ciphertext, and not that of the other place */
+    qtest_memread(p.qts, PAGE_A, page, sizeof(page));
+    qtest_memread(p.qts, PAGE_B, got, sizeof(got));
+    g_assert(memcmp(page, got, 16));
+    g_assert_null(memmem(got, sizeof(got), "private", 7));
+    guest_gone(&p, h);
+
+    h = launch(&p, 0, 1);
+    g_assert_cmphex(copy(&p, h, PAGE_A, PAGE_B | CBIT, 4096), ==, 0);
+    g_assert_cmphex(dbg(&p, 0x60, h, PAGE_B, OUT, 4096), ==, 0);
+    qtest_memread(p.qts, OUT, got, sizeof(got));
+    fill(page);
+    g_assert_cmpmem(got, sizeof(got), page, sizeof(page));
+    g_assert_cmphex(guest_cmd(&p, 0x22, h), ==, 0);
+    g_assert_cmphex(copy(&p, h, PAGE_A, PAGE_B, 4096), ==, 0x08);
+    psp_close(&p);
+}
+
+static unsigned activate_ex(Psp *p, uint32_t len, uint32_t handle,
+                            uint32_t asid, uint32_t n, uint64_t ids)
+{
+    clear(p);
+    put32(p, 0, len);
+    put32(p, 4, handle);
+    put32(p, 8, asid);
+    put32(p, 12, n);
+    put64(p, 16, ids);
+    return psp_cmd(p, 0x25);
+}
+
+static void test_activate_ex(void)
+{
+    uint32_t a, b;
+    Psp p;
+
+    psp_open(&p, "");
+    psp_init(&p);
+    a = launch_start(&p, 0);
+    b = launch_start(&p, 0);
+    g_assert_cmphex(activate_ex(&p, 16, a, 1, 1, OUT), ==, 0x04);
+    g_assert_cmphex(activate_ex(&p, 24, a, 1, 0, OUT), ==, 0x16);
+    g_assert_cmphex(activate_ex(&p, 24, a, 1, 0x40000000, OUT), ==, 0x16);
+    g_assert_cmphex(activate_ex(&p, 24, a, 1, 2, 0x8000000 - 4), ==, 0x09);
+    g_assert_cmphex(activate_ex(&p, 24, a, 0, 1, OUT), ==, 0x0d);
+    g_assert_cmphex(activate_ex(&p, 24, a, 1, 1, OUT), ==, 0);
+    g_assert_cmphex(activate_ex(&p, 24, a, 2, 1, OUT), ==, 0x12);
+    g_assert_cmphex(activate_ex(&p, 24, b, 1, 1, OUT), ==, 0x0c);
+    g_assert_cmphex(launch_update(&p, a, PAGE_A, 4096), ==, 0);
+    psp_close(&p);
+}
+
+/* Sharing a key: with whom, and whether policies allow it */
+static void test_policy_noks(void)
+{
+    uint32_t open, closed;
+    Psp p;
+
+    psp_open(&p, "");
+    psp_init(&p);
+    open = launch_start(&p, 0);
+    closed = launch_start(&p, 2);
+    clear(&p);
+    put32(&p, 0, 0xabcdef);
+    g_assert_cmphex(psp_cmd(&p, 0x30), ==, 0x10);
+    clear(&p);
+    put32(&p, 0, closed);
+    g_assert_cmphex(psp_cmd(&p, 0x30), ==, 0x07);
+    clear(&p);
+    put32(&p, 0, open);
+    put32(&p, 4, 2);
+    g_assert_cmphex(psp_cmd(&p, 0x30), ==, 0x07);
+    clear(&p);
+    put32(&p, 0, open);
+    g_assert_cmphex(psp_cmd(&p, 0x30), ==, 0x15);
+    psp_close(&p);
+}
+
+/* A guest's owner sends a secret to the guest that was measured */
+static void test_secret(void)
+{
+    static const uint8_t seed[AMD_PSP_SEED_LEN] = "an owner", nonce[16], iv[16];
+    const AmdPspTransportKeys keys = { "encrypts packets", "vouches for them" };
+    uint8_t secret[32] = "what only the guest may know...", sealed[32];
+    uint8_t cert[CERT_LEN], z[AMD_PSP_P384_LEN], measure[48], mac[32];
+    uint8_t digest[32], page[4096];
+    gsize digest_len = sizeof(digest);
+    g_autoptr(GChecksum) sum = g_checksum_new(G_CHECKSUM_SHA256);
+    AmdPspPacketHeader header;
+    AmdPspSession session;
+    AmdPspEcPoint pdh;
+    AmdPspEcKey owner;
+    uint32_t h;
+    Psp p;
+
+    psp_open(&p, "");
+    psp_init(&p);
+    g_assert_cmphex(export_certs(&p), ==, 0);
+    qtest_memread(p.qts, PDH, cert, sizeof(cert));
+    g_assert(amd_psp_cert_key(cert, AMD_PSP_CERT_PDH, &pdh));
+    amd_psp_ec_key(seed, "owner", 0, &owner);
+    g_assert(amd_psp_ecdh(&owner, &pdh, z));
+    amd_psp_session_wrap(z, nonce, iv, &keys, 0x20, &session);
+    amd_psp_cert_make(&owner.q, AMD_PSP_CERT_PDH, 1, 55, cert);
+    qtest_memwrite(p.qts, PDH, cert, sizeof(cert));
+    qtest_memwrite(p.qts, SESSION, &session, sizeof(session));
+    clear(&p);
+    put32(&p, 4, 0x20);
+    put64(&p, 8, PDH);
+    put32(&p, 16, CERT_LEN);
+    put64(&p, 24, SESSION);
+    put32(&p, 32, sizeof(session));
+    g_assert_cmphex(psp_cmd(&p, 0x30), ==, 0);
+    h = get32(&p, 0);
+    fill(page);
+    qtest_memwrite(p.qts, PAGE_A, page, sizeof(page));
+    g_assert_cmphex(activate(&p, h, 1), ==, 0);
+    g_assert_cmphex(launch_update(&p, h, PAGE_A, 4096), ==, 0);
+    g_assert_cmphex(launch_measure(&p, h), ==, 0);
+
+    /* The owner can tell that it is what was meant to be launched */
+    qtest_memread(p.qts, OUT, measure, sizeof(measure));
+    g_checksum_update(sum, page, sizeof(page));
+    g_checksum_get_digest(sum, digest, &digest_len);
+    amd_psp_measurement(keys.tik, 1, 55, 1, 0x20, digest, measure + 32, mac);
+    g_assert_cmpmem(measure, 32, mac, 32);
+
+    memcpy(sealed, secret, sizeof(sealed));
+    amd_psp_packet_seal(&keys, AMD_PSP_PACKET_DATA, iv, sealed,
+                        sizeof(sealed), &header);
+    qtest_memwrite(p.qts, TRANS, sealed, sizeof(sealed));
+    qtest_memwrite(p.qts, HEADER, &header, sizeof(header));
+    g_assert_cmphex(update_data(&p, 0x34, h, PAGE_A, 32), ==, 0x0b);
+
+    /* For a guest with another measurement */
+    memcpy(sealed, secret, sizeof(sealed));
+    mac[0] ^= 1;
+    amd_psp_secret_seal(&keys, mac, iv, sealed, sizeof(sealed), &header);
+    qtest_memwrite(p.qts, HEADER, &header, sizeof(header));
+    g_assert_cmphex(update_data(&p, 0x34, h, PAGE_A, 32), ==, 0x0b);
+    mac[0] ^= 1;
+
+    memcpy(sealed, secret, sizeof(sealed));
+    amd_psp_secret_seal(&keys, mac, iv, sealed, sizeof(sealed), &header);
+    qtest_memwrite(p.qts, TRANS, sealed, sizeof(sealed));
+    qtest_memwrite(p.qts, HEADER, &header, sizeof(header));
+    g_assert_cmphex(update_data(&p, 0x34, h, PAGE_A, 31), ==, 0x04);
+    g_assert_cmphex(update_data(&p, 0x34, h, PAGE_A, 0xfffffff0), ==, 0x04);
+    g_assert_cmphex(update_data(&p, 0x34, h, PAGE_A + 1, 32), ==, 0x09);
+    g_assert_cmphex(update_data(&p, 0x34, h, NOT_RAM, 32), ==, 0x09);
+    g_assert_cmphex(update_data(&p, 0x34, h, PAGE_A + 64, 32), ==, 0);
+    g_assert_cmphex(guest_cmd(&p, 0x35, h), ==, 0);
+    g_assert_cmphex(update_data(&p, 0x34, h, PAGE_A + 64, 32), ==, 0x02);
+
+    qtest_memread(p.qts, PAGE_A + 64, sealed, sizeof(sealed));
+    g_assert(memcmp(sealed, secret, sizeof(sealed)));
+    g_assert_cmphex(dbg(&p, 0x60, h, PAGE_A, OUT, 4096), ==, 0);
+    qtest_memread(p.qts, OUT + 64, sealed, sizeof(sealed));
+    g_assert_cmpmem(sealed, sizeof(sealed), secret, sizeof(secret));
+    psp_close(&p);
+}
+
+static unsigned init_ex(Psp *p, uint32_t length, uint64_t nv, uint32_t nv_len)
+{
+    clear(p);
+    put32(p, 0, length);
+    put64(p, 24, nv);
+    put32(p, 32, nv_len);
+    return psp_cmd(p, 0x0d);
+}
+
+static void get_pdh(Psp *p, uint8_t pdh[CERT_LEN])
+{
+    g_assert_cmphex(export_certs(p), ==, 0);
+    qtest_memread(p->qts, PDH, pdh, CERT_LEN);
+}
+
+/* The keys of a platform outlive it in the storage that the host keeps */
+static void test_init_ex(void)
+{
+    g_autofree uint8_t *nv = g_malloc(NV_LEN);
+    uint8_t first[CERT_LEN], second[CERT_LEN], got[CERT_LEN];
+    Psp p;
+
+    psp_open(&p, ",seed=alice");
+    g_assert_cmphex(init_ex(&p, 35, NV, NV_LEN), ==, 0x04);
+    g_assert_cmphex(init_ex(&p, 36, NV, NV_LEN - 1), ==, 0x04);
+    g_assert_cmphex(init_ex(&p, 36, NV, 0xffffffff), ==, 0x04);
+    g_assert_cmphex(init_ex(&p, 36, 0, NV_LEN), ==, 0x09);
+    g_assert_cmphex(init_ex(&p, 36, NOT_RAM, NV_LEN), ==, 0x09);
+    g_assert_cmphex(init_ex(&p, 36, 0x8000000 - 4096, NV_LEN), ==, 0x09);
+    qtest_memset(p.qts, NV, 0xff, NV_LEN);
+    g_assert_cmphex(init_ex(&p, 36, NV, NV_LEN), ==, 0);
+    get_pdh(&p, first);
+    g_assert_cmphex(psp_cmd(&p, 0x05), ==, 0);          /* PEK_GEN */
+    g_assert_cmphex(psp_cmd(&p, 0x09), ==, 0);          /* PDH_GEN */
+    get_pdh(&p, second);
+    g_assert(memcmp(first, second, CERT_LEN));
+    qtest_memread(p.qts, NV, nv, NV_LEN);
+    psp_close(&p);
+
+    /* Without it, the keys are those of the beginning */
+    psp_open(&p, ",seed=alice");
+    psp_init(&p);
+    get_pdh(&p, got);
+    g_assert_cmpmem(got, CERT_LEN, first, CERT_LEN);
+    g_assert_cmphex(psp_cmd(&p, 0x02), ==, 0);
+    qtest_memwrite(p.qts, NV, nv, NV_LEN);
+    g_assert_cmphex(init_ex(&p, 36, NV, NV_LEN), ==, 0);
+    get_pdh(&p, got);
+    g_assert_cmpmem(got, CERT_LEN, second, CERT_LEN);
+    g_assert_cmphex(psp_cmd(&p, 0x02), ==, 0);
+
+    /* Somebody changed it: it is made anew, and the next try works */
+    nv[8] ^= 1;
+    qtest_memwrite(p.qts, NV, nv, NV_LEN);
+    g_assert_cmphex(init_ex(&p, 36, NV, NV_LEN), ==, 0x18);
+    assert_query(&p, "uninit", false, false);
+    g_assert_cmphex(init_ex(&p, 36, NV, NV_LEN), ==, 0);
+    nv[8] ^= 1;
+    psp_close(&p);
+
+    /* Another platform's is of no use */
+    psp_open(&p, ",seed=bob");
+    qtest_memwrite(p.qts, NV, nv, NV_LEN);
+    g_assert_cmphex(init_ex(&p, 36, NV, NV_LEN), ==, 0x18);
+    g_assert_cmphex(init_ex(&p, 36, NV, NV_LEN), ==, 0);
+    psp_close(&p);
+}
+
 int main(int argc, char **argv)
 {
     int fd, ret;
@@ -1318,6 +1798,15 @@ int main(int argc, char **argv)
     qtest_add_func("/amd-psp/wrong-session", test_wrong_session);
     qtest_add_func("/amd-psp/reset", test_reset);
     qtest_add_func("/amd-psp/too-many", test_too_many);
+    qtest_add_func("/amd-psp/states/platform", test_platform_states);
+    qtest_add_func("/amd-psp/states/guest", test_guest_states);
+    qtest_add_func("/amd-psp/pek-csr", test_pek_csr);
+    qtest_add_func("/amd-psp/download-firmware", test_download_firmware);
+    qtest_add_func("/amd-psp/copy", test_copy);
+    qtest_add_func("/amd-psp/activate-ex", test_activate_ex);
+    qtest_add_func("/amd-psp/policy/noks", test_policy_noks);
+    qtest_add_func("/amd-psp/secret", test_secret);
+    qtest_add_func("/amd-psp/init-ex", test_init_ex);
     qtest_add_func("/amd-psp/fault/status", test_fault_status);
     qtest_add_func("/amd-psp/fault/hang", test_fault_hang);
     qtest_add_func("/amd-psp/fault/late", test_fault_late);

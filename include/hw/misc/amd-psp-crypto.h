@@ -147,6 +147,24 @@ bool amd_psp_packet_open(const AmdPspTransportKeys *keys, AmdPspPacketType type,
                          size_t len);
 
 /**
+ * amd_psp_secret_seal: as amd_psp_packet_seal(), for LAUNCH_UPDATE_SECRET
+ * @measure: what the guest's owner got from LAUNCH_MEASURE: the secret is for
+ *           a guest that has just that
+ */
+void amd_psp_secret_seal(const AmdPspTransportKeys *keys,
+                         const uint8_t measure[AMD_PSP_MAC_LEN],
+                         const uint8_t iv[AMD_PSP_NONCE_LEN], uint8_t *data,
+                         size_t len, AmdPspPacketHeader *header);
+
+/**
+ * amd_psp_secret_open: as amd_psp_packet_open(), for LAUNCH_UPDATE_SECRET
+ */
+bool amd_psp_secret_open(const AmdPspTransportKeys *keys,
+                         const uint8_t measure[AMD_PSP_MAC_LEN],
+                         const AmdPspPacketHeader *header, uint8_t *data,
+                         size_t len);
+
+/**
  * amd_psp_measurement: MEASURE of LAUNCH_MEASURE
  * @api_major, @api_minor, @build: of the firmware
  * @policy: of the guest

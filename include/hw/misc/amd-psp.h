@@ -52,6 +52,7 @@ typedef enum AmdPspStatus {
     AMD_PSP_UNSUPPORTED             = 0x15,
     AMD_PSP_INVALID_PARAM           = 0x16,
     AMD_PSP_RESOURCE_LIMIT          = 0x17,
+    AMD_PSP_SECURE_DATA_INVALID     = 0x18,
 } AmdPspStatus;
 
 typedef enum AmdPspCommand {
@@ -60,18 +61,23 @@ typedef enum AmdPspCommand {
     AMD_PSP_FACTORY_RESET       = 0x03,
     AMD_PSP_PLATFORM_STATUS     = 0x04,
     AMD_PSP_PEK_GEN             = 0x05,
+    AMD_PSP_PEK_CSR             = 0x06,
     AMD_PSP_PDH_CERT_EXPORT     = 0x08,
     AMD_PSP_PDH_GEN             = 0x09,
     AMD_PSP_DF_FLUSH            = 0x0a,
+    AMD_PSP_DOWNLOAD_FIRMWARE   = 0x0b,
     AMD_PSP_GET_ID              = 0x0c,
     AMD_PSP_INIT_EX             = 0x0d,
     AMD_PSP_DECOMMISSION        = 0x20,
     AMD_PSP_ACTIVATE            = 0x21,
     AMD_PSP_DEACTIVATE          = 0x22,
     AMD_PSP_GUEST_STATUS        = 0x23,
+    AMD_PSP_COPY                = 0x24,
+    AMD_PSP_ACTIVATE_EX         = 0x25,
     AMD_PSP_LAUNCH_START        = 0x30,
     AMD_PSP_LAUNCH_UPDATE_DATA  = 0x31,
     AMD_PSP_LAUNCH_MEASURE      = 0x33,
+    AMD_PSP_LAUNCH_UPDATE_SECRET = 0x34,
     AMD_PSP_LAUNCH_FINISH       = 0x35,
     AMD_PSP_SEND_START          = 0x40,
     AMD_PSP_SEND_UPDATE_DATA    = 0x41,
@@ -118,6 +124,7 @@ typedef struct AmdPspGuest {
     uint8_t vek[SEV_MEMORY_KEY_LEN];    /* memory encryption key */
     AmdPspTransportKeys transport;
     GChecksum *digest;                  /* of what was launched so far */
+    uint8_t measure[AMD_PSP_MAC_LEN];   /* the last that was given */
 } AmdPspGuest;
 
 /* The firmware and its secrets */
@@ -134,6 +141,7 @@ typedef struct AmdPspPlatform {
 
     bool initialized;
     bool es;                            /* INIT asked for SEV-ES */
+    hwaddr nv;                          /* storage of INIT_EX; 0: none */
     uint32_t last_handle;
     AmdPspGuest guests[AMD_PSP_MAX_GUESTS];
     /* ASIDs that were deactivated since the last DF_FLUSH */
