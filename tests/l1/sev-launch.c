@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * An SEV guest whose RAM is a guest_memfd: launch in place, ciphertext as the
- * host sees it, and the debug and secret commands by host address.
+ * host sees it, and the debug commands by host address.
  */
 #define _GNU_SOURCE
 #include "guest.h"

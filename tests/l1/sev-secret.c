@@ -1,0 +1,162 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * LAUNCH_SECRET into guest_memfd: what the guest's owner seals for the guest
+ * that was measured gets into a private page, by host address, and nowhere
+ * else.
+ */
+#define _GNU_SOURCE
+#include "guest.h"
+#include "guest-owner.h"
+#include "sev-transport.h"
+
+#define LAUNCHED        0x40000ULL
+#define SECRET_GPA      0x20100ULL
+#define BAD_MEASUREMENT 0x0b
+
+static const uint8_t secret[64] =
+    "what only the guest may know, and nobody else on its host does.";
+
+static int inject(struct vm *vm, const uint8_t *address, const uint8_t *sealed,
+                  const struct owner_header *header)
+{
+    struct kvm_sev_launch_secret args = {
+        .hdr_uaddr = (uintptr_t)header, .hdr_len = sizeof(*header),
+        .guest_uaddr = (uintptr_t)address, .guest_len = sizeof(secret),
+        .trans_uaddr = (uintptr_t)sealed, .trans_len = sizeof(secret),
+    };
+
+    return sev_cmd(vm, KVM_SEV_LAUNCH_SECRET, &args);
+}
+
+/* Is it a guest that was launched with that memory on this firmware? */
+static bool measured(const struct owner *owner, const uint8_t measure[48],
+                     const uint8_t digest[SHA256_DIGEST_SIZE])
+{
+    struct sev_user_data_status status;
+    struct sev_issue_cmd cmd = {
+        .cmd = SEV_PLATFORM_STATUS, .data = (uintptr_t)&status,
+    };
+
+    CHECK(ioctl(sev_fd, SEV_ISSUE_CMD, &cmd));
+    return owner_expects(owner, measure, status.api_major, status.api_minor,
+                         status.build, digest);
+}
+
+static void launch(struct vm *vm, struct owner *owner,
+                   uint8_t digest[SHA256_DIGEST_SIZE])
+{
+    struct kvm_sev_launch_start start = {
+        .policy = owner->policy,
+        .dh_uaddr = (uintptr_t)owner->cert, .dh_len = sizeof(owner->cert),
+        .session_uaddr = (uintptr_t)&owner->session,
+        .session_len = sizeof(owner->session),
+    };
+    struct kvm_sev_launch_update_data low = {
+        .uaddr = (uintptr_t)vm->mem, .len = GUEST_SHARED,
+    }, high = {
+        .uaddr = (uintptr_t)vm->mem + GUEST_SHARED + PAGE,
+        .len = LAUNCHED - GUEST_SHARED - PAGE,
+    };
+    struct sha256_ctx sum;
+
+    /* All that is launched, the guest's code and tables first */
+    guest_install(vm);
+    sha256_init(&sum);
+    sha256_update(&sum, low.len, (uint8_t *)(uintptr_t)low.uaddr);
+    sha256_update(&sum, high.len, (uint8_t *)(uintptr_t)high.uaddr);
+    sha256_digest(&sum, SHA256_DIGEST_SIZE, digest);
+
+    MUST(vm_convert(vm, 0, GUEST_SHARED, PRIVATE));
+    MUST(vm_convert(vm, GUEST_SHARED + PAGE, vm->size - GUEST_SHARED - PAGE,
+                    PRIVATE));
+    SEV_MUST(vm, KVM_SEV_LAUNCH_START, &start);
+    SEV_MUST(vm, KVM_SEV_LAUNCH_UPDATE_DATA, &low);
+    SEV_MUST(vm, KVM_SEV_LAUNCH_UPDATE_DATA, &high);
+}
+
+/* What is wrong is refused, and leaves the page what it was, and free */
+static void refused(struct vm *vm, const struct owner *owner,
+                    const uint8_t measure[48])
+{
+    uint8_t *page = vm->mem + SECRET_GPA, sealed[sizeof(secret)], other[32];
+    struct owner_header header;
+    int r;
+
+    memcpy(other, measure, sizeof(other));
+    other[31] ^= 1;
+    owner_seal(owner, other, secret, sizeof(secret), sealed, &header);
+    r = inject(vm, page, sealed, &header);
+    ok(r == -EIO && sev_error == BAD_MEASUREMENT,
+       "a secret for a guest that was measured otherwise: BAD_MEASUREMENT");
+
+    owner_seal(owner, measure, secret, sizeof(secret), sealed, &header);
+    sealed[0] ^= 1;
+    r = inject(vm, page, sealed, &header);
+    ok(r == -EIO && sev_error == BAD_MEASUREMENT, "a changed one: likewise");
+    sealed[0] ^= 1;
+
+    ok(inject(vm, vm->mem + vm->size - 32, sealed, &header) < 0,
+       "past the end of the memory: refused");
+    ok(inject(vm, vm->mem + vm->size, sealed, &header) < 0,
+       "where there is no memory: refused");
+    ok(!vm_convert(vm, 0, LAUNCHED, SHARED) &&
+       !vm_convert(vm, 0, GUEST_SHARED, PRIVATE) &&
+       !vm_convert(vm, GUEST_SHARED + PAGE, LAUNCHED - GUEST_SHARED - PAGE,
+                   PRIVATE),
+       "after all that, no page is held");
+}
+
+int main(void)
+{
+    uint8_t measure[48], digest[SHA256_DIGEST_SIZE], sealed[sizeof(secret)];
+    struct kvm_sev_launch_measure get = {
+        .uaddr = (uintptr_t)measure, .len = sizeof(measure),
+    };
+    static struct platform platform;
+    struct owner_header header;
+    struct owner owner;
+    struct vm vm;
+    uint64_t i;
+    bool same = true;
+
+    vm_require(VM_SEV);
+    /* Which initializes the firmware, so that it has a PDH */
+    vm_init(&vm, VM_SEV, GUEST_SIZE);
+    platform_export(&platform);
+    if (!ok(owner_init(&owner, 0, platform.pdh),
+            "a session for this firmware")) {
+        return done_testing();
+    }
+    launch(&vm, &owner, digest);
+    guest_vcpu(&vm);
+    SEV_MUST(&vm, KVM_SEV_LAUNCH_MEASURE, &get);
+    ok(measured(&owner, measure, digest),
+       "the owner finds launched what was to be");
+    digest[0] ^= 1;
+    ok(!measured(&owner, measure, digest), "and would see a difference");
+
+    refused(&vm, &owner, measure);
+    owner_seal(&owner, measure, secret, sizeof(secret), sealed, &header);
+    ok(!inject(&vm, vm.mem + SECRET_GPA, sealed, &header),
+       "LAUNCH_SECRET into a private page by its host address");
+    ok(touch(vm.mem + SECRET_GPA) == SIGBUS, "which is out of reach still");
+    SEV_MUST(&vm, KVM_SEV_LAUNCH_FINISH, NULL);
+    ok(inject(&vm, vm.mem + SECRET_GPA, sealed, &header) < 0,
+       "not once the launch is over");
+    if (!ok(!guest_run(&vm), "the guest runs")) {
+        return done_testing();
+    }
+    for (i = 0; i < sizeof(secret); i += 8) {
+        same &= guest_read(&vm, SECRET_GPA + i) == *(uint64_t *)(secret + i);
+    }
+    ok(same, "and reads the secret");
+    ok(guest_read(&vm, SECRET_GPA - 8) == 0 &&
+       guest_read(&vm, SECRET_GPA + sizeof(secret)) == 0,
+       "and around it what was launched");
+    MUST(vm_convert(&vm, SECRET_GPA & -PAGE, PAGE, SHARED));
+    ok(!memmem(vm.mem + (SECRET_GPA & -PAGE), PAGE, secret, 16) &&
+       !memmem(sealed, sizeof(sealed), secret, 16),
+       "of which the host sees nothing");
+    vm_destroy(&vm);
+    return done_testing();
+}
