@@ -210,6 +210,22 @@ static void check_range(const EncBitmap *eb, uint64_t first, uint64_t npages)
     assert(first <= eb->npages && npages <= eb->npages - first);
 }
 
+uint64_t encbitmap_allocated_run(RAMBlock *rb, uint64_t page, uint64_t npages,
+                                 bool *allocated)
+{
+    EncBitmap *eb = encbitmap(rb);
+    uint64_t run;
+
+    assert(eb && npages && page + npages <= eb->npages);
+    if (!eb->provider || !eb->provider->allocated) {
+        *allocated = true;
+        return npages;
+    }
+    run = eb->provider->allocated(rb, page, npages, allocated);
+    assert(run && run <= npages);
+    return run;
+}
+
 uint64_t encbitmap_count(const RAMBlock *rb, uint64_t first, uint64_t npages)
 {
     EncBitmap *eb = encbitmap(rb);

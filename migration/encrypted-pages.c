@@ -35,6 +35,9 @@
 #include "ram.h"
 #include "trace.h"
 
+/* Private pages that are told in one record to have no content */
+#define UNALLOCATED_PAGES_MAX 4096
+
 /* How long the destination's main loop may have to wait for its turn */
 #define LOAD_SLICE_MS 20
 
@@ -365,6 +368,42 @@ static int send_again(RAMBlock *rb, uint64_t offset, size_t npages)
     return 0;
 }
 
+/*
+ * Of pages that had no memory behind them before they were taken: so many have
+ * none yet.  The guest may have accessed one before KVM was told to log that.
+ */
+static size_t still_unallocated(RAMBlock *rb, uint64_t page, size_t npages)
+{
+    bool allocated;
+    size_t n = encbitmap_allocated_run(rb, page, npages, &allocated);
+
+    n = allocated ? 0 : n;
+    if (n < npages) {
+        send_again(rb, (page + n) << qemu_target_page_bits(), npages - n);
+    }
+    return n;
+}
+
+static int send_unallocated(QEMUFile *f, RAMBlock *rb, uint64_t page,
+                            size_t npages)
+{
+    guint index = block_index(rb);
+    Error *err = NULL;
+
+    if (index == ENCRYPTED_STATS_NO_BLOCK) {
+        error_setg(&err, "block %s: it came after the session", rb->idstr);
+        qemu_file_set_error_obj(f, -EINVAL, err);
+        return -EINVAL;
+    }
+    encrypted_record_unallocated(save.record, index, page, npages);
+    encrypted_stats_unallocated(save.stats, index, page, npages,
+                                save.record->len);
+    stat64_add(&mig_stats.zero_pages, npages);
+    trace_encrypted_pages_save_unallocated(rb->idstr, page, npages);
+    put_record(f);
+    return npages;
+}
+
 static int send_private(QEMUFile *f, RAMBlock *rb, uint64_t offset,
                         size_t npages, int ret, Error *err, bool last_stage)
 {
@@ -407,7 +446,7 @@ int encrypted_pages_save(QEMUFile *f, RAMBlock *rb, uint64_t page,
                          const uint8_t **plain)
 {
     uint64_t offset = page << qemu_target_page_bits();
-    bool is_private;
+    bool is_private, allocated;
     Error *err = NULL;
     size_t npages;
     int ret;
@@ -419,7 +458,7 @@ int encrypted_pages_save(QEMUFile *f, RAMBlock *rb, uint64_t page,
         return -EINVAL;
     }
     encbitmap_send_lock(rb);
-    npages = encbitmap_run(rb, page, MIN(end, page + CGS_MIGRATION_PAGES_MAX),
+    npages = encbitmap_run(rb, page, MIN(end, page + UNALLOCATED_PAGES_MAX),
                            &is_private);
     if (!is_private) {
         /*
@@ -433,9 +472,18 @@ int encrypted_pages_save(QEMUFile *f, RAMBlock *rb, uint64_t page,
         *plain = save.plain;
         return ENCRYPTED_PAGES_SHARED;
     }
+    npages = encbitmap_allocated_run(rb, page, npages, &allocated);
+    if (allocated) {
+        npages = MIN(npages, CGS_MIGRATION_PAGES_MAX);
+    }
     /* Before they are read, as with every page: see ram.c */
     for (size_t i = 1; i < npages; i++) {
         take(opaque, rb, page + i);
+    }
+    if (!allocated) {
+        ret = still_unallocated(rb, page, npages);
+        encbitmap_send_unlock(rb);
+        return ret ? send_unallocated(f, rb, page, ret) : 0;
     }
     ret = pack_pages(rb, offset, npages, &err);
     encbitmap_send_unlock(rb);

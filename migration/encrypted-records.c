@@ -26,6 +26,7 @@ typedef enum RecordType {
     RECORD_PAGES = 2,
     RECORD_STATE = 3,
     RECORD_FINAL = 4,
+    RECORD_UNALLOCATED = 5,
     RECORD__MAX,
 } RecordType;
 
@@ -33,6 +34,7 @@ typedef enum RecordType {
 #define SESSION_FIXED 16
 #define PAGES_FIXED 16
 #define STATE_FIXED 24
+#define UNALLOCATED_FIXED 24
 #define BLOCKS_MAX 1024
 #define BLOCK_ENTRY_MAX (1 + 255 + 8)
 #define STATE_PAGES_MAX (1024 * 1024)
@@ -49,6 +51,8 @@ static const struct {
     [RECORD_STATE] = { "state", STATE_FIXED,
                        STATE_FIXED + STATE_PAGES_MAX / 8 },
     [RECORD_FINAL] = { "final", 0, CGS_MIGRATION_SESSION_MAX },
+    [RECORD_UNALLOCATED] = { "unallocated", UNALLOCATED_FIXED,
+                             UNALLOCATED_FIXED },
 };
 
 static uint64_t block_pages(const RAMBlock *rb)
@@ -156,6 +160,17 @@ bool encrypted_record_pages(GByteArray *out, uint32_t block, uint64_t offset,
     return true;
 }
 
+void encrypted_record_unallocated(GByteArray *out, uint32_t block,
+                                  uint64_t page, uint64_t npages)
+{
+    assert(npages);
+    put_header(out, RECORD_UNALLOCATED, UNALLOCATED_FIXED);
+    put32(out, block);
+    put32(out, 0);
+    put64(out, page);
+    put64(out, npages);
+}
+
 bool encrypted_record_state(GByteArray *out, GPtrArray *blocks,
                             uint32_t *block, uint64_t *first)
 {
@@ -206,7 +221,7 @@ bool encrypted_record_final(GByteArray *out, const GByteArray *final,
 typedef struct LoadBlock {
     RAMBlock *rb;
     uint64_t npages;
-    /* Pages whose last record was one of private pages */
+    /* Pages whose last record was one of private pages, allocated or not */
     unsigned long *received;
 } LoadBlock;
 
@@ -256,6 +271,7 @@ static bool check_order(EncryptedLoad *load, RecordType type, Error **errp)
         ok = load->last == 0;
         break;
     case RECORD_PAGES:
+    case RECORD_UNALLOCATED:
         ok = load->last == RECORD_SESSION || load->last == RECORD_PAGES;
         break;
     case RECORD_STATE:
@@ -443,6 +459,17 @@ static LoadBlock *load_block(EncryptedLoad *load, uint32_t i, Error **errp)
     return check_size(&load->blocks[i], errp) ? &load->blocks[i] : NULL;
 }
 
+/* The pages [@page, @page + @npages) become private, if they are not */
+static bool make_private(RAMBlock *rb, uint64_t page, uint64_t npages,
+                         Error **errp)
+{
+    int bits = qemu_target_page_bits();
+
+    return encbitmap_count(rb, page, npages) == npages ||
+           encbitmap_convert(rb, page << bits, npages << bits, true, NULL,
+                             errp) == 0;
+}
+
 static bool load_pages(EncryptedLoad *load, const uint8_t *p, size_t len,
                        Error **errp)
 {
@@ -475,9 +502,7 @@ static bool load_pages(EncryptedLoad *load, const uint8_t *p, size_t len,
                    npages, len, npages * (size_t)CGS_MIGRATION_PAGE_MAX);
         return false;
     }
-    if (encbitmap_count(rb, page, npages) != npages &&
-        encbitmap_convert(rb, offset, (uint64_t)npages << bits, true, NULL,
-                          errp) < 0) {
+    if (!make_private(rb, page, npages, errp)) {
         return false;
     }
     encbitmap_send_lock(rb);
@@ -491,6 +516,32 @@ static bool load_pages(EncryptedLoad *load, const uint8_t *p, size_t len,
     bitmap_set(b->received, page, npages);
     load->private_pages += npages;
     trace_encrypted_pages_load(rb->idstr, offset, npages, len);
+    return true;
+}
+
+static bool load_unallocated(EncryptedLoad *load, const uint8_t *p,
+                             Error **errp)
+{
+    LoadBlock *b = load_block(load, ldl_be_p(p), errp);
+    uint32_t reserved = ldl_be_p(p + 4);
+    uint64_t page = ldq_be_p(p + 8), npages = ldq_be_p(p + 16);
+
+    if (!b) {
+        return false;
+    }
+    if (!npages || page >= b->npages || npages > b->npages - page ||
+        reserved) {
+        error_setg(errp, "block %s: record of %" PRIu64 " unallocated pages "
+                   "from page %" PRIu64 " on (reserved 0x%" PRIx32 "), "
+                   "expected 1 or more of %" PRIu64 " (0)", b->rb->idstr,
+                   npages, page, reserved, b->npages);
+        return false;
+    }
+    if (!make_private(b->rb, page, npages, errp)) {
+        return false;
+    }
+    bitmap_set(b->received, page, npages);
+    trace_encrypted_pages_load_unallocated(b->rb->idstr, page, npages);
     return true;
 }
 
@@ -616,6 +667,11 @@ bool encrypted_load_body(EncryptedLoad *load, const uint8_t *body, size_t len,
         break;
     case RECORD_FINAL:
         ok = load_final(load, body, len, errp);
+        break;
+    case RECORD_UNALLOCATED:
+        ok = load_unallocated(load, body, errp);
+        /* As to the order, one of pages as any other */
+        type = RECORD_PAGES;
         break;
     default:
         g_assert_not_reached();

@@ -40,6 +40,14 @@ bool encrypted_record_pages(GByteArray *out, uint32_t block, uint64_t offset,
                             Error **errp);
 
 /**
+ * encrypted_record_unallocated: append a record of @npages private pages that
+ * have no content
+ * @page: index in the block
+ */
+void encrypted_record_unallocated(GByteArray *out, uint32_t block,
+                                  uint64_t page, uint64_t npages);
+
+/**
  * encrypted_record_state: append one state record to @out
  * @block, @first: where it begins; on return where the next one does
  *

@@ -93,6 +93,7 @@ static void subtract(EncryptedRamCounters *c, const EncryptedRamCounters *b)
 {
     c->private_pages -= b->private_pages;
     c->private_bytes -= b->private_bytes;
+    c->unallocated_pages -= b->unallocated_pages;
     c->shared_pages -= b->shared_pages;
     c->batches -= b->batches;
     c->again_pages -= b->again_pages;
@@ -190,6 +191,16 @@ void encrypted_stats_private(EncryptedStats *s, unsigned block, uint64_t page,
     s->total.converted_pages += take_road(s, block, page, npages, true);
 }
 
+void encrypted_stats_unallocated(EncryptedStats *s, unsigned block,
+                                 uint64_t page, uint64_t npages,
+                                 uint64_t bytes)
+{
+    QEMU_LOCK_GUARD(&s->lock);
+    s->total.unallocated_pages += npages;
+    s->total.private_bytes += bytes;
+    s->total.converted_pages += take_road(s, block, page, npages, true);
+}
+
 void encrypted_stats_shared(EncryptedStats *s, unsigned block, uint64_t page)
 {
     QEMU_LOCK_GUARD(&s->lock);
@@ -261,13 +272,15 @@ char *encrypted_stats_text(const EncryptedRamStats *stats)
     g_string_printf(out,
                     "private ram: %" PRIu64 " pages, %" PRIu64 " kbytes, "
                     "%" PRIu64 " batches\n"
+                    "unallocated private ram: %" PRIu64 " pages\n"
                     "shared ram: %" PRIu64 " pages\n"
                     "converted after sending: %" PRIu64 " pages\n"
                     "put off while converted: %" PRIu64 " pages\n"
                     "platform: %" PRIu64 " calls, %" PRIu64 " us\n"
                     "private pages-per-second: %" PRIu64 "\n",
                     stats->private_pages, stats->private_bytes >> 10,
-                    stats->batches, stats->shared_pages,
+                    stats->batches, stats->unallocated_pages,
+                    stats->shared_pages,
                     stats->converted_pages, stats->again_pages,
                     stats->platform_calls, stats->platform_time,
                     stats->private_pages_per_second);

@@ -51,6 +51,14 @@ bool encrypted_stats_round(EncryptedStats *s, uint64_t number, int64_t now,
 void encrypted_stats_private(EncryptedStats *s, unsigned block, uint64_t page,
                              uint64_t npages, uint64_t bytes);
 
+/**
+ * encrypted_stats_unallocated: it was told that private pages have no content
+ * @block, @page, @bytes: as for encrypted_stats_private()
+ */
+void encrypted_stats_unallocated(EncryptedStats *s, unsigned block,
+                                 uint64_t page, uint64_t npages,
+                                 uint64_t bytes);
+
 /** encrypted_stats_shared: one page was sent as shared */
 void encrypted_stats_shared(EncryptedStats *s, unsigned block, uint64_t page);
 

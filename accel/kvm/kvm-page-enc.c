@@ -8,6 +8,7 @@
  */
 #include "qemu/osdep.h"
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <linux/kvm.h>
 #include "linux/kvm-page-enc.h"
 #include "qapi/error.h"
@@ -39,6 +40,8 @@
  */
 #define CONVERT_RETRIES         1000
 #define CONVERT_RETRY_US        1000
+/* Pages that mincore() is asked for at once */
+#define ALLOCATED_CHUNK         256
 
 /*
  * Which generation of the kernel's bitmap our copy of a piece of a block is
@@ -266,10 +269,44 @@ static bool page_enc_sync(RAMBlock *rb, Error **errp)
     return true;
 }
 
+/*
+ * The pages of a guest_memfd are never swapped out: those that are not in core
+ * were never accessed.  A kernel that does not want to tell says that all are.
+ */
+static uint64_t page_enc_allocated(RAMBlock *rb, uint64_t page,
+                                   uint64_t npages, bool *allocated)
+{
+    unsigned bits = qemu_target_page_bits();
+    unsigned char in_core[ALLOCATED_CHUNK];
+    uint64_t run = 0;
+
+    *allocated = true;
+    if (qemu_real_host_page_size() != qemu_target_page_size()) {
+        return npages;
+    }
+    while (run < npages) {
+        size_t n = MIN(npages - run, ALLOCATED_CHUNK);
+
+        if (mincore(rb->host + ((page + run) << bits), n << bits, in_core)) {
+            memset(in_core, 1, n);
+        }
+        if (!run) {
+            *allocated = in_core[0] & 1;
+        }
+        for (size_t i = 0; i < n; i++, run++) {
+            if ((in_core[i] & 1) != *allocated) {
+                return run;
+            }
+        }
+    }
+    return run;
+}
+
 static EncBitmapProvider page_enc_provider = {
     .name = "kvm guest_memfd",
     .convert = page_enc_convert,
     .sync = page_enc_sync,
+    .allocated = page_enc_allocated,
 };
 
 void kvm_page_enc_init_block(RAMBlock *rb)

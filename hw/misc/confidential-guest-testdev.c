@@ -11,6 +11,7 @@
  * is neither KVM nor a platform; see tests/qtest/encrypted-pages-test.c.
  */
 #include "qemu/osdep.h"
+#include "qemu/bitmap.h"
 #include "qemu/bswap.h"
 #include "qemu/main-loop.h"
 #include "qemu/module.h"
@@ -42,8 +43,14 @@ struct CGTestState {
     uint32_t busy_every;    /* so many runs to send, one is being converted */
     uint32_t page_us;       /* time to pack or unpack a page */
     uint64_t bad_page;      /* the so-manieth page received is not authentic */
+    bool lazy;              /* pages are unallocated until the guest writes */
+    uint64_t begin_touched; /* so many of its first pages are not */
+    uint32_t touch_every;   /* so many runs that are told to be unallocated,
+                               the guest writes to one */
 
     RAMBlock *rb;
+    unsigned long *touched; /* pages that the guest wrote to; NULL: not lazy */
+    uint64_t told_page, told_run, told; /* what sender was told to be empty */
     QemuThread thread;
 };
 
@@ -197,6 +204,58 @@ static const ConfidentialGuestMigrationOps cgtest_ops = {
     .receive_final = cgtest_receive_final,
 };
 
+static void touch(CGTestState *s, uint64_t page, uint64_t value)
+{
+    stq_he_p(s->rb->host + page * qemu_target_page_size(), value);
+    if (s->touched) {
+        set_bit_atomic(page, s->touched);
+    }
+}
+
+static int cgtest_convert(RAMBlock *rb, uint64_t offset, uint64_t size,
+                          bool to_private, uint64_t *error_offset)
+{
+    return 0;
+}
+
+static CGTestState *the_testdev(void)
+{
+    return CGTEST_GUEST(current_machine->cgs)->dev;
+}
+
+/*
+ * The guest can write to a page that was seen to be unallocated, before
+ * writes are logged: nobody finds it dirty then.  Not when the same is asked
+ * again, because from then on writes are logged.
+ */
+static uint64_t cgtest_allocated(RAMBlock *rb, uint64_t page, uint64_t npages,
+                                 bool *allocated)
+{
+    CGTestState *s = the_testdev();
+    bool again = page == s->told_page && npages == s->told_run;
+    uint64_t end;
+
+    *allocated = test_bit(page, s->touched);
+    end = *allocated ? find_next_zero_bit(s->touched, page + npages, page) :
+                       find_next_bit(s->touched, page + npages, page);
+    s->told_page = s->told_run = 0;
+    if (!*allocated && !again) {
+        s->told_page = page;
+        s->told_run = end - page;
+        if (s->touch_every && ++s->told % s->touch_every == 0 &&
+            runstate_is_running()) {
+            touch(s, page + (end - page) / 2, s->told);
+        }
+    }
+    return end - page;
+}
+
+static const EncBitmapProvider cgtest_lazy_provider = {
+    .name = "test device",
+    .convert = cgtest_convert,
+    .allocated = cgtest_allocated,
+};
+
 /*
  * The guest: one conversion, and every other time a write to each of its
  * pages.  Not always, because writes would hide a conversion that does not
@@ -215,7 +274,7 @@ static void convert_and_write(CGTestState *s, GRand *rand, uint64_t count)
         return;
     }
     for (uint64_t i = first; i < first + n; i++) {
-        stq_he_p(s->rb->host + i * size, count);
+        touch(s, i, count);
     }
     memory_region_set_dirty(s->rb->mr, first * size, n * size);
 }
@@ -242,6 +301,7 @@ static void cgtest_realize(DeviceState *dev, Error **errp)
     CGTestState *s = CGTEST(dev);
     MachineState *ms = current_machine;
     CGTestGuest *g;
+    uint64_t npages;
 
     if (ms->cgs || !ms->ram || !ms->ram->ram_block) {
         error_setg(errp, "needs a machine with RAM and without confidential "
@@ -249,7 +309,12 @@ static void cgtest_realize(DeviceState *dev, Error **errp)
         return;
     }
     s->rb = ms->ram->ram_block;
-    encbitmap_init(s->rb, NULL, true);
+    if (s->lazy) {
+        npages = s->rb->max_length / qemu_target_page_size();
+        s->touched = bitmap_new(npages);
+        bitmap_set(s->touched, 0, MIN(npages, s->begin_touched));
+    }
+    encbitmap_init(s->rb, s->lazy ? &cgtest_lazy_provider : NULL, true);
     g = CGTEST_GUEST(object_new(TYPE_CGTEST_GUEST));
     g->dev = s;
     ms->cgs = CONFIDENTIAL_GUEST_SUPPORT(g);
@@ -265,6 +330,9 @@ static const Property cgtest_properties[] = {
     DEFINE_PROP_UINT32("busy-every", CGTestState, busy_every, 0),
     DEFINE_PROP_UINT32("page-us", CGTestState, page_us, 0),
     DEFINE_PROP_UINT64("bad-page", CGTestState, bad_page, 0),
+    DEFINE_PROP_BOOL("lazy", CGTestState, lazy, false),
+    DEFINE_PROP_UINT64("begin-touched", CGTestState, begin_touched, 0),
+    DEFINE_PROP_UINT32("touch-every", CGTestState, touch_every, 0),
 };
 
 static void cgtest_class_init(ObjectClass *oc, void *data)

@@ -30,6 +30,7 @@ typedef struct EncBitmap EncBitmap;
  *           Writer's lock held.
  * @sync: bring the bitmap up to date with encbitmap_update().  Writer's lock
  *        held.  NULL if the bitmap itself is the truth.
+ * @allocated: see encbitmap_allocated_run().  NULL: all pages are allocated.
  */
 typedef struct EncBitmapProvider {
     const char *name;
@@ -37,6 +38,8 @@ typedef struct EncBitmapProvider {
     int (*convert)(RAMBlock *rb, uint64_t offset, uint64_t size,
                    bool to_private, uint64_t *error_offset);
     bool (*sync)(RAMBlock *rb, Error **errp);
+    uint64_t (*allocated)(RAMBlock *rb, uint64_t page, uint64_t npages,
+                          bool *allocated);
 } EncBitmapProvider;
 
 /**
@@ -65,6 +68,18 @@ bool encbitmap_test(const RAMBlock *rb, uint64_t page);
  */
 uint64_t encbitmap_run(const RAMBlock *rb, uint64_t page, uint64_t end,
                        bool *is_private);
+
+/**
+ * encbitmap_allocated_run: length in pages of the run that begins at @page,
+ * has @npages at the most, and is as a whole allocated or not, which
+ * @allocated tells
+ *
+ * All of the pages are private.  One that is not allocated has no memory
+ * behind it and no content: nobody has accessed it.  Who does so from now on
+ * makes it dirty.
+ */
+uint64_t encbitmap_allocated_run(RAMBlock *rb, uint64_t page, uint64_t npages,
+                                 bool *allocated);
 
 /** encbitmap_count: private pages in [@first, @first + @npages) */
 uint64_t encbitmap_count(const RAMBlock *rb, uint64_t first, uint64_t npages);

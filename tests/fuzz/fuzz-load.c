@@ -111,6 +111,16 @@ static void put_plain(GByteArray *out, RAMBlock *rb, uint64_t page,
     g_byte_array_append(out, content + zero, zero ? 1 : PAGE);
 }
 
+static void put_unallocated(GByteArray *out, const char *name, uint64_t page,
+                            uint64_t n)
+{
+    g_autoptr(GPtrArray) blocks = encrypted_blocks();
+    guint block;
+
+    g_assert(g_ptr_array_find(blocks, machine_block(name), &block));
+    encrypted_record_unallocated(out, block, page, n);
+}
+
 /* Private pages in runs of up to @run; what is shared as zero pages */
 static void put_memory(GByteArray *out, unsigned run, size_t size)
 {
@@ -168,7 +178,7 @@ static void set_private(const char *name, uint64_t first, uint64_t n)
     encbitmap_set(rb, first, n, true);
 }
 
-#define SEEDS 8
+#define SEEDS 9
 
 /* One seed: the destination's @config does not change what the source sends */
 static GByteArray *seed(unsigned config, unsigned number)
@@ -248,6 +258,19 @@ static GByteArray *seed(unsigned config, unsigned number)
         set_private("blob", 0, 5);
         put_session(out);
         put_memory(out, 64, 1);
+        put_end(out);
+        break;
+    case 8:     /* most were never accessed, one that was shared meanwhile */
+        set_private("pc.ram", 0, RAM_PAGES);
+        set_private("blob", 0, 5);
+        put_session(out);
+        put_unallocated(out, "pc.ram", 0, RAM_PAGES);
+        put_pages(out, 0, 20, 10, 1);
+        put_plain(out, machine_block("pc.ram"), 50, false, true);
+        put_unallocated(out, "pc.ram", 50, 1);
+        put_plain(out, machine_block("pc.ram"), 60, false, true);
+        encbitmap_set(machine_block("pc.ram"), 60, 1, false);
+        put_unallocated(out, "blob", 0, 5);
         put_end(out);
         break;
     default:
@@ -425,7 +448,7 @@ static size_t change_item(uint64_t *r, uint8_t *p, size_t len, size_t max)
         return len;
     case 2:     /* the type */
         if (record) {
-            p[9] = rnd(r, 6);
+            p[9] = rnd(r, 7);
         }
         return len;
     case 3:     /* the body, whose length stays true */

@@ -589,6 +589,18 @@ static void note_state(const uint8_t *body)
     }
 }
 
+static void note_unallocated(const uint8_t *body)
+{
+    uint64_t page = ldq_be_p(body + 8), n = ldq_be_p(body + 16);
+    uint32_t index = ldl_be_p(body);
+    Block *b;
+
+    MUST(index < session.n);
+    b = session.blocks[index];
+    MUST(n && page < used_pages(&b->rb) && n <= used_pages(&b->rb) - page);
+    bitmap_set(b->came, page, n);
+}
+
 static bool load_record(uint64_t word)
 {
     const uint8_t *record = m.data + m.at;
@@ -603,6 +615,8 @@ static bool load_record(uint64_t word)
         note_session(record + ENCRYPTED_RECORD_HEADER);
     } else if (record[1] == 3) {
         note_state(record + ENCRYPTED_RECORD_HEADER);
+    } else if (record[1] == 5) {
+        note_unallocated(record + ENCRYPTED_RECORD_HEADER);
     }
     return true;
 }

@@ -67,6 +67,9 @@ static void writes(struct vm *vm)
     ok(guest_read(vm, 0x21000) != ~0ULL && (fetch(vm), true) &&
        guest_read(vm, 0x21000) != ~0ULL && dirty_is(vm, 0, 0),
        "it reads one");
+    /* Migration does not send what nobody has accessed */
+    ok(guest_read(vm, 0x380000) != ~0ULL && dirty_is(vm, 0x380, 0x381),
+       "it reads one that was not there yet: dirty");
     guest_write(vm, 0x20008, 2);
     ok(dirty_is(vm, 0x20, 0x21), "it writes again after the log was read");
     guest_write(vm, GUEST_SHARED, 3);

@@ -119,11 +119,14 @@ class Base(unittest.TestCase):
         note(str({k: v for k, v in s.items() if k != 'recent-rounds'}))
         for key, value in {
                 'private-pages': tally.total('private'),
-                'private-bytes': tally.bytes['private'],
+                'unallocated-pages': tally.total('unallocated'),
+                'private-bytes': tally.bytes['private'] +
+                tally.bytes['unallocated'],
                 'batches': tally.records['private'],
                 'converted-pages': tally.converted,
                 'shared-pages': tally.of_confidential(of) -
-                tally.total('private')}.items():
+                tally.total('private') -
+                tally.total('unallocated')}.items():
             self.assertEqual(s[key], value, key)
         self.assertLessEqual(s['platform-calls'], s['private-pages'] +
                              s['again-pages'] + 1)

@@ -38,13 +38,22 @@ from sevmig import stream       # noqa: E402
 
 QEMU = '/b/bin/qemu-system-x86_64'
 RAM_MIB = 4
+# Half of the pages have content
+TESTDEV = 'confidential-guest-testdev,lazy=on,begin-touched=512'
 HANG = 60               # seconds that no run may take
 ODD = (0, 1, 2, 3, 63, 64, 65, 255, 256, 4096, 335888, (1 << 20) + 64,
        0x7fffffff, 0xffffffff, 1 << 32, 1 << 52, (1 << 63) - 1, (1 << 64) - 1)
 
 
+# Kinds of records of private pages
+ENCRYPTED = set(stream.TYPE_NAMES.values())
+
+
 class Guest:
-    """A QEMU whose pages are private, and that nothing runs in."""
+    """
+    A QEMU whose pages are private, and that nothing runs in.  Only a source is
+    asked what is unallocated.
+    """
 
     def __init__(self, work, name, incoming=False, qemu=QEMU):
         self.qmp_path = f'{work}/{name}.qmp'
@@ -52,7 +61,7 @@ class Guest:
         args = [qemu, '-machine', 'pc', '-accel', 'qtest', '-nodefaults',
                 '-display', 'none', '-no-user-config', '-S',
                 '-global', 'apic-common.vapic=off', '-bios', f'{work}/bios',
-                '-m', str(RAM_MIB), '-device', 'confidential-guest-testdev']
+                '-m', str(RAM_MIB), '-device', TESTDEV]
         if incoming:
             args += ['-incoming', f'unix:{self.socket_path}']
         # Without it nobody would see how a load that works ends
@@ -189,11 +198,12 @@ class Piece:
 
     def fields(self):
         """Where its numbers are: (offset, bytes)"""
-        if self.kind in ('session', 'private', 'state', 'final'):
+        if self.kind in ENCRYPTED:
             out = [(0, 8), (8, 1), (9, 1), (10, 2), (12, 4)]
             out += {'session': [(16, 4), (20, 4), (24, 4), (28, 4), (32, 1)],
                     'private': [(16, 4), (20, 4), (24, 8), (32, 8)],
                     'state': [(16, 4), (20, 4), (24, 8), (32, 8), (40, 8)],
+                    'unallocated': [(16, 4), (20, 4), (24, 8), (32, 8)],
                     'final': [(16, 1)]}[self.kind]
         elif self.kind == 'blocks':
             out, at = [(0, 8)], 8
@@ -264,7 +274,7 @@ def length(rnd, pieces, devices):
     """A body of another length, with the header that says so"""
     i = any_of(rnd, [p for p in pieces], devices)
     p = pieces[i]
-    if p.kind not in ('session', 'private', 'state', 'final'):
+    if p.kind not in ENCRYPTED:
         return change_field(rnd, pieces, devices)
     if rnd.randrange(2):
         del p.raw[rnd.randrange(16, len(p.raw)):]

@@ -442,6 +442,35 @@ static void test_model(void)
     block_free(rb);
 }
 
+/* Without a provider that knows it, all pages are allocated */
+static uint64_t allocated_run(RAMBlock *rb, uint64_t page, uint64_t npages,
+                              bool *allocated)
+{
+    /* Every second ten */
+    *allocated = page / 10 % 2;
+    return MIN(npages, 10 - page % 10);
+}
+
+static void test_allocated(void)
+{
+    static const EncBitmapProvider provider = {
+        .name = "lazy", .dirties = true, .allocated = allocated_run,
+    };
+    RAMBlock *rb = block_new("ram", 400);
+    bool allocated = false;
+
+    encbitmap_init(rb, NULL, true);
+    g_assert_cmpuint(encbitmap_allocated_run(rb, 0, 400, &allocated), ==, 400);
+    g_assert_true(allocated);
+    encbitmap_free(rb);
+    encbitmap_init(rb, &provider, true);
+    g_assert_cmpuint(encbitmap_allocated_run(rb, 3, 397, &allocated), ==, 7);
+    g_assert_false(allocated);
+    g_assert_cmpuint(encbitmap_allocated_run(rb, 10, 4, &allocated), ==, 4);
+    g_assert_true(allocated);
+    block_free(rb);
+}
+
 /* encbitmap_update() at every alignment of both sides */
 static uint64_t update_first, update_n, update_le[8];
 static bool update_sync(RAMBlock *rb, Error **errp)
@@ -556,6 +585,7 @@ int main(int argc, char **argv)
     g_test_add_func("/encbitmap/big", test_big);
     g_test_add_func("/encbitmap/model", test_model);
     g_test_add_func("/encbitmap/update-unaligned", test_update_unaligned);
+    g_test_add_func("/encbitmap/allocated", test_allocated);
     g_test_add_func("/encbitmap/lock", test_lock);
     return g_test_run();
 }

@@ -11,7 +11,7 @@
 #include "encbitmap-fixture.h"
 #include "../../migration/encrypted-records.h"
 
-enum { SESSION = 1, PAGES, STATE, FINAL };
+enum { SESSION = 1, PAGES, STATE, FINAL, UNALLOCATED };
 
 /* A vendor whose packed page is its offset */
 static struct {
@@ -324,7 +324,7 @@ static void test_header(void)
         const char *say;
     } bad[] = {
         { 8, 0, "version 0" }, { 8, 2, "version 2" }, { 8, 255, "version 255" },
-        { 9, 0, "type 0" }, { 9, 5, "type 5" }, { 9, 255, "type 255" },
+        { 9, 0, "type 0" }, { 9, 6, "type 6" }, { 9, 255, "type 255" },
         { 10, 1, "reserved" }, { 11, 0x80, "reserved" },
         { 12, 0xff, "bytes, expected" }, { 12, 1, "bytes, expected" },
         { 6, 2, "not a record" }, { 0, 1, "not a record" },
@@ -356,6 +356,7 @@ static void test_lengths(void)
         { PAGES, 16, 16 + 64 * 4608 },
         { STATE, 24, 24 + 131072 },
         { FINAL, 0, 65536 },
+        { UNALLOCATED, 24, 24 },
     };
 
     machine_new(false);
@@ -401,6 +402,9 @@ static void put_type(GByteArray *out, char type)
     case 'p':
         put_pages(out, 0, 5, 1);
         break;
+    case 'u':
+        encrypted_record_unallocated(out, 0, 5, 1);
+        break;
     case 'b':
         put_state(out);
         break;
@@ -414,7 +418,8 @@ static void test_order(void)
 {
     static const char *const bad[] = {
         "p", "b", "f", "ss", "sps", "sf", "spf", "spbp", "spbs", "spbb",
-        "spbfp", "spbfs", "spbfb", "spbff",
+        "spbfp", "spbfs", "spbfb", "spbff", "u", "sus", "suf", "supbu",
+        "subfu",
     };
 
     for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
@@ -692,6 +697,78 @@ static void test_pages_refused(void)
     machine_free();
 }
 
+/* Private pages without content become private, and count as received */
+static void test_unallocated(void)
+{
+    static const struct {
+        uint32_t block, reserved;
+        uint64_t page, npages;
+        const char *say;
+    } bad[] = {
+        { 2, 0, 0, 1, "block 2" },
+        { 0, 1, 0, 1, "(reserved 0x1)" },
+        { 0, 0, 0, 0, "block pc.ram: record of 0 unallocated" },
+        { 0, 0, 200, 1, "from page 200 on" },
+        { 0, 0, 199, 2, "record of 2 unallocated" },
+        { 0, 0, 1, UINT64_MAX, "record of 18446744073709551615 unallocated" },
+        { 0, 0, UINT64_MAX, 1, "from page 18446744073709551615 on" },
+        { 1, 0, 1, 3, "block flash0: record of 3 unallocated" },
+    };
+    g_autoptr(GByteArray) in = g_byte_array_new();
+    EncryptedLoad *load;
+
+    machine_new(true);
+    put_state(in);
+    put_final(in);
+    machine_free();
+    machine_new(false);
+    load = load_with_session();
+    {
+        g_autoptr(GByteArray) pages = g_byte_array_new();
+
+        put_pages(pages, 0, 30, 10);
+        encrypted_record_unallocated(pages, 0, 0, 30);
+        encrypted_record_unallocated(pages, 0, 35, 165);
+        encrypted_record_unallocated(pages, 1, 0, 3);
+        g_assert(load_all(load, pages, &error_abort));
+    }
+    g_assert_cmpuint(vendor.pages, ==, 10);
+    g_assert_cmpuint(encrypted_load_private_pages(load), ==, 10);
+    g_assert_cmpuint(encbitmap_count(ram, 0, 200), ==, 200);
+    /* One of them is shared, and the last that is said of it counts */
+    g_assert(encrypted_load_plain(load, ram, 50 * PAGE, &error_abort));
+    g_assert(!encbitmap_test(ram, 50));
+    {
+        g_autoptr(GByteArray) again = g_byte_array_new();
+
+        encrypted_record_unallocated(again, 0, 50, 1);
+        g_assert(load_all(load, again, &error_abort));
+    }
+    g_assert(load_all(load, in, &error_abort));
+    g_assert(encrypted_load_done(load, &error_abort));
+    encrypted_load_free(load);
+
+    for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+        g_autoptr(GByteArray) raw = g_byte_array_new();
+        g_autoptr(GByteArray) b = g_byte_array_new();
+
+        encbitmap_set(ram, 0, 200, false);
+        encbitmap_set(flash, 0, 3, false);
+        load = load_with_session();
+        g_byte_array_set_size(b, 24);
+        stl_be_p(b->data, bad[i].block);
+        stl_be_p(b->data + 4, bad[i].reserved);
+        stq_be_p(b->data + 8, bad[i].page);
+        stq_be_p(b->data + 16, bad[i].npages);
+        put_raw(raw, UNALLOCATED, b);
+        refused(load, raw, bad[i].say);
+        g_assert_cmpuint(encbitmap_count(ram, 0, 200), ==, 0);
+        g_assert_cmpuint(encbitmap_count(flash, 0, 3), ==, 0);
+        encrypted_load_free(load);
+    }
+    machine_free();
+}
+
 static int convert_busy(RAMBlock *rb, uint64_t offset, uint64_t size,
                         bool to_private, uint64_t *error_offset)
 {
@@ -715,6 +792,12 @@ static void test_convert_fails(void)
     put_pages(in, 0, 3, 1);
     refused(load, in, "to private");
     g_assert_cmpuint(vendor.pages, ==, 0);
+    encrypted_load_free(load);
+
+    load = load_with_session();
+    g_byte_array_set_size(in, 0);
+    encrypted_record_unallocated(in, 0, 3, 1);
+    refused(load, in, "to private");
     encrypted_load_free(load);
 
     load = load_with_session();
@@ -1008,6 +1091,7 @@ int main(int argc, char **argv)
     g_test_add_func("/encrypted-records/session", test_session);
     g_test_add_func("/encrypted-records/pages", test_pages);
     g_test_add_func("/encrypted-records/pages-refused", test_pages_refused);
+    g_test_add_func("/encrypted-records/unallocated", test_unallocated);
     g_test_add_func("/encrypted-records/convert-fails", test_convert_fails);
     g_test_add_func("/encrypted-records/state", test_state);
     g_test_add_func("/encrypted-records/resized", test_resized);

@@ -69,6 +69,7 @@ static void test_rounds(void)
     encrypted_stats_private(s, 0, 0, 64, 70000);
     encrypted_stats_private(s, 0, 64, 10, 11000);
     encrypted_stats_shared(s, 0, 100);
+    encrypted_stats_unallocated(s, 0, 500, 300, 40);
     encrypted_stats_again(s, 3);
     encrypted_stats_platform(s, 75, 2000000);
     g_assert_true(encrypted_stats_round(s, 2, 1500, &ended));
@@ -87,7 +88,8 @@ static void test_rounds(void)
     stats = encrypted_stats_get(s, 1600);
     g_assert_cmpuint(stats->rounds, ==, 2);
     g_assert_cmpuint(stats->private_pages, ==, 79);
-    g_assert_cmpuint(stats->private_bytes, ==, 87000);
+    g_assert_cmpuint(stats->private_bytes, ==, 87040);
+    g_assert_cmpuint(stats->unallocated_pages, ==, 300);
     g_assert_cmpuint(stats->batches, ==, 3);
     g_assert_cmpuint(stats->shared_pages, ==, 1);
     g_assert_cmpuint(stats->again_pages, ==, 3);
@@ -100,7 +102,8 @@ static void test_rounds(void)
     g_assert_cmpuint(r->start, ==, 0);
     g_assert_cmpuint(r->duration, ==, 500);
     g_assert_cmpuint(r->private_pages, ==, 74);
-    g_assert_cmpuint(r->private_bytes, ==, 81000);
+    g_assert_cmpuint(r->private_bytes, ==, 81040);
+    g_assert_cmpuint(r->unallocated_pages, ==, 300);
     g_assert_cmpuint(r->batches, ==, 2);
     g_assert_cmpuint(r->shared_pages, ==, 1);
     g_assert_cmpuint(r->again_pages, ==, 3);
@@ -285,6 +288,7 @@ static void test_text(void)
     encrypted_stats_round(s, 1, 0, &ended);
     encrypted_stats_private(s, 0, 0, 7, 8192);
     encrypted_stats_shared(s, 0, 3);
+    encrypted_stats_unallocated(s, 0, 8, 2, 40);
     encrypted_stats_platform(s, 2, 5000000);
     encrypted_stats_round(s, 2, 30, &ended);
     stats = encrypted_stats_get(s, 40);
@@ -293,11 +297,12 @@ static void test_text(void)
     lines = g_strsplit(text, "\n", 0);
     g_assert_cmpstr(lines[0], ==,
                     "private ram: 7 pages, 8 kbytes, 1 batches");
-    g_assert_cmpstr(lines[2], ==, "converted after sending: 1 pages");
-    g_assert_cmpstr(lines[4], ==, "platform: 2 calls, 5000 us");
-    g_assert_cmpuint(g_strv_length(lines), ==, 6 + 1 + 2 + 1);
-    g_assert_cmpuint(strlen(lines[6]), ==, strlen(lines[7]));
-    g_assert_nonnull(strstr(lines[7], " 5000"));
+    g_assert_cmpstr(lines[1], ==, "unallocated private ram: 2 pages");
+    g_assert_cmpstr(lines[3], ==, "converted after sending: 1 pages");
+    g_assert_cmpstr(lines[5], ==, "platform: 2 calls, 5000 us");
+    g_assert_cmpuint(g_strv_length(lines), ==, 7 + 1 + 2 + 1);
+    g_assert_cmpuint(strlen(lines[7]), ==, strlen(lines[8]));
+    g_assert_nonnull(strstr(lines[8], " 5000"));
     free_stats(stats);
     encrypted_stats_free(s);
 }

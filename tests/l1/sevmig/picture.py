@@ -13,11 +13,12 @@ WIDTH = 256     # pages in a row
 SCALE = 2
 
 # Not sent, then stream.Tally.ROADS: for pages sent once, and more often
-COLOURS = ((0x30, 0x30, 0x30), (0x2b, 0x5c, 0x9e), (0xe6, 0x9f, 0x00),
-           (0xc8, 0xc8, 0xc8))
-AGAIN = ((0x30, 0x30, 0x30), (0x56, 0xb4, 0xe9), (0xf5, 0xd5, 0x6e),
-         (0xf0, 0xf0, 0xf0))
-LEGEND = ('not sent', 'private, by the firmware', 'shared, as it is',
+COLOURS = ((0x30, 0x30, 0x30), (0x2b, 0x5c, 0x9e), (0x5a, 0x4a, 0x6a),
+           (0xe6, 0x9f, 0x00), (0xc8, 0xc8, 0xc8))
+AGAIN = ((0x30, 0x30, 0x30), (0x56, 0xb4, 0xe9), (0x7a, 0x6a, 0x8a),
+         (0xf5, 0xd5, 0x6e), (0xf0, 0xf0, 0xf0))
+LEGEND = ('not sent', 'private, by the firmware',
+          'private, never accessed: only told', 'shared, as it is',
           'shared, all zeroes')
 
 
@@ -56,7 +57,7 @@ def timeline(rounds, left, y, width):
     its start to its end, divided as its pages were by road.  Returns (SVG
     elements, y below them).
     """
-    private, shared = hexcolour(COLOURS[1]), hexcolour(COLOURS[2])
+    private, shared = hexcolour(COLOURS[1]), hexcolour(COLOURS[3])
     end = max(r['start'] + r['duration'] for r in rounds) or 1
     bars = width - 440      # beside them, the numbers
     out = [f'<text x="{left}" y="{y}">rounds over time, {end / 1000:.1f} s: '

@@ -21,11 +21,11 @@ ENCRYPTED = 0x100
 FLAGS = PAGE - 1
 
 # Types of encrypted records
-SESSION, PAGES, STATE, FINAL = 1, 2, 3, 4
+SESSION, PAGES, STATE, FINAL, UNALLOCATED = 1, 2, 3, 4, 5
 TYPE_NAMES = {SESSION: 'session', PAGES: 'private', STATE: 'state',
-              FINAL: 'final'}
+              FINAL: 'final', UNALLOCATED: 'unallocated'}
 LIMIT = {SESSION: 335888, PAGES: 16 + 64 * 4608, STATE: 24 + 128 * 1024,
-         FINAL: 64 * 1024}
+         FINAL: 64 * 1024, UNALLOCATED: 24}
 PAGES_MAX = 64
 PAGES_HEADER = 16 + 16      # of the record and of its body
 
@@ -38,6 +38,7 @@ class Malformed(Exception):
 class Record:
     """
     A piece of the stream.  @kind: 'zero', 'plain' or 'private' for pages,
+    'unallocated' for private ones that have no content,
     'session', 'state' or 'final' for the other encrypted records, 'blocks'
     for the list of blocks, 'rest' for what comes after RAM, 'frame' for all
     else.  @raw: its bytes in the stream, from its own first one, whatever
@@ -184,6 +185,13 @@ class Stream:
                                 f'{name}')
             self._read(end - len(self._raw))
             record = {'block': name, 'offset': offset, 'count': count}
+        elif kind == UNALLOCATED:
+            index, reserved, first, count = self._unpack('IIQQ')
+            name, pages = self._block(index)
+            if reserved or not count or first + count > pages:
+                raise Malformed(f'{count} unallocated pages from page {first} '
+                                f'of {name} on')
+            record = {'block': name, 'offset': first * PAGE, 'count': count}
         elif kind == STATE:
             index, _, first, count = self._unpack('IIQQ')
             name, _ = self._block(index)
@@ -209,7 +217,8 @@ class Stream:
 class Tally:
     """Which road each page took, in which round, and which was its last."""
 
-    ROADS = ('private', 'plain', 'zero')
+    ROADS = ('private', 'unallocated', 'plain', 'zero')
+    PRIVATE = (1, 2)        # their numbers, from 1
 
     def __init__(self):
         self.rounds = []        # road -> pages, for each round
@@ -243,8 +252,8 @@ class Tally:
         last, times = self.last[record.block], self.times[record.block]
         for page in range(record.offset // PAGE,
                           record.offset // PAGE + record.count):
-            self.converted += bool(last[page]) and (last[page] == 1) != (
-                road == 1)
+            self.converted += bool(last[page]) and (
+                (last[page] in self.PRIVATE) != (road in self.PRIVATE))
             last[page] = road
             times[page] = min(times[page] + 1, 255)
 
@@ -262,7 +271,7 @@ class Tally:
             for page, road in enumerate(self.last.get(name, b'')):
                 private = bits[page // 8] >> page % 8 & 1
                 # A page that no record brought is shared and zero
-                if private != (road == 1):
+                if private != (road in self.PRIVATE):
                     out.append((name, page))
         return out
 
