@@ -70,6 +70,7 @@ void hmp_info_sev_platform(Monitor *mon, const QDict *qdict)
     for (i = list; i; i = i->next) {
         SevPlatformCommandStatsList *c;
         SevPlatformFaultList *f;
+        SevPlatformGuestList *g;
 
         monitor_printf(mon, "%s: %s, %" PRIu32 " guests, %" PRIu32
                        " active%s\n", i->value->qom_path,
@@ -77,6 +78,12 @@ void hmp_info_sev_platform(Monitor *mon, const QDict *qdict)
                        i->value->guests, i->value->active,
                        i->value->hung ? ", hung" :
                        i->value->busy ? ", busy" : "");
+        for (g = i->value->contexts; g; g = g->next) {
+            monitor_printf(mon, "  guest %" PRIu32 ": %s, ASID %" PRIu32 "\n",
+                           g->value->handle,
+                           SevPlatformGuestState_str(g->value->state),
+                           g->value->asid);
+        }
         for (f = i->value->faults; f; f = f->next) {
             print_fault(mon, f->value);
         }

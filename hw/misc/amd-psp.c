@@ -451,6 +451,30 @@ static SevPlatformCommandStatsList *amd_psp_query_commands(AmdPspState *s)
     return list;
 }
 
+/* The lock must be held */
+static SevPlatformGuestList *amd_psp_query_guests(AmdPspState *s)
+{
+    SevPlatformGuestList *list = NULL, **tail = &list;
+
+    /* In the order of the API's values */
+    QEMU_BUILD_BUG_ON((int)SEV_PLATFORM_GUEST_STATE_SENT !=
+                      (int)AMD_PSP_GUEST_SENT);
+    for (size_t i = 0; i < ARRAY_SIZE(s->platform.guests); i++) {
+        const AmdPspGuest *g = &s->platform.guests[i];
+        SevPlatformGuest *guest;
+
+        if (!g->handle) {
+            continue;
+        }
+        guest = g_new0(SevPlatformGuest, 1);
+        guest->handle = g->handle;
+        guest->asid = g->asid;
+        guest->state = (SevPlatformGuestState)g->state;
+        QAPI_LIST_APPEND(tail, guest);
+    }
+    return list;
+}
+
 SevPlatformInfo *amd_psp_query(DeviceState *dev)
 {
     AmdPspState *s = AMD_PSP(dev);
@@ -469,6 +493,7 @@ SevPlatformInfo *amd_psp_query(DeviceState *dev)
             info->state = SEV_PLATFORM_STATE_WORKING;
             break;
         }
+        info->contexts = amd_psp_query_guests(s);
     }
     info->qom_path = object_get_canonical_path(OBJECT(dev));
     info->guests = guests;

@@ -940,6 +940,20 @@ static void assert_query(Psp *p, const char *state, bool busy, bool hung)
     qobject_unref(info);
 }
 
+/* The only guest that the platform has */
+static void assert_guest(Psp *p, uint32_t handle, uint32_t asid,
+                         const char *state)
+{
+    QDict *info = query(p), *g;
+
+    g = qobject_to(QDict, qlist_peek(qdict_get_qlist(info, "contexts")));
+    g_assert_nonnull(g);
+    g_assert_cmpuint(qdict_get_int(g, "handle"), ==, handle);
+    g_assert_cmpuint(qdict_get_int(g, "asid"), ==, asid);
+    g_assert_cmpstr(qdict_get_str(g, "state"), ==, state);
+    qobject_unref(info);
+}
+
 static void test_fault_status(void)
 {
     Psp p;
@@ -1208,6 +1222,7 @@ static void test_stats(void)
     assert_query(&p, "working", false, false);
     g_assert_cmpuint(stat_of(&p, NULL, "guests"), ==, 1);
     g_assert_cmpuint(stat_of(&p, NULL, "active"), ==, 1);
+    assert_guest(&p, h, 1, "running");
     g_assert_cmpuint(stat_of(&p, "INIT", "count"), ==, 2);
     g_assert_cmpuint(stat_of(&p, "INIT", "failed"), ==, 1);
     g_assert_cmpuint(stat_of(&p, "INIT", "last-status"), ==, 1);
@@ -1218,12 +1233,14 @@ static void test_stats(void)
     g_assert_cmpuint(stat_of(&p, "DBG_DECRYPT", "guest-bytes"), ==, 48);
     g_assert_cmphex(guest_cmd(&p, 0x22, h), ==, 0);
     g_assert_cmpuint(stat_of(&p, NULL, "active"), ==, 0);
+    assert_guest(&p, h, 0, "running");
 
     inject(&p, "[{'kind': 'late', 'delay-us': 7, 'command': 'INIT',"
                "  'nth': 5}]");
     text = qtest_hmp(p.qts, "info sev-platform");
     g_assert_nonnull(strstr(text, "/machine/peripheral/psp: working, "
                             "1 guests, 0 active"));
+    g_assert_nonnull(strstr(text, "running, ASID 0"));
     g_assert_nonnull(strstr(text, "late by 7 us, at INIT 5 from now"));
     g_assert_nonnull(strstr(text, "LAUNCH_UPDATE_DATA"));
     g_assert_null(strstr(text, "SEND_START"));
