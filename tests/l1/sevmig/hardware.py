@@ -1,0 +1,90 @@
+"""
+The emulated SEV platform under the host, by its QMP: what its firmware has,
+and what is to go wrong with its commands.  Needs scripts/l1 --qmp.
+
+SPDX-License-Identifier: GPL-2.0-or-later
+"""
+
+import glob
+import json
+import os
+
+# Of the SEV API; include/uapi/linux/psp-sev.h
+INVALID_GUEST_STATE = 0x02
+BAD_MEASUREMENT = 0x0b
+HWERROR_PLATFORM = 0x13
+RESOURCE_LIMIT = 0x17
+
+
+class Refused(Exception):
+    """QMP's error."""
+
+
+class Hardware:
+    """
+    One at a time.  @why says why not, where the hardware cannot be reached.
+    """
+
+    def __init__(self):
+        self.why = ''
+        self._id = 0
+        self._file = None
+        for name in glob.glob('/sys/class/virtio-ports/*/name'):
+            with open(name, encoding='ascii') as f:
+                if f.read().strip() == 'qmp':
+                    self._open(f'/dev/{name.split("/")[-2]}')
+                    return
+        self.why = 'no port to the QMP of the hardware: scripts/l1 --qmp'
+
+    def _open(self, path):
+        self._file = open(path, 'r+b', buffering=0)
+        self._rest = b''
+        try:
+            self.cmd('qmp_capabilities')
+        except Refused:
+            pass            # somebody before has done it
+        self._psp = self._platform()['qom-path']
+
+    def close(self):
+        if self._file:
+            self._file.close()
+
+    def _line(self):
+        while b'\n' not in self._rest:
+            self._rest += self._file.read(1 << 16)
+        line, self._rest = self._rest.split(b'\n', 1)
+        return json.loads(line)
+
+    def cmd(self, command, **arguments):
+        self._id += 1
+        request = {'execute': command, 'arguments': arguments,
+                   'id': f'{os.getpid()}.{self._id}'}
+        self._file.write(json.dumps(request).encode() + b'\n')
+        while True:
+            answer = self._line()
+            # Greeting, events, and what was meant for somebody before
+            if answer.get('id') != request['id']:
+                continue
+            if 'error' in answer:
+                raise Refused(answer['error']['desc'])
+            return answer['return']
+
+    def _platform(self):
+        return self.cmd('query-sev-platform')[0]
+
+    def guests(self):
+        """Handle -> (state, ASID) of the guests that the firmware has."""
+        return {g['handle']: (g['state'], g['asid'])
+                for g in self._platform()['contexts']}
+
+    def counts(self, key='count'):
+        """Command -> how often; @key 'failed' or 'faults': of these."""
+        return {c['command']: c[key] for c in self._platform()['commands']}
+
+    def faults(self, *faults):
+        """What is to go wrong from now on: SevPlatformFault; none, nothing."""
+        self.cmd('qom-set', path=self._psp, property='faults',
+                 value=list(faults))
+
+    def faults_left(self):
+        return self._platform()['faults']
