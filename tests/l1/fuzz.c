@@ -166,7 +166,7 @@ static void convert(void)
         .attributes = one_in(2) ? PRIVATE : SHARED, .error_offset = rnd(),
     }, *p;
     bool fault, no_write;
-    uint64_t end;
+    uint64_t end = 0;
     int want = 0;
 
     args.offset = below(FILE_PAGES) * PAGE;

@@ -3,6 +3,8 @@
  * LAUNCH_SECRET into guest_memfd: what the guest's owner seals for the guest
  * that was measured gets into a private page, by host address, and nowhere
  * else.
+ *
+ * Links with: -lhogweed -lnettle -lgmp
  */
 #define _GNU_SOURCE
 #include "guest.h"
