@@ -283,14 +283,44 @@ static void mark_dirty(RAMBlock *rb, uint64_t first, uint64_t npages)
     memory_region_set_dirty(rb->mr, first << bits, npages << bits);
 }
 
+/*
+ * encbitmap_update() for @nwords whole words from @page on, which is a multiple
+ * of 64: nearly all of a large block, most of which did not change
+ */
+static uint64_t update_words(RAMBlock *rb, EncBitmap *eb, uint64_t page,
+                             uint64_t nwords, const uint64_t *le, bool dirty)
+{
+    unsigned long *map = &eb->map[BIT_WORD(page)];
+    uint64_t changed = 0;
+
+    for (uint64_t i = 0; i < nwords; i++) {
+        unsigned long old = map[i], new = le64_to_cpu(le[i]);
+
+        if (old == new) {
+            continue;
+        }
+        qatomic_set(&map[i], new);
+        changed += ctpopl(old ^ new);
+        if (dirty) {
+            mark_dirty(rb, page + i * 64, 64);
+        }
+    }
+    return changed;
+}
+
 uint64_t encbitmap_update(RAMBlock *rb, uint64_t first, uint64_t npages,
                           const uint64_t *le)
 {
     EncBitmap *eb = encbitmap(rb);
     uint64_t page = first, end = first + npages, changed = 0;
+    bool dirty = eb->provider && !eb->provider->dirties;
 
     assert(eb->writing);
     check_range(eb, first, npages);
+    if (BITS_PER_LONG == 64 && !(first % 64)) {
+        changed = update_words(rb, eb, first, npages / 64, le, dirty);
+        page += npages / 64 * 64;
+    }
     while (page < end) {
         uint64_t at = page;
         unsigned nbits, n;
@@ -298,7 +328,7 @@ uint64_t encbitmap_update(RAMBlock *rb, uint64_t first, uint64_t npages,
         unsigned long val = get_le_bits(le, at - first, nbits);
 
         n = put_bits(eb, BIT_WORD(at), mask, val << (at % BITS_PER_LONG));
-        if (n && eb->provider && !eb->provider->dirties) {
+        if (n && dirty) {
             /* Up to a word's pages too many: they are only sent once more */
             mark_dirty(rb, at, nbits);
         }
