@@ -12,6 +12,7 @@
 
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -28,6 +29,8 @@ BEGAN = time.monotonic()
 # Nothing in here depends on how fast the machine is but these
 BOOT, MIGRATION, TICKS = 900, 1200, 300
 OLD_QEMU = os.environ.get('OLD_QEMU', '/usr/bin/qemu-system-x86_64')
+ANALYZE = os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(
+    os.path.realpath(__file__)))), 'scripts/analyze-encrypted-ram')
 
 
 def note(text):
@@ -255,6 +258,10 @@ class Tiny(Base):
         flow.arrived(destination)
         link.close()
         self.seen(source, destination, outcome, *stream.read_file(recorded))
+        p = subprocess.run([ANALYZE, '--sev', recorded], text=True, check=False,
+                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        self.assertEqual(p.returncode, 0, p.stdout)
+        self.assertIn('READY', p.stdout)
 
 
 class Booted(Base):
