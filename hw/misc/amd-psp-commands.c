@@ -26,7 +26,9 @@
 
 /* Certificates that come with the PDH: PEK, OCA, CEK */
 #define CHAIN_LEN           (3 * AMD_PSP_CERT_LEN)
+#define CHAIN_PEK           0
 #define CHAIN_OCA           AMD_PSP_CERT_LEN
+#define CHAIN_CEK           (2 * AMD_PSP_CERT_LEN)
 
 /* Lengths that buffers say they have */
 #define INIT_EX_LEN         36
@@ -42,12 +44,15 @@
 #define NV_MAGIC_LEN        8
 #define NV_PEK_COUNT        8
 #define NV_PDH_COUNT        12
-#define NV_MAC              16
+#define NV_OWNED            16
+#define NV_PEK_CERT         64      /* with the owner's signature */
+#define NV_OCA_CERT         (NV_PEK_CERT + AMD_PSP_CERT_LEN)
+#define NV_MAC              (NV_LEN - AMD_PSP_MAC_LEN)  /* of all before */
 
 #define MEASURE_LEN         (AMD_PSP_MAC_LEN + AMD_PSP_NONCE_LEN)
 
 /* PLATFORM_STATUS flags */
-#define FLAG_SELF_OWNED     0
+#define FLAG_OWNED          (1u << 0)
 #define FLAG_CONFIG_ES      (1u << 8)
 
 /* INIT flags */
@@ -215,34 +220,47 @@ void amd_psp_platform_reset(AmdPspPlatform *p)
     p->es = false;
 }
 
-static void platform_make_pdh(AmdPspPlatform *p)
-{
-    amd_psp_ec_key(p->seed, "pdh", p->pdh_count++, &p->pdh);
-}
-
-static void platform_make_pek(AmdPspPlatform *p)
-{
-    amd_psp_ec_key(p->seed, "oca", p->pek_count, &p->oca);
-    amd_psp_ec_key(p->seed, "pek", p->pek_count, &p->pek);
-    p->pek_count++;
-    platform_make_pdh(p);
-}
-
-void amd_psp_platform_init(AmdPspPlatform *p,
-                           const uint8_t seed[AMD_PSP_SEED_LEN])
-{
-    memset(p, 0, sizeof(*p));
-    memcpy(p->seed, seed, sizeof(p->seed));
-    amd_psp_expand(p->seed, "id", 0, p->id, sizeof(p->id));
-    amd_psp_ec_key(p->seed, "cek", 0, &p->cek);
-    platform_make_pek(p);
-}
-
 static void platform_cert(const AmdPspEcKey *key, AmdPspCertUsage usage,
                           uint8_t cert[AMD_PSP_CERT_LEN])
 {
     amd_psp_cert_make(&key->q, usage, AMD_PSP_API_MAJOR, AMD_PSP_API_MINOR,
                       cert);
+}
+
+static void platform_make_pdh(AmdPspPlatform *p)
+{
+    amd_psp_ec_key(p->seed, "pdh", p->pdh_count++, &p->pdh);
+    platform_cert(&p->pdh, AMD_PSP_CERT_PDH, p->pdh_cert);
+    amd_psp_cert_sign(p->pdh_cert, AMD_PSP_CERT_PEK, &p->pek);
+}
+
+/* And an OCA, as which the platform owns itself */
+static void platform_make_pek(AmdPspPlatform *p)
+{
+    amd_psp_ec_key(p->seed, "oca", p->pek_count, &p->oca);
+    amd_psp_ec_key(p->seed, "pek", p->pek_count, &p->pek);
+    p->pek_count++;
+    p->owned = false;
+    platform_cert(&p->oca, AMD_PSP_CERT_OCA, p->oca_cert);
+    amd_psp_cert_sign(p->oca_cert, AMD_PSP_CERT_OCA, &p->oca);
+    platform_cert(&p->pek, AMD_PSP_CERT_PEK, p->pek_cert);
+    amd_psp_cert_sign(p->pek_cert, AMD_PSP_CERT_OCA, &p->oca);
+    amd_psp_cert_sign(p->pek_cert, AMD_PSP_CERT_CEK, &p->cek);
+    platform_make_pdh(p);
+}
+
+bool amd_psp_platform_init(AmdPspPlatform *p,
+                           const uint8_t seed[AMD_PSP_SEED_LEN],
+                           const AmdPspAuthority *authority)
+{
+    memset(p, 0, sizeof(*p));
+    memcpy(p->seed, seed, sizeof(p->seed));
+    p->authority = authority;
+    amd_psp_expand(p->seed, "id", 0, p->id, sizeof(p->id));
+    amd_psp_ec_key(p->seed, "cek", 0, &p->cek);
+    platform_cert(&p->cek, AMD_PSP_CERT_CEK, p->cek_cert);
+    platform_make_pek(p);
+    return !authority || amd_psp_authority_sign(authority, p->cek_cert);
 }
 
 /* A policy that this platform can keep */
@@ -270,7 +288,7 @@ static AmdPspStatus cmd_init(AmdPspPlatform *p, AmdPspGuest *g, uint8_t *b)
     return AMD_PSP_SUCCESS;
 }
 
-/* For the keys that the platform has, under its own identity */
+/* Of the storage, under the platform's own identity */
 static void nv_mac(AmdPspPlatform *p, const uint8_t *nv,
                    uint8_t mac[AMD_PSP_MAC_LEN])
 {
@@ -278,7 +296,7 @@ static void nv_mac(AmdPspPlatform *p, const uint8_t *nv,
                 mac, AMD_PSP_MAC_LEN);
 }
 
-/* After what changes the platform's keys */
+/* After what changes the platform's keys or certificates */
 static AmdPspStatus nv_store(AmdPspPlatform *p)
 {
     g_autofree uint8_t *nv = NULL;
@@ -290,6 +308,9 @@ static AmdPspStatus nv_store(AmdPspPlatform *p)
     memcpy(nv, NV_MAGIC, NV_MAGIC_LEN);
     stl_le_p(nv + NV_PEK_COUNT, p->pek_count);
     stl_le_p(nv + NV_PDH_COUNT, p->pdh_count);
+    nv[NV_OWNED] = p->owned;
+    memcpy(nv + NV_PEK_CERT, p->pek_cert, sizeof(p->pek_cert));
+    memcpy(nv + NV_OCA_CERT, p->oca_cert, sizeof(p->oca_cert));
     nv_mac(p, nv, nv + NV_MAC);
     return mem_write(p, p->nv, SEV_MEMORY_RAW, nv, NV_LEN) ?
            AMD_PSP_SUCCESS : AMD_PSP_INVALID_ADDRESS;
@@ -318,6 +339,9 @@ static AmdPspStatus nv_load(AmdPspPlatform *p, const uint8_t *nv)
         p->pdh_count = pdh - 1;
         platform_make_pek(p);
     }
+    p->owned = nv[NV_OWNED];
+    memcpy(p->pek_cert, nv + NV_PEK_CERT, sizeof(p->pek_cert));
+    memcpy(p->oca_cert, nv + NV_OCA_CERT, sizeof(p->oca_cert));
     return AMD_PSP_SUCCESS;
 }
 
@@ -410,7 +434,7 @@ static AmdPspStatus cmd_platform_status(AmdPspPlatform *p, AmdPspGuest *g,
     b[0] = AMD_PSP_API_MAJOR;
     b[1] = AMD_PSP_API_MINOR;
     b[2] = amd_psp_platform_state(p, &guests, &active);
-    stl_le_p(b + 3, FLAG_SELF_OWNED | (p->es ? FLAG_CONFIG_ES : 0));
+    stl_le_p(b + 3, (p->owned ? FLAG_OWNED : 0) | (p->es ? FLAG_CONFIG_ES : 0));
     b[7] = AMD_PSP_BUILD;
     stl_le_p(b + 8, guests);
     return AMD_PSP_SUCCESS;
@@ -442,6 +466,39 @@ static AmdPspStatus cmd_pek_csr(AmdPspPlatform *p, AmdPspGuest *g, uint8_t *b)
            AMD_PSP_SUCCESS : AMD_PSP_INVALID_ADDRESS;
 }
 
+/*
+ * [0] address and [8] length of the PEK's certificate, signed by an owner;
+ * [16] and [24] of the owner's own, the OCA's
+ */
+static AmdPspStatus cmd_pek_cert_import(AmdPspPlatform *p, AmdPspGuest *g,
+                                        uint8_t *b)
+{
+    uint8_t pek[AMD_PSP_CERT_LEN], oca[AMD_PSP_CERT_LEN];
+
+    if (p->owned) {
+        return AMD_PSP_ALREADY_OWNED;
+    }
+    if (ldl_le_p(b + 8) != sizeof(pek) || ldl_le_p(b + 24) != sizeof(oca)) {
+        return AMD_PSP_INVALID_LEN;
+    }
+    if (!mem_read(p, get_address(b, 0), SEV_MEMORY_RAW, pek, sizeof(pek)) ||
+        !mem_read(p, get_address(b, 16), SEV_MEMORY_RAW, oca, sizeof(oca))) {
+        return AMD_PSP_INVALID_ADDRESS;
+    }
+    if (!amd_psp_cert_verify(oca, AMD_PSP_CERT_OCA, oca, AMD_PSP_CERT_OCA) ||
+        !amd_psp_cert_verify(pek, AMD_PSP_CERT_PEK, oca, AMD_PSP_CERT_OCA) ||
+        /* Of this PEK */
+        memcmp(pek, p->pek_cert, AMD_PSP_CERT_BODY_LEN) ||
+        !amd_psp_cert_copy_signature(pek, p->pek_cert, AMD_PSP_CERT_CEK)) {
+        return AMD_PSP_INVALID_CERTIFICATE;
+    }
+    memcpy(p->pek_cert, pek, sizeof(pek));
+    memcpy(p->oca_cert, oca, sizeof(oca));
+    p->owned = true;
+    platform_make_pdh(p);
+    return nv_store(p);
+}
+
 static AmdPspStatus cmd_pdh_gen(AmdPspPlatform *p, AmdPspGuest *g, uint8_t *b)
 {
     platform_make_pdh(p);
@@ -455,18 +512,18 @@ static AmdPspStatus cmd_pdh_cert_export(AmdPspPlatform *p, AmdPspGuest *g,
     hwaddr pdh_pa = get_address(b, 0), chain_pa = get_address(b, 16);
     bool fits = ldl_le_p(b + 8) >= AMD_PSP_CERT_LEN &&
                 ldl_le_p(b + 24) >= CHAIN_LEN;
-    uint8_t pdh[AMD_PSP_CERT_LEN], chain[CHAIN_LEN];
+    uint8_t chain[CHAIN_LEN];
 
     stl_le_p(b + 8, AMD_PSP_CERT_LEN);
     stl_le_p(b + 24, CHAIN_LEN);
     if (!fits || !pdh_pa || !chain_pa) {
         return AMD_PSP_INVALID_LEN;
     }
-    platform_cert(&p->pdh, AMD_PSP_CERT_PDH, pdh);
-    platform_cert(&p->pek, AMD_PSP_CERT_PEK, chain);
-    platform_cert(&p->oca, AMD_PSP_CERT_OCA, chain + CHAIN_OCA);
-    platform_cert(&p->cek, AMD_PSP_CERT_CEK, chain + 2 * AMD_PSP_CERT_LEN);
-    if (!mem_write(p, pdh_pa, SEV_MEMORY_RAW, pdh, sizeof(pdh)) ||
+    memcpy(chain + CHAIN_PEK, p->pek_cert, sizeof(p->pek_cert));
+    memcpy(chain + CHAIN_OCA, p->oca_cert, sizeof(p->oca_cert));
+    memcpy(chain + CHAIN_CEK, p->cek_cert, sizeof(p->cek_cert));
+    if (!mem_write(p, pdh_pa, SEV_MEMORY_RAW,
+                   p->pdh_cert, sizeof(p->pdh_cert)) ||
         !mem_write(p, chain_pa, SEV_MEMORY_RAW, chain, sizeof(chain))) {
         return AMD_PSP_INVALID_ADDRESS;
     }
@@ -726,31 +783,79 @@ static AmdPspStatus cmd_launch_finish(AmdPspPlatform *p, AmdPspGuest *g,
     return AMD_PSP_SUCCESS;
 }
 
-/* A guest with DOMAIN only goes where the owner is the same */
-static bool same_owner(AmdPspPlatform *p, const uint8_t *chain)
-{
-    AmdPspEcPoint oca;
+/* What a platform says that it is */
+typedef struct Identity {
+    uint8_t pdh[AMD_PSP_CERT_LEN];
+    uint8_t chain[CHAIN_LEN];
+    uint8_t ask_ark[AMD_PSP_ASK_ARK_LEN];
+} Identity;
 
-    return amd_psp_cert_key(chain + CHAIN_OCA, AMD_PSP_CERT_OCA, &oca) &&
-           !memcmp(&oca, &p->oca.q, sizeof(oca));
+/* A real processor, by the same maker as this one */
+static bool check_platform(AmdPspPlatform *p, const Identity *id)
+{
+    const uint8_t *pek = id->chain + CHAIN_PEK, *cek = id->chain + CHAIN_CEK;
+
+    return p->authority &&
+           amd_psp_authority_verify(p->authority, id->ask_ark, cek) &&
+           amd_psp_cert_verify(pek, AMD_PSP_CERT_PEK, cek, AMD_PSP_CERT_CEK) &&
+           amd_psp_cert_verify(id->pdh, AMD_PSP_CERT_PDH,
+                               pek, AMD_PSP_CERT_PEK);
+}
+
+/* One with an owner, whoever that is */
+static bool check_owner(const Identity *id)
+{
+    const uint8_t *pek = id->chain + CHAIN_PEK, *oca = id->chain + CHAIN_OCA;
+
+    return amd_psp_cert_verify(oca, AMD_PSP_CERT_OCA, oca, AMD_PSP_CERT_OCA) &&
+           amd_psp_cert_verify(pek, AMD_PSP_CERT_PEK, oca, AMD_PSP_CERT_OCA) &&
+           amd_psp_cert_verify(id->pdh, AMD_PSP_CERT_PDH,
+                               pek, AMD_PSP_CERT_PEK);
+}
+
+/*
+ * May a guest with @policy go to @id?  The API has certificates checked if
+ * the policy has SEV or DOMAIN.  A platform that has an authority checks all
+ * of them always: who sends a guest with other ones is to know.
+ */
+static AmdPspStatus check_destination(AmdPspPlatform *p, uint32_t policy,
+                                      const Identity *id)
+{
+    bool platform = p->authority || (policy & AMD_PSP_POLICY_SEV);
+    bool owner = p->authority || (policy & AMD_PSP_POLICY_DOMAIN);
+    unsigned least = extract32(policy, 16, 8) << 8 | extract32(policy, 24, 8);
+
+    if ((platform && !check_platform(p, id)) ||
+        (owner && !check_owner(id))) {
+        return AMD_PSP_INVALID_CERTIFICATE;
+    }
+    if (platform && amd_psp_cert_api(id->chain + CHAIN_PEK) < least) {
+        return AMD_PSP_POLICY_FAILURE;
+    }
+    if ((policy & AMD_PSP_POLICY_DOMAIN) &&
+        memcmp(id->chain + CHAIN_OCA, p->oca_cert, sizeof(p->oca_cert))) {
+        return AMD_PSP_POLICY_FAILURE;
+    }
+    return AMD_PSP_SUCCESS;
 }
 
 /*
  * [0] handle, out: [4] policy, [8] address and [16] length of the
  * destination's PDH, [24] and [32] of its chain, [40] and [48] of AMD's
  * certificates for it, [56] and [64] of the session to be made.
- *
- * Signatures are not checked, so AMD's certificates are not looked at.
  */
 static AmdPspStatus cmd_send_start(AmdPspPlatform *p, AmdPspGuest *g,
                                    uint8_t *b)
 {
     bool fits = ldl_le_p(b + 64) >= sizeof(AmdPspSession);
-    uint8_t cert[AMD_PSP_CERT_LEN], chain[CHAIN_LEN], z[AMD_PSP_P384_LEN];
+    bool with_amd = p->authority || (g->policy & AMD_PSP_POLICY_SEV);
     uint8_t nonce[AMD_PSP_NONCE_LEN], wrap_iv[AMD_PSP_NONCE_LEN];
+    g_autofree Identity *id = g_new0(Identity, 1);
+    uint8_t z[AMD_PSP_P384_LEN];
     AmdPspTransportKeys keys;
     AmdPspSession session;
     AmdPspEcPoint peer;
+    AmdPspStatus st;
 
     stl_le_p(b + 4, g->policy);
     stl_le_p(b + 64, sizeof(session));
@@ -760,22 +865,26 @@ static AmdPspStatus cmd_send_start(AmdPspPlatform *p, AmdPspGuest *g,
     if (g->policy & AMD_PSP_POLICY_NOSEND) {
         return AMD_PSP_POLICY_FAILURE;
     }
-    if (ldl_le_p(b + 16) != sizeof(cert) ||
-        ldl_le_p(b + 32) != sizeof(chain)) {
+    if (ldl_le_p(b + 16) != sizeof(id->pdh) ||
+        ldl_le_p(b + 32) != sizeof(id->chain) ||
+        (with_amd && ldl_le_p(b + 48) != sizeof(id->ask_ark))) {
         return AMD_PSP_INVALID_LEN;
     }
     if (!mem_read(p, get_address(b, 8), SEV_MEMORY_RAW,
-                         cert, sizeof(cert)) ||
+                  id->pdh, sizeof(id->pdh)) ||
         !mem_read(p, get_address(b, 24), SEV_MEMORY_RAW,
-                         chain, sizeof(chain))) {
+                  id->chain, sizeof(id->chain)) ||
+        (with_amd && !mem_read(p, get_address(b, 40), SEV_MEMORY_RAW,
+                               id->ask_ark, sizeof(id->ask_ark)))) {
         return AMD_PSP_INVALID_ADDRESS;
     }
-    if (!amd_psp_cert_key(cert, AMD_PSP_CERT_PDH, &peer) ||
+    st = check_destination(p, g->policy, id);
+    if (st) {
+        return st;
+    }
+    if (!amd_psp_cert_key(id->pdh, AMD_PSP_CERT_PDH, &peer) ||
         !amd_psp_ecdh(&p->pdh, &peer, z)) {
         return AMD_PSP_INVALID_CERTIFICATE;
-    }
-    if ((g->policy & AMD_PSP_POLICY_DOMAIN) && !same_owner(p, chain)) {
-        return AMD_PSP_POLICY_FAILURE;
     }
     if (!get_random(&keys, sizeof(keys)) ||
         !get_random(nonce, sizeof(nonce)) ||
@@ -1036,7 +1145,10 @@ static const Command commands[] = {
         "PEK_GEN", cmd_pek_gen, 0, .platform = P_IN(INIT),
     },
     [AMD_PSP_PEK_CSR] = {
-        "PEK_CSR", cmd_pek_csr, 12, .platform = P_IN(INIT),
+        "PEK_CSR", cmd_pek_csr, 12,
+    },
+    [AMD_PSP_PEK_CERT_IMPORT] = {
+        "PEK_CERT_IMPORT", cmd_pek_cert_import, 28, .platform = P_IN(INIT),
     },
     [AMD_PSP_PDH_CERT_EXPORT] = { "PDH_CERT_EXPORT", cmd_pdh_cert_export, 28 },
     [AMD_PSP_PDH_GEN] = { "PDH_GEN", cmd_pdh_gen, 0 },

@@ -17,34 +17,7 @@
 #include <nettle/ecdsa.h>
 #include <nettle/hmac.h>
 #include <nettle/memops.h>
-
-/*
- * A certificate: the header and the public key, which is what signatures are
- * made over, then two signatures.
- */
-#define CERT_VERSION        0x000
-#define CERT_API_MAJOR      0x004
-#define CERT_API_MINOR      0x005
-#define CERT_USAGE          0x008
-#define CERT_ALGO           0x00c
-#define CERT_CURVE          0x010
-#define CERT_QX             0x014   /* little-endian, padded to 72 bytes */
-#define CERT_QY             0x05c
-#define CERT_SIG1_USAGE     0x414
-#define CERT_SIG1_ALGO      0x418
-#define CERT_SIG2_USAGE     0x61c
-#define CERT_SIG2_ALGO      0x620
-
-#define CERT_Q_LEN          72
-
-#define CERT_VERSION_1      1
-#define CERT_USAGE_INVALID  0x1000
-#define CERT_ALGO_INVALID   0
-#define CERT_ALGO_ECDSA_SHA256  2
-#define CERT_ALGO_ECDH_SHA256   3
-#define CERT_ALGO_ECDSA_SHA384  0x102
-#define CERT_ALGO_ECDH_SHA384   0x103
-#define CERT_CURVE_P384     2
+#include <nettle/sha2.h>
 
 /* What the MAC of a measurement starts with */
 #define MEASUREMENT_CONTEXT 0x04
@@ -203,6 +176,80 @@ bool amd_psp_ecdh(const AmdPspEcKey *own, const AmdPspEcPoint *peer,
     mpz_clear(d);
     ecc_scalar_clear(&scalar);
     ecc_point_clear(&shared);
+    ecc_point_clear(&point);
+    return ok;
+}
+
+bool amd_psp_ec_point_valid(const AmdPspEcPoint *q)
+{
+    struct ecc_point point;
+    bool ok;
+
+    ecc_point_init(&point, nettle_get_secp_384r1());
+    ok = point_load(&point, q);
+    ecc_point_clear(&point);
+    return ok;
+}
+
+void amd_psp_ecdsa_sign(const AmdPspEcKey *key, const void *data, size_t len,
+                        AmdPspEcSignature *sig)
+{
+    uint8_t digest[SHA256_DIGEST_SIZE], seed[AMD_PSP_SEED_LEN];
+    SeedStream stream = { .seed = seed, .label = "ecdsa" };
+    struct ecc_scalar scalar;
+    struct dsa_signature s;
+    struct sha256_ctx ctx;
+    mpz_t d;
+
+    sha256_init(&ctx);
+    sha256_update(&ctx, len, data);
+    sha256_digest(&ctx, sizeof(digest), digest);
+    amd_psp_kdf(key->d, sizeof(key->d), "ecdsa", digest, sizeof(digest),
+                seed, sizeof(seed));
+    ecc_scalar_init(&scalar, nettle_get_secp_384r1());
+    dsa_signature_init(&s);
+    mpz_init(d);
+    mpz_load(d, key->d);
+    /* Keys come from amd_psp_ec_key() */
+    g_assert(ecc_scalar_set(&scalar, d));
+    ecdsa_sign(&scalar, &stream, seed_stream_read, sizeof(digest), digest, &s);
+    mpz_store(s.r, sig->r);
+    mpz_store(s.s, sig->s);
+    mpz_clear(d);
+    dsa_signature_clear(&s);
+    ecc_scalar_clear(&scalar);
+}
+
+bool amd_psp_ecdsa_verify(const AmdPspEcPoint *q, bool sha384,
+                          const void *data, size_t len,
+                          const AmdPspEcSignature *sig)
+{
+    uint8_t digest[SHA384_DIGEST_SIZE];
+    struct dsa_signature s;
+    struct ecc_point point;
+    bool ok;
+
+    if (sha384) {
+        struct sha384_ctx ctx;
+
+        sha384_init(&ctx);
+        sha384_update(&ctx, len, data);
+        sha384_digest(&ctx, SHA384_DIGEST_SIZE, digest);
+    } else {
+        struct sha256_ctx ctx;
+
+        sha256_init(&ctx);
+        sha256_update(&ctx, len, data);
+        sha256_digest(&ctx, SHA256_DIGEST_SIZE, digest);
+    }
+    ecc_point_init(&point, nettle_get_secp_384r1());
+    dsa_signature_init(&s);
+    mpz_load(s.r, sig->r);
+    mpz_load(s.s, sig->s);
+    ok = point_load(&point, q) &&
+         ecdsa_verify(&point, sha384 ? SHA384_DIGEST_SIZE : SHA256_DIGEST_SIZE,
+                      digest, &s);
+    dsa_signature_clear(&s);
     ecc_point_clear(&point);
     return ok;
 }
@@ -393,61 +440,4 @@ void amd_psp_measurement(const uint8_t tik[AMD_PSP_KEY_LEN], uint8_t api_major,
     hmac_sha256_update(&ctx, AMD_PSP_DIGEST_LEN, digest);
     hmac_sha256_update(&ctx, AMD_PSP_NONCE_LEN, nonce);
     hmac_sha256_digest(&ctx, AMD_PSP_MAC_LEN, mac);
-}
-
-static void reverse(uint8_t *dst, const uint8_t *src, size_t len)
-{
-    size_t i;
-
-    for (i = 0; i < len; i++) {
-        dst[i] = src[len - 1 - i];
-    }
-}
-
-void amd_psp_cert_make(const AmdPspEcPoint *q, AmdPspCertUsage usage,
-                       uint8_t api_major, uint8_t api_minor,
-                       uint8_t cert[AMD_PSP_CERT_LEN])
-{
-    memset(cert, 0, AMD_PSP_CERT_LEN);
-    stl_le_p(cert + CERT_VERSION, CERT_VERSION_1);
-    cert[CERT_API_MAJOR] = api_major;
-    cert[CERT_API_MINOR] = api_minor;
-    stl_le_p(cert + CERT_USAGE, usage);
-    stl_le_p(cert + CERT_ALGO, usage == AMD_PSP_CERT_PDH ?
-             CERT_ALGO_ECDH_SHA256 : CERT_ALGO_ECDSA_SHA256);
-    stl_le_p(cert + CERT_CURVE, CERT_CURVE_P384);
-    reverse(cert + CERT_QX, q->x, sizeof(q->x));
-    reverse(cert + CERT_QY, q->y, sizeof(q->y));
-    stl_le_p(cert + CERT_SIG1_USAGE, CERT_USAGE_INVALID);
-    stl_le_p(cert + CERT_SIG1_ALGO, CERT_ALGO_INVALID);
-    stl_le_p(cert + CERT_SIG2_USAGE, CERT_USAGE_INVALID);
-    stl_le_p(cert + CERT_SIG2_ALGO, CERT_ALGO_INVALID);
-}
-
-bool amd_psp_cert_key(const uint8_t cert[AMD_PSP_CERT_LEN],
-                      AmdPspCertUsage usage, AmdPspEcPoint *q)
-{
-    uint32_t algo = ldl_le_p(cert + CERT_ALGO);
-    bool ecdh = algo == CERT_ALGO_ECDH_SHA256 || algo == CERT_ALGO_ECDH_SHA384;
-    bool ecdsa = algo == CERT_ALGO_ECDSA_SHA256 ||
-                 algo == CERT_ALGO_ECDSA_SHA384;
-    struct ecc_point point;
-    bool ok;
-
-    if (ldl_le_p(cert + CERT_VERSION) != CERT_VERSION_1 ||
-        ldl_le_p(cert + CERT_USAGE) != usage ||
-        !(usage == AMD_PSP_CERT_PDH ? ecdh : ecdsa) ||
-        ldl_le_p(cert + CERT_CURVE) != CERT_CURVE_P384 ||
-        !buffer_is_zero(cert + CERT_QX + AMD_PSP_P384_LEN,
-                        CERT_Q_LEN - AMD_PSP_P384_LEN) ||
-        !buffer_is_zero(cert + CERT_QY + AMD_PSP_P384_LEN,
-                        CERT_SIG1_USAGE - CERT_QY - AMD_PSP_P384_LEN)) {
-        return false;
-    }
-    reverse(q->x, cert + CERT_QX, sizeof(q->x));
-    reverse(q->y, cert + CERT_QY, sizeof(q->y));
-    ecc_point_init(&point, nettle_get_secp_384r1());
-    ok = point_load(&point, q);
-    ecc_point_clear(&point);
-    return ok;
 }

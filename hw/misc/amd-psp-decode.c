@@ -30,6 +30,10 @@ static const Field pdh_cert_export[] = {
     { 0, 8, "pdh" }, { 8, 4, "pdh-len" }, { 16, 8, "chain" },
     { 24, 4, "chain-len" }, { }
 };
+static const Field pek_cert_import[] = {
+    { 0, 8, "pek" }, { 8, 4, "pek-len" }, { 16, 8, "oca" },
+    { 24, 4, "oca-len" }, { }
+};
 static const Field area[] = {
     { 0, 8, "address" }, { 8, 4, "len" }, { }
 };
@@ -79,6 +83,7 @@ static const Field *const layouts[AMD_PSP_COMMAND__MAX] = {
     [AMD_PSP_INIT_EX] = init_ex,
     [AMD_PSP_PLATFORM_STATUS] = platform_status,
     [AMD_PSP_PEK_CSR] = area,
+    [AMD_PSP_PEK_CERT_IMPORT] = pek_cert_import,
     [AMD_PSP_PDH_CERT_EXPORT] = pdh_cert_export,
     [AMD_PSP_DOWNLOAD_FIRMWARE] = area,
     [AMD_PSP_GET_ID] = area,

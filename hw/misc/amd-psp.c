@@ -27,6 +27,7 @@
 #include "crypto/random.h"
 #include "hw/core/cpu.h"
 #include "hw/misc/amd-psp.h"
+#include "hw/misc/amd-psp-authority.h"
 #include "hw/misc/amd-psp-faults.h"
 #include "hw/pci/msi.h"
 #include "hw/pci/pci_device.h"
@@ -81,6 +82,8 @@ struct AmdPspState {
     QEMUTimer *end_timer;
     Error *migration_blocker;
     char *seed;
+    char *ark;                          /* file of the authority */
+    AmdPspAuthority *authority;
 
     uint32_t inten;
     uint32_t intsts;
@@ -393,6 +396,16 @@ static void amd_psp_realize(PCIDevice *dev, Error **errp)
     if (!amd_psp_make_seed(s, seed, errp)) {
         return;
     }
+    if (s->ark) {
+        s->authority = amd_psp_authority_open(s->ark, errp);
+        if (!s->authority) {
+            return;
+        }
+    }
+    if (!amd_psp_platform_init(&s->platform, seed, s->authority)) {
+        error_setg(errp, "the keys in '%s' cannot sign", s->ark);
+        return;
+    }
     error_setg(&s->migration_blocker,
                "amd-psp: keys and encrypted memory of SEV guests that run in "
                "this machine cannot leave it");
@@ -404,7 +417,6 @@ static void amd_psp_realize(PCIDevice *dev, Error **errp)
         return;
     }
     qemu_mutex_init(&s->lock);
-    amd_psp_platform_init(&s->platform, seed);
     s->executed_bh = qemu_bh_new_guarded(amd_psp_executed_bh, s,
                                          &DEVICE(dev)->mem_reentrancy_guard);
     s->end_timer = timer_new_ns(QEMU_CLOCK_VIRTUAL, amd_psp_end, s);
@@ -533,10 +545,12 @@ static void amd_psp_set_faults(Object *obj, Visitor *v, const char *name,
 static void amd_psp_finalize(Object *obj)
 {
     qapi_free_SevPlatformFaultList(AMD_PSP(obj)->faults);
+    amd_psp_authority_free(AMD_PSP(obj)->authority);
 }
 
 static const Property amd_psp_properties[] = {
     DEFINE_PROP_STRING("seed", AmdPspState, seed),
+    DEFINE_PROP_STRING("ark", AmdPspState, ark),
     DEFINE_PROP_UINT32("cost-doorbell-ns", AmdPspState, cost_doorbell, 0),
     DEFINE_PROP_UINT32("cost-command-ns", AmdPspState, cost_command, 0),
     DEFINE_PROP_UINT32("cost-kib-ns", AmdPspState, cost_kib, 0),
@@ -566,6 +580,9 @@ static void amd_psp_class_init(ObjectClass *klass, void *data)
         "What goes wrong with commands; also with qom-set, at any time");
     object_class_property_set_description(klass, "seed",
         "Name of the platform's identity and keys (default: a new platform)");
+    object_class_property_set_description(klass, "ark",
+        "File with the root keys of the platform's certificates; made, and "
+        "FILE.cert for others, if not there (default: certificates without a root)");
     object_class_property_set_description(klass, "cost-doorbell-ns",
         "Least time that giving a command takes");
     object_class_property_set_description(klass, "cost-command-ns",

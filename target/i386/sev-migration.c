@@ -489,7 +489,7 @@ static uint8_t *get_cert(const char *base64, const char *name, gsize *len,
                    "migrate-set-sev-info%s", name,
                    strcmp(name, "sev-amd-cert") ? "" :
                    "; this one is AMD's ASK and ARK for the destination's "
-                   "chip, on the emulated platform its cert-chain will do");
+                   "chip, which AMD publishes");
         return NULL;
     }
     return qbase64_decode(base64, -1, len, errp);

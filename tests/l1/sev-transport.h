@@ -45,22 +45,41 @@ static void platform_export(struct platform *p)
     p->chain_size = export.cert_chain_len;
 }
 
+/* ASK and ARK of the platform; how many bytes */
+static uint32_t amd_certs(uint8_t *certs, size_t size)
+{
+    const char *path = getenv("SEV_AMD_CERT");
+    FILE *f = path ? fopen(path, "rb") : NULL;
+    size_t n = 0;
+
+    if (f) {
+        n = fread(certs, 1, size, f);
+        fclose(f);
+    } else {
+        note("SEV_AMD_CERT: no such file; firmware may want it");
+    }
+    /* The kernel takes no empty one */
+    return n ? n : 1;
+}
+
 /* 0, or -errno and sev_error */
 static int __attribute__((unused))
 transport_start(struct vm *from, struct vm *to)
 {
     static struct platform p;
-    static uint8_t amd[2 * 4096] = { 1 };
+    static uint8_t amd[2 * 4096];
     uint8_t session[SESSION_SIZE];
     struct kvm_sev_send_start send;
     struct kvm_sev_receive_start receive;
+    uint32_t amd_len;
     int r;
 
     platform_export(&p);
+    amd_len = amd_certs(amd, sizeof(amd));
     send = (struct kvm_sev_send_start) {
         .pdh_cert_uaddr = (uintptr_t)p.pdh, .pdh_cert_len = p.pdh_size,
         .plat_certs_uaddr = (uintptr_t)p.chain, .plat_certs_len = p.chain_size,
-        .amd_certs_uaddr = (uintptr_t)amd, .amd_certs_len = sizeof(amd),
+        .amd_certs_uaddr = (uintptr_t)amd, .amd_certs_len = amd_len,
         .session_uaddr = (uintptr_t)session, .session_len = sizeof(session),
     };
     r = sev_cmd(from, KVM_SEV_SEND_START, &send);

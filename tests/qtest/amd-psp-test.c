@@ -18,6 +18,8 @@
 #include "qobject/qnum.h"
 #include "libqos/pci.h"
 #include "libqos/pci-pc.h"
+#include "hw/misc/amd-psp-authority.h"
+#include "hw/misc/amd-psp-certs.h"
 #include "hw/misc/amd-psp-crypto.h"
 #include "hw/pci/pci_regs.h"
 
@@ -42,6 +44,7 @@
 #define HEADER      0x140000
 #define TRANS       0x150000
 #define OUT         0x160000
+#define ASK_ARK     0x180000
 #define PAGE_A      0x200000    /* of the first guest */
 #define PAGE_B      0x300000    /* of the second */
 #define NV          0x400000    /* the storage of INIT_EX */
@@ -51,11 +54,15 @@
 
 #define CERT_LEN    2084
 #define CHAIN_LEN   (3 * CERT_LEN)
+#define ASK_ARK_LEN 3200
 #define MSI_ADDR    0x170000
 #define MSI_DATA    0x5a5a
 
 /* Nothing runs in the machine; this is what it would start with: zeros */
 static char *firmware;
+
+/* Where the authority is that platforms have unless they say otherwise */
+static char *dir, *ark;
 
 typedef struct Psp {
     QTestState *qts;
@@ -82,12 +89,30 @@ static void psp_open_device(Psp *p, const char *device)
     p->bar = qpci_iomap(p->dev, 2, NULL);
 }
 
-static void psp_open(Psp *p, const char *options)
+/* The ASK and the ARK of @path go to where send_start() has them from */
+static void load_ask_ark(Psp *p, const char *path)
 {
-    g_autofree char *device = g_strdup_printf("amd-psp,id=psp,addr=04.0%s",
-                                              options);
+    g_autofree char *name = g_strdup_printf("%s.cert", path);
+    g_autofree char *certs = NULL;
+    gsize len;
+
+    g_assert(g_file_get_contents(name, &certs, &len, NULL));
+    g_assert_cmpuint(len, ==, ASK_ARK_LEN);
+    qtest_memwrite(p->qts, ASK_ARK, certs, len);
+}
+
+static void psp_open_ark(Psp *p, const char *path, const char *options)
+{
+    g_autofree char *device = g_strdup_printf("amd-psp,id=psp,addr=04.0,"
+                                              "ark=%s%s", path, options);
 
     psp_open_device(p, device);
+    load_ask_ark(p, path);
+}
+
+static void psp_open(Psp *p, const char *options)
+{
+    psp_open_ark(p, ark, options);
 }
 
 static void psp_close(Psp *p)
@@ -251,8 +276,8 @@ static unsigned send_start(Psp *p, uint32_t handle)
     put32(p, 16, CERT_LEN);
     put64(p, 24, CHAIN);
     put32(p, 32, CHAIN_LEN);
-    put64(p, 40, CHAIN);
-    put32(p, 48, CHAIN_LEN);
+    put64(p, 40, ASK_ARK);
+    put32(p, 48, ASK_ARK_LEN);
     put64(p, 56, SESSION);
     put32(p, 64, 128);
     return psp_cmd(p, 0x40);
@@ -418,7 +443,7 @@ static void test_bad_commands(void)
 {
     static const unsigned none[] = { 0x00, 0x0e, 0x32, 0x42, 0x70, 0x7ff };
     static const unsigned with_buffer[] = {
-        0x04, 0x08, 0x0c, 0x21, 0x22, 0x23, 0x30, 0x31, 0x33, 0x35,
+        0x04, 0x06, 0x07, 0x08, 0x0c, 0x21, 0x22, 0x23, 0x30, 0x31, 0x33, 0x35,
         0x40, 0x41, 0x43, 0x44, 0x50, 0x51, 0x53, 0x60, 0x61, 0x20,
     };
     size_t i;
@@ -771,7 +796,7 @@ static void test_cancel(void)
 static void test_wrong_session(void)
 {
     uint8_t mine[CERT_LEN], other[CERT_LEN], chain[CHAIN_LEN];
-    uint8_t session[128];
+    uint8_t other_chain[CHAIN_LEN], session[128];
     uint32_t a, b;
     unsigned i;
     Psp p;
@@ -780,6 +805,7 @@ static void test_wrong_session(void)
     psp_init(&p);
     g_assert_cmphex(export_certs(&p), ==, 0);
     qtest_memread(p.qts, PDH, other, sizeof(other));
+    qtest_memread(p.qts, CHAIN, other_chain, sizeof(other_chain));
     psp_close(&p);
 
     psp_open(&p, ",seed=mine");
@@ -791,8 +817,10 @@ static void test_wrong_session(void)
 
     /* For the other platform: this one cannot take it */
     qtest_memwrite(p.qts, PDH, other, sizeof(other));
+    qtest_memwrite(p.qts, CHAIN, other_chain, sizeof(other_chain));
     g_assert_cmphex(send_start(&p, a), ==, 0);
     qtest_memwrite(p.qts, PDH, mine, sizeof(mine));
+    qtest_memwrite(p.qts, CHAIN, chain, sizeof(chain));
     g_assert_cmphex(receive_start(&p, 0, &b), ==, 0x0b);
     g_assert_cmphex(guest_cmd(&p, 0x44, a), ==, 0);
 
@@ -1350,7 +1378,8 @@ static const struct {
     { 0x03, "0" },          /* PLATFORM_RESET */
     { 0x04, "012" },        /* PLATFORM_STATUS */
     { 0x05, "1" },          /* PEK_GEN */
-    { 0x06, "1" },          /* PEK_CSR */
+    { 0x06, "12" },         /* PEK_CSR */
+    { 0x07, "1" },          /* PEK_CERT_IMPORT */
     { 0x08, "12" },         /* PDH_CERT_EXPORT */
     { 0x09, "12" },         /* PDH_GEN */
     { 0x0a, "12" },         /* DF_FLUSH */
@@ -1790,8 +1819,394 @@ static void test_init_ex(void)
     psp_close(&p);
 }
 
+/* All that another platform needs to send a guest here */
+typedef struct Identity {
+    uint8_t pdh[CERT_LEN];
+    uint8_t chain[CHAIN_LEN];
+} Identity;
+
+static void get_identity(Psp *p, Identity *id)
+{
+    g_assert_cmphex(export_certs(p), ==, 0);
+    qtest_memread(p->qts, PDH, id->pdh, sizeof(id->pdh));
+    qtest_memread(p->qts, CHAIN, id->chain, sizeof(id->chain));
+}
+
+static void put_identity(Psp *p, const Identity *id)
+{
+    qtest_memwrite(p->qts, PDH, id->pdh, sizeof(id->pdh));
+    qtest_memwrite(p->qts, CHAIN, id->chain, sizeof(id->chain));
+}
+
+/* May a guest with @policy go to the platform at PDH, CHAIN and ASK_ARK? */
+static unsigned may_go(Psp *p, uint32_t policy)
+{
+    uint32_t h = launch(p, policy, 1);
+    unsigned st = send_start(p, h);
+
+    g_assert_cmpuint(guest_state(p, h), ==, st ? 3 : 4);
+    g_assert_cmphex(guest_cmd(p, 0x22, h), ==, 0);
+    clear(p);
+    g_assert_cmphex(psp_cmd(p, 0x0a), ==, 0);
+    g_assert_cmphex(guest_cmd(p, 0x20, h), ==, 0);
+    return st;
+}
+
+/* A bit of any certificate that is wrong; each link of the chain is looked at */
+static void test_chain_links(void)
+{
+    static const struct {
+        const char *what;
+        uint64_t at;
+    } bits[] = {
+        { "PDH: version", PDH },
+        { "PDH: API", PDH + 5 },
+        { "PDH: usage", PDH + 8 },
+        { "PDH: key", PDH + 0x14 },
+        { "PDH: what is reserved", PDH + 0x400 },
+        { "PDH: usage of the signer", PDH + 0x414 },
+        { "PDH: algorithm of the signer", PDH + 0x418 },
+        { "PDH: signature, r", PDH + 0x41c },
+        { "PDH: signature, too large", PDH + 0x41c + 71 },
+        { "PDH: signature, s", PDH + 0x41c + 72 },
+        { "PEK: API", CHAIN + 5 },
+        { "PEK: key", CHAIN + 0x14 },
+        { "PEK: signature by the OCA", CHAIN + 0x41c },
+        { "PEK: signature by the CEK", CHAIN + 0x61c + 8 },
+        { "PEK: usage of the first signer", CHAIN + 0x414 },
+        { "PEK: usage of the second signer", CHAIN + 0x61c },
+        { "OCA: API", CHAIN + CERT_LEN + 5 },
+        { "OCA: key", CHAIN + CERT_LEN + 0x14 },
+        { "OCA: signature by itself", CHAIN + CERT_LEN + 0x41c },
+        { "CEK: API", CHAIN + 2 * CERT_LEN + 5 },
+        { "CEK: key", CHAIN + 2 * CERT_LEN + 0x14 },
+        { "CEK: usage of the signer", CHAIN + 2 * CERT_LEN + 0x414 },
+        { "CEK: signature by the ASK", CHAIN + 2 * CERT_LEN + 0x41c },
+        { "ASK: version", ASK_ARK },
+        { "ASK: ID", ASK_ARK + 4 },
+        { "ASK: ID of the signer", ASK_ARK + 20 },
+        { "ASK: usage", ASK_ARK + 36 },
+        { "ASK: bits of the exponent", ASK_ARK + 57 },
+        { "ASK: bits of the modulus", ASK_ARK + 61 },
+        { "ASK: exponent", ASK_ARK + 64 },
+        { "ASK: modulus", ASK_ARK + 64 + 512 },
+        { "ASK: signature by the ARK", ASK_ARK + 64 + 1024 },
+        { "ARK: version", ASK_ARK + 1600 },
+        { "ARK: ID", ASK_ARK + 1600 + 4 },
+        { "ARK: modulus", ASK_ARK + 1600 + 64 + 512 },
+        { "ARK: signature by itself", ASK_ARK + 1600 + 64 + 1024 },
+    };
+    uint32_t h;
+    size_t i;
+    Psp p;
+
+    psp_open(&p, "");
+    psp_init(&p);
+    g_assert_cmphex(export_certs(&p), ==, 0);
+    h = launch(&p, 0, 1);
+    for (i = 0; i < ARRAY_SIZE(bits); i++) {
+        uint8_t old = qtest_readb(p.qts, bits[i].at);
+
+        g_test_message("%s", bits[i].what);
+        qtest_writeb(p.qts, bits[i].at, old ^ 1);
+        g_assert_cmphex(send_start(&p, h), ==, 0x06);
+        g_assert_cmpuint(guest_state(&p, h), ==, 3);
+        qtest_writeb(p.qts, bits[i].at, old);
+    }
+    /* Where they are, and how many bytes */
+    g_assert_cmphex(send_start(&p, h), ==, 0);
+    g_assert_cmphex(guest_cmd(&p, 0x44, h), ==, 0);
+    clear(&p);
+    put32(&p, 0, h);
+    put64(&p, 8, PDH);
+    put32(&p, 16, CERT_LEN);
+    put64(&p, 24, CHAIN);
+    put32(&p, 32, CHAIN_LEN);
+    put64(&p, 40, NOT_RAM);
+    put32(&p, 48, ASK_ARK_LEN);
+    put64(&p, 56, SESSION);
+    put32(&p, 64, 128);
+    g_assert_cmphex(psp_cmd(&p, 0x40), ==, 0x09);
+    put64(&p, 40, ASK_ARK);
+    put32(&p, 48, ASK_ARK_LEN - 1);
+    g_assert_cmphex(psp_cmd(&p, 0x40), ==, 0x04);
+    put32(&p, 48, 0xffffffff);
+    g_assert_cmphex(psp_cmd(&p, 0x40), ==, 0x04);
+    psp_close(&p);
+}
+
+/* Platforms trust those whose root is theirs, whatever else they show */
+static void test_chain_roots(void)
+{
+    g_autofree char *other = g_strdup_printf("%s/other", dir);
+    g_autofree char *name = g_strdup_printf("%s.cert", other);
+    Identity friend, stranger, forged;
+    Psp p;
+
+    psp_open(&p, ",seed=friend");
+    psp_init(&p);
+    get_identity(&p, &friend);
+    psp_close(&p);
+    psp_open_ark(&p, other, ",seed=stranger");
+    psp_init(&p);
+    get_identity(&p, &stranger);
+    psp_close(&p);
+
+    psp_open(&p, ",seed=me");
+    psp_init(&p);
+    put_identity(&p, &friend);
+    g_assert_cmphex(may_go(&p, 0), ==, 0);
+    g_assert_cmphex(may_go(&p, 0x20), ==, 0);
+    put_identity(&p, &stranger);
+    g_assert_cmphex(may_go(&p, 0), ==, 0x06);
+    load_ask_ark(&p, other);
+    g_assert_cmphex(may_go(&p, 0), ==, 0x06);
+    g_assert_cmphex(may_go(&p, 0x20), ==, 0x06);
+    put_identity(&p, &friend);
+    g_assert_cmphex(may_go(&p, 0), ==, 0x06);
+    load_ask_ark(&p, ark);
+    g_assert_cmphex(may_go(&p, 0), ==, 0);
+
+    /* A good chain, and a PDH that it does not vouch for */
+    forged = friend;
+    memcpy(forged.pdh, stranger.pdh, CERT_LEN);
+    put_identity(&p, &forged);
+    g_assert_cmphex(may_go(&p, 0), ==, 0x06);
+    /* A good CEK, of somebody else */
+    forged = stranger;
+    memcpy(forged.chain + 2 * CERT_LEN, friend.chain + 2 * CERT_LEN, CERT_LEN);
+    put_identity(&p, &forged);
+    g_assert_cmphex(may_go(&p, 0), ==, 0x06);
+    psp_close(&p);
+    unlink(other);
+    unlink(name);
+}
+
+/* Without a root it is the policy that asks for certificates */
+static void test_chain_by_policy(void)
+{
+    Identity mine, broken;
+    Psp p;
+
+    psp_open_device(&p, "amd-psp,id=psp,addr=04.0");
+    psp_init(&p);
+    get_identity(&p, &mine);
+    g_assert_cmphex(ldl_le_p(mine.chain + 2 * CERT_LEN + 0x414), ==, 0x1000);
+    g_assert_cmphex(may_go(&p, 0), ==, 0);
+    g_assert_cmphex(may_go(&p, 0x10), ==, 0);       /* DOMAIN */
+    g_assert_cmphex(may_go(&p, 0x20), ==, 0x06);    /* SEV: by whom? */
+    broken = mine;
+    broken.chain[CERT_LEN + 0x41c] ^= 1;
+    put_identity(&p, &broken);
+    g_assert_cmphex(may_go(&p, 0), ==, 0);
+    g_assert_cmphex(may_go(&p, 0x10), ==, 0x06);
+    psp_close(&p);
+}
+
+/* A platform that this test is: its keys, and certificates with any API */
+static void make_identity(Identity *id, const AmdPspAuthority *a,
+                          unsigned major, unsigned minor)
+{
+    static const uint8_t seed[AMD_PSP_SEED_LEN] = "made by the test";
+    uint8_t *pek = id->chain, *oca = pek + CERT_LEN, *cek = oca + CERT_LEN;
+    AmdPspEcKey pdh_key, pek_key, oca_key, cek_key;
+
+    amd_psp_ec_key(seed, "pdh", 0, &pdh_key);
+    amd_psp_ec_key(seed, "pek", 0, &pek_key);
+    amd_psp_ec_key(seed, "oca", 0, &oca_key);
+    amd_psp_ec_key(seed, "cek", 0, &cek_key);
+    amd_psp_cert_make(&pdh_key.q, AMD_PSP_CERT_PDH, major, minor, id->pdh);
+    amd_psp_cert_make(&pek_key.q, AMD_PSP_CERT_PEK, major, minor, pek);
+    amd_psp_cert_make(&oca_key.q, AMD_PSP_CERT_OCA, major, minor, oca);
+    amd_psp_cert_make(&cek_key.q, AMD_PSP_CERT_CEK, major, minor, cek);
+    g_assert(amd_psp_cert_sign(id->pdh, AMD_PSP_CERT_PEK, &pek_key));
+    /* The other way round than the device has them */
+    g_assert(amd_psp_cert_sign(pek, AMD_PSP_CERT_CEK, &cek_key));
+    g_assert(amd_psp_cert_sign(pek, AMD_PSP_CERT_OCA, &oca_key));
+    g_assert(amd_psp_cert_sign(oca, AMD_PSP_CERT_OCA, &oca_key));
+    g_assert(amd_psp_authority_sign(a, cek));
+}
+
+/* Nor does a guest go where the firmware is older than its policy wants */
+static void test_policy_api(void)
+{
+    AmdPspAuthority *a = amd_psp_authority_open(ark, &error_abort);
+    Identity id;
+    Psp p;
+
+    psp_open(&p, "");
+    psp_init(&p);
+    make_identity(&id, a, 1, 50);
+    put_identity(&p, &id);
+    g_assert_cmphex(may_go(&p, 0), ==, 0);
+    g_assert_cmphex(may_go(&p, 1 << 16), ==, 0);
+    g_assert_cmphex(may_go(&p, 1 << 16 | 50 << 24), ==, 0);
+    g_assert_cmphex(may_go(&p, 1 << 16 | 51 << 24), ==, 0x07);
+    g_assert_cmphex(may_go(&p, 99u << 24), ==, 0);  /* 0.99 */
+    make_identity(&id, a, 0, 99);
+    put_identity(&p, &id);
+    g_assert_cmphex(may_go(&p, 1 << 16), ==, 0x07);
+    g_assert_cmphex(may_go(&p, 99u << 24), ==, 0);
+    make_identity(&id, a, 2, 0);
+    put_identity(&p, &id);
+    g_assert_cmphex(may_go(&p, 1 << 16 | 55 << 24), ==, 0);
+    psp_close(&p);
+    amd_psp_authority_free(a);
+}
+
+static unsigned pek_cert_import(Psp *p, const uint8_t *pek, const uint8_t *oca)
+{
+    qtest_memwrite(p->qts, PAGE_A, pek, CERT_LEN);
+    qtest_memwrite(p->qts, PAGE_B, oca, CERT_LEN);
+    clear(p);
+    put64(p, 0, PAGE_A);
+    put32(p, 8, CERT_LEN);
+    put64(p, 16, PAGE_B);
+    put32(p, 24, CERT_LEN);
+    return psp_cmd(p, 0x07);
+}
+
+static bool is_owned(Psp *p)
+{
+    clear(p);
+    g_assert_cmphex(psp_cmd(p, 0x04), ==, 0);
+    return qtest_readb(p->qts, BUF + 3) & 1;
+}
+
+/* An owner takes the platform: the PEK, signed by the owner's key */
+static void own(Psp *p, const char *owner, uint8_t pek[CERT_LEN],
+                uint8_t oca[CERT_LEN])
+{
+    uint8_t seed[AMD_PSP_SEED_LEN] = { 0 };
+    AmdPspEcKey key;
+
+    g_strlcpy((char *)seed, owner, sizeof(seed));
+    amd_psp_ec_key(seed, "oca", 0, &key);
+    amd_psp_cert_make(&key.q, AMD_PSP_CERT_OCA, 0, 0, oca);
+    g_assert(amd_psp_cert_sign(oca, AMD_PSP_CERT_OCA, &key));
+    clear(p);
+    put64(p, 0, OUT);
+    put32(p, 8, CERT_LEN);
+    g_assert_cmphex(psp_cmd(p, 0x06), ==, 0);
+    qtest_memread(p->qts, OUT, pek, CERT_LEN);
+    g_assert(amd_psp_cert_sign(pek, AMD_PSP_CERT_OCA, &key));
+}
+
+static void test_pek_cert_import(void)
+{
+    uint8_t pek[CERT_LEN], oca[CERT_LEN], bad[CERT_LEN], other[CERT_LEN];
+    g_autofree uint8_t *nv = g_malloc(NV_LEN);
+    Identity before, after, got;
+    AmdPspEcKey key;
+    uint32_t h;
+    Psp p;
+
+    psp_open(&p, ",seed=alice");
+    qtest_memset(p.qts, NV, 0, NV_LEN);
+    g_assert_cmphex(init_ex(&p, 36, NV, NV_LEN), ==, 0);
+    get_identity(&p, &before);
+    g_assert(!is_owned(&p));
+    own(&p, "owner", pek, oca);
+
+    /* Lengths and addresses */
+    g_assert_cmphex(pek_cert_import(&p, before.chain, oca), ==, 0x06);
+    put32(&p, 8, CERT_LEN - 1);
+    g_assert_cmphex(psp_cmd(&p, 0x07), ==, 0x04);
+    put32(&p, 8, CERT_LEN);
+    put32(&p, 24, 0xffffffff);
+    g_assert_cmphex(psp_cmd(&p, 0x07), ==, 0x04);
+    put32(&p, 24, CERT_LEN);
+    put64(&p, 16, NOT_RAM);
+    g_assert_cmphex(psp_cmd(&p, 0x07), ==, 0x09);
+
+    /* An OCA that has not signed itself, or not this PEK */
+    memcpy(bad, oca, CERT_LEN);
+    bad[0x41c] ^= 1;
+    g_assert_cmphex(pek_cert_import(&p, pek, bad), ==, 0x06);
+    memcpy(bad, pek, CERT_LEN);
+    bad[0x41c] ^= 1;
+    g_assert_cmphex(pek_cert_import(&p, bad, oca), ==, 0x06);
+    own(&p, "somebody else", bad, other);
+    g_assert_cmphex(pek_cert_import(&p, bad, oca), ==, 0x06);
+    /* A PEK that is not this one, but signed well */
+    amd_psp_ec_key((const uint8_t[AMD_PSP_SEED_LEN]) { "owner" }, "oca", 0,
+                   &key);
+    memcpy(bad, before.chain, CERT_LEN);
+    amd_psp_cert_make(&key.q, AMD_PSP_CERT_PEK, 1, 55, bad);
+    g_assert(amd_psp_cert_sign(bad, AMD_PSP_CERT_OCA, &key));
+    g_assert_cmphex(pek_cert_import(&p, bad, oca), ==, 0x06);
+    /* No room for the signature by the CEK */
+    memcpy(bad, pek, CERT_LEN);
+    g_assert(amd_psp_cert_sign(bad, AMD_PSP_CERT_OCA, &key));
+    g_assert_cmphex(pek_cert_import(&p, bad, oca), ==, 0x06);
+    g_assert(!is_owned(&p));
+    get_identity(&p, &got);
+    g_assert_cmpmem(&got, sizeof(got), &before, sizeof(before));
+
+    g_assert_cmphex(pek_cert_import(&p, pek, oca), ==, 0);
+    g_assert(is_owned(&p));
+    g_assert_cmphex(pek_cert_import(&p, pek, oca), ==, 0x05);
+    get_identity(&p, &after);
+    g_assert_cmpmem(after.chain, 0x414, before.chain, 0x414);
+    g_assert_cmpmem(after.chain + CERT_LEN, CERT_LEN, oca, CERT_LEN);
+    g_assert_cmpmem(after.chain + 2 * CERT_LEN, CERT_LEN,
+                    before.chain + 2 * CERT_LEN, CERT_LEN);
+    g_assert(memcmp(after.pdh, before.pdh, 0x414));
+    g_assert(amd_psp_cert_verify(after.chain, AMD_PSP_CERT_PEK,
+                                 oca, AMD_PSP_CERT_OCA));
+    g_assert(amd_psp_cert_verify(after.chain, AMD_PSP_CERT_PEK,
+                                 after.chain + 2 * CERT_LEN,
+                                 AMD_PSP_CERT_CEK));
+    g_assert(amd_psp_cert_verify(after.pdh, AMD_PSP_CERT_PDH,
+                                 after.chain, AMD_PSP_CERT_PEK));
+    qtest_memread(p.qts, NV, nv, NV_LEN);
+    psp_close(&p);
+
+    /* The storage keeps it */
+    psp_open(&p, ",seed=alice");
+    qtest_memwrite(p.qts, NV, nv, NV_LEN);
+    g_assert_cmphex(init_ex(&p, 36, NV, NV_LEN), ==, 0);
+    g_assert(is_owned(&p));
+    get_identity(&p, &got);
+    g_assert_cmpmem(&got, sizeof(got), &after, sizeof(after));
+    /* And a new PEK ends it */
+    g_assert_cmphex(psp_cmd(&p, 0x05), ==, 0);
+    g_assert(!is_owned(&p));
+    psp_close(&p);
+
+    /* Not a byte of it can be changed */
+    psp_open(&p, ",seed=alice");
+    nv[64 + 0x41c] ^= 1;
+    qtest_memwrite(p.qts, NV, nv, NV_LEN);
+    g_assert_cmphex(init_ex(&p, 36, NV, NV_LEN), ==, 0x18);
+    psp_close(&p);
+
+    /* DOMAIN: what the same owner has is one domain */
+    psp_open(&p, ",seed=bob");
+    psp_init(&p);
+    put_identity(&p, &after);
+    g_assert_cmphex(may_go(&p, 0x10), ==, 0x07);
+    own(&p, "owner", pek, oca);
+    g_assert_cmphex(pek_cert_import(&p, pek, oca), ==, 0);
+    put_identity(&p, &after);
+    g_assert_cmphex(may_go(&p, 0x10), ==, 0);
+    /* SHUTDOWN does not end it, PLATFORM_RESET does */
+    g_assert_cmphex(psp_cmd(&p, 0x02), ==, 0);
+    psp_init(&p);
+    g_assert(is_owned(&p));
+    h = launch_start(&p, 0);
+    g_assert_cmphex(pek_cert_import(&p, pek, oca), ==, 0x01);
+    g_assert_cmphex(guest_cmd(&p, 0x20, h), ==, 0);
+    g_assert_cmphex(psp_cmd(&p, 0x02), ==, 0);
+    g_assert_cmphex(psp_cmd(&p, 0x03), ==, 0);
+    psp_init(&p);
+    g_assert(!is_owned(&p));
+    psp_close(&p);
+}
+
 int main(int argc, char **argv)
 {
+    g_autofree char *certs = NULL;
     int fd, ret;
 
     g_test_init(&argc, &argv, NULL);
@@ -1824,6 +2239,11 @@ int main(int argc, char **argv)
     qtest_add_func("/amd-psp/policy/noks", test_policy_noks);
     qtest_add_func("/amd-psp/secret", test_secret);
     qtest_add_func("/amd-psp/init-ex", test_init_ex);
+    qtest_add_func("/amd-psp/chain/links", test_chain_links);
+    qtest_add_func("/amd-psp/chain/roots", test_chain_roots);
+    qtest_add_func("/amd-psp/chain/by-policy", test_chain_by_policy);
+    qtest_add_func("/amd-psp/policy/api", test_policy_api);
+    qtest_add_func("/amd-psp/pek-cert-import", test_pek_cert_import);
     qtest_add_func("/amd-psp/fault/status", test_fault_status);
     qtest_add_func("/amd-psp/fault/hang", test_fault_hang);
     qtest_add_func("/amd-psp/fault/late", test_fault_late);
@@ -1838,8 +2258,17 @@ int main(int argc, char **argv)
     g_assert_cmpint(fd, >=, 0);
     g_assert_cmpint(ftruncate(fd, 64 * 1024), ==, 0);
     close(fd);
+    dir = g_dir_make_tmp("amd-psp-test-XXXXXX", NULL);
+    g_assert_nonnull(dir);
+    ark = g_strdup_printf("%s/ark", dir);
+    certs = g_strdup_printf("%s.cert", ark);
     ret = g_test_run();
     unlink(firmware);
+    unlink(ark);
+    unlink(certs);
+    rmdir(dir);
+    g_free(ark);
+    g_free(dir);
     g_free(firmware);
     return ret;
 }

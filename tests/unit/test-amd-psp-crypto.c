@@ -5,7 +5,10 @@
  */
 
 #include "qemu/osdep.h"
+#include "qapi/error.h"
 #include "qemu/bswap.h"
+#include "hw/misc/amd-psp-authority.h"
+#include "hw/misc/amd-psp-certs.h"
 #include "hw/misc/amd-psp-crypto.h"
 
 static void check_hex(const uint8_t *data, size_t len, const char *hex)
@@ -356,6 +359,133 @@ static void test_cert(void)
     g_assert(!amd_psp_cert_key(bad, AMD_PSP_CERT_PDH, &q));
 }
 
+/* RFC 6979, A.2.6: ECDSA with P-384, message "sample" */
+static void test_ecdsa_vector(void)
+{
+    AmdPspEcSignature sig;
+    AmdPspEcPoint q;
+
+    from_hex("ec3a4e415b4e19a4568618029f427fa5da9a8bc4ae92e02e06aae5286b300c64"
+             "def8f0ea9055866064a254515480bc13", q.x, sizeof(q.x));
+    from_hex("8015d9b72d7d57244ea8ef9ac0c621896708a59367f9dfb9f54ca84b3f1c9db1"
+             "288b231c3ae0d4fe7344fd2533264720", q.y, sizeof(q.y));
+    from_hex("21b13d1e013c7fa1392d03c5f99af8b30c570c6f98d4ea8e354b63a21d3daa33"
+             "bde1e888e63355d92fa2b3c36d8fb2cd", sig.r, sizeof(sig.r));
+    from_hex("f3aa443fb107745bf4bd77cb3891674632068a10ca67e3d45db2266fa7d1feeb"
+             "efdc63eccd1ac42ec0cb8668a4fa0ab0", sig.s, sizeof(sig.s));
+    g_assert(amd_psp_ecdsa_verify(&q, false, "sample", 6, &sig));
+    g_assert(!amd_psp_ecdsa_verify(&q, true, "sample", 6, &sig));
+    g_assert(!amd_psp_ecdsa_verify(&q, false, "Sample", 6, &sig));
+    from_hex("94edbb92a5ecb8aad4736e56c691916b3f88140666ce9fa73d64c4ea95ad133c"
+             "81a648152e44acf96e36dd1e80fabe46", sig.r, sizeof(sig.r));
+    from_hex("99ef4aeb15f178cea1fe40db2603138f130e740a19624526203b6351d0a3a94f"
+             "a329c145786e679e7b82c71a38628ac8", sig.s, sizeof(sig.s));
+    g_assert(amd_psp_ecdsa_verify(&q, true, "sample", 6, &sig));
+    memset(&sig, 0, sizeof(sig));
+    g_assert(!amd_psp_ecdsa_verify(&q, true, "sample", 6, &sig));
+    memset(&sig, 0xff, sizeof(sig));
+    g_assert(!amd_psp_ecdsa_verify(&q, true, "sample", 6, &sig));
+}
+
+static void test_ecdsa(void)
+{
+    AmdPspEcSignature sig, again, bad;
+    AmdPspEcKey alice, bob;
+    size_t i;
+
+    make_key("alice", &alice);
+    make_key("bob", &bob);
+    amd_psp_ecdsa_sign(&alice, "text", 4, &sig);
+    amd_psp_ecdsa_sign(&alice, "text", 4, &again);
+    g_assert_cmpmem(&sig, sizeof(sig), &again, sizeof(again));
+    amd_psp_ecdsa_sign(&alice, "tent", 4, &again);
+    g_assert(memcmp(sig.r, again.r, sizeof(sig.r)));
+    g_assert(amd_psp_ecdsa_verify(&alice.q, false, "text", 4, &sig));
+    g_assert(!amd_psp_ecdsa_verify(&bob.q, false, "text", 4, &sig));
+    for (i = 0; i < sizeof(sig); i++) {
+        bad = sig;
+        ((uint8_t *)&bad)[i] ^= 1;
+        g_assert(!amd_psp_ecdsa_verify(&alice.q, false, "text", 4, &bad));
+    }
+}
+
+static void must_fail(const char *path, const char *why)
+{
+    Error *err = NULL;
+
+    g_assert_null(amd_psp_authority_open(path, &err));
+    g_assert_nonnull(strstr(error_get_pretty(err), why));
+    error_free(err);
+}
+
+/* The file of an authority: made once, for its owner, and checked */
+static void test_authority(void)
+{
+    g_autofree char *dir = g_dir_make_tmp("amd-psp-XXXXXX", NULL);
+    g_autofree char *path = g_strdup_printf("%s/ark", dir);
+    g_autofree char *name = g_strdup_printf("%s.cert", path);
+    g_autofree char *nowhere = g_strdup_printf("%s/no/ark", dir);
+    g_autofree char *text = NULL, *certs = NULL;
+    uint8_t cek[AMD_PSP_CERT_LEN], bad[AMD_PSP_ASK_ARK_LEN];
+    AmdPspAuthority *a, *b;
+    AmdPspEcKey key;
+    struct stat st;
+    char *digit;
+    gsize len;
+    size_t i;
+
+    a = amd_psp_authority_open(path, &error_abort);
+    g_assert_cmpint(stat(path, &st), ==, 0);
+    g_assert_cmphex(st.st_mode & 0777, ==, 0600);
+    g_assert(g_file_get_contents(name, &certs, &len, NULL));
+    g_assert_cmpmem(certs, len, amd_psp_authority_certs(a),
+                    AMD_PSP_ASK_ARK_LEN);
+    b = amd_psp_authority_open(path, &error_abort);
+    g_assert_cmpmem(certs, len, amd_psp_authority_certs(b),
+                    AMD_PSP_ASK_ARK_LEN);
+
+    /* The one vouches for what the other has signed: they are one */
+    make_key("cek", &key);
+    amd_psp_cert_make(&key.q, AMD_PSP_CERT_CEK, 1, 55, cek);
+    g_assert(!amd_psp_authority_verify(a, amd_psp_authority_certs(a), cek));
+    g_assert(amd_psp_authority_sign(b, cek));
+    g_assert(amd_psp_authority_verify(a, amd_psp_authority_certs(a), cek));
+    for (i = 0; i < sizeof(bad); i += 97) {
+        memcpy(bad, certs, sizeof(bad));
+        bad[i] ^= 4;
+        g_assert(!amd_psp_authority_verify(a, bad, cek));
+    }
+    memcpy(bad, certs + 1600, 1600);
+    memcpy(bad + 1600, certs, 1600);
+    g_assert(!amd_psp_authority_verify(a, bad, cek));
+    amd_psp_authority_free(b);
+
+    /* What is lost of the certificates is made again, as it was */
+    unlink(name);
+    b = amd_psp_authority_open(path, &error_abort);
+    g_clear_pointer(&text, g_free);
+    g_assert(g_file_get_contents(name, &text, &len, NULL));
+    g_assert_cmpmem(text, len, certs, AMD_PSP_ASK_ARK_LEN);
+    amd_psp_authority_free(b);
+
+    /* A number that is no prime, a file that is none of ours */
+    g_clear_pointer(&text, g_free);
+    g_assert(g_file_get_contents(path, &text, &len, NULL));
+    digit = strstr(text, "p=") + 100;
+    *digit = *digit == '0' ? '1' : '0';
+    g_assert(g_file_set_contents(path, text, len, NULL));
+    must_fail(path, "has no keys");
+    g_assert(g_file_set_contents(path, "[ask]\np=7\nq=5\n", -1, NULL));
+    must_fail(path, "has no keys");
+    g_assert(g_file_set_contents(path, "something else", -1, NULL));
+    must_fail(path, "cannot load");
+    must_fail(nowhere, "cannot create");
+    amd_psp_authority_free(a);
+    unlink(path);
+    unlink(name);
+    rmdir(dir);
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
@@ -373,5 +503,8 @@ int main(int argc, char **argv)
     g_test_add_func("/amd-psp/packet/mac", test_packet_mac);
     g_test_add_func("/amd-psp/packet/tampered", test_packet_tampered);
     g_test_add_func("/amd-psp/cert", test_cert);
+    g_test_add_func("/amd-psp/ecdsa", test_ecdsa);
+    g_test_add_func("/amd-psp/ecdsa/vector", test_ecdsa_vector);
+    g_test_add_func("/amd-psp/authority", test_authority);
     return g_test_run();
 }

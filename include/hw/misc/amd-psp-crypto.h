@@ -18,7 +18,6 @@
 #define AMD_PSP_MAC_LEN         32      /* HMAC-SHA256 */
 #define AMD_PSP_DIGEST_LEN      32      /* SHA-256 */
 #define AMD_PSP_P384_LEN        48      /* a coordinate, or a private key */
-#define AMD_PSP_CERT_LEN        2084
 #define AMD_PSP_SEED_LEN        32
 
 /* Transport keys of a guest: encryption and integrity */
@@ -63,13 +62,11 @@ typedef struct AmdPspEcKey {
     AmdPspEcPoint q;
 } AmdPspEcKey;
 
-/* PUBKEY_USAGE of a certificate */
-typedef enum AmdPspCertUsage {
-    AMD_PSP_CERT_OCA = 0x1001,
-    AMD_PSP_CERT_PEK = 0x1002,
-    AMD_PSP_CERT_PDH = 0x1003,
-    AMD_PSP_CERT_CEK = 0x1004,
-} AmdPspCertUsage;
+/* An ECDSA signature; numbers are big-endian */
+typedef struct AmdPspEcSignature {
+    uint8_t r[AMD_PSP_P384_LEN];
+    uint8_t s[AMD_PSP_P384_LEN];
+} AmdPspEcSignature;
 
 /**
  * amd_psp_expand: pseudo-random bytes from a seed
@@ -95,6 +92,28 @@ void amd_psp_ec_key(const uint8_t seed[AMD_PSP_SEED_LEN], const char *label,
  */
 bool amd_psp_ecdh(const AmdPspEcKey *own, const AmdPspEcPoint *peer,
                   uint8_t z[AMD_PSP_P384_LEN]);
+
+/**
+ * amd_psp_ec_point_valid: whether @q is a point of the curve
+ */
+bool amd_psp_ec_point_valid(const AmdPspEcPoint *q);
+
+/**
+ * amd_psp_ecdsa_sign: sign the SHA-256 of @data
+ *
+ * The same key and data give the same signature: what would be random is
+ * derived from both.
+ */
+void amd_psp_ecdsa_sign(const AmdPspEcKey *key, const void *data, size_t len,
+                        AmdPspEcSignature *sig);
+
+/**
+ * amd_psp_ecdsa_verify: whether @sig is @q's, of the hash of @data
+ * @sha384: the hash is SHA-384, else SHA-256
+ */
+bool amd_psp_ecdsa_verify(const AmdPspEcPoint *q, bool sha384,
+                          const void *data, size_t len,
+                          const AmdPspEcSignature *sig);
 
 /**
  * amd_psp_kdf: KDF of SP 800-108 in counter mode with HMAC-SHA256
@@ -176,23 +195,5 @@ void amd_psp_measurement(const uint8_t tik[AMD_PSP_KEY_LEN], uint8_t api_major,
                          const uint8_t digest[AMD_PSP_DIGEST_LEN],
                          const uint8_t nonce[AMD_PSP_NONCE_LEN],
                          uint8_t mac[AMD_PSP_MAC_LEN]);
-
-/**
- * amd_psp_cert_make: a certificate of a P-384 key
- *
- * It is not signed: both signatures say that they are unused.
- */
-void amd_psp_cert_make(const AmdPspEcPoint *q, AmdPspCertUsage usage,
-                       uint8_t api_major, uint8_t api_minor,
-                       uint8_t cert[AMD_PSP_CERT_LEN]);
-
-/**
- * amd_psp_cert_key: the key of a certificate
- *
- * Returns false if @cert is no well-formed certificate for @usage, or its key
- * no point of the curve.  Signatures are not looked at.
- */
-bool amd_psp_cert_key(const uint8_t cert[AMD_PSP_CERT_LEN],
-                      AmdPspCertUsage usage, AmdPspEcPoint *q);
 
 #endif

@@ -11,6 +11,8 @@
 #define HW_MISC_AMD_PSP_H
 
 #include "exec/hwaddr.h"
+#include "hw/misc/amd-psp-authority.h"
+#include "hw/misc/amd-psp-certs.h"
 #include "hw/misc/amd-psp-crypto.h"
 #include "hw/misc/sev-memory.h"
 #include "hw/qdev-core.h"
@@ -62,6 +64,7 @@ typedef enum AmdPspCommand {
     AMD_PSP_PLATFORM_STATUS     = 0x04,
     AMD_PSP_PEK_GEN             = 0x05,
     AMD_PSP_PEK_CSR             = 0x06,
+    AMD_PSP_PEK_CERT_IMPORT     = 0x07,
     AMD_PSP_PDH_CERT_EXPORT     = 0x08,
     AMD_PSP_PDH_GEN             = 0x09,
     AMD_PSP_DF_FLUSH            = 0x0a,
@@ -137,7 +140,15 @@ typedef struct AmdPspPlatform {
     AmdPspEcKey pek;
     AmdPspEcKey oca;
     AmdPspEcKey cek;
+    uint8_t pdh_cert[AMD_PSP_CERT_LEN];
+    uint8_t pek_cert[AMD_PSP_CERT_LEN];
+    uint8_t oca_cert[AMD_PSP_CERT_LEN];
+    uint8_t cek_cert[AMD_PSP_CERT_LEN];
+    /* Somebody signed the PEK; the OCA is theirs, and its key not here */
+    bool owned;
     uint8_t id[AMD_PSP_ID_LEN];
+    /* Who vouches for the CEK; NULL: nobody */
+    const AmdPspAuthority *authority;
 
     bool initialized;
     bool es;                            /* INIT asked for SEV-ES */
@@ -156,9 +167,13 @@ typedef struct AmdPspPlatform {
 /**
  * amd_psp_platform_init: give the platform its identity
  * @seed: everything that tells this platform from another follows from it
+ * @authority: who made it, stays the caller's; NULL: nobody known
+ *
+ * Returns false if @authority cannot sign.
  */
-void amd_psp_platform_init(AmdPspPlatform *p,
-                           const uint8_t seed[AMD_PSP_SEED_LEN]);
+bool amd_psp_platform_init(AmdPspPlatform *p,
+                           const uint8_t seed[AMD_PSP_SEED_LEN],
+                           const AmdPspAuthority *authority);
 
 /**
  * amd_psp_platform_reset: forget all guests, as without power

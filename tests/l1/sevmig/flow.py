@@ -4,6 +4,7 @@ The steps of a migration over QMP.
 SPDX-License-Identifier: GPL-2.0-or-later
 """
 
+import base64
 import os
 import time
 from dataclasses import dataclass, field
@@ -42,13 +43,9 @@ def session_info(destination):
     """What the source must know of the destination's platform."""
     cap = destination.cmd('query-sev-capabilities')
     info = {'pdh': cap['pdh'], 'plat-cert': cap['cert-chain']}
-    # AMD's certificates of the chip (ASK and ARK).  The emulated one has none,
-    # and looks only at whether there is something.
-    info['amd-cert'] = cap['cert-chain']
-    amd = os.environ.get('SEV_AMD_CERT')
-    if amd:
-        with open(amd, encoding='ascii') as f:
-            info['amd-cert'] = f.read().strip()
+    # ASK and ARK of the chip, in a file as AMD publishes them
+    with open(os.environ['SEV_AMD_CERT'], 'rb') as f:
+        info['amd-cert'] = base64.b64encode(f.read()).decode()
     return info
 
 

@@ -13,6 +13,7 @@ import struct
 # include/linux/psp-sev.h, enum sev_cmd
 COMMANDS = {
     0x01: 'INIT', 0x02: 'SHUTDOWN', 0x04: 'PLATFORM_STATUS',
+    0x06: 'PEK_CSR', 0x07: 'PEK_CERT_IMPORT',
     0x08: 'PDH_CERT_EXPORT', 0x09: 'PDH_GEN', 0x0a: 'DF_FLUSH',
     0x0b: 'DOWNLOAD_FIRMWARE', 0x0c: 'GET_ID', 0x0d: 'INIT_EX',
     0x20: 'DECOMMISSION', 0x21: 'ACTIVATE', 0x22: 'DEACTIVATE',
@@ -82,11 +83,24 @@ class Counter:
                 if n > before.get(c, 0)}
 
 
-def new_identity():
-    """Make the platform generate another PDH key pair."""
+def issue(cmd, address=0):
+    """A command with its arguments at @address; the firmware's status."""
     fd = os.open('/dev/sev', os.O_RDWR)
     try:
-        arg = bytearray(struct.pack('<IQI', SEV_PDH_GEN, 0, 0))
-        fcntl.ioctl(fd, SEV_ISSUE_CMD, arg)
+        arg = bytearray(struct.pack('<IQI', cmd, address, 0))
+        try:
+            fcntl.ioctl(fd, SEV_ISSUE_CMD, arg)
+        except OSError as e:
+            status = struct.unpack('<IQI', arg)[2]
+            if not 0 < status < 0x100:      # the kernel's own refusal
+                raise e
+            return status
+        return 0
     finally:
         os.close(fd)
+
+
+def new_identity():
+    """Make the platform generate another PDH key pair."""
+    if issue(SEV_PDH_GEN):
+        raise OSError('PDH_GEN failed')

@@ -1,0 +1,115 @@
+/*
+ * Certificates of the emulated AMD PSP
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * Formats are those of AMD's "Secure Encrypted Virtualization API"
+ * (publication 55766): appendix B for the certificates of ARK and ASK,
+ * appendix C for the others.
+ */
+
+#ifndef HW_MISC_AMD_PSP_CERTS_H
+#define HW_MISC_AMD_PSP_CERTS_H
+
+#include "hw/misc/amd-psp-crypto.h"
+
+/* In bytes */
+#define AMD_PSP_CERT_LEN        2084
+#define AMD_PSP_CERT_BODY_LEN   0x414   /* what is signed */
+
+/* The ASK's certificate and the ARK's, in this order, with keys of 4096 bits */
+#define AMD_PSP_ASK_ARK_LEN     (2 * 1600)
+
+/* PUBKEY_USAGE of a certificate, and what a signature says of the signer */
+typedef enum AmdPspCertUsage {
+    AMD_PSP_CERT_ARK = 0x0000,
+    AMD_PSP_CERT_ASK = 0x0013,
+    AMD_PSP_CERT_INVALID = 0x1000,
+    AMD_PSP_CERT_OCA = 0x1001,
+    AMD_PSP_CERT_PEK = 0x1002,
+    AMD_PSP_CERT_PDH = 0x1003,
+    AMD_PSP_CERT_CEK = 0x1004,
+} AmdPspCertUsage;
+
+/* PUBKEY_ALGO, and that of a signature */
+typedef enum AmdPspCertAlgo {
+    AMD_PSP_ALGO_INVALID = 0,
+    AMD_PSP_ALGO_ECDSA_SHA256 = 0x002,
+    AMD_PSP_ALGO_ECDH_SHA256 = 0x003,
+    AMD_PSP_ALGO_RSA_SHA384 = 0x101,
+    AMD_PSP_ALGO_ECDSA_SHA384 = 0x102,
+    AMD_PSP_ALGO_ECDH_SHA384 = 0x103,
+} AmdPspCertAlgo;
+
+/**
+ * amd_psp_reverse: numbers in certificates are little-endian
+ */
+void amd_psp_reverse(uint8_t *dst, const uint8_t *src, size_t len);
+
+/**
+ * amd_psp_cert_make: a certificate of a P-384 key, without signatures
+ */
+void amd_psp_cert_make(const AmdPspEcPoint *q, AmdPspCertUsage usage,
+                       uint8_t api_major, uint8_t api_minor,
+                       uint8_t cert[AMD_PSP_CERT_LEN]);
+
+/**
+ * amd_psp_cert_key: the key of a certificate
+ *
+ * Returns false if @cert is no well-formed certificate for @usage, or its key
+ * no point of the curve.  Signatures are not looked at.
+ */
+bool amd_psp_cert_key(const uint8_t cert[AMD_PSP_CERT_LEN],
+                      AmdPspCertUsage usage, AmdPspEcPoint *q);
+
+/**
+ * amd_psp_cert_api: the API version in a certificate, major << 8 | minor
+ */
+unsigned amd_psp_cert_api(const uint8_t cert[AMD_PSP_CERT_LEN]);
+
+/**
+ * amd_psp_cert_add_signature: put a signature where there is none yet
+ * @usage, @algo: of the key that signed
+ * @sig, @len: as it is in a certificate, up to 512 bytes
+ *
+ * Returns false if both places are taken.
+ */
+bool amd_psp_cert_add_signature(uint8_t cert[AMD_PSP_CERT_LEN],
+                                AmdPspCertUsage usage, AmdPspCertAlgo algo,
+                                const uint8_t *sig, size_t len);
+
+/**
+ * amd_psp_cert_signature: the signature by a key of @usage and @algo
+ * @which: 0 or 1; if both are by such keys, which
+ *
+ * Returns NULL if there is none: else its 512 bytes.
+ */
+const uint8_t *amd_psp_cert_signature(const uint8_t cert[AMD_PSP_CERT_LEN],
+                                      AmdPspCertUsage usage,
+                                      AmdPspCertAlgo algo, unsigned which);
+
+/**
+ * amd_psp_cert_copy_signature: add @from's signature by a key of @usage
+ */
+bool amd_psp_cert_copy_signature(uint8_t cert[AMD_PSP_CERT_LEN],
+                                 const uint8_t from[AMD_PSP_CERT_LEN],
+                                 AmdPspCertUsage usage);
+
+/**
+ * amd_psp_cert_sign: sign with ECDSA and SHA-256
+ * @usage, @key: of the signer
+ */
+bool amd_psp_cert_sign(uint8_t cert[AMD_PSP_CERT_LEN], AmdPspCertUsage usage,
+                       const AmdPspEcKey *key);
+
+/**
+ * amd_psp_cert_verify: whether @cert is for @usage and signed by @parent's key
+ * @parent, @parent_usage: a certificate that must be for this usage; whether
+ *                         it can be trusted is the caller's business
+ */
+bool amd_psp_cert_verify(const uint8_t cert[AMD_PSP_CERT_LEN],
+                         AmdPspCertUsage usage,
+                         const uint8_t parent[AMD_PSP_CERT_LEN],
+                         AmdPspCertUsage parent_usage);
+
+#endif
