@@ -155,15 +155,24 @@ bool amd_psp_cert_copy_signature(uint8_t cert[AMD_PSP_CERT_LEN],
                                              SIG_DATA_LEN);
 }
 
+void amd_psp_cert_ecdsa(const AmdPspEcKey *key, const void *data, size_t len,
+                        uint8_t sig[AMD_PSP_CERT_ECDSA_LEN])
+{
+    AmdPspEcSignature s;
+
+    QEMU_BUILD_BUG_ON(AMD_PSP_CERT_ECDSA_LEN != 2 * NUMBER_LEN);
+    amd_psp_ecdsa_sign(key, data, len, &s);
+    memset(sig, 0, AMD_PSP_CERT_ECDSA_LEN);
+    amd_psp_reverse(sig, s.r, sizeof(s.r));
+    amd_psp_reverse(sig + NUMBER_LEN, s.s, sizeof(s.s));
+}
+
 bool amd_psp_cert_sign(uint8_t cert[AMD_PSP_CERT_LEN], AmdPspCertUsage usage,
                        const AmdPspEcKey *key)
 {
-    uint8_t data[2 * NUMBER_LEN] = { 0 };
-    AmdPspEcSignature sig;
+    uint8_t data[AMD_PSP_CERT_ECDSA_LEN];
 
-    amd_psp_ecdsa_sign(key, cert, AMD_PSP_CERT_BODY_LEN, &sig);
-    amd_psp_reverse(data, sig.r, sizeof(sig.r));
-    amd_psp_reverse(data + NUMBER_LEN, sig.s, sizeof(sig.s));
+    amd_psp_cert_ecdsa(key, cert, AMD_PSP_CERT_BODY_LEN, data);
     return amd_psp_cert_add_signature(cert, usage, AMD_PSP_ALGO_ECDSA_SHA256,
                                       data, sizeof(data));
 }

@@ -49,6 +49,14 @@
 #define NV_OCA_CERT         (NV_PEK_CERT + AMD_PSP_CERT_LEN)
 #define NV_MAC              (NV_LEN - AMD_PSP_MAC_LEN)  /* of all before */
 
+/* What ATTESTATION writes; signed is what is before the signer */
+#define REPORT_DIGEST       16
+#define REPORT_POLICY       48
+#define REPORT_SIG_USAGE    52
+#define REPORT_SIG_ALGO     56
+#define REPORT_SIG          64
+#define REPORT_LEN          (REPORT_SIG + AMD_PSP_CERT_ECDSA_LEN)
+
 #define MEASURE_LEN         (AMD_PSP_MAC_LEN + AMD_PSP_NONCE_LEN)
 
 /* PLATFORM_STATUS flags */
@@ -200,6 +208,7 @@ static void guest_deactivate(AmdPspPlatform *p, AmdPspGuest *g)
     if (g->asid) {
         sev_memory_clear_key(g->asid);
         set_bit(g->asid, p->df_flush);
+        sev_memory_forget_wbinvd();
         g->asid = 0;
     }
 }
@@ -285,6 +294,9 @@ static AmdPspStatus cmd_init(AmdPspPlatform *p, AmdPspGuest *g, uint8_t *b)
 {
     p->initialized = true;
     p->es = ldl_le_p(b) & INIT_ES;
+    /* Nobody knows what caches have of guests from before */
+    bitmap_fill(p->df_flush, SEV_MEMORY_MAX_ASID + 1);
+    sev_memory_forget_wbinvd();
     return AMD_PSP_SUCCESS;
 }
 
@@ -532,6 +544,9 @@ static AmdPspStatus cmd_pdh_cert_export(AmdPspPlatform *p, AmdPspGuest *g,
 
 static AmdPspStatus cmd_df_flush(AmdPspPlatform *p, AmdPspGuest *g, uint8_t *b)
 {
+    if (!sev_memory_all_wbinvd()) {
+        return AMD_PSP_WBINVD_REQUIRED;
+    }
     bitmap_zero(p->df_flush, SEV_MEMORY_MAX_ASID + 1);
     return AMD_PSP_SUCCESS;
 }
@@ -568,11 +583,11 @@ static AmdPspStatus guest_activate(AmdPspPlatform *p, AmdPspGuest *g,
     if (!asid || asid > sev_memory_max_asid()) {
         return AMD_PSP_INVALID_ASID;
     }
-    if (g->asid) {
-        return AMD_PSP_ACTIVE;
-    }
     if (sev_memory_has_key(asid)) {
         return AMD_PSP_ASID_OWNED;
+    }
+    if (g->asid) {
+        return AMD_PSP_ACTIVE;
     }
     if (test_bit(asid, p->df_flush)) {
         return AMD_PSP_DFFLUSH_REQUIRED;
@@ -602,10 +617,7 @@ static AmdPspStatus cmd_activate_ex(AmdPspPlatform *p, AmdPspGuest *g,
 {
     uint32_t n = ldl_le_p(b + 12);
 
-    if (ldl_le_p(b) != ACTIVATE_EX_LEN) {
-        return AMD_PSP_INVALID_LEN;
-    }
-    if (!n || n > ACTIVATE_EX_IDS_MAX) {
+    if (ldl_le_p(b) != ACTIVATE_EX_LEN || !n || n > ACTIVATE_EX_IDS_MAX) {
         return AMD_PSP_INVALID_PARAM;
     }
     if (!sev_memory_is_ram(get_address(b, 16), n * 4)) {
@@ -617,14 +629,27 @@ static AmdPspStatus cmd_activate_ex(AmdPspPlatform *p, AmdPspGuest *g,
 static AmdPspStatus cmd_deactivate(AmdPspPlatform *p, AmdPspGuest *g,
                                    uint8_t *b)
 {
+    if (!g->asid) {
+        return AMD_PSP_INACTIVE;
+    }
     guest_deactivate(p, g);
     return AMD_PSP_SUCCESS;
 }
 
-/* [0] handle; out: [4] policy, [8] ASID, [12] state */
-static AmdPspStatus cmd_guest_status(AmdPspPlatform *p, AmdPspGuest *g,
+/*
+ * [0] handle; out: [4] policy, [8] ASID, [12] state
+ *
+ * That there is no such guest is a state, too
+ */
+static AmdPspStatus cmd_guest_status(AmdPspPlatform *p, AmdPspGuest *none,
                                      uint8_t *b)
 {
+    AmdPspGuest *g = guest_find(p, ldl_le_p(b));
+
+    if (!g) {
+        b[12] = AMD_PSP_GUEST_UNINIT;
+        return AMD_PSP_SUCCESS;
+    }
     stl_le_p(b + 4, g->policy);
     stl_le_p(b + 8, g->asid);
     b[12] = g->state;
@@ -771,6 +796,7 @@ static AmdPspStatus cmd_launch_measure(AmdPspPlatform *p, AmdPspGuest *g,
     if (!mem_write(p, pa, SEV_MEMORY_RAW, measure, sizeof(measure))) {
         return AMD_PSP_INVALID_ADDRESS;
     }
+    memcpy(g->launched, digest, sizeof(g->launched));
     memcpy(g->measure, measure, sizeof(g->measure));
     g->state = AMD_PSP_GUEST_LSECRET;
     return AMD_PSP_SUCCESS;
@@ -781,6 +807,32 @@ static AmdPspStatus cmd_launch_finish(AmdPspPlatform *p, AmdPspGuest *g,
 {
     g->state = AMD_PSP_GUEST_RUNNING;
     return AMD_PSP_SUCCESS;
+}
+
+/*
+ * [0] handle, [8] address, [16] nonce of 16 bytes, [32] length
+ *
+ * What was launched, for a guest that was launched elsewhere nothing
+ */
+static AmdPspStatus cmd_attestation(AmdPspPlatform *p, AmdPspGuest *g,
+                                    uint8_t *b)
+{
+    bool fits = ldl_le_p(b + 32) >= REPORT_LEN;
+    uint8_t report[REPORT_LEN] = { 0 };
+
+    stl_le_p(b + 32, REPORT_LEN);
+    if (!fits) {
+        return AMD_PSP_INVALID_LEN;
+    }
+    memcpy(report, b + 16, AMD_PSP_NONCE_LEN);
+    memcpy(report + REPORT_DIGEST, g->launched, sizeof(g->launched));
+    stl_le_p(report + REPORT_POLICY, g->policy);
+    stl_le_p(report + REPORT_SIG_USAGE, AMD_PSP_CERT_PEK);
+    stl_le_p(report + REPORT_SIG_ALGO, AMD_PSP_ALGO_ECDSA_SHA256);
+    amd_psp_cert_ecdsa(&p->pek, report, REPORT_SIG_USAGE, report + REPORT_SIG);
+    return mem_write(p, get_address(b, 8), SEV_MEMORY_RAW, report,
+                     sizeof(report)) ?
+           AMD_PSP_SUCCESS : AMD_PSP_INVALID_ADDRESS;
 }
 
 /* What a platform says that it is */
@@ -1168,7 +1220,7 @@ static const Command commands[] = {
         "DEACTIVATE", cmd_deactivate, 4, IN_ANY, .stops_cpus = true,
     },
     [AMD_PSP_GUEST_STATUS] = {
-        "GUEST_STATUS", cmd_guest_status, 13, IN_ANY,
+        "GUEST_STATUS", cmd_guest_status, 13,
     },
     [AMD_PSP_COPY] = { "COPY", cmd_copy, 24, IN_ANY, .active = true },
     [AMD_PSP_ACTIVATE_EX] = {
@@ -1189,6 +1241,10 @@ static const Command commands[] = {
     },
     [AMD_PSP_LAUNCH_FINISH] = {
         "LAUNCH_FINISH", cmd_launch_finish, 4, IN(LSECRET),
+    },
+    [AMD_PSP_ATTESTATION] = {
+        "ATTESTATION", cmd_attestation, 36,
+        IN(LSECRET) | IN(RUNNING) | IN(SUPDATE) | IN(SENT),
     },
     [AMD_PSP_SEND_START] = {
         "SEND_START", cmd_send_start, 68, IN(RUNNING),

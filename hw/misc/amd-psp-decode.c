@@ -62,6 +62,9 @@ static const Field start[] = {
 static const Field guest_area[] = {
     { 0, 4, "handle" }, { 8, 8, "address" }, { 16, 4, "len" }, { }
 };
+static const Field attestation[] = {
+    { 0, 4, "handle" }, { 8, 8, "address" }, { 32, 4, "len" }, { }
+};
 static const Field send_start[] = {
     { 0, 4, "handle" }, { 4, 4, "policy" }, { 8, 8, "pdh" },
     { 16, 4, "pdh-len" }, { 24, 8, "chain" }, { 32, 4, "chain-len" },
@@ -98,6 +101,7 @@ static const Field *const layouts[AMD_PSP_COMMAND__MAX] = {
     [AMD_PSP_LAUNCH_MEASURE] = guest_area,
     [AMD_PSP_LAUNCH_UPDATE_SECRET] = packet,
     [AMD_PSP_LAUNCH_FINISH] = handle,
+    [AMD_PSP_ATTESTATION] = attestation,
     [AMD_PSP_SEND_START] = send_start,
     [AMD_PSP_SEND_UPDATE_DATA] = packet,
     [AMD_PSP_SEND_FINISH] = handle,

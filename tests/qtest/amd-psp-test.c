@@ -72,13 +72,9 @@ typedef struct Psp {
     int64_t step;   /* ns that pass while we wait for a command */
 } Psp;
 
-/* @device: what to say after -device */
-static void psp_open_device(Psp *p, const char *device)
+/* To the device in p->qts */
+static void psp_attach(Psp *p)
 {
-    p->step = 0;
-    p->qts = qtest_initf("-nodefaults -machine q35 -bios %s "
-                         "-cpu EPYC-Milan,+svm,+sev "
-                         "-device %s", firmware, device);
     p->bus = qpci_new_pc(p->qts, NULL);
     p->dev = qpci_device_find(p->bus, QPCI_DEVFN(4, 0));
     g_assert_nonnull(p->dev);
@@ -87,6 +83,16 @@ static void psp_open_device(Psp *p, const char *device)
     g_assert_cmphex(qpci_config_readw(p->dev, PCI_CLASS_DEVICE), ==, 0x1080);
     qpci_device_enable(p->dev);
     p->bar = qpci_iomap(p->dev, 2, NULL);
+}
+
+/* @device: what to say after -device */
+static void psp_open_device(Psp *p, const char *device)
+{
+    p->step = 0;
+    p->qts = qtest_initf("-nodefaults -machine q35 -bios %s "
+                         "-cpu EPYC-Milan,+svm,+sev "
+                         "-device %s", firmware, device);
+    psp_attach(p);
 }
 
 /* The ASK and the ARK of @path go to where send_start() has them from */
@@ -196,6 +202,8 @@ static void psp_init(Psp *p)
 {
     clear(p);
     g_assert_cmphex(psp_cmd(p, 0x01), ==, 0);
+    /* No ASID can be used before that */
+    g_assert_cmphex(psp_cmd(p, 0x0a), ==, 0);
 }
 
 static unsigned guest_cmd(Psp *p, unsigned cmd, uint32_t handle)
@@ -213,6 +221,7 @@ static unsigned activate(Psp *p, uint32_t handle, uint32_t asid)
     return psp_cmd(p, 0x21);
 }
 
+/* 0: there is no such guest */
 static unsigned guest_state(Psp *p, uint32_t handle)
 {
     g_assert_cmphex(guest_cmd(p, 0x23, handle), ==, 0);
@@ -435,7 +444,7 @@ static void test_platform(void)
     /* SHUTDOWN forgets guests */
     g_assert_cmphex(psp_cmd(&p, 0x02), ==, 0);
     psp_init(&p);
-    g_assert_cmphex(guest_cmd(&p, 0x23, handle), ==, 0x10);
+    g_assert_cmpuint(guest_state(&p, handle), ==, 0);
     psp_close(&p);
 }
 
@@ -613,6 +622,7 @@ static void test_teardown(void)
     g_assert_cmphex(activate(&p, b, 1), ==, 0x0c);      /* owned */
     g_assert_cmphex(guest_cmd(&p, 0x20, a), ==, 0x12);  /* active */
     g_assert_cmphex(guest_cmd(&p, 0x22, a), ==, 0);
+    g_assert_cmphex(guest_cmd(&p, 0x22, a), ==, 0x08);
     /* Only the ASID that was given back needs a DF_FLUSH */
     g_assert_cmphex(activate(&p, b, 1), ==, 0x0f);
     g_assert_cmphex(activate(&p, b, 2), ==, 0);
@@ -623,7 +633,7 @@ static void test_teardown(void)
     qtest_memread(p.qts, PAGE_A, again, sizeof(again));
     g_assert_cmpmem(raw, sizeof(raw), again, sizeof(again));
     g_assert_cmphex(guest_cmd(&p, 0x20, a), ==, 0);
-    g_assert_cmphex(guest_cmd(&p, 0x23, a), ==, 0x10);
+    g_assert_cmpuint(guest_state(&p, a), ==, 0);
     g_assert_cmphex(guest_cmd(&p, 0x22, a), ==, 0x10);
     psp_close(&p);
 }
@@ -644,6 +654,10 @@ static void test_policy(void)
     clear(&p);
     put32(&p, 4, 1 << 16 | 56u << 24);                  /* API 1.56 */
     g_assert_cmphex(psp_cmd(&p, 0x30), ==, 0x07);
+
+    /* Nor is a guest received with such a policy */
+    g_assert_cmphex(receive_start(&p, 1 << 2, &h), ==, 0x07);
+    g_assert_cmphex(receive_start(&p, 1 << 16 | 56u << 24, &h), ==, 0x07);
 
     g_assert_cmphex(export_certs(&p), ==, 0);
     h = launch(&p, 1 << 0 | 1 << 3, 1);                 /* NODBG, NOSEND */
@@ -869,7 +883,7 @@ static void test_reset(void)
     /* The keys are gone with the guests, ciphertext is all that is left */
     g_assert_cmphex(guest_cmd(&p, 0x23, h), ==, 0x01);
     psp_init(&p);
-    g_assert_cmphex(guest_cmd(&p, 0x23, h), ==, 0x10);
+    g_assert_cmpuint(guest_state(&p, h), ==, 0);
     qtest_memread(p.qts, PAGE_A, again, sizeof(again));
     g_assert_cmpmem(raw, sizeof(raw), again, sizeof(again));
     psp_close(&p);
@@ -889,6 +903,212 @@ static void test_too_many(void)
     clear(&p);
     g_assert_cmphex(psp_cmd(&p, 0x30), ==, 0x17);
     g_assert_cmpuint(n, >=, 8);
+    /* For each that goes another can come, by a name of its own */
+    g_assert_cmphex(guest_cmd(&p, 0x20, 3), ==, 0);
+    g_assert_cmpuint(launch_start(&p, 0), ==, n + 1);
+    g_assert_cmpuint(guest_state(&p, 3), ==, 0);
+    clear(&p);
+    g_assert_cmphex(psp_cmd(&p, 0x30), ==, 0x17);
+    psp_close(&p);
+}
+
+/* Each ASID is one guest's at a time, and each guest has one at a time */
+static void test_asids(void)
+{
+    uint32_t h[9], i;
+    Psp p;
+
+    psp_open(&p, "");
+    psp_init(&p);
+    for (i = 0; i < 9; i++) {
+        h[i] = launch_start(&p, 0);
+    }
+    for (i = 0; i < 8; i++) {
+        g_assert_cmphex(activate(&p, h[i], i + 1), ==, 0);
+        g_assert_cmphex(activate(&p, h[8], i + 1), ==, 0x0c);
+        g_assert_cmphex(activate(&p, h[0], i + 1), ==, 0x0c);
+    }
+    g_assert_cmphex(activate(&p, h[8], 9), ==, 0x0d);
+    g_assert_cmphex(activate(&p, h[8], 0), ==, 0x0d);
+    g_assert_cmphex(activate(&p, h[8], 0xffffffff), ==, 0x0d);
+    for (i = 0; i < 8; i++) {
+        g_assert_cmphex(guest_cmd(&p, 0x22, h[i]), ==, 0);
+        g_assert_cmphex(activate(&p, h[8], i + 1), ==, 0x0f);
+    }
+    g_assert_cmphex(psp_cmd(&p, 0x0a), ==, 0);
+    g_assert_cmphex(activate(&p, h[8], 8), ==, 0);
+    g_assert_cmphex(activate(&p, h[8], 7), ==, 0x12);
+    psp_close(&p);
+}
+
+/*
+ * What the CPU of this machine does: once a byte at 0x500 is set, WBINVD, then
+ * the byte is cleared.
+ *
+ *     xor %ax, %ax; mov %ax, %ds
+ *  1: cmpb $0, 0x500; je 1b; wbinvd; movb $0, 0x500; jmp 1b
+ */
+static const uint8_t wbinvd_on_demand[] = {
+    0x31, 0xc0, 0x8e, 0xd8,
+    0x80, 0x3e, 0x00, 0x05, 0x00, 0x74, 0xf9, 0x0f, 0x09,
+    0xc6, 0x06, 0x00, 0x05, 0x00, 0xeb, 0xf0,
+};
+static const uint8_t jump_to_it[] = { 0xea, 0x00, 0x00, 0x00, 0xf0 };
+
+/* In a machine that runs */
+static void wbinvd(Psp *p)
+{
+    int i;
+
+    qtest_writeb(p->qts, 0x500, 1);
+    for (i = 0; qtest_readb(p->qts, 0x500); i++) {
+        g_assert_cmpint(i, <, 3000);
+        g_usleep(10000);
+    }
+}
+
+/*
+ * Which of INIT, DEACTIVATE, WBINVD, DF_FLUSH there were decides whether an
+ * ASID can be used again
+ */
+static void test_flushes(void)
+{
+    static const struct {
+        const char *before;     /* in this order */
+        unsigned df_flush, activate;
+    } cases[] = {
+        /* After INIT */
+        { "", 0x0e, 0x0f },
+        { "W", 0, 0x0f },
+        { "F", 0x0e, 0x0f },
+        { "FW", 0, 0x0f },
+        { "WF", 0, 0 },
+        { "WFF", 0, 0 },
+        /* After DEACTIVATE; the ASID was used by somebody else */
+        { "WFD", 0x0e, 0x0f },
+        { "WFDF", 0x0e, 0x0f },
+        { "WFDW", 0, 0x0f },
+        { "WFDFW", 0, 0x0f },
+        { "WFDWF", 0, 0 },
+        /* Of another ASID */
+        { "WFd", 0x0e, 0 },
+        { "WFdF", 0x0e, 0 },
+        /* SHUTDOWN and INIT */
+        { "WFI", 0x0e, 0x0f },
+        { "WFIWF", 0, 0 },
+    };
+    g_autofree char *name = g_strdup_printf("%s/firmware", dir);
+    g_autofree char *rom = g_malloc0(64 * 1024);
+    const char *c;
+    uint32_t a, h;
+    size_t i;
+    Psp p;
+
+    memcpy(rom, wbinvd_on_demand, sizeof(wbinvd_on_demand));
+    memcpy(rom + 0xfff0, jump_to_it, sizeof(jump_to_it));
+    g_assert(g_file_set_contents(name, rom, 64 * 1024, NULL));
+    p.step = 0;
+    /* The second CPU is never started, and not waited for */
+    p.qts = qtest_initf("-accel tcg -nodefaults -machine q35 -bios %s -smp 2 "
+                        "-cpu EPYC-Milan,+svm,+sev "
+                        "-device amd-psp,id=psp,addr=04.0", name);
+    psp_attach(&p);
+    wbinvd(&p);
+    for (i = 0; i < ARRAY_SIZE(cases); i++) {
+        g_test_message("after INIT %s", cases[i].before);
+        g_assert_cmphex(psp_cmd(&p, 0x02), ==, 0);
+        clear(&p);
+        g_assert_cmphex(psp_cmd(&p, 0x01), ==, 0);
+        for (c = cases[i].before; *c; c++) {
+            switch (*c) {
+            case 'W':
+                wbinvd(&p);
+                break;
+            case 'F':
+                psp_cmd(&p, 0x0a);
+                break;
+            case 'D':
+            case 'd':
+                a = launch_start(&p, 0);
+                g_assert_cmphex(activate(&p, a, *c == 'D' ? 1 : 2), ==, 0);
+                g_assert_cmphex(guest_cmd(&p, 0x22, a), ==, 0);
+                break;
+            case 'I':
+                g_assert_cmphex(psp_cmd(&p, 0x02), ==, 0);
+                clear(&p);
+                g_assert_cmphex(psp_cmd(&p, 0x01), ==, 0);
+                break;
+            }
+        }
+        h = launch_start(&p, 0);
+        g_assert_cmphex(activate(&p, h, 1), ==, cases[i].activate);
+        g_assert_cmphex(psp_cmd(&p, 0x0a), ==, cases[i].df_flush);
+    }
+    psp_close(&p);
+    unlink(name);
+}
+
+static unsigned attestation(Psp *p, uint32_t handle, uint64_t pa, uint32_t len)
+{
+    clear(p);
+    put32(p, 0, handle);
+    put64(p, 8, pa);
+    qtest_memwrite(p->qts, BUF + 16, "sixteen bytes...", 16);
+    put32(p, 32, len);
+    return psp_cmd(p, 0x36);
+}
+
+/* A report on what was launched, signed by the PEK */
+static void test_attestation(void)
+{
+    uint8_t report[208], zero[32] = { 0 }, digest[32], page[4096];
+    gsize digest_len = sizeof(digest);
+    g_autoptr(GChecksum) sum = g_checksum_new(G_CHECKSUM_SHA256);
+    uint8_t number[2][48], pek[CERT_LEN];
+    AmdPspEcSignature sig;
+    AmdPspEcPoint q;
+    uint32_t a, b;
+    Psp p;
+
+    psp_open(&p, "");
+    psp_init(&p);
+    a = launch(&p, 0x20, 1);
+    g_assert_cmphex(attestation(&p, a, 0, 0), ==, 0x04);
+    g_assert_cmpuint(get32(&p, 32), ==, sizeof(report));
+    g_assert_cmphex(attestation(&p, a, OUT, sizeof(report) - 1), ==, 0x04);
+    g_assert_cmphex(attestation(&p, a, NOT_RAM, sizeof(report)), ==, 0x09);
+    g_assert_cmphex(attestation(&p, a, OUT, 4096), ==, 0);
+    g_assert_cmpuint(get32(&p, 32), ==, sizeof(report));
+    qtest_memread(p.qts, OUT, report, sizeof(report));
+    fill(page);
+    g_checksum_update(sum, page, sizeof(page));
+    g_checksum_get_digest(sum, digest, &digest_len);
+    g_assert_cmpmem(report, 16, "sixteen bytes...", 16);
+    g_assert_cmpmem(report + 16, 32, digest, 32);
+    g_assert_cmphex(ldl_le_p(report + 48), ==, 0x20);
+    g_assert_cmphex(ldl_le_p(report + 52), ==, 0x1002);
+    g_assert_cmphex(ldl_le_p(report + 56), ==, 2);
+
+    g_assert_cmphex(export_certs(&p), ==, 0);
+    qtest_memread(p.qts, CHAIN, pek, CERT_LEN);
+    g_assert(amd_psp_cert_key(pek, AMD_PSP_CERT_PEK, &q));
+    amd_psp_reverse(number[0], report + 64, 48);
+    amd_psp_reverse(number[1], report + 64 + 72, 48);
+    memcpy(sig.r, number[0], 48);
+    memcpy(sig.s, number[1], 48);
+    g_assert(amd_psp_ecdsa_verify(&q, false, report, 52, &sig));
+    report[16] ^= 1;
+    g_assert(!amd_psp_ecdsa_verify(&q, false, report, 52, &sig));
+
+    /* A guest that comes from elsewhere was not launched here */
+    g_assert_cmphex(send_start(&p, a), ==, 0);
+    g_assert_cmphex(receive_start(&p, 0x20, &b), ==, 0);
+    g_assert_cmphex(attestation(&p, b, OUT, 4096), ==, 0x02);
+    g_assert_cmphex(activate(&p, b, 2), ==, 0);
+    g_assert_cmphex(guest_cmd(&p, 0x53, b), ==, 0);
+    g_assert_cmphex(attestation(&p, b, OUT, 4096), ==, 0);
+    qtest_memread(p.qts, OUT, report, sizeof(report));
+    g_assert_cmpmem(report + 16, 32, zero, 32);
     psp_close(&p);
 }
 
@@ -1351,13 +1571,13 @@ static const struct {
     { 0x20, "123456" },     /* DECOMMISSION */
     { 0x21, "123456" },     /* ACTIVATE */
     { 0x22, "123456" },     /* DEACTIVATE */
-    { 0x23, "123456" },     /* GUEST_STATUS */
     { 0x24, "123456" },     /* COPY */
     { 0x25, "123456", 4 },  /* ACTIVATE_EX */
     { 0x31, "1" },          /* LAUNCH_UPDATE_DATA */
     { 0x33, "1" },          /* LAUNCH_MEASURE */
     { 0x34, "2" },          /* LAUNCH_UPDATE_SECRET */
     { 0x35, "2" },          /* LAUNCH_FINISH */
+    { 0x36, "2346" },       /* ATTESTATION */
     { 0x40, "3" },          /* SEND_START */
     { 0x41, "4" },          /* SEND_UPDATE_DATA */
     { 0x43, "4" },          /* SEND_FINISH */
@@ -1386,6 +1606,7 @@ static const struct {
     { 0x0b, "0" },          /* DOWNLOAD_FIRMWARE */
     { 0x0c, "012" },        /* GET_ID */
     { 0x0d, "0" },          /* INIT_EX */
+    { 0x23, "12" },         /* GUEST_STATUS */
     { 0x30, "12" },         /* LAUNCH_START */
     { 0x50, "12" },         /* RECEIVE_START */
 };
@@ -1430,7 +1651,7 @@ static void guest_gone(Psp *p, uint32_t h)
     clear(p);
     g_assert_cmphex(psp_cmd(p, 0x0a), ==, 0);
     guest_cmd(p, 0x20, h);
-    g_assert_cmphex(guest_cmd(p, 0x23, h), ==, 0x10);
+    g_assert_cmpuint(guest_state(p, h), ==, 0);
 }
 
 static void test_guest_states(void)
@@ -1629,7 +1850,7 @@ static void test_activate_ex(void)
     psp_init(&p);
     a = launch_start(&p, 0);
     b = launch_start(&p, 0);
-    g_assert_cmphex(activate_ex(&p, 16, a, 1, 1, OUT), ==, 0x04);
+    g_assert_cmphex(activate_ex(&p, 16, a, 1, 1, OUT), ==, 0x16);
     g_assert_cmphex(activate_ex(&p, 24, a, 1, 0, OUT), ==, 0x16);
     g_assert_cmphex(activate_ex(&p, 24, a, 1, 0x40000000, OUT), ==, 0x16);
     g_assert_cmphex(activate_ex(&p, 24, a, 1, 2, 0x8000000 - 4), ==, 0x09);
@@ -2239,6 +2460,9 @@ int main(int argc, char **argv)
     qtest_add_func("/amd-psp/policy/noks", test_policy_noks);
     qtest_add_func("/amd-psp/secret", test_secret);
     qtest_add_func("/amd-psp/init-ex", test_init_ex);
+    qtest_add_func("/amd-psp/asids", test_asids);
+    qtest_add_func("/amd-psp/flushes", test_flushes);
+    qtest_add_func("/amd-psp/attestation", test_attestation);
     qtest_add_func("/amd-psp/chain/links", test_chain_links);
     qtest_add_func("/amd-psp/chain/roots", test_chain_roots);
     qtest_add_func("/amd-psp/chain/by-policy", test_chain_by_policy);

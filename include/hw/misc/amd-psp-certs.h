@@ -17,6 +17,9 @@
 #define AMD_PSP_CERT_LEN        2084
 #define AMD_PSP_CERT_BODY_LEN   0x414   /* what is signed */
 
+/* An ECDSA signature, in certificates and in attestation reports */
+#define AMD_PSP_CERT_ECDSA_LEN  144
+
 /* The ASK's certificate and the ARK's, in this order, with keys of 4096 bits */
 #define AMD_PSP_ASK_ARK_LEN     (2 * 1600)
 
@@ -94,6 +97,12 @@ const uint8_t *amd_psp_cert_signature(const uint8_t cert[AMD_PSP_CERT_LEN],
 bool amd_psp_cert_copy_signature(uint8_t cert[AMD_PSP_CERT_LEN],
                                  const uint8_t from[AMD_PSP_CERT_LEN],
                                  AmdPspCertUsage usage);
+
+/**
+ * amd_psp_cert_ecdsa: a signature as it is in certificates
+ */
+void amd_psp_cert_ecdsa(const AmdPspEcKey *key, const void *data, size_t len,
+                        uint8_t sig[AMD_PSP_CERT_ECDSA_LEN]);
 
 /**
  * amd_psp_cert_sign: sign with ECDSA and SHA-256

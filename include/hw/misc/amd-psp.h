@@ -82,6 +82,7 @@ typedef enum AmdPspCommand {
     AMD_PSP_LAUNCH_MEASURE      = 0x33,
     AMD_PSP_LAUNCH_UPDATE_SECRET = 0x34,
     AMD_PSP_LAUNCH_FINISH       = 0x35,
+    AMD_PSP_ATTESTATION         = 0x36,
     AMD_PSP_SEND_START          = 0x40,
     AMD_PSP_SEND_UPDATE_DATA    = 0x41,
     AMD_PSP_SEND_FINISH         = 0x43,
@@ -127,6 +128,7 @@ typedef struct AmdPspGuest {
     uint8_t vek[SEV_MEMORY_KEY_LEN];    /* memory encryption key */
     AmdPspTransportKeys transport;
     GChecksum *digest;                  /* of what was launched so far */
+    uint8_t launched[AMD_PSP_DIGEST_LEN]; /* digest that was measured */
     uint8_t measure[AMD_PSP_MAC_LEN];   /* the last that was given */
 } AmdPspGuest;
 
@@ -155,7 +157,7 @@ typedef struct AmdPspPlatform {
     hwaddr nv;                          /* storage of INIT_EX; 0: none */
     uint32_t last_handle;
     AmdPspGuest guests[AMD_PSP_MAX_GUESTS];
-    /* ASIDs that were deactivated since the last DF_FLUSH */
+    /* ASIDs that were in use, or may have been, since the last DF_FLUSH */
     DECLARE_BITMAP(df_flush, SEV_MEMORY_MAX_ASID + 1);
 
     /* Of the command that executes, or did last; in bytes */

@@ -88,6 +88,19 @@ bool sev_memory_read(hwaddr pa, unsigned asid, void *buf, size_t len);
 bool sev_memory_write(hwaddr pa, unsigned asid, const void *buf, size_t len);
 
 /**
+ * sev_memory_forget_wbinvd: from now on, WBINVD has been executed nowhere
+ */
+void sev_memory_forget_wbinvd(void);
+
+/**
+ * sev_memory_all_wbinvd: whether all vCPUs have executed WBINVD since then
+ *
+ * Not meant are those that cannot: which were never started, or are halted
+ * for good.
+ */
+bool sev_memory_all_wbinvd(void);
+
+/**
  * sev_memory_is_ram: whether all of [@pa, @pa + @len) is RAM
  */
 bool sev_memory_is_ram(hwaddr pa, size_t len);

@@ -18,6 +18,7 @@
 
 #include "qemu/osdep.h"
 #include "qapi/error.h"
+#include "qemu/bitmap.h"
 #include "qemu/bitops.h"
 #include "qemu/main-loop.h"
 #include "qemu/rcu.h"
@@ -39,6 +40,9 @@
 #define CHUNK_SHIFT 30
 #define CHUNK_PAGES (1u << (CHUNK_SHIFT - TARGET_PAGE_BITS))
 
+/* More than a PC can have */
+#define MAX_CPUS    4096
+
 bool sev_memory_active;
 
 static struct {
@@ -50,6 +54,8 @@ static struct {
     uint8_t **views;
     /* page frame numbers (uint64_t) of the pages that may not be raw */
     GArray *plain;
+    /* vCPUs that have executed WBINVD, by index */
+    DECLARE_BITMAP(wbinvd, MAX_CPUS);
 } sev;
 
 bool sev_memory_init(unsigned cbitpos, unsigned max_asid, Error **errp)
@@ -433,6 +439,35 @@ bool sev_memory_need_view(CPUState *cs, hwaddr pa, unsigned asid, bool restart,
     return true;
 }
 
+void sev_memory_forget_wbinvd(void)
+{
+    unsigned i;
+
+    for (i = 0; i < ARRAY_SIZE(sev.wbinvd); i++) {
+        qatomic_set(&sev.wbinvd[i], 0);
+    }
+}
+
+bool sev_memory_all_wbinvd(void)
+{
+    CPUState *cs;
+
+    if (!tcg_enabled()) {
+        /* qtest: no vCPU ever runs */
+        return true;
+    }
+    RCU_READ_LOCK_GUARD();
+    CPU_FOREACH(cs) {
+        bool dead = cs->halted && !(X86_CPU(cs)->env.eflags & IF_MASK);
+
+        if (!dead && cs->cpu_index < MAX_CPUS &&
+            !test_bit(cs->cpu_index, sev.wbinvd)) {
+            return false;
+        }
+    }
+    return true;
+}
+
 static void sev_memory_write_back_work(CPUState *cs, run_on_cpu_data data)
 {
     sev_memory_write_back(0);
@@ -441,6 +476,11 @@ static void sev_memory_write_back_work(CPUState *cs, run_on_cpu_data data)
 /* The translation block ends here, and the work is done before the next */
 void helper_wbinvd(CPUX86State *env)
 {
+    unsigned cpu = env_cpu(env)->cpu_index;
+
+    if (cpu < MAX_CPUS) {
+        set_bit_atomic(cpu, sev.wbinvd);
+    }
     if (sev_memory_active && sev.plain->len) {
         async_safe_run_on_cpu(env_cpu(env), sev_memory_write_back_work,
                               RUN_ON_CPU_NULL);
