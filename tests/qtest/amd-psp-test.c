@@ -1529,6 +1529,28 @@ static void test_cost(void)
     psp_close(&p);
 }
 
+/* Keys and plaintext do not leave the machine, with or without guests */
+static void test_stays(void)
+{
+    const char *why = "amd-psp: keys and encrypted memory";
+    g_autofree char *said = NULL;
+    QDict *answer;
+    Psp p;
+
+    psp_open(&p, "");
+    answer = qtest_qmp(p.qts, "{'execute': 'migrate', 'arguments': {"
+                       "'uri': 'exec:cat >/dev/null'}}");
+    g_assert(qdict_haskey(answer, "error"));
+    g_assert_nonnull(strstr(qdict_get_str(qdict_get_qdict(answer, "error"),
+                                          "desc"), why));
+    qobject_unref(answer);
+    psp_init(&p);
+    launch(&p, 0, 1);
+    said = qtest_hmp(p.qts, "savevm snapshot");
+    g_assert_nonnull(strstr(said, why));
+    psp_close(&p);
+}
+
 static void test_trace(void)
 {
     g_autofree char *path = NULL, *options = NULL, *text = NULL;
@@ -2476,6 +2498,7 @@ int main(int argc, char **argv)
     qtest_add_func("/amd-psp/fault/property", test_fault_property);
     qtest_add_func("/amd-psp/stats", test_stats);
     qtest_add_func("/amd-psp/cost", test_cost);
+    qtest_add_func("/amd-psp/stays", test_stays);
     qtest_add_func("/amd-psp/trace", test_trace);
 
     fd = g_file_open_tmp("amd-psp-test-XXXXXX", &firmware, NULL);
