@@ -19,6 +19,7 @@
 #include "qemu/rcu.h"
 #include "qemu/rcu_queue.h"
 #include "qemu/thread.h"
+#include "qemu/timer.h"
 #include "qapi/error.h"
 #include "exec/encbitmap.h"
 #include "exec/memory.h"
@@ -416,6 +417,7 @@ int encbitmap_convert(RAMBlock *rb, uint64_t offset, uint64_t size,
     EncBitmap *eb = encbitmap(rb);
     unsigned bits = qemu_target_page_bits();
     uint64_t len = rb->max_length;
+    int64_t start;
     int ret;
 
     if (!size || ((offset | size) & ((1ULL << bits) - 1)) ||
@@ -435,7 +437,11 @@ int encbitmap_convert(RAMBlock *rb, uint64_t offset, uint64_t size,
                    "always shared", rb->idstr, size, offset);
         return -ENOTSUP;
     }
+    start = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
     write_lock(eb);
+    trace_encbitmap_convert_wait(rb->idstr,
+                                 qemu_clock_get_ns(QEMU_CLOCK_REALTIME) -
+                                 start);
     ret = convert_locked(rb, eb, offset >> bits, size >> bits, to_private,
                          error_offset, errp);
     write_unlock(eb);
