@@ -27,6 +27,7 @@
 #include "system/confidential-guest-migration.h"
 #include "system/runstate.h"
 #include "encrypted-pages.h"
+#include "encrypted-pending.h"
 #include "encrypted-records.h"
 #include "encrypted-stats.h"
 #include "migration.h"
@@ -189,11 +190,8 @@ bool encrypted_pages_prepare(Error **errp)
 /* From send_start() to send_done(): what the platform has done until now */
 static void count_platform(void)
 {
-    if (save.open && save.ops->send_cost) {
-        uint64_t calls, ns;
-
-        save.ops->send_cost(save.cgs, &calls, &ns);
-        encrypted_stats_platform(save.stats, calls, ns);
+    if (save.open && save.ops->send_calls) {
+        encrypted_stats_calls(save.stats, save.ops->send_calls(save.cgs));
     }
 }
 
@@ -269,6 +267,7 @@ bool encrypted_pages_save_setup(QEMUFile *f, Error **errp)
     save.open = true;
     save.cgs = cgs;
     save.ops = ops;
+    encrypted_pending_start(save.stats);
     tell_sent(ENCRYPTED_RAM_SESSION_STATUS_OPENED);
     save.payload = g_byte_array_new();
     save.record = g_byte_array_new();
@@ -305,6 +304,7 @@ static void end_round(uint64_t next)
 
 void encrypted_pages_save_cleanup(void)
 {
+    encrypted_pending_stop();
     if (save.stats) {
         /* If it ended within one */
         end_round(0);
@@ -351,10 +351,8 @@ static int pack_pages(RAMBlock *rb, uint64_t offset, size_t npages,
     g_byte_array_set_size(save.payload, 0);
     ret = save.ops->send_pages(save.cgs, rb, offset, npages, save.payload,
                                errp);
-    if (!ret) {
-        encrypted_stats_packed(save.stats, npages,
-                               qemu_clock_get_ns(QEMU_CLOCK_REALTIME) - start);
-    }
+    encrypted_stats_packed(save.stats, ret ? 0 : npages,
+                           qemu_clock_get_ns(QEMU_CLOCK_REALTIME) - start);
     return ret;
 }
 
@@ -531,19 +529,6 @@ int encrypted_pages_save_final(QEMUFile *f)
 fail:
     qemu_file_set_error_obj(f, -EINVAL, err);
     return -EINVAL;
-}
-
-double encrypted_pages_limit_bandwidth(double bandwidth)
-{
-    double ns = save.stats ? encrypted_stats_pack_ns(save.stats) : 0, limit;
-
-    if (!ns) {
-        return bandwidth;
-    }
-    /* Bytes per ms at which private pages are packed */
-    limit = qemu_target_page_size() * SCALE_MS / ns;
-    trace_encrypted_pages_limit_bandwidth(bandwidth, limit);
-    return MIN(limit, bandwidth);
 }
 
 EncryptedRamStats *encrypted_pages_stats(void)

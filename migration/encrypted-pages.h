@@ -73,12 +73,6 @@ int encrypted_pages_save_final(QEMUFile *f);
 /** encrypted_pages_save_cleanup: free what the above allocated */
 void encrypted_pages_save_cleanup(void);
 
-/**
- * encrypted_pages_limit_bandwidth: @bandwidth, or less if private pages are
- * slower; bytes per ms
- */
-double encrypted_pages_limit_bandwidth(double bandwidth);
-
 /** encrypted_pages_stats: of the current or last migration; NULL if none */
 EncryptedRamStats *encrypted_pages_stats(void);
 

@@ -11,9 +11,6 @@
 #include "qapi/util.h"
 #include "encrypted-stats.h"
 
-/* A rate that was measured for less is none */
-#define PACK_MIN_NS SCALE_MS
-
 /* The road that a page's last copy took; neither: it was not sent yet */
 typedef struct BlockRoads {
     unsigned long *as_private;
@@ -24,9 +21,7 @@ struct EncryptedStats {
     QemuMutex lock;
     GArray *blocks;                 /* BlockRoads */
     EncryptedRamCounters total;
-    uint64_t platform_ns;
-    uint64_t packed_pages;
-    uint64_t packed_ns;
+    EncryptedPacked packed;
     int64_t began;
     /*
      * Round N is at N modulo the size.  While it is the present one, its
@@ -217,41 +212,36 @@ void encrypted_stats_again(EncryptedStats *s, uint64_t npages)
 void encrypted_stats_packed(EncryptedStats *s, uint64_t npages, int64_t ns)
 {
     QEMU_LOCK_GUARD(&s->lock);
-    s->packed_pages += npages;
-    s->packed_ns += ns;
+    s->packed.pages += npages;
+    s->packed.ns += ns;
+    s->total.platform_time = s->packed.ns / SCALE_US;
 }
 
-void encrypted_stats_platform(EncryptedStats *s, uint64_t calls, uint64_t ns)
+void encrypted_stats_calls(EncryptedStats *s, uint64_t calls)
 {
     QEMU_LOCK_GUARD(&s->lock);
     /* Whoever has read it earlier may come here later */
     s->total.platform_calls = MAX(s->total.platform_calls, calls);
-    s->total.platform_time = MAX(s->total.platform_time, ns / SCALE_US);
 }
 
-static double pack_ns(const EncryptedStats *s)
-{
-    return s->packed_ns < PACK_MIN_NS || !s->packed_pages ? 0 :
-           (double)s->packed_ns / s->packed_pages;
-}
-
-double encrypted_stats_pack_ns(EncryptedStats *s)
+EncryptedPacked encrypted_stats_get_packed(EncryptedStats *s)
 {
     QEMU_LOCK_GUARD(&s->lock);
-    return pack_ns(s);
+    return s->packed;
 }
 
 EncryptedRamStats *encrypted_stats_get(EncryptedStats *s, int64_t now)
 {
     EncryptedRamStats *stats = g_new0(EncryptedRamStats, 1);
     EncryptedRamRoundList **tail = &stats->recent_rounds;
-    double ns;
 
     QEMU_LOCK_GUARD(&s->lock);
     *qapi_EncryptedRamStats_base(stats) = s->total;
     stats->rounds = s->last;
-    ns = pack_ns(s);
-    stats->private_pages_per_second = ns ? NANOSECONDS_PER_SECOND / ns : 0;
+    if (s->packed.ns) {
+        stats->private_pages_per_second = (double)s->packed.pages *
+            NANOSECONDS_PER_SECOND / s->packed.ns;
+    }
     for (uint64_t n = s->first; s->last && n <= s->last; n++) {
         EncryptedRamRound *r = &s->rounds[n % ENCRYPTED_STATS_ROUNDS];
         EncryptedRamRound copy = n == s->last && s->in_round ?

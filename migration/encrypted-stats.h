@@ -19,6 +19,11 @@
 
 typedef struct EncryptedStats EncryptedStats;
 
+typedef struct EncryptedPacked {
+    uint64_t pages;
+    uint64_t ns;
+} EncryptedPacked;
+
 EncryptedStats *encrypted_stats_new(void);
 void encrypted_stats_free(EncryptedStats *s);
 
@@ -67,23 +72,19 @@ void encrypted_stats_again(EncryptedStats *s, uint64_t npages);
 
 /**
  * encrypted_stats_packed: time that it took to pack pages
+ * @npages: 0: they could not be
  * @ns: of the call, with what it waited
  */
 void encrypted_stats_packed(EncryptedStats *s, uint64_t npages, int64_t ns);
 
 /**
- * encrypted_stats_platform: what the platform was asked since the migration
- * began
- * @calls: to the platform, each for any number of pages
- * @ns: that they took together
+ * encrypted_stats_calls: how often the platform was asked since the migration
+ * began, each time for any number of pages
  */
-void encrypted_stats_platform(EncryptedStats *s, uint64_t calls, uint64_t ns);
+void encrypted_stats_calls(EncryptedStats *s, uint64_t calls);
 
-/**
- * encrypted_stats_pack_ns: time to pack a page, measured in this migration;
- * 0 if not known yet
- */
-double encrypted_stats_pack_ns(EncryptedStats *s);
+/** encrypted_stats_get_packed: sums of encrypted_stats_packed() until now */
+EncryptedPacked encrypted_stats_get_packed(EncryptedStats *s);
 
 /** encrypted_stats_get: for query-migrate; @now in ms */
 EncryptedRamStats *encrypted_stats_get(EncryptedStats *s, int64_t now);

@@ -16,6 +16,7 @@
 #include "qemu/main-loop.h"
 #include "qemu/module.h"
 #include "qemu/thread.h"
+#include "qemu/units.h"
 #include "qemu/rcu.h"
 #include "qapi/error.h"
 #include "exec/encbitmap.h"
@@ -47,6 +48,7 @@ struct CGTestState {
     uint64_t begin_touched; /* so many of its first pages are not */
     uint32_t touch_every;   /* so many runs that are told to be unallocated,
                                the guest writes to one */
+    uint32_t shared_mib;    /* so much is shared to begin with */
 
     RAMBlock *rb;
     unsigned long *touched; /* pages that the guest wrote to; NULL: not lazy */
@@ -112,15 +114,12 @@ static int cgtest_send_pages(ConfidentialGuestSupport *cgs, RAMBlock *rb,
     return 0;
 }
 
-/* Not measured, so that a test knows it: 1 ms a call */
-static void cgtest_send_cost(ConfidentialGuestSupport *cgs, uint64_t *calls,
-                             uint64_t *ns)
+static uint64_t cgtest_send_calls(ConfidentialGuestSupport *cgs)
 {
     CGTestGuest *g = CGTEST_GUEST(cgs);
 
     assert(g->sending);
-    *calls = qatomic_read(&g->calls);
-    *ns = *calls * 1000 * 1000;
+    return qatomic_read(&g->calls);
 }
 
 static bool cgtest_send_final(ConfidentialGuestSupport *cgs,
@@ -198,7 +197,7 @@ static const ConfidentialGuestMigrationOps cgtest_ops = {
     .send_pages = cgtest_send_pages,
     .send_final = cgtest_send_final,
     .send_done = cgtest_send_done,
-    .send_cost = cgtest_send_cost,
+    .send_calls = cgtest_send_calls,
     .receive_start = cgtest_receive_start,
     .receive_pages = cgtest_receive_pages,
     .receive_final = cgtest_receive_final,
@@ -309,12 +308,18 @@ static void cgtest_realize(DeviceState *dev, Error **errp)
         return;
     }
     s->rb = ms->ram->ram_block;
+    if (s->shared_mib > ms->ram_size / MiB) {
+        error_setg(errp, "shared-mib is more than there is RAM");
+        return;
+    }
     if (s->lazy) {
         npages = s->rb->max_length / qemu_target_page_size();
         s->touched = bitmap_new(npages);
         bitmap_set(s->touched, 0, MIN(npages, s->begin_touched));
     }
     encbitmap_init(s->rb, s->lazy ? &cgtest_lazy_provider : NULL, true);
+    encbitmap_set(s->rb, 0, s->shared_mib * MiB / qemu_target_page_size(),
+                  false);
     g = CGTEST_GUEST(object_new(TYPE_CGTEST_GUEST));
     g->dev = s;
     ms->cgs = CONFIDENTIAL_GUEST_SUPPORT(g);
@@ -329,6 +334,7 @@ static const Property cgtest_properties[] = {
     DEFINE_PROP_UINT32("conversions", CGTestState, conversions, 0),
     DEFINE_PROP_UINT32("busy-every", CGTestState, busy_every, 0),
     DEFINE_PROP_UINT32("page-us", CGTestState, page_us, 0),
+    DEFINE_PROP_UINT32("shared-mib", CGTestState, shared_mib, 0),
     DEFINE_PROP_UINT64("bad-page", CGTestState, bad_page, 0),
     DEFINE_PROP_BOOL("lazy", CGTestState, lazy, false),
     DEFINE_PROP_UINT64("begin-touched", CGTestState, begin_touched, 0),

@@ -63,13 +63,11 @@ typedef struct ConfidentialGuestMigrationOps {
     void (*send_done)(ConfidentialGuestSupport *cgs, bool ok);
 
     /**
-     * @send_cost: what the platform has been asked since send_start: number
-     * of calls of send_pages' kind, each for any number of pages, and the ns
-     * that they took together.  Any thread, between send_start and send_done.
-     * NULL: not counted
+     * @send_calls: how often the platform has been asked to pack pages since
+     * send_start, each time any number of them.  Any thread, between
+     * send_start and send_done.  NULL: not counted
      */
-    void (*send_cost)(ConfidentialGuestSupport *cgs, uint64_t *calls,
-                      uint64_t *ns);
+    uint64_t (*send_calls)(ConfidentialGuestSupport *cgs);
 
     /** @receive_start: open the incoming session */
     bool (*receive_start)(ConfidentialGuestSupport *cgs,

@@ -733,18 +733,13 @@ static bool sev_send_final(ConfidentialGuestSupport *cgs, GByteArray *final,
     }
     sev_wire_put_final(final, qatomic_read(&m->control));
     trace_sev_migration_send_final(m->pages,
-                                   stat64_get(&m->packets.calls),
-                                   stat64_get(&m->packets.ns));
+                                   stat64_get(&m->packets.calls));
     return true;
 }
 
-static void sev_send_cost(ConfidentialGuestSupport *cgs, uint64_t *calls,
-                          uint64_t *ns)
+static uint64_t sev_send_calls(ConfidentialGuestSupport *cgs)
 {
-    SevMigration *m = sev_guest_migration(cgs);
-
-    *calls = stat64_get(&m->packets.calls);
-    *ns = stat64_get(&m->packets.ns);
+    return stat64_get(&sev_guest_migration(cgs)->packets.calls);
 }
 
 /*
@@ -896,8 +891,7 @@ static bool sev_receive_final(ConfidentialGuestSupport *cgs,
     }
     sev_guest_set_state(cgs, SEV_STATE_RUNNING);
     trace_sev_migration_receive_final(m->pages,
-                                      stat64_get(&m->packets.calls),
-                                      stat64_get(&m->packets.ns));
+                                      stat64_get(&m->packets.calls));
     return true;
 }
 
@@ -907,7 +901,7 @@ const ConfidentialGuestMigrationOps sev_migration_ops = {
     .send_pages = sev_send_pages,
     .send_final = sev_send_final,
     .send_done = sev_send_done,
-    .send_cost = sev_send_cost,
+    .send_calls = sev_send_calls,
     .receive_start = sev_receive_start,
     .receive_pages = sev_receive_pages,
     .receive_final = sev_receive_final,

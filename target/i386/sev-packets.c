@@ -11,14 +11,11 @@
 #include <linux/kvm.h>
 #include "linux/kvm-page-enc.h"
 #include "qemu/memalign.h"
-#include "qemu/timer.h"
 #include "qemu/units.h"
 #include "cpu.h"
 #include "sev-migration.h"
 #include "sev-packets.h"
-#include "system/confidential-guest-migration.h"
 
-QEMU_BUILD_BUG_ON(SEV_PACKETS_MAX < CGS_MIGRATION_PAGES_MAX);
 QEMU_BUILD_BUG_ON(SEV_WIRE_TRANS_MAX != TARGET_PAGE_SIZE);
 
 void sev_packets_open(SevPackets *p, ConfidentialGuestSupport *cgs)
@@ -27,15 +24,14 @@ void sev_packets_open(SevPackets *p, ConfidentialGuestSupport *cgs)
     int fw_error;
 
     if (!p->hdr) {
-        p->hdr = g_malloc0_n(SEV_PACKETS_MAX, SEV_WIRE_HDR_MAX);
+        p->hdr = g_malloc0_n(CGS_MIGRATION_PAGES_MAX, SEV_WIRE_HDR_MAX);
         p->trans = qemu_memalign(TARGET_PAGE_SIZE,
-                                 SEV_PACKETS_MAX * SEV_WIRE_TRANS_MAX);
+                                 CGS_MIGRATION_PAGES_MAX * SEV_WIRE_TRANS_MAX);
     }
     /* Does nothing, where it is known */
     p->batch = !sev_guest_cmd(cgs, KVM_SEV_SEND_UPDATE_BATCH, &probe,
                               &fw_error);
     stat64_set(&p->calls, 0);
-    stat64_set(&p->ns, 0);
 }
 
 void sev_packets_close(SevPackets *p)
@@ -53,12 +49,8 @@ static uint8_t *trans_of(SevPackets *p, size_t i)
 static int packets_cmd(SevPackets *p, ConfidentialGuestSupport *cgs, int cmd,
                        void *data, int *fw_error)
 {
-    int64_t start = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
-    int ret = sev_guest_cmd(cgs, cmd, data, fw_error);
-
     stat64_add(&p->calls, 1);
-    stat64_add(&p->ns, qemu_clock_get_ns(QEMU_CLOCK_REALTIME) - start);
-    return ret;
+    return sev_guest_cmd(cgs, cmd, data, fw_error);
 }
 
 /* Headers and packets are in the buffers, or are to be: one after another */
@@ -132,7 +124,7 @@ int sev_packets_send(SevPackets *p, ConfidentialGuestSupport *cgs,
                      uint8_t *host, uint32_t hdr_len, size_t npages,
                      size_t *done, int *fw_error)
 {
-    assert(npages <= SEV_PACKETS_MAX && hdr_len <= SEV_WIRE_HDR_MAX);
+    assert(npages <= CGS_MIGRATION_PAGES_MAX && hdr_len <= SEV_WIRE_HDR_MAX);
     for (size_t i = 0; i < npages; i++) {
         p->page[i] = (SevWirePage) {
             .hdr = p->hdr + i * hdr_len,
@@ -169,7 +161,7 @@ int sev_packets_receive(SevPackets *p, ConfidentialGuestSupport *cgs,
 {
     uint32_t hdr_len = p->page[0].hdr_len;
 
-    assert(npages <= SEV_PACKETS_MAX);
+    assert(npages <= CGS_MIGRATION_PAGES_MAX);
     *done = 0;
     *fw_error = 0;
     if (!p->batch || npages < 2 || !all_alike(p, npages)) {

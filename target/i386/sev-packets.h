@@ -8,27 +8,24 @@
 
 #include "qemu/stats64.h"
 #include "sev-migration-wire.h"
+#include "system/confidential-guest-migration.h"
 
 struct ConfidentialGuestSupport;
-
-/* Pages in one call; that of the migration code */
-#define SEV_PACKETS_MAX 64
 
 /**
  * SevPackets: the packets of one call
  * @batch: the kernel takes many pages in one ioctl
  * @page: where each packet is
- * @calls, @ns: ioctls since sev_packets_open(), and the time that they took
+ * @calls: ioctls since sev_packets_open()
  *
- * For one thread at a time, but for the last two, which any may read.
+ * For one thread at a time, but for the last, which any may read.
  */
 typedef struct SevPackets {
     bool batch;
     uint8_t *hdr;
     uint8_t *trans;
-    SevWirePage page[SEV_PACKETS_MAX];
+    SevWirePage page[CGS_MIGRATION_PAGES_MAX];
     Stat64 calls;
-    Stat64 ns;
 } SevPackets;
 
 /**
@@ -43,7 +40,7 @@ void sev_packets_close(SevPackets *p);
 /**
  * sev_packets_send: pack @npages pages from host address @host on
  * @hdr_len: bytes of a packet's header, at most SEV_WIRE_HDR_MAX
- * @npages: at most SEV_PACKETS_MAX
+ * @npages: at most CGS_MIGRATION_PAGES_MAX
  * @done: out: pages that are packed, also with an error, which is then that
  *        of the next
  * @fw_error: out: the firmware's answer, 0 if it was not asked
