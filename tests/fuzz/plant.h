@@ -1,13 +1,17 @@
 /*
- * Bugs to plant in the loader, which the fuzzer must find
+ * Bugs to plant in what is under test, which the fuzzers must find
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
- * Included before migration/encrypted-records.c if PLANT is set; the file
- * itself is not changed.  tests/fuzz/run control looks for them.
+ * Included before migration/encrypted-records.c (1 and 2) or
+ * hw/misc/amd-psp-commands.c (3 and 4) if PLANT is set; the file itself is not
+ * changed.  tests/fuzz/run control looks for them.
  */
 #include "qemu/osdep.h"
 #include "qemu/bitmap.h"
+#if PLANT > 2
+#include "hw/misc/sev-memory.h"
+#endif
 
 #if PLANT == 1
 /*
@@ -19,4 +23,11 @@
 #elif PLANT == 2
 /* A private page that never came is taken for one that did: logic */
 #define test_bit(nr, map) true
+#elif PLANT == 3
+/* Too little room for what a command takes that is more than a page: memory */
+#define g_malloc(n) (g_malloc)((n) > 4096 && (n) <= 16384 ? 4096 : (n))
+#elif PLANT == 4
+/* The key of an ASID that no seed uses is not forgotten: logic */
+#define sev_memory_clear_key(asid) \
+    ((asid) == 3 ? (void)0 : (sev_memory_clear_key)(asid))
 #endif

@@ -1,0 +1,438 @@
+/*
+ * Fuzzer of the emulated AMD PSP's mailbox
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * An input is what a host does: it fills command buffers and gives commands.
+ * See docs/devel/fuzzing.rst.  Memory and the keys of ASIDs are made up here,
+ * everything else is the code that the device runs.
+ *
+ * FUZZ_SEEDS=DIR writes inputs there in which a guest lives and migrates.
+ */
+#include "qemu/osdep.h"
+#include "qemu/bswap.h"
+#include "qapi/error.h"
+#include "crypto/random.h"
+#include "hw/misc/amd-psp.h"
+
+int LLVMFuzzerInitialize(int *argc, char ***argv);
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
+
+/*
+ * The host's memory: two pieces with a hole between, each of which ends where
+ * ASAN sees it.
+ */
+#define RAM_LEN     0x20000
+#define HIGH        0x40000
+#define CBIT        (1ull << 47)
+#define MAX_ASID    4
+
+static uint8_t *low, *high;
+static bool keyed[MAX_ASID + 1];
+
+static AmdPspAuthority *authority;
+static AmdPspPlatform fresh, psp;
+
+/* The same input does the same */
+static bool deterministic;
+static uint64_t random_state;
+
+int qcrypto_random_bytes(void *buf, size_t len, Error **errp)
+{
+    uint8_t *p = buf;
+
+    if (!deterministic) {
+        return getentropy(buf, len) ? -1 : 0;
+    }
+    for (; len; len--) {
+        random_state = random_state * 6364136223846793005ull + 1;
+        *p++ = random_state >> 56;
+    }
+    return 0;
+}
+
+static uint8_t *ram(hwaddr pa, size_t len)
+{
+    uint8_t *piece = pa < HIGH ? low : high;
+    hwaddr at = pa < HIGH ? pa : pa - HIGH;
+
+    return at <= RAM_LEN && len <= RAM_LEN - at ? piece + at : NULL;
+}
+
+#define MUST(what, ...) do {                            \
+        if (!(what)) {                                  \
+            fprintf(stderr, "must be: " __VA_ARGS__);   \
+            fputc('\n', stderr);                        \
+            abort();                                    \
+        }                                               \
+    } while (0)
+
+unsigned sev_memory_max_asid(void)
+{
+    return MAX_ASID;
+}
+
+uint64_t sev_memory_cbit(void)
+{
+    return CBIT;
+}
+
+bool sev_memory_has_key(unsigned asid)
+{
+    MUST(asid && asid <= MAX_ASID, "an ASID that there is: %u", asid);
+    return keyed[asid];
+}
+
+bool sev_memory_set_key(unsigned asid, const uint8_t *key, Error **errp)
+{
+    MUST(!sev_memory_has_key(asid), "ASID %u has no key", asid);
+    keyed[asid] = true;
+    return true;
+}
+
+void sev_memory_clear_key(unsigned asid)
+{
+    MUST(asid && asid <= MAX_ASID, "an ASID that there is: %u", asid);
+    keyed[asid] = false;
+}
+
+void sev_memory_forget_wbinvd(void)
+{
+}
+
+bool sev_memory_all_wbinvd(void)
+{
+    return true;
+}
+
+bool sev_memory_is_ram(hwaddr pa, size_t len)
+{
+    return ram(pa, len);
+}
+
+static bool copy(hwaddr pa, unsigned asid, void *to, const void *from,
+                 size_t len)
+{
+    size_t i;
+
+    MUST(!asid || sev_memory_has_key(asid), "a guest that is active");
+    if (!ram(pa, len)) {
+        return false;
+    }
+    memcpy(to, from, len);
+    for (i = 0; asid && i < len; i++) {
+        ((uint8_t *)to)[i] ^= asid * 0x55;
+    }
+    return true;
+}
+
+bool sev_memory_read(hwaddr pa, unsigned asid, void *buf, size_t len)
+{
+    return copy(pa, asid, buf, ram(pa, len), len);
+}
+
+/*
+ * Not with memmem() and out of libFuzzer's sight, which puts what is compared
+ * into new inputs: then it is the host that knows the key.
+ */
+__attribute__((no_sanitize("coverage")))
+static bool has(const uint8_t *buf, size_t len, const uint8_t *key,
+                size_t key_len)
+{
+    size_t i, k, zeros = 0;
+
+    for (k = 0; k < key_len; k++) {
+        zeros += !key[k];
+    }
+    /* No key there */
+    if (zeros == key_len) {
+        return false;
+    }
+    for (i = 0; i + key_len <= len; i++) {
+        for (k = 0; k < key_len && buf[i + k] == key[k]; k++) {
+        }
+        if (k == key_len) {
+            return true;
+        }
+    }
+    return false;
+}
+
+bool sev_memory_write(hwaddr pa, unsigned asid, const void *buf, size_t len)
+{
+    size_t i;
+
+    MUST(!has(buf, len, psp.seed, sizeof(psp.seed)) &&
+         !has(buf, len, psp.pdh.d, sizeof(psp.pdh.d)) &&
+         !has(buf, len, psp.pek.d, sizeof(psp.pek.d)) &&
+         !has(buf, len, psp.cek.d, sizeof(psp.cek.d)),
+         "no keys of the platform in what is written");
+    for (i = 0; i < ARRAY_SIZE(psp.guests); i++) {
+        const AmdPspGuest *g = &psp.guests[i];
+
+        MUST(!g->handle ||
+             (!has(buf, len, g->vek, sizeof(g->vek)) &&
+              !has(buf, len, (const uint8_t *)&g->transport,
+                   sizeof(g->transport))),
+             "no keys of a guest in what is written");
+    }
+    return copy(pa, asid, ram(pa, len), buf, len);
+}
+
+/* What has to be true after every command */
+static void check_platform(void)
+{
+    unsigned owners[MAX_ASID + 1] = { 0 };
+    size_t i, k;
+
+    for (i = 0; i < ARRAY_SIZE(psp.guests); i++) {
+        const AmdPspGuest *g = &psp.guests[i];
+
+        if (!g->handle) {
+            continue;
+        }
+        MUST(psp.initialized, "no guests before INIT");
+        MUST(g->state >= AMD_PSP_GUEST_LUPDATE &&
+             g->state <= AMD_PSP_GUEST_SENT, "a state: %d", g->state);
+        MUST(g->asid <= MAX_ASID, "an ASID: %u", g->asid);
+        owners[g->asid]++;
+        for (k = 0; k < i; k++) {
+            MUST(psp.guests[k].handle != g->handle, "handles that differ");
+        }
+    }
+    for (i = 1; i <= MAX_ASID; i++) {
+        MUST(owners[i] == keyed[i], "one guest with ASID %zu: %u", i,
+             owners[i]);
+    }
+}
+
+/*
+ * An input: records of how many bytes go to an address, a command, and the
+ * flags below; then the bytes.
+ */
+typedef struct Record {
+    uint8_t len;
+    uint8_t command;
+    uint8_t flags;
+} Record;
+
+enum {
+    FLAG_DATA = 1,      /* not a command buffer: two bytes of address first */
+    FLAG_FAR = 2,       /* a buffer at the end of RAM */
+    FLAG_NOWHERE = 4,   /* where no RAM is */
+    FLAG_UNKNOWN = 8,   /* a command beyond all there are */
+    FLAG_CBIT = 16,
+    FLAG_CORRUPT = 32,  /* with a bit flipped, as by fault injection */
+    FLAG_KEEP = 64,     /* the buffer as it was left: no bytes */
+};
+
+#define BUFFER      0x100
+#define RECORD_LEN  3
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
+{
+    unsigned commands = 0;
+
+    psp = fresh;
+    random_state = 1;
+    memset(low, 0, RAM_LEN);
+    memset(high, 0, RAM_LEN);
+    memcpy(low + 0x4000, amd_psp_authority_certs(authority),
+           AMD_PSP_ASK_ARK_LEN);
+    while (len >= RECORD_LEN && commands++ < 64) {
+        Record r = { data[0], data[1], data[2] };
+        hwaddr pa = BUFFER;
+        size_t n;
+
+        data += RECORD_LEN;
+        len -= RECORD_LEN;
+        n = MIN(r.len, len);
+        if (r.flags & FLAG_DATA) {
+            if (n > 2) {
+                memcpy(low + MIN(lduw_le_p(data), RAM_LEN - n), data + 2,
+                       n - 2);
+            }
+        } else {
+            if (r.flags & FLAG_FAR) {
+                pa = RAM_LEN - n;
+            }
+            if (r.flags & FLAG_KEEP) {
+                n = 0;
+            } else if (!(r.flags & FLAG_FAR)) {
+                memset(low + pa, 0, 128);
+            }
+            memcpy(low + pa, data, n);
+            if (r.flags & FLAG_NOWHERE) {
+                pa = HIGH - 4;
+            }
+            amd_psp_execute(&psp, r.command | (r.flags & FLAG_UNKNOWN ?
+                                               0x700 : 0),
+                            pa | (r.flags & FLAG_CBIT ? CBIT : 0),
+                            r.flags & FLAG_CORRUPT ? r.len : -1);
+            check_platform();
+        }
+        data += n;
+        len -= n;
+    }
+    amd_psp_platform_reset(&psp);
+    check_platform();
+    return 0;
+}
+
+/*
+ * Seeds
+ */
+
+#define PDH         0x5000
+#define CHAIN       0x6000
+#define ASK_ARK     0x4000
+#define SESSION     0x8000
+#define HEADER      0x8100
+#define TRANS       0x9000
+#define PAGE_A      0xa000
+#define PAGE_B      0xb000
+#define OUT         0xc000
+#define NV          0x10000
+
+static void give(GByteArray *out, uint8_t command, const uint8_t *b, uint8_t n)
+{
+    const uint8_t record[] = { n, command, 0 };
+
+    g_byte_array_append(out, record, sizeof(record));
+    g_byte_array_append(out, b, n);
+}
+
+/* Fields of 64 bits, for what has them in its buffer: { offset, value } */
+typedef struct Field {
+    uint8_t at;
+    uint32_t value;
+} Field;
+
+#define GIVE(out, command, n, ...) do {                             \
+        const Field fields[] = { __VA_ARGS__ };                     \
+        uint8_t buffer[128] = { 0 };                                \
+        for (size_t f = 0; f < ARRAY_SIZE(fields); f++) {           \
+            stl_le_p(buffer + fields[f].at, fields[f].value);       \
+        }                                                           \
+        give(out, command, buffer, n);                              \
+    } while (0)
+
+static void seed_start(GByteArray *out)
+{
+    GIVE(out, AMD_PSP_INIT, 20, { 0, 0 });
+    GIVE(out, AMD_PSP_DF_FLUSH, 0, { 0, 0 });
+}
+
+static void seed_export(GByteArray *out)
+{
+    GIVE(out, AMD_PSP_PDH_CERT_EXPORT, 28, { 0, PDH }, { 8, 2084 },
+         { 16, CHAIN }, { 24, 3 * 2084 });
+}
+
+static void seed_launch(GByteArray *out, uint32_t policy)
+{
+    GIVE(out, AMD_PSP_LAUNCH_START, 36, { 4, policy });
+    GIVE(out, AMD_PSP_ACTIVATE, 8, { 0, 1 }, { 4, 1 });
+    GIVE(out, AMD_PSP_LAUNCH_UPDATE_DATA, 20, { 0, 1 }, { 8, PAGE_A },
+         { 16, 4096 });
+    GIVE(out, AMD_PSP_LAUNCH_MEASURE, 20, { 0, 1 }, { 8, OUT }, { 16, 48 });
+    GIVE(out, AMD_PSP_LAUNCH_FINISH, 4, { 0, 1 });
+}
+
+static void seed_send(GByteArray *out, uint32_t policy)
+{
+    GIVE(out, AMD_PSP_SEND_START, 68, { 0, 1 }, { 8, PDH }, { 16, 2084 },
+         { 24, CHAIN }, { 32, 3 * 2084 }, { 40, ASK_ARK }, { 48, 3200 },
+         { 56, SESSION }, { 64, 128 });
+    GIVE(out, AMD_PSP_SEND_UPDATE_DATA, 52, { 0, 1 }, { 8, HEADER },
+         { 16, 52 }, { 24, PAGE_A }, { 32, 4096 }, { 40, TRANS },
+         { 48, 4096 });
+    GIVE(out, AMD_PSP_RECEIVE_START, 36, { 4, policy }, { 8, PDH },
+         { 16, 2084 }, { 24, SESSION }, { 32, 128 });
+    GIVE(out, AMD_PSP_ACTIVATE, 8, { 0, 2 }, { 4, 2 });
+    GIVE(out, AMD_PSP_RECEIVE_UPDATE_DATA, 52, { 0, 2 }, { 8, HEADER },
+         { 16, 52 }, { 24, PAGE_B }, { 32, 4096 }, { 40, TRANS },
+         { 48, 4096 });
+}
+
+static void seed(unsigned which, GByteArray *out)
+{
+    static const uint32_t policies[] = { 0, 1, 0x30 };
+    uint32_t policy = policies[which % ARRAY_SIZE(policies)];
+
+    if (which == 0) {
+        GIVE(out, AMD_PSP_DOWNLOAD_FIRMWARE, 12, { 0, OUT }, { 8, 4096 });
+        GIVE(out, AMD_PSP_INIT_EX, 36, { 0, 36 }, { 24, NV }, { 32, 0x8000 });
+        GIVE(out, AMD_PSP_PLATFORM_STATUS, 12, { 0, 0 });
+        GIVE(out, AMD_PSP_PEK_CSR, 12, { 0, OUT }, { 8, 2084 });
+        seed_export(out);
+        GIVE(out, AMD_PSP_PEK_CERT_IMPORT, 28, { 0, CHAIN }, { 8, 2084 },
+             { 16, CHAIN + 2084 }, { 24, 2084 });
+        GIVE(out, AMD_PSP_PDH_GEN, 0, { 0, 0 });
+        GIVE(out, AMD_PSP_SHUTDOWN, 0, { 0, 0 });
+        GIVE(out, AMD_PSP_INIT_EX, 36, { 0, 36 }, { 24, NV }, { 32, 0x8000 });
+        return;
+    }
+    seed_start(out);
+    if (which == 1) {
+        GIVE(out, AMD_PSP_GET_ID, 12, { 0, OUT }, { 8, 64 });
+        GIVE(out, AMD_PSP_PEK_GEN, 0, { 0, 0 });
+        seed_launch(out, 0);
+        GIVE(out, AMD_PSP_GUEST_STATUS, 13, { 0, 1 });
+        GIVE(out, AMD_PSP_COPY, 24, { 0, 1 }, { 4, 4096 }, { 8, PAGE_A },
+             { 16, PAGE_B });
+        GIVE(out, AMD_PSP_DBG_DECRYPT, 28, { 0, 1 }, { 8, PAGE_A },
+             { 16, OUT }, { 24, 4096 });
+        GIVE(out, AMD_PSP_DBG_ENCRYPT, 28, { 0, 1 }, { 8, OUT },
+             { 16, PAGE_A }, { 24, 4096 });
+        GIVE(out, AMD_PSP_ATTESTATION, 36, { 0, 1 }, { 8, OUT }, { 32, 208 });
+        GIVE(out, AMD_PSP_DEACTIVATE, 4, { 0, 1 });
+        GIVE(out, AMD_PSP_ACTIVATE_EX, 24, { 0, 24 }, { 4, 1 }, { 8, 2 },
+             { 12, 2 }, { 16, OUT });
+        GIVE(out, AMD_PSP_DEACTIVATE, 4, { 0, 1 });
+        GIVE(out, AMD_PSP_DECOMMISSION, 4, { 0, 1 });
+        return;
+    }
+    seed_export(out);
+    seed_launch(out, policy);
+    seed_send(out, policy);
+    if (which == 2) {
+        GIVE(out, AMD_PSP_SEND_CANCEL, 4, { 0, 1 });
+    } else {
+        GIVE(out, AMD_PSP_SEND_FINISH, 4, { 0, 1 });
+        GIVE(out, AMD_PSP_RECEIVE_FINISH, 4, { 0, 2 });
+    }
+}
+
+#define SEEDS 6
+
+static void write_seeds(const char *dir)
+{
+    for (unsigned i = 0; i < SEEDS; i++) {
+        g_autoptr(GByteArray) out = g_byte_array_new();
+        g_autofree char *name = g_strdup_printf("%s/seed-%u", dir, i);
+        AmdPspPlatform *p = &psp;
+
+        seed(i, out);
+        LLVMFuzzerTestOneInput(out->data, out->len);
+        MUST(p->last_handle >= MIN(i, 2), "guests in seed %u", i);
+        g_assert(g_file_set_contents(name, (char *)out->data, out->len,
+                                     NULL));
+    }
+}
+
+int LLVMFuzzerInitialize(int *argc, char ***argv)
+{
+    static const uint8_t id[AMD_PSP_SEED_LEN] = "a platform to be fuzzed";
+
+    low = g_malloc0(RAM_LEN);
+    high = g_malloc0(RAM_LEN);
+    authority = amd_psp_authority_open("/b/fuzz/ark", &error_fatal);
+    deterministic = true;
+    g_assert(amd_psp_platform_init(&fresh, id, authority));
+    if (getenv("FUZZ_SEEDS")) {
+        write_seeds(getenv("FUZZ_SEEDS"));
+        exit(0);
+    }
+    return 0;
+}
