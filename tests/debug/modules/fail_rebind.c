@@ -1,91 +1,61 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Makes kvm_gmem_rebind() fail, which memory that runs out cannot: the entries
- * that it overwrites are there.  Who reads the code does not know that for
- * sure, so what follows a failure has to work.
+ * Makes the store of kvm_gmem_rebind() fail halfway, which memory that runs out
+ * cannot: the entries that it overwrites are there.  Who reads the code does not
+ * know that for sure, so what follows a failure has to work.
  *
- * fail=1: the call itself fails.  fail=2: the store in it does, after which it
- * undoes what it did.  Only for a process named l1-fail-rebind; left counts
- * down to 0, then nothing fails any more.
+ * Only for a process named l1-fail-rebind.  left counts down to 0, then nothing
+ * fails any more.
+ *
+ * A kretprobe, which changes arguments and result only.  A kprobe that returns
+ * to the caller by itself would do nothing once the kernel has made a jump of it
+ * (CONFIG_OPTPROBES), a moment after it was registered.
  */
 #include <linux/kprobes.h>
 #include <linux/module.h>
 #include <linux/sched.h>
 #include <linux/xarray.h>
 
-static int fail;
-module_param(fail, int, 0644);
 static int left;
 module_param(left, int, 0644);
-static bool inside;
 
-static bool mine(void)
+/* void *xa_store_range(xa, first, last, entry, gfp) */
+static int store_entered(struct kretprobe_instance *ri, struct pt_regs *regs)
 {
-	return !strcmp(current->comm, "l1-fail-rebind");
-}
-
-/* Go back to the caller with @value */
-static int return_now(struct pt_regs *regs, unsigned long value)
-{
-	regs->ip = *(unsigned long *)regs->sp;
-	regs->sp += sizeof(long);
-	regs->ax = value;
-	return 1;
-}
-
-static int rebind_entered(struct kprobe *p, struct pt_regs *regs)
-{
-	if (!mine() || left <= 0)
-		return 0;
-	if (fail == 2) {
-		inside = true;
-		return 0;
-	}
+	if (strcmp(current->comm, "l1-fail-rebind") || left <= 0)
+		return 1;	/* not this one */
 	left--;
-	return return_now(regs, (unsigned long)-ENOMEM);
-}
-NOKPROBE_SYMBOL(rebind_entered);
-
-static int store_entered(struct kprobe *p, struct pt_regs *regs)
-{
-	if (!inside || !mine())
-		return 0;
-	inside = false;
-	left--;
-	/* What xas_result() makes of -ENOMEM */
-	return return_now(regs, (unsigned long)xa_mk_internal(-ENOMEM) & ~0UL);
+	regs->dx = regs->si + (regs->dx - regs->si) / 2;
+	return 0;
 }
 NOKPROBE_SYMBOL(store_entered);
 
-static struct kprobe rebind = {
-	.symbol_name = "kvm_gmem_rebind",
-	.pre_handler = rebind_entered,
-};
+static int store_returned(struct kretprobe_instance *ri, struct pt_regs *regs)
+{
+	/* What xas_result() makes of -ENOMEM */
+	regs_set_return_value(regs, (unsigned long)xa_mk_internal(-ENOMEM));
+	return 0;
+}
+NOKPROBE_SYMBOL(store_returned);
 
-static struct kprobe store = {
-	.symbol_name = "xa_store_range",
-	.pre_handler = store_entered,
+static struct kretprobe store = {
+	.kp.symbol_name = "xa_store_range",
+	.entry_handler = store_entered,
+	.handler = store_returned,
+	.maxactive = 16,
 };
 
 static int __init fail_rebind_init(void)
 {
-	int r = register_kprobe(&rebind);
-
-	if (r)
-		return r;
-	r = register_kprobe(&store);
-	if (r)
-		unregister_kprobe(&rebind);
-	return r;
+	return register_kretprobe(&store);
 }
 
 static void __exit fail_rebind_exit(void)
 {
-	unregister_kprobe(&store);
-	unregister_kprobe(&rebind);
+	unregister_kretprobe(&store);
 }
 
 module_init(fail_rebind_init);
 module_exit(fail_rebind_exit);
-MODULE_DESCRIPTION("kvm_gmem_rebind() fails");
+MODULE_DESCRIPTION("The store of kvm_gmem_rebind() fails");
 MODULE_LICENSE("GPL");
