@@ -64,15 +64,16 @@ static int provoke_writer(void *unused)
 	return 0;
 }
 
-static void provoke_race(void)
+static noinline void provoke_race(void)
 {
 	struct task_struct *writer = kthread_run(provoke_writer, NULL, "provoke");
-	unsigned long end = jiffies + 20 * HZ;
+	unsigned long end = jiffies + 5 * HZ;
 
 	if (IS_ERR(writer))
 		return;
 	while (time_before(jiffies, end)) {
 		shared++;
+		barrier();	/* not one addition in the end */
 		cond_resched();
 	}
 	kthread_stop(writer);
