@@ -103,17 +103,17 @@ bool gmem_attributes_narrow(const struct gmem_attributes *attributes,
 void gmem_attributes_set(struct gmem_attributes *attributes, pgoff_t start,
 			 pgoff_t end, bool private)
 {
-	/* bitmap_set() counts in unsigned int */
-	while (start < end) {
-		pgoff_t n = min_t(pgoff_t, end - start, 1UL << 30);
+	unsigned long *word = attributes->private + BIT_WORD(start);
 
-		if (private)
-			bitmap_set(attributes->private + BIT_WORD(start),
-				   start % BITS_PER_LONG, n);
-		else
-			bitmap_clear(attributes->private + BIT_WORD(start),
-				     start % BITS_PER_LONG, n);
-		start += n;
+	while (start < end) {
+		pgoff_t next = min(end, round_up(start + 1, BITS_PER_LONG));
+		unsigned long mask = GENMASK((next - 1) % BITS_PER_LONG,
+					     start % BITS_PER_LONG);
+
+		/* Once: who looks at another page of it holds no lock. */
+		WRITE_ONCE(*word, private ? *word | mask : *word & ~mask);
+		word++;
+		start = next;
 	}
 }
 
