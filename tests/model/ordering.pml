@@ -9,7 +9,8 @@
  * With no macro: the kernel keeps the state (accel/kvm/kvm-page-enc.c), pages
  * go down one channel.
  *   STOCK        nobody keeps the state, the bitmap is the truth
- *   MULTIFD      two channels beside the stream
+ *   MULTIFD      two channels beside the stream, which carry what the migration
+ *                thread has read; one page
  *   PAGES=2      runs; 1 if not given.  The first page is private and left
  *                alone, the second is as all others and may be taken along
  *   SLOTS        memory slots are removed and added meanwhile; no device
@@ -339,7 +340,7 @@ inline read_end(p) {
     BY_ITS_ROAD(p)
 }
 
-/* The record has come to the destination */
+/* The record has come to the destination, which does not say when */
 inline arrive(p) {
     d_step {
         dst_private[p] = road[at * PAGES + p];
@@ -358,14 +359,54 @@ inline again(p) {
 #endif
 }
 
+#ifdef MULTIFD
+bit busy[PLACES];               /* a channel has work */
+bit flush_due;                  /* there was a sync */
+
+#define NO_WORK         (!busy[0] && !busy[1])
+
+proctype channel(byte at)
+{
+end:
+    do
+    :: busy[at] ->
+       arrive(0);
+       busy[at] = 0
+    od
+}
+
+/* flush_channels(), multifd_encrypted_room() */
+inline find_room() {
+#ifndef NO_RULE_E_ORDER
+    if
+    :: flush_due -> NO_WORK; flush_due = 0
+    :: else
+    fi;
+#endif
+    atomic {
+        if
+        :: !busy[0] -> at = 0
+        :: !busy[1] -> at = 1
+        fi
+    }
+}
+
+#define deliver(p)      busy[at] = 1
+#else
+#define NO_WORK         true
+#define find_room()     skip
+#define deliver(p)      arrive(p)
+#endif
+
 #if PAGES > 1
 #define OF_RUN(what)    if :: pair -> what :: else fi
 #else
 #define OF_RUN(what)    skip
 #endif
 
-/* encrypted_pages_save() of page p, through place @at */
+/* encrypted_pages_save() of page p */
 inline send(p) {
+    find_room();
 #ifdef NO_RULE_B_TEST
     is_private = encbmap[p];
     lock();
@@ -385,7 +426,7 @@ inline send(p) {
        read_end(p);
        unlock();
 #endif
-       arrive(p)
+       deliver(p)
     :: is_private ->
 #if PAGES > 1
        pair = (p == 0 && bmap[1] && encbmap[1]);
@@ -413,43 +454,12 @@ inline send(p) {
 #ifdef NO_RULE_C_RUN
           OF_RUN(clear_dirty(1));
 #endif
-          arrive(p);
-          OF_RUN(arrive(1))
+          deliver(p);
+          OF_RUN(deliver(1))
        fi
     fi;
     d_step { is_private = 0; pair = 0 }
 }
-
-#ifdef MULTIFD
-bit busy[PLACES];
-byte job[PLACES];
-
-/* It takes the lock, tests and reads by itself */
-proctype channel(byte at)
-{
-    bit is_private, pair;
-
-end:
-    do
-    :: busy[at] ->
-       send(job[at]);
-       busy[at] = 0
-    od
-}
-
-inline hand_over(p) {
-    atomic {
-        if
-        :: !busy[0] -> job[0] = p; busy[0] = 1
-        :: !busy[1] -> job[1] = p; busy[1] = 1
-        fi
-    }
-}
-#define ALL_ARRIVED     (!busy[0] && !busy[1])
-#else
-#define hand_over(p)    send(p)
-#define ALL_ARRIVED     true
-#endif
 
 #ifdef SLOTS
 #define LOCK_BQL        d_step { !bql -> bql = 1 }
@@ -522,10 +532,9 @@ active proctype migration()
 {
     byte p, q;
     bit new[PAGES];
-#ifndef MULTIFD
     bit is_private, pair;
     byte at;
-#else
+#ifdef MULTIFD
     atomic { run channel(0); run channel(1) }
 #endif
 #if PAGES > 1
@@ -566,6 +575,9 @@ setup:
 
 round:
     sync();
+#ifdef MULTIFD
+    flush_due = 1;
+#endif
 #ifdef NO_RULE_D
     if :: last_stage -> stop_guest() :: else fi;
 #endif
@@ -575,9 +587,9 @@ round:
     :: !failed && p < PAGES && bmap[p] ->
 #ifndef NO_RULE_C
        clear_dirty(p);
-       hand_over(p);
+       send(p);
 #else
-       hand_over(p);
+       send(p);
        clear_dirty(p);
 #endif
 #ifdef NO_RULE_C_LOG
@@ -587,13 +599,7 @@ round:
     :: !failed && p < PAGES && !bmap[p] -> p++
     :: !failed && p == PAGES ->
        /* find_dirty_block(): once around */
-#ifndef NO_RULE_E_ORDER
-       ALL_ARRIVED;
-#endif
        p = 0;
-#ifdef NO_RULE_E_ORDER
-       if :: last_stage -> ALL_ARRIVED :: else fi;
-#endif
        if :: CLEAN && !failed -> break :: else fi
     :: !last_stage -> break     /* time for a sync */
 #ifndef COARSE
@@ -611,15 +617,14 @@ round:
 #ifndef NO_RULE_D
        stop_guest();
 #endif
-#ifndef NO_RULE_E_SYNC
-       /* What a channel puts off has to be found by the last sync */
-       ALL_ARRIVED;
-#endif
        last_stage = 1
     fi;
     goto round;
 
 final:
+#ifndef NO_RULE_E_FINAL
+    NO_WORK;
+#endif
     /* encrypted_pages_save_final(), and what the destination makes of it */
     do
     :: q < PAGES ->
@@ -635,7 +640,7 @@ final:
 
 cancel:
     /* The source runs on; another migration, to another destination */
-    ALL_ARRIVED;
+    NO_WORK;
     do
     :: q < PAGES ->
        d_step {
