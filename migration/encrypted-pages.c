@@ -9,11 +9,14 @@
  */
 #include "qemu/osdep.h"
 #include "qemu/coroutine.h"
+#include "qemu/cutils.h"
 #include "qemu/error-report.h"
+#include "qemu/lockable.h"
 #include "qemu/main-loop.h"
 #include "qemu/memalign.h"
 #include "qemu/rcu.h"
 #include "qemu/timer.h"
+#include "qemu/units.h"
 #include "qapi/error.h"
 #include "qapi/qapi-events-migration.h"
 #include "qapi/util.h"
@@ -32,6 +35,7 @@
 #include "encrypted-stats.h"
 #include "migration.h"
 #include "migration-stats.h"
+#include "multifd-encrypted.h"
 #include "options.h"
 #include "ram.h"
 #include "trace.h"
@@ -55,6 +59,8 @@ static struct {
     GByteArray *payload;
     GByteArray *record;
     uint8_t *plain;
+    /* multifd: what channels still have may be dirty again */
+    bool flush_due;
 
     /*
      * Of the migration that runs or was the last; NULL if its guest was not
@@ -64,12 +70,25 @@ static struct {
 } save;
 
 static struct {
+    /*
+     * Protects @load: what has come, and who converts.  Held while a run is
+     * unpacked, because the platform takes one at a time.  After the BQL,
+     * before a block's lock; nobody who holds it waits for the BQL or reads
+     * from a channel.
+     */
+    QemuMutex lock;
     EncryptedLoad *load;
+    /* Main thread */
     GByteArray *body;
     int64_t slice_start;
     /* Which events were sent */
     bool told_opened, told_finished;
 } load;
+
+static void __attribute__((constructor)) init_lock(void)
+{
+    qemu_mutex_init(&load.lock);
+}
 
 static const ConfidentialGuestMigrationOps *
 machine_ops(ConfidentialGuestSupport **cgs)
@@ -92,7 +111,6 @@ static bool check_features(Error **errp)
         const char *name;
     } features[] = {
         { migrate_xbzrle, "capability xbzrle" },
-        { migrate_multifd, "capability multifd" },
         { migrate_postcopy_ram, "capability postcopy-ram" },
         { migrate_dirty_bitmaps, "capability dirty-bitmaps" },
         { migrate_mapped_ram, "capability mapped-ram" },
@@ -109,6 +127,15 @@ static bool check_features(Error **errp)
                        "%s: migrate without it", features[i].name);
             return false;
         }
+    }
+    if (migrate_multifd() && migrate_multifd_flush_after_each_section()) {
+        /* The final records would overtake the pages in the channels */
+        error_setg(errp, "A confidential guest cannot be migrated with "
+                   "capability multifd and property "
+                   "multifd-flush-after-each-section, which machine types up "
+                   "to 8.0 have: use -global migration."
+                   "multifd-flush-after-each-section=off at both sides");
+        return false;
     }
     if (migrate_mode() != MIG_MODE_NORMAL) {
         error_setg(errp, "A confidential guest cannot be migrated in mode %s: "
@@ -152,13 +179,27 @@ static bool check_return_path(Error **errp)
     return true;
 }
 
+static bool check_zero_pages(Error **errp)
+{
+    if (migrate_multifd() &&
+        migrate_zero_page_detection() == ZERO_PAGE_DETECTION_LEGACY) {
+        /* They would go beside the channels */
+        error_setg(errp, "A confidential guest cannot be migrated with "
+                   "capability multifd and zero-page-detection=legacy: use "
+                   "multifd or none");
+        return false;
+    }
+    return true;
+}
+
 static bool check_send(ConfidentialGuestSupport *cgs,
                        const ConfidentialGuestMigrationOps *ops, Error **errp)
 {
     ERRP_GUARD();
 
     if (check_features(errp) && check_return_path(errp) &&
-        check_blocks(errp) && ops->can_send(cgs, errp)) {
+        check_zero_pages(errp) && check_blocks(errp) &&
+        ops->can_send(cgs, errp)) {
         return true;
     }
     trace_encrypted_pages_refused(error_get_pretty(*errp));
@@ -237,6 +278,38 @@ static void put_record(QEMUFile *f)
     g_byte_array_set_size(save.record, 0);
 }
 
+/* A record of pages, through a channel if there are any */
+static bool put_pages(QEMUFile *f)
+{
+    bool ok = true;
+
+    if (!migrate_multifd()) {
+        put_record(f);
+        return true;
+    }
+    ok = multifd_queue_device_state((char *)MULTIFD_ENCRYPTED_IDSTR,
+                                    MULTIFD_ENCRYPTED_INSTANCE,
+                                    (char *)save.record->data,
+                                    save.record->len);
+    g_byte_array_set_size(save.record, 0);
+    return ok;
+}
+
+/*
+ * A page is handed to the channels once between two syncs of the dirty
+ * bitmap, because only a sync sets its bit again.  So its records cannot
+ * overtake each other if, after a sync, both sides have seen the end of what
+ * the channels have before the first page goes.
+ */
+static int flush_channels(QEMUFile *f)
+{
+    if (!save.flush_due) {
+        return 0;
+    }
+    save.flush_due = false;
+    return multifd_ram_flush_and_sync(f);
+}
+
 bool encrypted_pages_save_setup(QEMUFile *f, Error **errp)
 {
     g_autoptr(GByteArray) session = g_byte_array_new();
@@ -272,6 +345,9 @@ bool encrypted_pages_save_setup(QEMUFile *f, Error **errp)
     save.payload = g_byte_array_new();
     save.record = g_byte_array_new();
     save.plain = qemu_memalign(64, qemu_target_page_size());
+    if (migrate_multifd()) {
+        multifd_encrypted_save_setup();
+    }
     WITH_RCU_READ_LOCK_GUARD() {
         save.blocks = encrypted_blocks();
         for (guint i = 0; i < save.blocks->len; i++) {
@@ -314,6 +390,7 @@ void encrypted_pages_save_cleanup(void)
     g_clear_pointer(&save.payload, g_byte_array_unref);
     g_clear_pointer(&save.record, g_byte_array_unref);
     g_clear_pointer(&save.plain, qemu_vfree);
+    multifd_encrypted_save_cleanup();
 }
 
 void encrypted_pages_sync(uint64_t round)
@@ -325,6 +402,7 @@ void encrypted_pages_sync(uint64_t round)
         return;
     }
     end_round(round);
+    save.flush_due = migrate_multifd();
     if (!encbitmap_sync(&err)) {
         migration_file_set_error(-EIO, err);
     }
@@ -398,8 +476,7 @@ static int send_unallocated(QEMUFile *f, RAMBlock *rb, uint64_t page,
                                 save.record->len);
     stat64_add(&mig_stats.zero_pages, npages);
     trace_encrypted_pages_save_unallocated(rb->idstr, page, npages);
-    put_record(f);
-    return npages;
+    return put_pages(f) ? npages : -EIO;
 }
 
 static int send_private(QEMUFile *f, RAMBlock *rb, uint64_t offset,
@@ -434,8 +511,7 @@ static int send_private(QEMUFile *f, RAMBlock *rb, uint64_t offset,
                             save.record->len);
     stat64_add(&mig_stats.normal_pages, npages);
     trace_encrypted_pages_save(rb->idstr, offset, npages, save.record->len);
-    put_record(f);
-    return npages;
+    return put_pages(f) ? npages : -EIO;
 }
 
 int encrypted_pages_save(QEMUFile *f, RAMBlock *rb, uint64_t page,
@@ -445,6 +521,7 @@ int encrypted_pages_save(QEMUFile *f, RAMBlock *rb, uint64_t page,
 {
     uint64_t offset = page << qemu_target_page_bits();
     bool is_private, allocated;
+    uint8_t *copy = save.plain;
     Error *err = NULL;
     size_t npages;
     int ret;
@@ -455,6 +532,13 @@ int encrypted_pages_save(QEMUFile *f, RAMBlock *rb, uint64_t page,
         qemu_file_set_error_obj(f, -EINVAL, err);
         return -EINVAL;
     }
+    if (migrate_multifd()) {
+        /* Both may wait, and conversions must not */
+        copy = flush_channels(f) < 0 ? NULL : multifd_encrypted_room(rb);
+        if (!copy) {
+            return -EIO;
+        }
+    }
     encbitmap_send_lock(rb);
     npages = encbitmap_run(rb, page, MIN(end, page + UNALLOCATED_PAGES_MAX),
                            &is_private);
@@ -463,10 +547,14 @@ int encrypted_pages_save(QEMUFile *f, RAMBlock *rb, uint64_t page,
          * A copy: what is queued or written without the lock could be
          * private by the time that somebody reads it.
          */
-        memcpy(save.plain, rb->host + offset, qemu_target_page_size());
+        memcpy(copy, rb->host + offset, qemu_target_page_size());
         encbitmap_send_unlock(rb);
         encrypted_stats_shared(save.stats, block_index(rb), page);
         trace_encrypted_pages_shared(rb->idstr, offset);
+        if (migrate_multifd()) {
+            multifd_encrypted_queue(offset);
+            return 1;
+        }
         *plain = save.plain;
         return ENCRYPTED_PAGES_SHARED;
     }
@@ -506,11 +594,18 @@ int encrypted_pages_save_final(QEMUFile *f)
     Error *err = NULL;
     uint32_t block = 0;
     uint64_t first = 0;
+    int ret;
 
     if (!save.open) {
         return 0;
     }
     end_round(0);
+    /* The destination compares with what it has */
+    save.flush_due = migrate_multifd();
+    ret = flush_channels(f);
+    if (ret < 0) {
+        return ret;
+    }
     if (!save.ops->send_final(save.cgs, final, &err)) {
         goto fail;
     }
@@ -562,7 +657,9 @@ bool encrypted_pages_load_setup(Error **errp)
     if (!check_features(errp)) {
         return false;
     }
-    load.load = encrypted_load_new(cgs, ops);
+    WITH_QEMU_LOCK_GUARD(&load.lock) {
+        load.load = encrypted_load_new(cgs, ops);
+    }
     load.body = g_byte_array_new();
     load.slice_start = qemu_clock_get_ms(QEMU_CLOCK_REALTIME);
     load.told_opened = load.told_finished = false;
@@ -571,8 +668,11 @@ bool encrypted_pages_load_setup(Error **errp)
 
 static void tell_received(void)
 {
-    uint64_t pages = encrypted_load_private_pages(load.load);
+    uint64_t pages;
 
+    WITH_QEMU_LOCK_GUARD(&load.lock) {
+        pages = encrypted_load_private_pages(load.load);
+    }
     if (!load.told_opened && encrypted_load_opened(load.load)) {
         load.told_opened = true;
         tell_session(true, ENCRYPTED_RAM_SESSION_STATUS_OPENED, pages);
@@ -589,7 +689,9 @@ void encrypted_pages_load_cleanup(void)
         tell_session(true, ENCRYPTED_RAM_SESSION_STATUS_CANCELLED,
                      encrypted_load_private_pages(load.load));
     }
-    g_clear_pointer(&load.load, encrypted_load_free);
+    WITH_QEMU_LOCK_GUARD(&load.lock) {
+        g_clear_pointer(&load.load, encrypted_load_free);
+    }
     g_clear_pointer(&load.body, g_byte_array_unref);
 }
 
@@ -624,6 +726,7 @@ int encrypted_pages_load(QEMUFile *f, uint64_t word)
     uint8_t header[ENCRYPTED_RECORD_HEADER];
     Error *err = NULL;
     size_t len;
+    bool ok;
     int ret;
 
     if (!load.load) {
@@ -642,7 +745,10 @@ int encrypted_pages_load(QEMUFile *f, uint64_t word)
     if (ret) {
         return ret;
     }
-    if (!encrypted_load_header(load.load, header, &len, &err)) {
+    WITH_QEMU_LOCK_GUARD(&load.lock) {
+        ok = encrypted_load_header(load.load, header, &len, &err);
+    }
+    if (!ok) {
         goto fail;
     }
     g_byte_array_set_size(load.body, len);
@@ -650,7 +756,10 @@ int encrypted_pages_load(QEMUFile *f, uint64_t word)
     if (ret) {
         return ret;
     }
-    if (!encrypted_load_body(load.load, load.body->data, len, &err)) {
+    WITH_QEMU_LOCK_GUARD(&load.lock) {
+        ok = encrypted_load_body(load.load, load.body->data, len, &err);
+    }
+    if (!ok) {
         goto fail;
     }
     tell_received();
@@ -661,6 +770,21 @@ fail:
     return -EINVAL;
 }
 
+/* A plain page is about to be written; load.lock held */
+static bool load_plain(RAMBlock *rb, uint64_t offset, Error **errp)
+{
+    if (load.load) {
+        return encrypted_load_plain(load.load, rb, offset, errp);
+    }
+    if (!encbitmap_test(rb, offset >> qemu_target_page_bits())) {
+        return true;
+    }
+    error_setg(errp, "block %s, offset 0x%" PRIx64 ": plain page for a "
+               "private one of a machine that cannot be migrated to",
+               rb->idstr, offset);
+    return false;
+}
+
 bool encrypted_pages_load_plain(RAMBlock *rb, uint64_t offset)
 {
     Error *err = NULL;
@@ -668,25 +792,101 @@ bool encrypted_pages_load_plain(RAMBlock *rb, uint64_t offset)
     if (!encbitmap_npages(rb)) {
         return true;
     }
-    if (load.load) {
-        if (encrypted_load_plain(load.load, rb, offset, &err)) {
+    if (migrate_multifd()) {
+        /* A channel might make it private before the caller has written it */
+        error_setg(&err, "block %s, offset 0x%" PRIx64 ": plain page beside "
+                   "the channels of multifd", rb->idstr, offset);
+    } else {
+        QEMU_LOCK_GUARD(&load.lock);
+        if (load_plain(rb, offset, &err)) {
             return true;
         }
-    } else if (!encbitmap_test(rb, offset >> qemu_target_page_bits())) {
-        return true;
-    } else {
-        error_setg(&err, "block %s, offset 0x%" PRIx64 ": plain page for a "
-                   "private one of a machine that cannot be migrated to",
-                   rb->idstr, offset);
     }
     report(err);
     return false;
+}
+
+static bool check_copy(RAMBlock *rb, uint64_t offset, Error **errp)
+{
+    size_t size = qemu_target_page_size();
+
+    if (QEMU_IS_ALIGNED(offset, size) && rb->used_length >= size &&
+        offset <= rb->used_length - size) {
+        return true;
+    }
+    error_setg(errp, "block %s, offset 0x%" PRIx64 ": plain page that is not "
+               "one of the block's", rb->idstr, offset);
+    return false;
+}
+
+bool encrypted_pages_load_copies(RAMBlock *rb, const ram_addr_t *offset,
+                                 uint32_t ncopies, uint32_t nzero,
+                                 const uint8_t *copies, Error **errp)
+{
+    size_t size = qemu_target_page_size();
+
+    QEMU_LOCK_GUARD(&load.lock);
+    RCU_READ_LOCK_GUARD();
+    for (uint32_t i = 0; i < ncopies + nzero; i++) {
+        uint8_t *host = rb->host + offset[i];
+
+        if (!check_copy(rb, offset[i], errp) ||
+            !load_plain(rb, offset[i], errp)) {
+            return false;
+        }
+        /* It stays shared: the guest does not run, and we have the lock */
+        if (i < ncopies) {
+            memcpy(host, copies + i * size, size);
+        } else if (!buffer_is_zero(host, size)) {
+            memset(host, 0, size);
+        }
+    }
+    return true;
+}
+
+bool encrypted_pages_check_buffer(const char *idstr, size_t len, Error **errp)
+{
+    ConfidentialGuestSupport *cgs;
+
+    /* A channel may bring something before there is a session */
+    if (!machine_ops(&cgs)) {
+        return true;
+    }
+    /* It need not end: no more of it is read than what differs */
+    if (strncmp(idstr, MULTIFD_ENCRYPTED_IDSTR,
+                sizeof(MULTIFD_ENCRYPTED_IDSTR))) {
+        error_setg(errp, "a channel has device state for a confidential "
+                   "guest, expected private pages");
+        return false;
+    }
+    if (len > ENCRYPTED_RECORD_PAGES_MAX) {
+        error_setg(errp, "a channel has a record of private pages of %zu "
+                   "bytes, expected at most %zu", len,
+                   (size_t)ENCRYPTED_RECORD_PAGES_MAX);
+        return false;
+    }
+    return true;
+}
+
+bool encrypted_pages_load_buffer(void *opaque, char *buf, size_t len,
+                                 Error **errp)
+{
+    QEMU_LOCK_GUARD(&load.lock);
+    RCU_READ_LOCK_GUARD();
+    if (!load.load) {
+        error_setg(errp, "A channel has private pages for a machine without "
+                   "confidential guest support that can be migrated");
+        return false;
+    }
+    return encrypted_load_pages_record(load.load, (const uint8_t *)buf, len,
+                                       errp);
 }
 
 bool encrypted_pages_load_done(QEMUFile *f)
 {
     Error *err = NULL;
 
+    QEMU_LOCK_GUARD(&load.lock);
     if (!load.load || encrypted_load_done(load.load, &err)) {
         return true;
     }

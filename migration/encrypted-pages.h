@@ -96,6 +96,30 @@ int encrypted_pages_load(QEMUFile *f, uint64_t word);
 bool encrypted_pages_load_plain(RAMBlock *rb, uint64_t offset);
 
 /**
+ * encrypted_pages_load_copies: write plain pages to a block that can have
+ * private ones; a channel's thread
+ * @offset: bytes in @rb, of each; from the stream, not checked
+ * @ncopies: pages whose contents are in @copies, one after the other
+ * @nzero: pages after those, which are zero
+ */
+bool encrypted_pages_load_copies(RAMBlock *rb, const ram_addr_t *offset,
+                                 uint32_t ncopies, uint32_t nzero,
+                                 const uint8_t *copies, Error **errp);
+
+/**
+ * encrypted_pages_check_buffer: may @len bytes of state of section @idstr,
+ * which need not end with a zero, be read from a channel?  Its thread.
+ */
+bool encrypted_pages_check_buffer(const char *idstr, size_t len, Error **errp);
+
+/**
+ * encrypted_pages_load_buffer: act on a record that came through a channel,
+ * by its thread; SaveVMHandlers.load_state_buffer
+ */
+bool encrypted_pages_load_buffer(void *opaque, char *buf, size_t len,
+                                 Error **errp);
+
+/**
  * encrypted_pages_load_done: may the guest start?  False after reporting an
  * error and setting it in @f, so that the source learns of it.
  */

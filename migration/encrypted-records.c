@@ -681,6 +681,30 @@ bool encrypted_load_body(EncryptedLoad *load, const uint8_t *body, size_t len,
     return ok;
 }
 
+bool encrypted_load_pages_record(EncryptedLoad *load, const uint8_t *record,
+                                 size_t len, Error **errp)
+{
+    const size_t head = 8 + ENCRYPTED_RECORD_HEADER;
+    size_t body;
+
+    if (len < head || ldq_be_p(record) != RAM_SAVE_FLAG_ENCRYPTED_PAGE ||
+        (record[9] != RECORD_PAGES && record[9] != RECORD_UNALLOCATED)) {
+        load->failed = true;
+        error_setg(errp, "%zu bytes that are not a record of pages", len);
+        return false;
+    }
+    if (!encrypted_load_header(load, record + 8, &body, errp)) {
+        return false;
+    }
+    if (body != len - head) {
+        load->failed = true;
+        error_setg(errp, "record of pages of %zu bytes, expected %zu", len,
+                   head + body);
+        return false;
+    }
+    return encrypted_load_body(load, record + head, body, errp);
+}
+
 bool encrypted_load_plain(EncryptedLoad *load, RAMBlock *rb, uint64_t offset,
                           Error **errp)
 {
@@ -706,6 +730,12 @@ bool encrypted_load_plain(EncryptedLoad *load, RAMBlock *rb, uint64_t offset,
         return false;
     }
     if (!check_size(&load->blocks[i], errp)) {
+        return false;
+    }
+    /* The caller has looked, but not under what keeps the size as it is */
+    if (page >= load->blocks[i].npages) {
+        error_setg(errp, "block %s, offset 0x%" PRIx64 ": plain page beyond "
+                   "its end", rb->idstr, offset);
         return false;
     }
     if (!encbitmap_test(rb, page)) {

@@ -14,6 +14,10 @@
 
 /* Bytes of a record between the flag word and the body */
 #define ENCRYPTED_RECORD_HEADER 8
+/* Bytes of a record of pages, with the flag word */
+#define ENCRYPTED_RECORD_PAGES_MAX (8 + ENCRYPTED_RECORD_HEADER + 16 + \
+                                    CGS_MIGRATION_PAGES_MAX * \
+                                    CGS_MIGRATION_PAGE_MAX)
 
 /**
  * encrypted_blocks: the blocks that can have private pages and migrate, in
@@ -85,9 +89,16 @@ bool encrypted_load_body(EncryptedLoad *load, const uint8_t *body, size_t len,
                          Error **errp);
 
 /**
+ * encrypted_load_pages_record: check and act on a whole record, from the flag
+ * word on, which must be one of pages, unallocated or not.  RCU read lock held.
+ */
+bool encrypted_load_pages_record(EncryptedLoad *load, const uint8_t *record,
+                                 size_t len, Error **errp);
+
+/**
  * encrypted_load_plain: a plain page of a block that can have private pages
- * is about to be written at byte @offset of @rb, which the caller has
- * checked: make it shared.
+ * is about to be written at byte @offset of @rb, a multiple of a page: make
+ * it shared.
  */
 bool encrypted_load_plain(EncryptedLoad *load, RAMBlock *rb, uint64_t offset,
                           Error **errp);

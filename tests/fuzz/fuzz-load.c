@@ -178,7 +178,26 @@ static void set_private(const char *name, uint64_t first, uint64_t n)
     encbitmap_set(rb, first, n, true);
 }
 
-#define SEEDS 9
+/* The same as a channel brings it */
+static void put_buffer(GByteArray *out, uint64_t page, uint64_t n, size_t size)
+{
+    g_autoptr(GByteArray) record = g_byte_array_new();
+
+    put_pages(record, 0, page, n, size);
+    put64(out, (uint64_t)record->len * PAGE | ITEM_BUFFER);
+    g_byte_array_append(out, record->data, record->len);
+}
+
+static void put_copies(GByteArray *out, uint64_t page, uint64_t ncopies,
+                       uint64_t nzero)
+{
+    put64(out, ncopies << 16 | nzero << 24 | ITEM_COPIES);
+    for (uint64_t i = 0; i < ncopies + nzero; i++) {
+        put64(out, (page + i) * PAGE);
+    }
+}
+
+#define SEEDS 10
 
 /* One seed: the destination's @config does not change what the source sends */
 static GByteArray *seed(unsigned config, unsigned number)
@@ -273,6 +292,18 @@ static GByteArray *seed(unsigned config, unsigned number)
         put_unallocated(out, "blob", 0, 5);
         put_end(out);
         break;
+    case 9:     /* through channels, with pages that change their state */
+        put_session(out);
+        put_buffer(out, 0, 16, 1);
+        put_copies(out, 4, 3, 2);
+        put_copies(out, 150, 0, 7);
+        put_buffer(out, 6, 40, 2);
+        put_copies(out, 20, 1, 0);
+        set_private("pc.ram", 0, 46);
+        encbitmap_set(machine_block("pc.ram"), 4, 2, false);
+        encbitmap_set(machine_block("pc.ram"), 20, 1, false);
+        put_end(out);
+        break;
     default:
         machine_free();
         g_byte_array_unref(out);
@@ -364,6 +395,12 @@ static size_t item_len(const uint8_t *p, size_t left)
         /* One block, as the seeds have it */
         n = left > len ? p[len] : 0;
         len += 1 + n + 8;
+        break;
+    case ITEM_BUFFER:
+        len += word / PAGE;
+        break;
+    case ITEM_COPIES:
+        len += (COPIES_OF(word) + ZEROES_OF(word)) * 8;
         break;
     }
     return MIN(len, left);

@@ -118,6 +118,7 @@ OFF(migrate_events)
 OFF(migrate_ignore_shared)
 OFF(migrate_mapped_ram)
 OFF(migrate_multifd)
+OFF(migrate_multifd_flush_after_each_section)
 OFF(migrate_postcopy_ram)
 OFF(migrate_rdma)
 OFF(migrate_xbzrle)
@@ -644,6 +645,71 @@ static void check_done(void)
     }
 }
 
+static bool load_buffer(uint64_t word)
+{
+    size_t len = word >> PAGE_BITS;
+    const uint8_t *record = m.data + m.at;
+    g_autofree char *copy = NULL;
+    char idstr[256];
+    Error *err = NULL;
+
+    /* Not ended with a zero, as it may come */
+    memset(idstr, 'x', sizeof(idstr));
+    memcpy(idstr, "ram", sizeof("ram"));
+    if (word & RAM_SAVE_FLAG_CONTINUE) {
+        idstr[3] = 'x';
+    }
+    if (!encrypted_pages_check_buffer(idstr, len, &err)) {
+        MUST(err && machine.cgs);
+        error_free(err);
+        return false;
+    }
+    MUST(!(word & RAM_SAVE_FLAG_CONTINUE) || !machine.cgs);
+    if (len > m.len - m.at) {
+        return false;
+    }
+    copy = g_memdup2(record, len);
+    m.at += len;
+    if (!encrypted_pages_load_buffer(NULL, copy, len, &err)) {
+        MUST(err);
+        error_free(err);
+        return false;
+    }
+    MUST(machine.cgs && (record[9] == 2 || record[9] == 5));
+    if (record[9] == 5) {
+        note_unallocated(record + 8 + ENCRYPTED_RECORD_HEADER);
+    }
+    return true;
+}
+
+static bool load_copies(uint64_t word)
+{
+    RAMBlock *rb = machine_block(word >> 40 & 1 ? "blob" : "pc.ram");
+    uint32_t ncopies = COPIES_OF(word), nzero = ZEROES_OF(word);
+    g_autofree uint8_t *copies = g_malloc0(ncopies * PAGE);
+    ram_addr_t offset[14];
+    Error *err = NULL;
+
+    for (uint32_t i = 0; i < ncopies + nzero; i++) {
+        offset[i] = get_be64();
+    }
+    if (m.ended || !rb || !encbitmap_npages(rb)) {
+        return false;
+    }
+    if (!encrypted_pages_load_copies(rb, offset, ncopies, nzero, copies,
+                                     &err)) {
+        MUST(err);
+        error_free(err);
+        return false;
+    }
+    for (uint32_t i = 0; i < ncopies + nzero; i++) {
+        MUST(!(offset[i] % PAGE) && offset[i] < rb->used_length);
+        MUST(!encbitmap_test(rb, offset[i] / PAGE));
+        clear_bit(offset[i] / PAGE, block_of(rb)->came);
+    }
+    return true;
+}
+
 static bool load_items(void)
 {
     RAMBlock *last = NULL;
@@ -668,6 +734,12 @@ static bool load_items(void)
             break;
         case RAM_SAVE_FLAG_EOS:
             ok = true;
+            break;
+        case ITEM_BUFFER:
+            ok = load_buffer(word);
+            break;
+        case ITEM_COPIES:
+            ok = load_copies(word);
             break;
         default:
             ok = false;

@@ -29,6 +29,15 @@ enum {
 #define RAM_PAGES 200
 #define BIG_PAGES ((1 << 20) + 100)
 
+/*
+ * What multifd's channels would bring.  Two items of the fuzzer's own: in a
+ * migration they are packets.
+ */
+#define ITEM_BUFFER 0x200       /* state of "ram"; the word has its length */
+#define ITEM_COPIES 0x400       /* plain pages of pc.ram or blob */
+#define COPIES_OF(word) ((word) >> 16 & 7)
+#define ZEROES_OF(word) ((word) >> 24 & 7)
+
 /** machine_new: @config of MACHINE_* */
 void machine_new(unsigned config);
 

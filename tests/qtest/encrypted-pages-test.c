@@ -58,6 +58,28 @@ static Pair pair_start(const char *src, const char *dst)
     return p;
 }
 
+static void use_channels(QTestState *qts, const char *compression)
+{
+    set_capability(qts, "multifd");
+    qtest_qmp_assert_success(qts, "{ 'execute': 'migrate-set-parameters',"
+                             "'arguments': { 'multifd-channels': 3,"
+                             "'multifd-compression': %s } }", compression);
+}
+
+/* With multifd, for the test to let the destination listen */
+static Pair pair_start_multifd(const char *src, const char *dst,
+                               const char *compression)
+{
+    Pair p = { start(src, ""), start(dst, "-S -incoming defer") };
+
+    set_capability(p.src, "return-path");
+    set_capability(p.src, "events");
+    set_capability(p.dst, "events");
+    use_channels(p.src, compression);
+    use_channels(p.dst, compression);
+    return p;
+}
+
 static void pair_end(Pair p)
 {
     qtest_quit(p.src);
@@ -150,6 +172,26 @@ static void is_running(QTestState *qts)
 
     g_assert_cmpstr(qdict_get_str(st, "status"), ==, "running");
     qobject_unref(st);
+}
+
+/*
+ * A channel says that the migration has failed before the migration thread
+ * can start the guest again, if it was stopped.
+ */
+static void runs_again(QTestState *qts)
+{
+    int64_t end = g_get_monotonic_time() + TIMEOUT_S * G_USEC_PER_SEC;
+    bool running;
+
+    do {
+        QDict *st = qtest_qmp_assert_success_ref(qts, "{ 'execute':"
+                                                 "'query-status' }");
+
+        running = !strcmp(qdict_get_str(st, "status"), "running");
+        qobject_unref(st);
+        g_assert_cmpint(g_get_monotonic_time(), <, end);
+        g_usleep(1000);
+    } while (!running);
 }
 
 static void save_ram(QTestState *qts, const char *name, char **data,
@@ -523,8 +565,7 @@ static void test_cancel(void)
 static void test_refused(void)
 {
     static const char *const capabilities[] = {
-        "xbzrle", "multifd", "postcopy-ram", "dirty-bitmaps",
-        "x-ignore-shared",
+        "xbzrle", "postcopy-ram", "dirty-bitmaps", "x-ignore-shared",
     };
     g_autofree char *no_return_path = NULL;
     QTestState *qts = start("", "");
@@ -563,6 +604,176 @@ static void test_mismatch(void)
     pair_end(p);
 }
 
+/* Both roads go through the channels */
+static void went_through_channels(Pair p)
+{
+    QDict *info = query(p.src);
+
+    g_assert_cmpuint(qdict_get_int(qdict_get_qdict(info, "ram"),
+                                   "multifd-bytes"), >,
+                     counter(info, "private-bytes"));
+    g_assert_cmpuint(counter(info, "shared-pages"), >, 0);
+    g_assert_cmpuint(counter(info, "converted-pages"), >, 0);
+    qobject_unref(info);
+}
+
+static void test_multifd(const void *compression)
+{
+    Pair p;
+
+#ifndef CONFIG_ZSTD
+    if (!strcmp(compression, "zstd")) {
+        g_test_skip("QEMU is built without zstd");
+        return;
+    }
+#endif
+    p = pair_start_multifd(",conversions=2000,busy-every=7,page-us=50", "",
+                           compression);
+    listen_at(p.dst);
+    completes_live(p);
+    went_through_channels(p);
+    pair_end(p);
+}
+
+/* Records of pages without content go through the channels, too */
+static void test_multifd_unallocated(void)
+{
+    Pair p = pair_start_multifd(",lazy=on,conversions=500,page-us=300,"
+                                "touch-every=3", "", "none");
+    QDict *info;
+
+    listen_at(p.dst);
+    completes_live(p);
+    went_through_channels(p);
+    info = query(p.src);
+    g_assert_cmpuint(counter(info, "unallocated-pages"), >, 1000);
+    qobject_unref(info);
+    pair_end(p);
+}
+
+static bool add_tls(QTestState *qts, const char *endpoint)
+{
+    QDict *rsp = qtest_qmp(qts, "{ 'execute': 'object-add', 'arguments': {"
+                           "'qom-type': 'tls-creds-psk', 'id': 'tls',"
+                           "'endpoint': %s, 'dir': %s } }", endpoint, tmp);
+    bool ok = qdict_haskey(rsp, "return");
+
+    qobject_unref(rsp);
+    if (ok) {
+        qtest_qmp_assert_success(qts, "{ 'execute': 'migrate-set-parameters',"
+                                 "'arguments': { 'tls-creds': 'tls' } }");
+    }
+    return ok;
+}
+
+static void test_multifd_tls(void)
+{
+    static const char key[] = "qemu:8a41c07b2f53e6d9905b6e14c7fa2d38\n";
+    g_autofree char *file = g_build_filename(tmp, "keys.psk", NULL);
+    Pair p = pair_start_multifd(",conversions=2000,page-us=50", "", "none");
+
+    g_assert(g_file_set_contents(file, key, strlen(key), NULL));
+    if (add_tls(p.src, "client") && add_tls(p.dst, "server")) {
+        listen_at(p.dst);
+        completes_live(p);
+        went_through_channels(p);
+    } else {
+        g_test_skip("QEMU is built without TLS");
+    }
+    g_unlink(file);
+    pair_end(p);
+}
+
+/*
+ * A channel refuses the last page, when the main thread waits for its SYNC:
+ * not for ever.
+ */
+static void test_multifd_last_page(void)
+{
+    g_autofree char *dst = g_strdup_printf(",page-us=100,bad-page=%d",
+                                           (int)(RAM_MIB * MiB / 4096));
+    Pair p = pair_start_multifd("", dst, "none");
+
+    listen_at(p.dst);
+    fill_ram(p.src);
+    migrate_starts(p.src);
+    fails_with(p.dst, "not authentic");
+    qobject_unref(wait_end(p.src, "failed"));
+    runs_again(p.src);
+    pair_end(p);
+}
+
+/* The thread of a channel refuses a page */
+static void test_multifd_not_authentic(void)
+{
+    Pair p = pair_start_multifd(",conversions=500", ",bad-page=3000", "none");
+
+    listen_at(p.dst);
+    fill_ram(p.src);
+    migrate_starts(p.src);
+    fails_with(p.dst, "not authentic");
+    qobject_unref(wait_end(p.src, "failed"));
+    runs_again(p.src);
+    session_event(p.dst, true, "opened");
+    g_assert_cmpuint(session_event(p.dst, true, "cancelled"), <, 3000);
+    qtest_quit(p.dst);
+
+    p.dst = start("", "-S -incoming defer");
+    set_capability(p.dst, "events");
+    use_channels(p.dst, "none");
+    session_event(p.src, false, "opened");
+    session_event(p.src, false, "cancelled");
+    listen_at(p.dst);
+    migrate_starts(p.src);
+    completes(p);
+    pair_end(p);
+}
+
+/* A plain guest's channels into a confidential machine, and the other way */
+static void test_multifd_mismatch(void)
+{
+    Pair p = pair_start_multifd(NULL, "", "none");
+
+    listen_at(p.dst);
+    fill_ram(p.src);
+    migrate_starts(p.src);
+    fails_with(p.dst, "not confidential");
+    qobject_unref(wait_end(p.src, "failed"));
+    runs_again(p.src);
+    pair_end(p);
+
+    p = pair_start_multifd("", NULL, "none");
+    listen_at(p.dst);
+    migrate_starts(p.src);
+    fails_with(p.dst, "no confidential guest support");
+    qobject_unref(wait_end(p.src, "failed"));
+    runs_again(p.src);
+    pair_end(p);
+}
+
+/* What would let pages go beside the channels */
+static void test_multifd_refused(void)
+{
+    g_autofree char *zero = NULL, *flush = NULL;
+    QTestState *qts = start("", "");
+
+    set_capability(qts, "return-path");
+    use_channels(qts, "none");
+    qtest_qmp_assert_success(qts, "{ 'execute': 'migrate-set-parameters',"
+                             "'arguments': { 'zero-page-detection':"
+                             "'legacy' } }");
+    zero = migrate_refused(qts);
+    g_assert(strstr(zero, "zero-page-detection"));
+    qtest_quit(qts);
+
+    qts = start("", "-global migration.multifd-flush-after-each-section=on");
+    set_capability(qts, "return-path");
+    use_channels(qts, "none");
+    flush = migrate_refused(qts);
+    g_assert(strstr(flush, "multifd-flush-after-each-section"));
+    qtest_quit(qts);
+}
+
 int main(int argc, char **argv)
 {
     g_autofree char *bios = NULL;
@@ -584,6 +795,19 @@ int main(int argc, char **argv)
     qtest_add_func("/encrypted-pages/cancel", test_cancel);
     qtest_add_func("/encrypted-pages/refused", test_refused);
     qtest_add_func("/encrypted-pages/mismatch", test_mismatch);
+    qtest_add_data_func("/encrypted-pages/multifd/none", "none", test_multifd);
+    qtest_add_data_func("/encrypted-pages/multifd/zlib", "zlib", test_multifd);
+    qtest_add_data_func("/encrypted-pages/multifd/zstd", "zstd", test_multifd);
+    qtest_add_func("/encrypted-pages/multifd/unallocated",
+                   test_multifd_unallocated);
+    qtest_add_func("/encrypted-pages/multifd/tls", test_multifd_tls);
+    qtest_add_func("/encrypted-pages/multifd/not-authentic",
+                   test_multifd_not_authentic);
+    qtest_add_func("/encrypted-pages/multifd/last-page",
+                   test_multifd_last_page);
+    qtest_add_func("/encrypted-pages/multifd/mismatch",
+                   test_multifd_mismatch);
+    qtest_add_func("/encrypted-pages/multifd/refused", test_multifd_refused);
     ret = g_test_run();
     g_unlink(bios);
     g_rmdir(tmp);

@@ -462,6 +462,7 @@ static void test_plain_order(void)
 {
     EncryptedLoad *load = encrypted_load_new(NULL, &vendor_ops);
     g_autoptr(GByteArray) in = g_byte_array_new();
+    Error *err = NULL;
 
     vendor_reset();
     machine_new(false);
@@ -469,6 +470,10 @@ static void test_plain_order(void)
     put_session(in);
     g_assert(load_all(load, in, &error_abort));
     g_assert(encrypted_load_plain(load, ram, 7 * PAGE, &error_abort));
+    g_assert(encrypted_load_plain(load, ram, 199 * PAGE, &error_abort));
+    g_assert(!encrypted_load_plain(load, ram, 200 * PAGE, &err));
+    g_assert(strstr(error_get_pretty(err), "beyond"));
+    error_free(err);
     g_byte_array_set_size(in, 0);
     put_state(in);
     g_assert(load_all(load, in, &error_abort));
@@ -1079,6 +1084,95 @@ static void test_damage(void)
     g_assert_cmpuint(loaded, <, 10000);
 }
 
+/* A whole record that came through a channel beside the stream */
+static void refused_record(const GByteArray *record, size_t len,
+                           const char *say)
+{
+    EncryptedLoad *load;
+    /* Exactly as long as it is, for a sanitizer to see */
+    g_autofree uint8_t *copy = g_memdup2(record->data, len);
+    g_autoptr(GByteArray) more = g_byte_array_new();
+    Error *err = NULL;
+
+    machine_new(false);
+    load = load_with_session();
+    g_assert(!encrypted_load_pages_record(load, copy, len, &err));
+    if (!strstr(error_get_pretty(err), say)) {
+        g_error("expected '%s' in: %s", say, error_get_pretty(err));
+    }
+    g_clear_pointer(&err, error_free);
+    g_assert_cmpuint(vendor.pages, ==, 0);
+    /* Nothing comes after it, by whatever way */
+    put_pages(more, 0, 1, 1);
+    g_assert(!encrypted_load_pages_record(load, more->data, more->len, &err));
+    g_clear_pointer(&err, error_free);
+    g_assert(!load_all(load, more, &err));
+    g_clear_pointer(&err, error_free);
+    g_assert(!encrypted_load_plain(load, ram, PAGE, &err));
+    error_free(err);
+    encrypted_load_free(load);
+    machine_free();
+}
+
+static void test_pages_record(void)
+{
+    static const uint8_t others[] = { SESSION, STATE, FINAL, 0, 6 };
+    g_autoptr(GByteArray) in = g_byte_array_new();
+    EncryptedLoad *load;
+
+    machine_new(false);
+    load = load_with_session();
+    put_pages(in, 0, 5, 3);
+    g_assert(encrypted_load_pages_record(load, in->data, in->len,
+                                         &error_abort));
+    g_assert_cmpuint(vendor.pages, ==, 3);
+    g_assert_cmpuint(encbitmap_count(ram, 0, 200), ==, 3);
+    g_assert_cmpuint(encbitmap_count(ram, 5, 3), ==, 3);
+    g_byte_array_set_size(in, 0);
+    encrypted_record_unallocated(in, 0, 100, 20);
+    g_assert(encrypted_load_pages_record(load, in->data, in->len,
+                                         &error_abort));
+    g_assert_cmpuint(encbitmap_count(ram, 100, 20), ==, 20);
+    encrypted_load_free(load);
+    machine_free();
+
+    g_byte_array_set_size(in, 0);
+    put_pages(in, 0, 5, 3);
+    for (size_t len = 1; len < in->len; len++) {
+        refused_record(in, len, len < 16 ? "not a record" : "expected");
+    }
+    g_byte_array_append(in, (const uint8_t *)"", 1);
+    refused_record(in, in->len, "expected");
+    g_byte_array_set_size(in, in->len - 1);
+    for (size_t i = 0; i < ARRAY_SIZE(others); i++) {
+        in->data[9] = others[i];
+        refused_record(in, in->len, "not a record of pages");
+    }
+    in->data[9] = PAGES;
+    in->data[0] ^= 1;
+    refused_record(in, in->len, "not a record");
+    in->data[0] ^= 1;
+    stl_be_p(in->data + 12, UINT32_MAX);
+    refused_record(in, in->len, "expected");
+}
+
+/* Before a session there is nothing that it could be of */
+static void test_pages_record_first(void)
+{
+    EncryptedLoad *load = encrypted_load_new(NULL, &vendor_ops);
+    g_autoptr(GByteArray) in = g_byte_array_new();
+    Error *err = NULL;
+
+    vendor_reset();
+    machine_new(false);
+    put_pages(in, 0, 5, 3);
+    g_assert(!encrypted_load_pages_record(load, in->data, in->len, &err));
+    g_assert(strstr(error_get_pretty(err), "out of order"));
+    error_free(err);
+    encrypted_load_free(load);
+    machine_free();
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
@@ -1093,6 +1187,9 @@ int main(int argc, char **argv)
     g_test_add_func("/encrypted-records/pages-refused", test_pages_refused);
     g_test_add_func("/encrypted-records/unallocated", test_unallocated);
     g_test_add_func("/encrypted-records/convert-fails", test_convert_fails);
+    g_test_add_func("/encrypted-records/pages-record", test_pages_record);
+    g_test_add_func("/encrypted-records/pages-record-first",
+                    test_pages_record_first);
     g_test_add_func("/encrypted-records/state", test_state);
     g_test_add_func("/encrypted-records/resized", test_resized);
     g_test_add_func("/encrypted-records/big-block", test_big_block);
