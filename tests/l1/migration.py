@@ -158,6 +158,30 @@ class Base(unittest.TestCase):
         self.assertIn('migration: possible',
                       self.hmp(destination, 'info sev'))
 
+    def with_channels(self, source, destination, **parameters):
+        """Migrate with multifd: both roads go through the channels."""
+        flow.give_session_info(source, flow.session_info(destination))
+        for v in (source, destination):
+            flow.set_up(v, multifd=True)
+            v.cmd('migrate-set-parameters', **parameters)
+        source.get_qmp_events()
+        flow.start(source, flow.direct(destination))
+        outcome = flow.wait(source, MIGRATION)
+        note(f'{outcome.status} in {outcome.total_ms} ms, downtime '
+             f'{outcome.downtime_ms} ms, {outcome.rounds} rounds, '
+             f'{outcome.ram}')
+        self.assertTrue(outcome.completed,
+                        (outcome.error, source.complaints(),
+                         destination.complaints()))
+        flow.arrived(destination)
+        sent = outcome.encrypted['private-pages']
+        self.assertGreater(outcome.encrypted['shared-pages'], 0)
+        self.assertGreater(outcome.ram['multifd-bytes'],
+                           outcome.encrypted['private-bytes'])
+        self.assertEqual(flow.session_events(destination, True),
+                         [('opened', 0), ('finished', sent)])
+        return outcome
+
     def assert_batched(self, source, destination):
         """Our kernel took many pages in a call, Debian's takes one."""
         for v, way in ((source, 'send'), (destination, 'receive')):
@@ -240,10 +264,28 @@ class Tiny(Base):
         cls.config = vm.Config.from_env(guest.Workload('tiny'), cls.work,
                                         mem=32 * vm.MIB).change(ovmf_code=path)
 
+    def tiny(self, name):
+        v = self.launch(name, self.config)
+        v.wait_for('consent', lambda: 'blocked' not in
+                   v.cmd('query-sev')['migration'], 60)
+        return v
+
+    def test_multifd(self):
+        source = self.tiny('tiny-multifd')
+        destination = self.another(self.config)
+        with open(os.path.join(self.work, 'keys.psk'), 'w',
+                  encoding='ascii') as f:
+            f.write('qemu:8a41c07b2f53e6d9905b6e14c7fa2d38\n')
+        for v, end in ((source, 'client'), (destination, 'server')):
+            v.cmd('object-add', **{'qom-type': 'tls-creds-psk', 'id': 'tls',
+                                   'endpoint': end, 'dir': self.work})
+        self.with_channels(source, destination,
+                           **{'multifd-channels': 3, 'tls-creds': 'tls'})
+        source.stop()
+        destination.stop()
+
     def test_seen(self):
-        source = self.launch('tiny', self.config)
-        source.wait_for('consent', lambda: 'blocked' not in
-                        source.cmd('query-sev')['migration'], 60)
+        source = self.tiny('tiny')
         self.assertIn('migration: possible', self.hmp(source, 'info sev'))
         destination = self.another(self.config)
         flow.give_session_info(source, flow.session_info(destination))
@@ -379,9 +421,6 @@ class Booted(Base):
         destination.stop()
         self.refusal(['confidential guest support'], info=info,
                      config=self.config.change(sev=False))
-
-    def test_15_multifd(self):
-        self.refusal(['multifd'], capabilities={'multifd': True})
 
     def test_16_postcopy(self):
         self.refusal(['postcopy'], capabilities={'postcopy-ram': True})
@@ -570,6 +609,19 @@ class Booted(Base):
         flow.arrived(destination)
         self.assert_runs(destination, 5)
         link.close()
+        source.stop()
+
+    def test_52_migrates_with_multifd(self):
+        source, destination = self.source, self.another(self.config)
+        churned = len(guest.CHURN.findall(source.console()))
+        self.with_channels(source, destination, **{
+            'multifd-channels': 4, 'multifd-compression': 'zlib'})
+        self.assertGreater(len(guest.CHURN.findall(source.console())),
+                           churned, 'no conversion while it migrated')
+        Booted.history += source.console()
+        Booted.source = destination
+        self.assert_runs(destination, 10)
+        self.assert_batched(source, destination)
         source.stop()
 
     def test_60_control_lost_pages(self):

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from . import relay
 from .vm import ExecuteError, Timeout
 
-__all__ = ('ExecuteError', 'FINAL', 'Outcome', 'arrived', 'connect',
-           'give_session_info', 'session_events', 'session_info', 'set_up',
-           'start', 'wait')
+__all__ = ('Direct', 'ExecuteError', 'FINAL', 'Outcome', 'arrived',
+           'connect', 'direct', 'give_session_info', 'session_events',
+           'session_info', 'set_up', 'start', 'wait')
 
 SESSION_FINAL = ('finished', 'cancelled')
 
@@ -71,6 +71,23 @@ def connect(source, destination, **kw):
         os.unlink(target)
     destination.cmd('migrate-incoming', uri=f'unix:{target}')
     return relay.Relay(os.path.join(base, f'{source.name}.mig'), target, **kw)
+
+
+@dataclass
+class Direct:
+    """A socket of the destination's own, for as many channels as there are."""
+    listen: str
+
+    def close(self):
+        pass
+
+
+def direct(destination):
+    """The destination begins to listen; nobody is between the two."""
+    path = os.path.join(destination.config.workdir,
+                        f'{destination.name}.direct')
+    destination.cmd('migrate-incoming', uri=f'unix:{path}')
+    return Direct(path)
 
 
 def start(source, link):
