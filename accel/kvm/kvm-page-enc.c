@@ -75,6 +75,31 @@ static bool probe_convert(int fd)
     return ioctl(fd, KVM_SET_MEMORY_ATTRIBUTES2, &none) < 0 && errno == EINVAL;
 }
 
+/*
+ * Dirty rings are vCPUs', and a conversion is none's: KVM logs guest_memfd only
+ * if its slots have a bitmap, too.  It can say so only now, because before it
+ * did not know what this VM is; and it must be told before the first slot.
+ */
+static bool prepare_dirty_ring(Error **errp)
+{
+    int ret;
+
+    if (!kvm_state->kvm_dirty_ring_size ||
+        kvm_state->kvm_dirty_ring_with_bitmap) {
+        return true;
+    }
+    ret = kvm_vm_enable_cap(kvm_state, KVM_CAP_DIRTY_LOG_RING_WITH_BITMAP, 0);
+    if (ret < 0) {
+        error_setg_errno(errp, -ret, "the host's KVM cannot log guest_memfd "
+                         "with dirty rings "
+                         "(KVM_CAP_DIRTY_LOG_RING_WITH_BITMAP)");
+        error_append_hint(errp, "Do without -accel kvm,dirty-ring-size=\n");
+        return false;
+    }
+    kvm_state->kvm_dirty_ring_with_bitmap = true;
+    return true;
+}
+
 /* Once, before the first guest_memfd */
 static bool prepare_vm(Error **errp)
 {
@@ -107,7 +132,8 @@ static bool prepare_vm(Error **errp)
                    object_get_typename(OBJECT(cgs)));
         return false;
     }
-    if (!klass->prepare_guest_memfd(cgs, errp)) {
+    if (!klass->prepare_guest_memfd(cgs, errp) ||
+        !prepare_dirty_ring(errp)) {
         return false;
     }
     kvm_use_guest_memfd();
