@@ -56,6 +56,8 @@ class Config:
     sev: bool = True
     consent: bool = True
     trace: List[str] = field(default_factory=list)
+    accel: str = 'kvm'
+    extra: List[str] = field(default_factory=list)
 
     @classmethod
     def from_env(cls, workload, workdir, **kw):
@@ -99,6 +101,7 @@ class VM(QEMUMachine):
             self.add_args('-incoming', 'defer')
         for t in config.trace:
             self.add_args('-trace', t)
+        self.add_args(*config.extra)
 
     @staticmethod
     def _forget(path):
@@ -108,7 +111,7 @@ class VM(QEMUMachine):
     def _machine_args(self):
         c = self.config
         machine = 'q35,vmport=off,memory-backend=ram'
-        args = ['-nodefaults', '-no-reboot', '-accel', 'kvm', '-cpu', 'host',
+        args = ['-nodefaults', '-no-reboot', '-accel', c.accel, '-cpu', 'host',
                 '-smp', str(c.smp), '-m', f'{c.mem // MIB}M']
         if c.sev:
             machine += ',confidential-guest-support=sev0'

@@ -1,0 +1,179 @@
+/*
+ * A guest that converts pages to and fro as fast as it can, and looks
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * Every page of an area has contents that follow from a count, which is in
+ * private memory outside of it.  A step converts a run of pages, after it has
+ * looked whether they still have what was last written to them, and writes
+ * them anew: those that changed always, because a conversion leaves nothing
+ * behind that could be known; the others every other time.  So a page that
+ * came by the wrong road, or not again after it was converted or written, is
+ * found at the next look, and all of them are looked at in every pass.
+ *
+ * Console, every pass:
+ *   flip PASS converted PAGES calls CALLS retries RETRIES bad BAD
+ */
+#include <stdint.h>
+
+#define PAGE 4096ul
+#ifndef AREA
+#define AREA (4ul << 20)
+#endif
+#define PAGES 1024u
+#define SHARED (1ul << 39)      /* start.S */
+#define RUN_MAX 64
+#define STEPS 128               /* in a pass */
+
+#define MSR_MIGRATION_CONTROL 0x4b564d08
+#define MIGRATION_READY 1
+#define HC_MAP_GPA_RANGE 12
+#define MAP_ENCRYPTED (1 << 4)
+
+/* volatile: that it changes by itself is what is looked for */
+typedef volatile uint64_t Word;
+
+static uint32_t count_of[PAGES];
+static uint8_t is_shared[PAGES];
+static uint32_t count;
+static uint64_t converted, calls, retries, bad;
+
+static inline void out(uint16_t port, uint8_t val)
+{
+    asm volatile("outb %0, %1" : : "a"(val), "Nd"(port));
+}
+
+static inline void wrmsr(uint32_t msr, uint64_t val)
+{
+    asm volatile("wrmsr" : : "c"(msr), "a"((uint32_t)val),
+                 "d"((uint32_t)(val >> 32)));
+}
+
+static long map_gpa_range(uint64_t gpa, uint64_t npages, uint64_t attributes)
+{
+    long ret;
+
+    asm volatile("vmmcall" : "=a"(ret) : "a"(HC_MAP_GPA_RANGE), "b"(gpa),
+                 "c"(npages), "d"(attributes) : "memory");
+    return ret;
+}
+
+static void say(const char *s)
+{
+    while (*s) {
+        out(0x3f8, *s++);
+    }
+}
+
+static void say_number(const char *name, uint64_t n)
+{
+    char text[24], *p = text + sizeof(text);
+
+    *--p = 0;
+    do {
+        *--p = '0' + n % 10;
+        n /= 10;
+    } while (n);
+    say(name);
+    say(p);
+}
+
+static uint32_t random_below(uint32_t n)
+{
+    static uint64_t x = 88172645463325252ull;
+
+    x ^= x << 13;
+    x ^= x >> 7;
+    x ^= x << 17;
+    return (x >> 20) % n;
+}
+
+/* Where the page is to be touched, by its state */
+static Word *page_at(uint32_t page)
+{
+    return (Word *)(AREA + page * PAGE +
+                    (is_shared[page] ? SHARED : 0));
+}
+
+/* One word in each cache line */
+static uint64_t word_of(uint32_t page, uint32_t i)
+{
+    return ((uint64_t)count_of[page] << 32 | page) * 0x9e3779b97f4a7c15ull + i;
+}
+
+static void fill(uint32_t page)
+{
+    Word *p = page_at(page);
+
+    count_of[page] = ++count;
+    for (uint32_t i = 0; i < PAGE / 8; i += 8) {
+        p[i] = word_of(page, i);
+    }
+}
+
+static void look(uint32_t page)
+{
+    Word *p = page_at(page);
+
+    for (uint32_t i = 0; i < PAGE / 8; i += 8) {
+        if (p[i] != word_of(page, i)) {
+            bad++;
+            /* Once */
+            fill(page);
+            return;
+        }
+    }
+}
+
+static void step(void)
+{
+    uint32_t first = random_below(PAGES), n = 1 + random_below(RUN_MAX);
+    uint32_t to_shared = random_below(2), rewrite = random_below(2);
+
+    if (n > PAGES - first) {
+        n = PAGES - first;
+    }
+    for (uint32_t i = first; i < first + n; i++) {
+        look(i);
+    }
+    while (map_gpa_range(AREA + first * PAGE, n,
+                         to_shared ? 0 : MAP_ENCRYPTED)) {
+        retries++;
+    }
+    calls++;
+    for (uint32_t i = first; i < first + n; i++) {
+        if (is_shared[i] != to_shared) {
+            is_shared[i] = to_shared;
+            converted++;
+        } else if (!rewrite) {
+            continue;
+        }
+        fill(i);
+    }
+}
+
+void main(void)
+{
+    /* RAM is private only once the guest has told of a page */
+    while (map_gpa_range(AREA, PAGES, MAP_ENCRYPTED)) {
+        retries++;
+    }
+    for (uint32_t i = 0; i < PAGES; i++) {
+        fill(i);
+    }
+    wrmsr(MSR_MIGRATION_CONTROL, MIGRATION_READY);
+    for (uint64_t pass = 0; ; pass++) {
+        for (int i = 0; i < STEPS; i++) {
+            step();
+        }
+        for (uint32_t i = 0; i < PAGES; i++) {
+            look(i);
+        }
+        say_number("flip ", pass);
+        say_number(" converted ", converted);
+        say_number(" calls ", calls);
+        say_number(" retries ", retries);
+        say_number(" bad ", bad);
+        say("\n");
+    }
+}

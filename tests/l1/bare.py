@@ -1,0 +1,245 @@
+#!/usr/bin/env python3
+#
+# Live migration of a guest of a few KiB, which is all conversions: seconds
+# for a case.  Runs in the emulated SEV host; TAP on stdout, progress on
+# stderr:
+#
+#   scripts/l1 [--kernel module|stock] -- tests/l1/bare.py [TEST...]
+#
+# SPDX-License-Identifier: GPL-2.0-or-later
+
+import os
+import statistics
+import sys
+import time
+import unittest
+
+import pycotap
+
+sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
+# pylint: disable=wrong-import-position
+import migration  # noqa: E402
+from migration import note  # noqa: E402
+from sevmig import flipper, flow  # noqa: E402
+
+PATIENCE = 180
+
+
+class Bare(migration.Base):
+    """Guests that flip pages, and their migrations."""
+
+    def tearDown(self):
+        for v in self.vms:
+            v.stop()
+        self.vms.clear()
+
+    def boot(self, config):
+        source = self.launch(f'src{Bare.next()}', config)
+        flipper.wait_passes(source, 2, PATIENCE)
+        return source
+
+    @staticmethod
+    def next():
+        migration.Base.serial += 1
+        return migration.Base.serial
+
+    def ready(self, source, config=None, downtime_ms=2000, **kw):
+        """A destination and the connection to it; @kw is the relay's."""
+        destination = self.another(config or source.config)
+        flow.give_session_info(source, flow.session_info(destination))
+        for v in (source, destination):
+            flow.set_up(v, downtime_ms=downtime_ms)
+        return destination, flow.connect(source, destination, **kw)
+
+    def finish(self, source, destination, link):
+        outcome = flow.wait(source, PATIENCE, poll=0.1)
+        self.assertTrue(outcome.completed,
+                        (outcome.error, source.complaints(),
+                         destination.complaints()))
+        flow.arrived(destination)
+        link.close()
+        note(f'{outcome.total_ms} ms, downtime {outcome.downtime_ms} ms, '
+             f'{outcome.rounds} rounds, '
+             f'{outcome.encrypted["private-pages"]} private pages, '
+             f'{outcome.encrypted["converted-pages"]} by another road than '
+             'before')
+        return outcome
+
+    def move(self, source, config=None):
+        """Migrate; the destination, where the guest runs on, and Outcome."""
+        destination, link = self.ready(source, config, downtime_ms=60000)
+        flow.start(source, link)
+        outcome = self.finish(source, destination, link)
+        return destination, outcome
+
+    def good(self, *vms, more=2):
+        """
+        The last of @vms, where the guest was since its last reset, runs it
+        with all pages.
+        """
+        flipper.wait_more(vms[-1], more, PATIENCE)
+        text = ''.join(v.console() for v in vms)
+        seen = flipper.passes(text[max(text.rfind('flip 0 '), 0):])
+        self.assertEqual([p.number for p in seen], list(range(
+            seen[0].number, seen[0].number + len(seen))))
+        self.assertEqual({p.bad for p in seen}, {0})
+        return seen
+
+    def under_way(self, source, rounds=4):
+        """The migration has sent so many rounds, with the guest running."""
+        source.wait_for('rounds', lambda: source.cmd('query-migrate').get(
+            'ram', {}).get('dirty-sync-count', 0) > rounds, PATIENCE, 0.05)
+
+    def flips(self, config):
+        """Migrate while the guest converts for a few rounds."""
+        source = self.boot(config)
+        note(f'{flipper.rate(source, 2):.0f} pages a second converted')
+        # No downtime is short enough: it goes on for as long as we like
+        destination, link = self.ready(source, downtime_ms=1)
+        before, waits = flipper.last(source), len(flipper.waits(source))
+        began = time.monotonic()
+        flow.start(source, link)
+        self.under_way(source)
+        seconds = time.monotonic() - began
+        during = flipper.last(source)
+        waits = flipper.waits(source)[waits:]
+        converted = during.converted - before.converted
+        note(f'while it migrates: {converted} pages in '
+             f'{during.calls - before.calls} calls in {seconds:.1f} s, '
+             f'{during.retries - before.retries} retries')
+        note('a conversion waits for the sender: median '
+             f'{statistics.median(waits):.0f} us, 99 of 100 '
+             f'{statistics.quantiles(waits, n=100)[98]:.0f} us, '
+             f'most {max(waits):.0f} us, of {len(waits)}')
+        source.cmd('migrate-set-parameters', **{'downtime-limit': 60000})
+        outcome = self.finish(source, destination, link)
+        self.good(source, destination, more=3)
+        self.assertGreater(converted, 1000)
+        self.assertGreater(outcome.encrypted['converted-pages'], 100)
+        return source, destination, outcome
+
+    @staticmethod
+    def reset(v):
+        """The guest boots anew, and agrees again to be migrated."""
+        v.cmd('set-action', reboot='reset')
+        began = len(v.console())
+        v.cmd('system_reset')
+        v.wait_for('another boot', lambda: len(flipper.passes(
+            v.console()[began:].partition('flip 0 ')[2])) >= 2, PATIENCE)
+
+
+class Conversions(Bare):
+    """Conversion against send."""
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.config = flipper.config(cls.work, trace=['encbitmap_convert_wait'])
+
+    def test_flips(self):
+        self.flips(self.config)
+
+    def test_flips_control(self):
+        """Records of pages that were sent before are lost: it is noticed."""
+        source = self.boot(self.config)
+        sent, dropped = set(), [0]
+
+        def tamper(record):
+            if record.kind != 'private':
+                return record.raw
+            pages = {(record.block, record.offset + i * 4096)
+                     for i in range(record.count)}
+            if pages <= sent:
+                dropped[0] += record.count
+                return b''
+            sent.update(pages)
+            return record.raw
+
+        destination, link = self.ready(source, downtime_ms=1, tamper=tamper)
+        flow.start(source, link)
+        self.under_way(source)
+        source.cmd('migrate-set-parameters', **{'downtime-limit': 60000})
+        outcome = flow.wait(source, PATIENCE, poll=0.1)
+        note(f'{dropped[0]} pages lost: {outcome.status} {outcome.error}')
+        self.assertGreater(dropped[0], 0)
+        if outcome.completed:
+            flow.arrived(destination)
+            flipper.wait_more(destination, 2, PATIENCE)
+            self.assertGreater(flipper.last(destination).bad, 0)
+        link.close()
+
+
+class DirtyRing(Bare):
+    """KVM logs what vCPUs write in rings, and conversions in bitmaps."""
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.config = flipper.config(
+            cls.work, trace=['encbitmap_convert_wait']).change(
+                accel='kvm,dirty-ring-size=4096')
+
+    def test_flips(self):
+        self.flips(self.config)
+
+
+class Places(Bare):
+    """Where the pages are that the guest converts."""
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.high = flipper.config(cls.work, mem=64, high=True)
+        cls.small = flipper.config(cls.work, mem=16, high=True)
+
+    def moves(self, config):
+        source = self.boot(config)
+        destination, _ = self.move(source)
+        self.good(source, destination)
+        return source, destination
+
+    def test_above_4g(self):
+        """One block at two places: its end is above 4 GiB."""
+        self.moves(self.high.change(
+            extra=['-machine', 'max-ram-below-4g=16M']))
+
+    def dimm(self):
+        kind = self.small.backend
+        return self.small.change(extra=[
+            '-m', '16M,slots=2,maxmem=1G',
+            '-object', f'memory-backend-{kind},id=more,size=128M',
+            '-device', 'pc-dimm,memdev=more,id=dimm'])
+
+    def test_dimm(self):
+        source, _ = self.moves(self.dimm())
+        # Which is where it was
+        found = [d['data'] for d in source.cmd('query-memory-devices')]
+        self.assertEqual([(d['addr'], d['size']) for d in found],
+                         [(4 << 30, 128 << 20)])
+
+
+class Lives(Bare):
+    """Migrations in a row, and reboots between them."""
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.config = flipper.config(cls.work)
+
+    def test_reset_after(self):
+        source = self.boot(self.config)
+        destination, _ = self.move(source)
+        self.reset(destination)
+        self.good(destination)
+        again, _ = self.move(destination)
+        self.good(destination, again)
+
+
+if __name__ == '__main__':
+    if not os.path.exists('/dev/sev'):
+        print('TAP version 13\n1..0 # SKIP no /dev/sev; run it with '
+              'scripts/l1')
+        sys.exit(0)
+    unittest.main(testRunner=pycotap.TAPTestRunner(
+        message_log=pycotap.LogMode.LogToError,
+        test_output_log=pycotap.LogMode.LogToError))

@@ -1,0 +1,70 @@
+"""
+The guest that converts pages and looks at them: tests/guest/bare/flip.c.
+
+SPDX-License-Identifier: GPL-2.0-or-later
+"""
+
+import os
+import re
+import time
+from dataclasses import dataclass
+
+from . import BUILD, guest, vm
+
+LINE = re.compile(r'^flip (\d+) converted (\d+) calls (\d+) retries (\d+) '
+                  r'bad (\d+)$', re.M)
+WAIT = re.compile(r'encbitmap_convert_wait block \S+: waited (\d+) ns')
+
+
+@dataclass
+class Pass:
+    """What it says after each pass over its pages."""
+    number: int
+    converted: int
+    calls: int
+    retries: int
+    bad: int
+
+
+def config(workdir, mem=16, high=False, **kw):
+    """A VM with this guest, and @mem MiB; @high: its pages are at 4 GiB."""
+    flash = f'{BUILD}/guest/flip{"-high" if high else ""}.fd'
+    return vm.Config.from_env(
+        guest.Workload('flip'), workdir, mem=mem * vm.MIB,
+        **kw).change(ovmf_code=flash)
+
+
+def passes(console):
+    return [Pass(*map(int, m)) for m in LINE.findall(console)]
+
+
+def last(v):
+    found = passes(v.console())
+    return found[-1] if found else None
+
+
+def wait_passes(v, count, timeout):
+    """Wait until the console of @v has @count whole passes; all of them."""
+    v.wait_for(f'pass {count}', lambda: len(passes(v.console())) >= count,
+               timeout, poll=0.1)
+    return passes(v.console())
+
+
+def wait_more(v, count, timeout):
+    return wait_passes(v, len(passes(v.console())) + count, timeout)
+
+
+def rate(v, seconds):
+    """Pages a second that @v's guest converts."""
+    began, before = time.monotonic(), last(v)
+    while time.monotonic() < began + seconds or last(v) == before:
+        time.sleep(0.1)
+    return ((last(v).converted - before.converted) /
+            (time.monotonic() - began))
+
+
+def waits(v):
+    """How long each conversion has waited for those who send, in us."""
+    path = os.path.join(v.config.workdir, f'{v.name}.log')
+    with open(path, errors='replace', encoding='utf-8') as f:
+        return [int(n) / 1000 for n in WAIT.findall(f.read())]
