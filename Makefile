@@ -10,18 +10,25 @@
 #   make fuzz    RUNS (10 million) new inputs for the loader of a migration
 #   make deb     the KVM module's Debian package, in build/deb
 #   make check-deb   its test: install, run, upgrade, remove
+#   make series  what is sent to QEMU, as git format-patch makes it, in
+#                build/series; signed off by git's user, or SIGNOFF
+#   make series-check   apply, build and test it patch by patch
 #   make         build all
 #   make l1      what scripts/l1 needs
 #   make clean   remove what was built, keep what was fetched
 #   make distclean
 #
-# Variables: CACHE_DIR (compiler cache, default ~/.cache/sev-migration), JOBS,
+# Variables: SIGNOFF="Name <address>" (series), LOW (series-check: how to run
+# the compiler, e.g. nice), CACHE_DIR (compiler cache, default ~/.cache/sev-migration), JOBS,
 # KERNEL=module|stock (demo), TESTS="NAME..." (check), STORM and
 # FUZZ (seconds of them, check-debug), RUNS (fuzz), QEMU_SRC, KERNEL_SRC, KERNEL_SERIES,
 # QEMU_SERIES, V=1.
 
 MAKEFLAGS += --no-print-directory
-export CACHE_DIR JOBS KERNEL TESTS STORM FUZZ RUNS QEMU_SRC KERNEL_SRC KERNEL_SERIES QEMU_SERIES V
+ifndef SIGNOFF
+SIGNOFF := $(shell n=$$(git config user.name) && m=$$(git config user.email) && echo "$$n <$$m>")
+endif
+export SIGNOFF LOW MIGRATION_TEST CACHE_DIR JOBS KERNEL TESTS STORM FUZZ RUNS QEMU_SRC KERNEL_SRC KERNEL_SERIES QEMU_SERIES V
 export STEP_BEGAN := $(shell date +%s)
 
 ninja = ./scripts/in-root ninja -C /b/meson --quiet $(if $(JOBS),-j $(JOBS))
@@ -49,6 +56,18 @@ fuzz: setup
 	@$(ninja) fuzz.stamp
 	@./scripts/in-root tests/fuzz/run fuzz
 
+series: signer setup
+	@./scripts/in-root ./scripts/qemu-tree assemble \
+		$(or $(QEMU_SRC),/b/qemu-pristine) /b/qemu-src
+	@./scripts/in-root ./scripts/series build/series
+
+series-check: series
+	@./scripts/series-check
+
+signer:
+	@[ -n "$$SIGNOFF" ] || { echo "nobody to sign the patches off: set git's user.name" \
+		"and user.email, or SIGNOFF='Name <address>'" >&2; exit 1; }
+
 setup:
 	@./scripts/bootstrap
 	@./scripts/in-root ./scripts/meson-setup
@@ -59,4 +78,4 @@ clean:
 distclean: clean
 	@bash -c ". scripts/lib.sh; as_root rm -rf --one-file-system build"
 
-.PHONY: all l1 demo deb check check-debug check-deb check-selftests check-reload bench fuzz setup clean distclean
+.PHONY: all l1 demo deb check check-debug check-deb check-selftests check-reload bench fuzz series series-check signer setup clean distclean
