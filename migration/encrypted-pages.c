@@ -8,6 +8,7 @@
  * migration's state, its channel and its statistics.
  */
 #include "qemu/osdep.h"
+#include "qemu/bitops.h"
 #include "qemu/coroutine.h"
 #include "qemu/cutils.h"
 #include "qemu/error-report.h"
@@ -514,34 +515,47 @@ static int send_private(QEMUFile *f, RAMBlock *rb, uint64_t offset,
     return put_pages(f) ? npages : -EIO;
 }
 
-int encrypted_pages_save(QEMUFile *f, RAMBlock *rb, uint64_t page,
-                         uint64_t end, bool last_stage,
-                         EncryptedPagesTake *take, void *opaque,
-                         const uint8_t **plain)
+/* The end of the dirty pages that begin at @page, as far as one record goes */
+static unsigned long dirty_end(RAMBlock *rb, unsigned long page)
 {
-    uint64_t offset = page << qemu_target_page_bits();
+    unsigned long size = rb->used_length >> qemu_target_page_bits();
+
+    return find_next_zero_bit(rb->bmap,
+                              MIN(size, page + UNALLOCATED_PAGES_MAX),
+                              page + 1);
+}
+
+bool encrypted_pages_save(QEMUFile *f, RAMBlock *rb, unsigned long page,
+                          bool last_stage, EncryptedPagesTake *take,
+                          struct RAMState *rs, uint8_t **p, int *pages)
+{
+    uint64_t offset = (uint64_t)page << qemu_target_page_bits();
     bool is_private, allocated;
     uint8_t *copy = save.plain;
     Error *err = NULL;
     size_t npages;
     int ret;
 
+    if (!encbitmap_npages(rb)) {
+        return false;
+    }
     if (!save.open || !save.plain) {
         error_setg(&err, "block %s: a guest with private memory, whose "
                    "machine cannot migrate it", rb->idstr);
         qemu_file_set_error_obj(f, -EINVAL, err);
-        return -EINVAL;
+        *pages = -EINVAL;
+        return true;
     }
     if (migrate_multifd()) {
         /* Both may wait, and conversions must not */
         copy = flush_channels(f) < 0 ? NULL : multifd_encrypted_room(rb);
         if (!copy) {
-            return -EIO;
+            *pages = -EIO;
+            return true;
         }
     }
     encbitmap_send_lock(rb);
-    npages = encbitmap_run(rb, page, MIN(end, page + UNALLOCATED_PAGES_MAX),
-                           &is_private);
+    npages = encbitmap_run(rb, page, dirty_end(rb, page), &is_private);
     if (!is_private) {
         /*
          * A copy: what is queued or written without the lock could be
@@ -553,10 +567,11 @@ int encrypted_pages_save(QEMUFile *f, RAMBlock *rb, uint64_t page,
         trace_encrypted_pages_shared(rb->idstr, offset);
         if (migrate_multifd()) {
             multifd_encrypted_queue(offset);
-            return 1;
+            *pages = 1;
+            return true;
         }
-        *plain = save.plain;
-        return ENCRYPTED_PAGES_SHARED;
+        *p = save.plain;
+        return false;
     }
     npages = encbitmap_allocated_run(rb, page, npages, &allocated);
     if (allocated) {
@@ -564,17 +579,19 @@ int encrypted_pages_save(QEMUFile *f, RAMBlock *rb, uint64_t page,
     }
     /* Before they are read, as with every page: see ram.c */
     for (size_t i = 1; i < npages; i++) {
-        take(opaque, rb, page + i);
+        take(rs, rb, page + i);
     }
     if (!allocated) {
         ret = still_unallocated(rb, page, npages);
         encbitmap_send_unlock(rb);
-        return ret ? send_unallocated(f, rb, page, ret) : 0;
+        *pages = ret ? send_unallocated(f, rb, page, ret) : 0;
+        return true;
     }
     ret = pack_pages(rb, offset, npages, &err);
     encbitmap_send_unlock(rb);
     /* The channel may block for long, and conversions must not */
-    return send_private(f, rb, offset, npages, ret, err, last_stage);
+    *pages = send_private(f, rb, offset, npages, ret, err, last_stage);
+    return true;
 }
 
 bool encrypted_pages_ignore_hint(RAMBlock *rb, uint64_t offset,

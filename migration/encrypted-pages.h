@@ -14,11 +14,11 @@
 #include "exec/cpu-common.h"
 #include "qemu-file.h"
 
-/* Result of encrypted_pages_save(): the page is shared */
-#define ENCRYPTED_PAGES_SHARED INT_MAX
+struct RAMState;
 
 /* Clear the dirty bit of a page that is about to be sent */
-typedef void EncryptedPagesTake(void *opaque, RAMBlock *rb, uint64_t page);
+typedef bool EncryptedPagesTake(struct RAMState *rs, RAMBlock *rb,
+                                unsigned long page);
 
 /* Source */
 
@@ -39,23 +39,22 @@ bool encrypted_pages_save_setup(QEMUFile *f, Error **errp);
 void encrypted_pages_sync(uint64_t round);
 
 /**
- * encrypted_pages_save: send a page of a block with an encbitmap, by the road
- * of its state
+ * encrypted_pages_save: send a private page, and private ones behind it that
+ * are dirty
  * @page: its dirty bit is cleared already
- * @end: @page and those behind it up to here are dirty
  * @last_stage: there will be no round after this one
- * @take: called for every further page that goes along
- * @plain: returns the content of a shared page
+ * @take: called with @rs for every further page that goes along
+ * @p: where the caller reads the content of a page that is not sent here; a
+ *     copy if the page could become private before the caller has read it
+ * @pages: how many private pages were sent, or -errno with the error in @f.
+ *         0: the page's state is changing, it was marked dirty again
  *
- * Returns how many private pages were sent, ENCRYPTED_PAGES_SHARED if the
- * caller has to send @plain, or -errno with the error in @f.  0: the page's
- * state is changing, it was marked dirty again.  Takes the block's reader's
- * lock; not held on return, nor while @f is written to.
+ * Returns false if the caller has to send the page.  Takes the block's
+ * reader's lock; not held on return, nor while @f is written to.
  */
-int encrypted_pages_save(QEMUFile *f, RAMBlock *rb, uint64_t page,
-                         uint64_t end, bool last_stage,
-                         EncryptedPagesTake *take, void *opaque,
-                         const uint8_t **plain);
+bool encrypted_pages_save(QEMUFile *f, RAMBlock *rb, unsigned long page,
+                          bool last_stage, EncryptedPagesTake *take,
+                          struct RAMState *rs, uint8_t **p, int *pages);
 
 /**
  * encrypted_pages_ignore_hint: must @npages pages from byte @offset of @rb be
