@@ -581,8 +581,8 @@ static void amd_psp_class_init(ObjectClass *klass, void *data)
     object_class_property_set_description(klass, "seed",
         "Name of the platform's identity and keys (default: a new platform)");
     object_class_property_set_description(klass, "ark",
-        "File with the root keys of the platform's certificates; made, and "
-        "FILE.cert for others, if not there (default: certificates without a root)");
+        "File with the root keys of the platform's certificates, which is made "
+        "if it is not there, as is FILE.cert (default: there is no root)");
     object_class_property_set_description(klass, "cost-doorbell-ns",
         "Least time that giving a command takes");
     object_class_property_set_description(klass, "cost-command-ns",

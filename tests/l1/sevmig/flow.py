@@ -43,8 +43,12 @@ def session_info(destination):
     """What the source must know of the destination's platform."""
     cap = destination.cmd('query-sev-capabilities')
     info = {'pdh': cap['pdh'], 'plat-cert': cap['cert-chain']}
-    # ASK and ARK of the chip, in a file as AMD publishes them
-    with open(os.environ['SEV_AMD_CERT'], 'rb') as f:
+    # ASK and ARK of the chip, in a file as AMD publishes them: scripts/l1 says
+    # where that of the emulated one is
+    path = os.environ.get('SEV_AMD_CERT')
+    if not path:
+        raise OSError('SEV_AMD_CERT: no file with the ASK and ARK of this host')
+    with open(path, 'rb') as f:
         info['amd-cert'] = base64.b64encode(f.read()).decode()
     return info
 
