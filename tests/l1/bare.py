@@ -20,7 +20,7 @@ sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
 # pylint: disable=wrong-import-position
 import migration  # noqa: E402
 from migration import note  # noqa: E402
-from sevmig import flipper, flow  # noqa: E402
+from sevmig import flipper, flow, vm  # noqa: E402
 
 PATIENCE = 180
 
@@ -84,6 +84,7 @@ class Bare(migration.Base):
             seen[0].number, seen[0].number + len(seen))))
         self.assertEqual({p.bad for p in seen}, {0})
         return seen
+
 
     def under_way(self, source, rounds=4):
         """The migration has sent so many rounds, with the guest running."""
@@ -217,6 +218,36 @@ class Places(Bare):
         self.assertEqual([(d['addr'], d['size']) for d in found],
                          [(4 << 30, 128 << 20)])
 
+    def test_dimm_plugged_later(self):
+        """New memory would be shared, and the guest takes it for private."""
+        source = self.boot(flipper.config(self.work).change(
+            extra=['-m', '16M,slots=2,maxmem=1G']))
+        kind = source.config.backend
+        try:
+            source.cmd('object-add', **{
+                'qom-type': f'memory-backend-{kind}', 'id': 'late',
+                'size': 16 << 20})
+            source.cmd('device_add', driver='pc-dimm', memdev='late')
+            refused = False
+        except flow.ExecuteError as e:
+            note(str(e))
+            refused = True
+        if not refused:
+            # Pinned memory: private until the guest says otherwise
+            self.assertEqual(kind, 'ram')
+        self.good(source)
+
+    def test_discard(self):
+        """Pages of the guest's that somebody throws away: not with SEV."""
+        v = vm.VM('discard', flipper.config(self.work).change(extra=[
+            '-m', '16M,maxmem=1G',
+            '-object', 'memory-backend-ram,id=more,size=128M,reserve=off',
+            '-device', 'virtio-mem-pci,memdev=more,id=vm0']))
+        self.vms.append(v)
+        with self.assertRaises(Exception):
+            v.launch()
+        self.assert_said(v.complaints(), ['virtio-mem', 'discard'])
+
 
 class Lives(Bare):
     """Migrations in a row, and reboots between them."""
@@ -226,6 +257,19 @@ class Lives(Bare):
         super().setUpClass()
         cls.config = flipper.config(cls.work)
 
+    def test_there_and_back(self):
+        source = self.boot(self.config)
+        there, _ = self.move(source)
+        source.stop()
+        back, _ = self.move(there)
+        self.good(source, there, back)
+
+    def test_reset_before(self):
+        source = self.boot(self.config)
+        self.reset(source)
+        destination, _ = self.move(source)
+        self.good(source, destination)
+
     def test_reset_after(self):
         source = self.boot(self.config)
         destination, _ = self.move(source)
@@ -233,6 +277,24 @@ class Lives(Bare):
         self.good(destination)
         again, _ = self.move(destination)
         self.good(destination, again)
+
+    def test_reset_during(self):
+        """It has not agreed any more: the migration fails, the next not."""
+        source = self.boot(self.config)
+        destination, link = self.ready(source, downtime_ms=1)
+        flow.start(source, link)
+        self.under_way(source, 2)
+        source.cmd('set-action', reboot='reset')
+        source.cmd('system_reset')
+        outcome = flow.wait(source, PATIENCE, poll=0.1)
+        link.close()
+        note(f'{outcome.status}: {outcome.error}')
+        self.assertFalse(outcome.completed)
+        self.assertIn('has not agreed', outcome.error)
+        destination.stop()
+        self.good(source, more=3)
+        again, _ = self.move(source)
+        self.good(source, again)
 
 
 if __name__ == '__main__':
