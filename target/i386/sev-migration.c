@@ -567,14 +567,16 @@ static bool sev_can_send(ConfidentialGuestSupport *cgs, Error **errp)
 
 static void send_cancel(ConfidentialGuestSupport *cgs)
 {
+    SevMigration *m = sev_guest_migration(cgs);
     int fw_error, ret;
 
     ret = sev_guest_cmd(cgs, KVM_SEV_SEND_CANCEL, NULL, &fw_error);
     trace_sev_migration_send_cancel(ret, fw_error);
+    m->cancel_due = ret < 0;
     if (ret < 0) {
         Error *err = NULL;
 
-        /* The guest runs on all the same; only the next SEND_START fails */
+        /* The guest runs on all the same, and the next migration tries again */
         sev_cmd_error(&err, "SEND_CANCEL", ret, fw_error);
         warn_reportf_err(err, "The session with the firmware stays open, the "
                          "guest runs on: ");
@@ -630,6 +632,9 @@ static bool sev_send_start(ConfidentialGuestSupport *cgs, GByteArray *session,
         return false;
     }
 
+    if (m->cancel_due) {
+        send_cancel(cgs);
+    }
     /* With a length of 0 it fails and tells */
     ret = sev_guest_cmd(cgs, KVM_SEV_SEND_START, &start, &fw_error);
     if (!start.session_len) {

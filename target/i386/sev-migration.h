@@ -30,6 +30,7 @@ struct kvm_run;
  * @announced: the guest has told the state of a page since its reset
  * @state_lost: a conversion failed, what is private is not known any more;
  *              accessed atomically
+ * @cancel_due: the firmware did not take SEND_CANCEL: its session is open
  * @hdr_len: of a packet, from the firmware, while sending
  * @packets: while sending or receiving
  * @pages: sent or received
@@ -42,6 +43,7 @@ typedef struct SevMigration {
     QemuMutex lock;
     bool announced;
     bool state_lost;
+    bool cancel_due;
     uint32_t hdr_len;
     SevPackets packets;
     uint64_t pages;
