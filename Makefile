@@ -6,6 +6,7 @@
 #   make check-selftests   Linux's own KVM selftests, on both kernels
 #   make check-debug   the module's tests under kernels that look for errors
 #   make check-reload      load and unload the module 100 times
+#   make check-failures    migrations that fail in every way, hours of them
 #   make bench   what the module's calls cost; build/bench.json
 #   make fuzz    RUNS (10 million) new inputs for the loader of a migration
 #   make deb     the KVM module's Debian package, in build/deb
@@ -33,7 +34,7 @@ export STEP_BEGAN := $(shell date +%s)
 
 ninja = ./scripts/in-root ninja -C /b/meson --quiet $(if $(JOBS),-j $(JOBS))
 
-all demo deb check-selftests check-reload bench: setup
+all demo deb check-selftests check-reload check-failures bench: setup
 	@$(ninja) $@
 
 l1: setup
@@ -78,4 +79,4 @@ clean:
 distclean: clean
 	@bash -c ". scripts/lib.sh; as_root rm -rf --one-file-system build"
 
-.PHONY: all l1 demo deb check check-debug check-deb check-selftests check-reload bench fuzz series series-check signer setup clean distclean
+.PHONY: all l1 demo deb check check-debug check-deb check-selftests check-reload check-failures bench fuzz series series-check signer setup clean distclean

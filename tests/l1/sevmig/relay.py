@@ -6,6 +6,7 @@ SPDX-License-Identifier: GPL-2.0-or-later
 
 import os
 import socket
+import struct
 import threading
 
 from . import stream
@@ -13,8 +14,21 @@ from . import stream
 CHUNK = 1 << 20
 
 
+# A message on the return path: type and length, big-endian
+MESSAGE = struct.Struct('>HH')
+SHUT = 1                    # migration/migration.c: it has the guest, or not
+
+
 class Cut(Exception):
-    """The tamper function wants the connection to end here."""
+    """
+    A tamper function wants the connection to end here, after @data has gone
+    and @then() has been called.
+    """
+
+    def __init__(self, data=b'', then=None):
+        super().__init__()
+        self.data = data
+        self.then = then
 
 
 class Relay:
@@ -24,16 +38,19 @@ class Relay:
     @record: a file that gets what the source sent, as it sent it
     @tamper: called with each stream.Record from the source; returns the bytes
              to forward instead, or raises Cut
+    @answer: the same for the return path, called with (type, message)
     @cut_at: forward so many bytes, then end the connection
     """
 
-    def __init__(self, listen, target, record=None, tamper=None, cut_at=None):
+    def __init__(self, listen, target, record=None, tamper=None, answer=None,
+                 cut_at=None):
         self.listen = listen
         self.target = target
         self.forwarded = 0
         self.error = None
         self._record = record
         self._tamper = tamper
+        self._answer = answer
         self._cut_at = cut_at
         self._ends = []
         self._threads = []
@@ -60,8 +77,8 @@ class Relay:
             destination.connect(self.target)
             self._start(lambda: self._back(destination, source))
             self._forward(source, destination)
-        except Cut:
-            self._hang_up()
+        except Cut as cut:
+            self._end(cut, destination)
         except Exception as e:      # pylint: disable=broad-except
             # One of them has gone, or what it said makes no sense: both see
             # the connection end, and whoever made this can look at the error
@@ -102,17 +119,44 @@ class Relay:
                 destination.sendall(data)
                 self.forwarded += len(data)
 
-    def _back(self, destination, source):
-        """The return path, untouched."""
+    def _end(self, cut, to):
         try:
-            while True:
-                data = destination.recv(CHUNK)
-                if not data:
-                    source.shutdown(socket.SHUT_WR)
-                    return
-                source.sendall(data)
+            to.sendall(cut.data)
+        except OSError:
+            pass            # it may have gone before
+        if cut.then:
+            cut.then()
+        self._hang_up()
+
+    def _back(self, destination, source):
+        """The return path."""
+        try:
+            if self._answer:
+                self._back_messages(destination, source)
+            else:
+                self._back_bytes(destination, source)
+            source.shutdown(socket.SHUT_WR)
+        except Cut as cut:
+            self._end(cut, source)
         except OSError:
             pass            # the other direction tells
+
+    @staticmethod
+    def _back_bytes(destination, source):
+        while True:
+            data = destination.recv(CHUNK)
+            if not data:
+                return
+            source.sendall(data)
+
+    def _back_messages(self, destination, source):
+        with destination.makefile('rb') as f:
+            while True:
+                head = f.read(MESSAGE.size)
+                if len(head) < MESSAGE.size:
+                    return
+                kind, size = MESSAGE.unpack(head)
+                source.sendall(self._answer(kind, head + f.read(size)))
 
     def _hang_up(self):
         for s in self._ends:
@@ -121,11 +165,14 @@ class Relay:
             except OSError:
                 pass
 
-    def close(self):
+    def close(self, drain=False):
         """
-        After the migration: end what is left and wait for it.  Raises what
-        went wrong here, other than that one end has gone.
+        After the migration: end what is left and wait for it, with @drain only
+        when the source has hung up.  Raises what went wrong here, other than
+        that one end has gone.
         """
+        if drain and self._ends:
+            self._threads[0].join(60)
         try:
             self._server.shutdown(socket.SHUT_RDWR)
         except OSError:

@@ -128,9 +128,11 @@ class VM(QEMUMachine):
         args += ['-machine', machine,
                  '-drive', 'if=pflash,format=raw,unit=0,readonly=on,'
                  f'file={c.ovmf_code}',
-                 '-drive', f'if=pflash,format=raw,unit=1,file={nvram}',
-                 '-kernel', c.kernel, '-initrd', c.initrd, '-append',
-                 'console=ttyS0 panic=-1 loglevel=3 ' + c.workload.cmdline()]
+                 '-drive', f'if=pflash,format=raw,unit=1,file={nvram}']
+        if c.kernel:
+            args += ['-kernel', c.kernel, '-initrd', c.initrd, '-append',
+                     'console=ttyS0 panic=-1 loglevel=3 ' +
+                     c.workload.cmdline()]
         return args
 
     def _disk_args(self):
@@ -218,6 +220,15 @@ class VM(QEMUMachine):
                 raise Timeout(f'{self.name}: no {what} in {timeout} s; '
                               f'the console ends in:\n{tail}')
             time.sleep(poll)
+
+    def wait_for_end(self, timeout):
+        """Wait until the process ends by itself."""
+        end = time.monotonic() + timeout
+        while self.is_running():
+            if time.monotonic() > end:
+                raise Timeout(f'{self.name} has not ended in {timeout} s')
+            time.sleep(0.05)
+        self.stop()
 
     def wait_ticks(self, count, timeout=180):
         """Wait until this QEMU's console has @count ticks."""

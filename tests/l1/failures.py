@@ -1,0 +1,678 @@
+#!/usr/bin/env python3
+#
+# Migrations of an encrypted guest that fail: in the firmware, on the link, by
+# the operator, by the death of either side.  The guest must go on, in one
+# place, and the next try must succeed.  Runs in the emulated SEV host; TAP on
+# stdout, progress on stderr:
+#
+#   scripts/l1 --qmp [--kernel module|stock] -- tests/l1/failures.py [TEST...]
+#
+# KILL_POINTS=200 makes class Kill kill each side at so many points.
+#
+# SPDX-License-Identifier: GPL-2.0-or-later
+
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import unittest
+
+import pycotap
+
+sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
+# pylint: disable=wrong-import-position
+from sevmig import (counter, flow, guest, hardware, relay,  # noqa: E402
+                    vm)
+
+BEGAN = time.monotonic()
+# Nothing in here depends on how fast the machine is but these
+STEP, MIGRATION = 120, 600
+KILL_POINTS = int(os.environ.get('KILL_POINTS', '4'))
+HARDWARE = hardware.Hardware()
+
+
+def note(text):
+    print(f'# [{time.monotonic() - BEGAN:6.1f}] {text}', file=sys.stderr,
+          flush=True)
+
+
+class Base(unittest.TestCase):
+    """
+    A guest that counts, on @source; @consoles are those of the hosts where it
+    was before.  After each test it is somewhere, once, and has been migrated.
+    """
+    serial = 0
+    source = None
+    consoles = []
+    vms = []
+    # After a test that failed, nobody knows what is left of the source
+    clean = False
+
+    @classmethod
+    def setUpClass(cls):
+        cls.work = tempfile.mkdtemp(prefix='sev-fail.', dir='/run')
+        cls.vms = []
+        cls.addClassCleanup(cls.clean_up)
+        flash = os.path.join(cls.work, 'counter.fd')
+        counter.write_flash(flash)
+        cls.config = vm.Config.from_env(guest.Workload('counter'), cls.work,
+                                        mem=4 * vm.MIB).change(
+            ovmf_code=flash, kernel='')
+
+    @classmethod
+    def clean_up(cls):
+        HARDWARE.faults()
+        for v in cls.vms:
+            v.stop()
+        shutil.rmtree(cls.work)
+        cls.source = None
+
+    def launch(self, incoming=True, **config):
+        Base.serial += 1
+        v = vm.VM(f'{"dst" if incoming else "src"}{Base.serial}',
+                  self.config.change(**config), incoming)
+        self.vms.append(v)
+        v.launch()
+        return v
+
+    def end(self, *vms):
+        for v in vms:
+            v.stop()
+            if v in self.vms:
+                self.vms.remove(v)
+
+    def setUp(self):
+        note(self.id())
+        self.have_source()
+
+    def have_source(self):
+        HARDWARE.faults()
+        if self.source and not (self.clean and self.source.is_running()):
+            self.end(self.source)
+            type(self).source = None
+        if not self.source:
+            source = self.launch(incoming=False)
+            source.wait_for('consent', lambda: 'blocked' not in
+                            source.cmd('query-sev')['migration'], STEP)
+            self.moved(source, [])
+
+    def moved(self, to, consoles):
+        type(self).source = to
+        type(self).consoles = consoles
+        type(self).clean = True
+
+    # What must be so
+
+    @staticmethod
+    def counts(v, lines=3):
+        """The guest on @v counts on, and so it runs there."""
+        now = counter.size(v.console_path)
+        v.wait_for('counting guest', lambda: counter.size(v.console_path) >
+                   now + 9 * lines, STEP)
+
+    def is_right(self, *after):
+        """One count, on all hosts up to now and then on those @after."""
+        consoles = self.consoles + [v.console() for v in after]
+        try:
+            return counter.counted(consoles)
+        except ValueError as e:
+            return self.fail(f'the guest is not right: {e}')
+
+    def firmware_has(self, *states):
+        """The contexts of dead QEMUs go soon; these @states must stay."""
+        end = time.monotonic() + STEP
+        while True:
+            have = sorted(s for s, _ in HARDWARE.guests().values())
+            if have == sorted(states) or time.monotonic() > end:
+                break
+            time.sleep(0.1)
+        self.assertEqual(have, sorted(states), 'contexts in the firmware')
+
+    def source_runs_on(self):
+        """And nothing of the attempt is left."""
+        self.assertEqual(self.source.cmd('query-status')['status'], 'running')
+        self.assertEqual(self.source.cmd('query-sev')['state'], 'running')
+        self.counts(self.source)
+        self.is_right(self.source)
+        self.firmware_has('running')
+        type(self).clean = True
+
+    def said(self, texts, *words):
+        for text in texts:
+            if all(w in text for w in words):
+                note(f'said: {text}')
+                return
+        self.fail(f'nobody said {words}, but: {texts}')
+
+    def never_ran(self, destination):
+        self.assertEqual(destination.console(), '', 'it has run the guest')
+
+    def gave_up(self, destination):
+        """It ended with a reason, and has never run the guest."""
+        destination.wait_for_end(STEP)
+        self.assertNotEqual(destination.exitcode(), 0)
+        self.assertNotEqual(destination.complaints(), [])
+        self.never_ran(destination)
+
+    def source_runs_on_beside(self, destination):
+        destination.wait_for('loaded guest', lambda: destination.cmd(
+            'query-status')['status'] == 'paused', STEP)
+        self.counts(self.source)
+        self.never_ran(destination)
+        self.end(destination)
+        self.source_runs_on()
+
+    # What is done
+
+    def prepare(self, destination, **link):
+        type(self).clean = False
+        flow.give_session_info(self.source, flow.session_info(destination))
+        for v in (self.source, destination):
+            flow.set_up(v)
+        return flow.connect(self.source, destination, **link)
+
+    def attempt(self, link):
+        try:
+            flow.start(self.source, link)
+            return flow.wait(self.source, MIGRATION, poll=0.1)
+        except flow.ExecuteError as e:
+            return flow.Outcome('refused', str(e))
+
+    def migrates(self, **link):
+        """
+        The guest can be migrated; @source is then where it is.  How many
+        bytes it took, and the Outcome.
+        """
+        destination = self.launch()
+        link = self.prepare(destination, **link)
+        outcome = self.attempt(link)
+        self.assertTrue(outcome.completed, (outcome.error,
+                                            self.source.complaints(),
+                                            destination.complaints()))
+        flow.arrived(destination)
+        link.close()
+        self.arrived(destination)
+        return link.forwarded, outcome
+
+    def arrived(self, destination):
+        """The guest is at @destination, and only there."""
+        self.counts(destination)
+        self.is_right(self.source, destination)
+        self.assertNotEqual(self.source.cmd('query-status')['status'],
+                            'running')
+        source, console = self.source, self.source.console()
+        self.end(source)
+        self.moved(destination, self.consoles + [console])
+        self.firmware_has('running')
+
+    def fails(self, meanwhile=None, destination=None, **link):
+        """
+        A migration that must fail and leave the guest here.  @meanwhile is
+        called after its start.  Returns the outcome and the destination,
+        whose process may be there still.
+        """
+        destination = destination or self.launch()
+        link = self.prepare(destination, **link)
+        if meanwhile:
+            flow.start(self.source, link)
+            meanwhile()
+            outcome = flow.wait(self.source, MIGRATION, poll=0.1)
+        else:
+            outcome = self.attempt(link)
+        # What the source has sent before it gave up arrives all the same
+        link.close(drain=True)
+        note(f'{outcome.status}: {outcome.error}')
+        self.assertFalse(outcome.completed)
+        return outcome, destination
+
+
+def fault(command, kind='status', **kw):
+    f = {'kind': kind, 'command': command, **kw}
+    if kind == 'status':
+        f.setdefault('status', hardware.HWERROR_PLATFORM)
+    return f
+
+
+class Commands(Base):
+    """Every command of the firmware fails."""
+
+    def at_source(self, *faults, words=()):
+        HARDWARE.faults(*faults)
+        outcome, destination = self.fails()
+        self.assertEqual(HARDWARE.faults_left(), [])
+        self.said([outcome.error], 'SEV:', faults[0]['command'],
+                  'HWERROR_PLATFORM', *words)
+        self.end(destination)
+        self.never_ran(destination)
+        self.source_runs_on()
+        self.migrates()
+
+    def at_destination(self, *faults, command=None, words=()):
+        HARDWARE.faults(*faults)
+        _, destination = self.fails()
+        self.assertEqual(HARDWARE.faults_left(), [])
+        self.gave_up(destination)
+        self.said(destination.complaints(), 'SEV:',
+                  command or faults[0]['command'], *words or
+                  ['HWERROR_PLATFORM'])
+        self.source_runs_on()
+        self.migrates()
+
+    def test_send_start_length(self):
+        self.at_source(fault('SEND_START'))
+
+    def test_send_start(self):
+        self.at_source(fault('SEND_START', nth=2))
+
+    def test_send_update_data_length(self):
+        self.at_source(fault('SEND_UPDATE_DATA'))
+
+    def test_send_update_data_first(self):
+        self.at_source(fault('SEND_UPDATE_DATA', nth=2), words=['block'])
+
+    def test_send_update_data_later(self):
+        self.at_source(fault('SEND_UPDATE_DATA', nth=100), words=['block'])
+
+    def test_send_cancel(self):
+        """The session that was not closed is closed by the next try."""
+        HARDWARE.faults(fault('SEND_UPDATE_DATA', nth=100),
+                        fault('SEND_CANCEL'))
+        outcome, destination = self.fails()
+        self.assertEqual(HARDWARE.faults_left(), [])
+        self.said([outcome.error], 'SEND_UPDATE_DATA', 'HWERROR_PLATFORM')
+        self.said(self.source.complaints(), 'SEND_CANCEL', 'HWERROR_PLATFORM')
+        self.end(destination)
+        self.counts(self.source)
+        self.firmware_has('supdate')
+        self.migrates()
+
+    def test_send_finish(self):
+        """Then the guest has moved, and its key here goes with the QEMU."""
+        HARDWARE.faults(fault('SEND_FINISH'))
+        source = self.source
+        self.migrates()
+        self.assertEqual(HARDWARE.faults_left(), [])
+        self.said(source.complaints(), 'SEND_FINISH', 'HWERROR_PLATFORM')
+
+    def test_receive_start(self):
+        self.at_destination(fault('RECEIVE_START'))
+
+    def test_activate(self):
+        self.at_destination(fault('ACTIVATE'), command='RECEIVE_START')
+
+    def test_receive_update_data_first(self):
+        self.at_destination(fault('RECEIVE_UPDATE_DATA'),
+                            words=['block', 'HWERROR_PLATFORM'])
+
+    def test_receive_update_data_later(self):
+        self.at_destination(fault('RECEIVE_UPDATE_DATA', nth=100),
+                            words=['block', 'HWERROR_PLATFORM'])
+
+    def test_receive_finish(self):
+        self.at_destination(fault('RECEIVE_FINISH'))
+
+    def test_packed_data_corrupt(self):
+        self.at_destination(fault('SEND_UPDATE_DATA', 'corrupt', nth=60,
+                                  offset=1000),
+                            command='RECEIVE_UPDATE_DATA',
+                            words=['BAD_MEASUREMENT'])
+
+    def test_header_corrupt(self):
+        # After the page, which is the whole packet
+        self.at_destination(fault('SEND_UPDATE_DATA', 'corrupt', nth=60,
+                                  offset=4096 + 30),
+                            command='RECEIVE_UPDATE_DATA',
+                            words=['BAD_MEASUREMENT'])
+
+    def test_late(self):
+        """Slow is not wrong."""
+        HARDWARE.faults(*(fault(c, 'late', nth=n, **{'delay-us': 300000})
+                          for c, n in (('SEND_START', 2),
+                                       ('SEND_UPDATE_DATA', 60),
+                                       ('RECEIVE_START', 1),
+                                       ('RECEIVE_UPDATE_DATA', 50),
+                                       ('RECEIVE_FINISH', 1),
+                                       ('SEND_FINISH', 1))))
+        self.migrates()
+        self.assertEqual(HARDWARE.faults_left(), [])
+
+
+class Held:
+    """
+    A tamper function that stops the stream before record @number of @kind
+    until release().
+    """
+
+    def __init__(self, kind, number=1):
+        self.kind = kind
+        self._left = number
+        self._there = threading.Event()
+        self._go = threading.Event()
+
+    def __call__(self, record):
+        self._left -= record.kind == self.kind
+        if self._left <= 0:
+            self._there.set()
+            self._go.wait(MIGRATION)
+        return record.raw
+
+    def release(self):
+        self._go.set()
+
+    def wait(self):
+        if not self._there.wait(MIGRATION):
+            raise vm.Timeout(f'no {self.kind} record in the stream')
+
+
+class Counted:
+    """A tamper function that counts the bytes of records of @kind."""
+
+    def __init__(self, kind):
+        self.kind = kind
+        self.bytes = 0
+
+    def __call__(self, record):
+        self.bytes += len(record.raw) if record.kind == self.kind else 0
+        return record.raw
+
+
+def cut_at(point, then=None):
+    """
+    A tamper function that cuts the connection at @point, (kind of record or
+    '' for any, bytes, seconds after them), and calls @then() before.
+    """
+    kind, size, wait = point
+    seen = [0]
+
+    def end():
+        time.sleep(wait)
+        if then:
+            then()
+
+    def tamper(record):
+        if kind and record.kind != kind:
+            return record.raw
+        seen[0] += len(record.raw)
+        if seen[0] < size:
+            return record.raw
+        raise relay.Cut(record.raw[:len(record.raw) - (seen[0] - size)], end)
+
+    return tamper
+
+
+class Cancel(Base):
+    """migrate_cancel at every stage."""
+
+    def cancelled(self, held=None, destination=None):
+        def cancel():
+            if held:
+                held.wait()
+            self.source.cmd('migrate_cancel')
+            if held:
+                held.release()
+
+        outcome, destination = self.fails(cancel, destination, tamper=held)
+        self.assertEqual(outcome.status, 'cancelled')
+        return destination
+
+    def test_at_once(self):
+        destination = self.cancelled()
+        # It may have heard nothing of it
+        self.end(destination)
+        self.never_ran(destination)
+        self.source_runs_on()
+        self.migrates()
+
+    def at(self, kind, number=1):
+        self.gave_up(self.cancelled(Held(kind, number)))
+        self.source_runs_on()
+        self.migrates()
+
+    def test_at_session(self):
+        self.at('session')
+
+    def test_among_private(self):
+        self.at('private', 2)
+
+    def test_after_all_is_sent(self):
+        """
+        The guest is stopped, its stream complete and on the way: it arrives,
+        and the source runs on.  That the destination does not run it too is
+        for its -S, and its manager.
+        """
+        destination = self.launch(extra=['-S'])
+        destination = self.cancelled(Held('rest'), destination)
+        self.source_runs_on_beside(destination)
+        self.migrates()
+
+
+class Link(Base):
+    """The connection ends, and both ends live on."""
+
+    def cut(self, point):
+        _, destination = self.fails(tamper=cut_at(point))
+        self.gave_up(destination)
+        self.source_runs_on()
+
+    def test_cut(self):
+        rest = Counted('rest')
+        total, _ = self.migrates(tamper=rest)
+        # In what comes before RAM, all over RAM, and among the devices
+        for point in ([('', n, 0) for n in (1, 20, 100)] +
+                      [('', total * n // 8, 0) for n in range(1, 8)] +
+                      [('rest', 1 + (rest.bytes // 2) * n // 4, 0)
+                       for n in range(5)]):
+            note(f'cut at {point}')
+            self.cut(point)
+        self.migrates()
+
+    def test_answer_lost(self):
+        """
+        All has arrived, but the source does not hear of it: it runs on.  That
+        the destination does not, is for its -S, and its manager.
+        """
+        def answer(kind, message):
+            if kind == relay.SHUT:
+                raise relay.Cut
+            return message
+
+        outcome, destination = self.fails(
+            destination=self.launch(extra=['-S']), answer=answer)
+        self.assertEqual(outcome.status, 'failed')
+        self.source_runs_on_beside(destination)
+        self.migrates()
+
+    def test_nobody_listens(self):
+        self.source.cmd('migrate', uri=f'unix:{self.work}/nobody')
+        outcome = flow.wait(self.source, MIGRATION)
+        self.assertEqual(outcome.status, 'failed')
+        self.said([outcome.error], 'No such file')
+        self.source_runs_on()
+        self.migrates()
+
+
+def points(count, total, rest):
+    """
+    Where to kill: @count points as cut_at() takes them.  Half of them in the
+    whole stream of @total bytes, a quarter in the @rest of devices after RAM,
+    a quarter in the seconds after its last byte, most of them at once.
+    """
+    whole, devices = count // 2, count // 4
+    later = count - whole - devices
+    return ([('', 1 + total * i // whole, 0) for i in range(whole)] +
+            [('rest', 1 + rest * i // devices, 0) for i in range(devices)] +
+            [('rest', rest, 10 * ((i + 1) / later) ** 4)
+             for i in range(later)])
+
+
+class Kill(Base):
+    """
+    kill -9 of either side.  The guest has one owner: the source, until the
+    destination runs it.  It dies with its owner only, and nobody else runs
+    it.
+    """
+
+    def try_to_kill(self, point, who, destination):
+        """The Outcome; 'gone' if the source is."""
+        def kill():
+            os.kill(who.get_pid(), signal.SIGKILL)
+
+        link = self.prepare(destination, tamper=cut_at(point, kill))
+        try:
+            flow.start(self.source, link)
+            outcome = flow.wait(self.source, MIGRATION, poll=0.1)
+        except vm.Gone:
+            outcome = flow.Outcome('gone')
+        who.wait_for_end(STEP)
+        link.close()
+        return outcome
+
+    def kill_destination(self, point):
+        destination = self.launch()
+        outcome = self.try_to_kill(point, destination, destination)
+        self.end(destination)
+        if outcome.completed:
+            # It had said that it has the guest
+            self.assertNotEqual(self.source.cmd('query-status')['status'],
+                                'running')
+            self.is_right(self.source, destination)
+            self.end(self.source)
+            self.firmware_has()
+            return 'after'
+        self.assertEqual(outcome.status, 'failed')
+        self.source_runs_on()
+        # It starts the guest, and then says so: the moment between is short
+        return 'between' if destination.console() else 'before'
+
+    def kill_source(self, point):
+        destination = self.launch()
+        self.try_to_kill(point, self.source, destination)
+        source = self.source
+        self.end(source)
+        deadline = time.monotonic() + STEP
+        while destination.is_running() and time.monotonic() < deadline:
+            try:
+                if destination.cmd('query-status')['status'] == 'running':
+                    self.counts(destination)
+                    self.is_right(source, destination)
+                    self.firmware_has('running')
+                    self.moved(destination, self.consoles + [source.console()])
+                    return 'after'
+            except vm.Gone:
+                break
+            time.sleep(0.05)
+        self.gave_up(destination)
+        self.is_right(source)
+        self.firmware_has()
+        return 'before'
+
+    def everywhere(self, kill):
+        rest = Counted('rest')
+        total, _ = self.migrates(tamper=rest)
+        note(f'{total} bytes, {rest.bytes} of them after RAM')
+        seen = {'before': 0, 'between': 0, 'after': 0}
+        for number, point in enumerate(points(KILL_POINTS, total,
+                                              rest.bytes)):
+            # A count that is long takes long to look at
+            type(self).clean &= number % 20 < 19
+            self.have_source()
+            when = kill(point)
+            note(f'{point}: {when} the guest had moved')
+            seen[when] += 1
+        note(f'{kill.__name__}: {seen}')
+        self.assertTrue(seen['before'] and seen['after'], seen)
+
+    def test_source(self):
+        self.everywhere(self.kill_source)
+
+    def test_destination(self):
+        self.everywhere(self.kill_destination)
+
+
+class File(Base):
+    """Into a file, with room or without: a file does not answer."""
+
+    def refused(self, path):
+        destination = self.launch()
+        self.prepare(destination).close()
+        self.end(destination)
+        try:
+            self.source.cmd('migrate', uri=f'file:{path}')
+            outcome = flow.wait(self.source, MIGRATION)
+        except flow.ExecuteError as e:
+            outcome = flow.Outcome('refused', str(e))
+        note(f'{outcome.status}: {outcome.error}')
+        self.assertFalse(outcome.completed)
+        self.source_runs_on()
+        self.migrates()
+        return outcome
+
+    def test_room(self):
+        self.refused(f'{self.work}/file')
+
+    def test_full(self):
+        small = f'{self.work}/small'
+        os.mkdir(small)
+        subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size=64k', 'small',
+                        small], check=True)
+        try:
+            self.refused(f'{small}/file')
+        finally:
+            subprocess.run(['umount', small], check=True)
+
+
+class Stuck(Base):
+    """
+    A command does not end: Linux gives the PSP up, until the host is started
+    again.  The guest runs on, but nobody can come or go.  The last class,
+    because nothing works after it.
+    """
+    TIMEOUT = '/sys/module/ccp/parameters/psp_cmd_timeout'
+
+    def test_send_update_data(self):
+        with open(self.TIMEOUT, 'w', encoding='ascii') as f:
+            f.write('5')
+        self.migrates()     # it is taken over when a command has ended
+        waiting = self.launch()
+        info = flow.session_info(waiting)
+        HARDWARE.faults(fault('SEND_UPDATE_DATA', 'hang', nth=100))
+        outcome, destination = self.fails()
+        self.said([outcome.error], 'SEND_UPDATE_DATA', 'timed out')
+        self.end(destination)
+        self.never_ran(destination)
+        self.said(self.source.complaints(), 'SEND_CANCEL', 'busy')
+        self.counts(self.source)
+        self.is_right(self.source)
+        # Nobody could tell the firmware that the destination has gone
+        states = [s for s, _ in HARDWARE.guests().values()]
+        self.assertEqual(sorted(states), ['rupdate', 'supdate'])
+
+        # The next try fails before it begins
+        flow.give_session_info(self.source, info)
+        link = flow.connect(self.source, waiting)
+        outcome = self.attempt(link)
+        link.close()
+        note(f'{outcome.status}: {outcome.error}')
+        self.assertFalse(outcome.completed)
+        self.said([outcome.error], 'SEV', 'PDH')
+        self.end(waiting)
+        self.never_ran(waiting)
+        self.counts(self.source)
+        self.is_right(self.source)
+
+
+if __name__ == '__main__':
+    if not os.path.exists('/dev/sev') or HARDWARE.why:
+        print('TAP version 13\n1..0 # SKIP '
+              f'{HARDWARE.why or "no /dev/sev; run it with scripts/l1"}')
+        sys.exit(0)
+    # That a QEMU was killed is no news
+    logging.getLogger('qemu').setLevel(logging.ERROR)
+    unittest.main(testRunner=pycotap.TAPTestRunner(
+        message_log=pycotap.LogMode.LogToError,
+        test_output_log=pycotap.LogMode.LogToError))
