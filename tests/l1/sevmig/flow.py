@@ -59,7 +59,10 @@ def give_session_info(source, info):
 
 def set_up(vm, downtime_ms=2000, bandwidth=10**10, **capabilities):
     """Capabilities and parameters, the same on both sides."""
-    wanted = {'events': True, 'return-path': True, **capabilities}
+    # A guest that came with multifd has it on still, and would wait for a
+    # destination of one channel for ever
+    wanted = {'events': True, 'return-path': True, 'multifd': False,
+              **capabilities}
     vm.cmd('migrate-set-capabilities', capabilities=[
         {'capability': k, 'state': v} for k, v in wanted.items()])
     # The emulated host is slow: 300 ms, the default, is a few hundred pages
