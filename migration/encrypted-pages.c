@@ -888,6 +888,8 @@ bool encrypted_pages_check_buffer(const char *idstr, size_t len, Error **errp)
 bool encrypted_pages_load_buffer(void *opaque, char *buf, size_t len,
                                  Error **errp)
 {
+    Error *err = NULL;
+
     QEMU_LOCK_GUARD(&load.lock);
     RCU_READ_LOCK_GUARD();
     if (!load.load) {
@@ -895,8 +897,17 @@ bool encrypted_pages_load_buffer(void *opaque, char *buf, size_t len,
                    "confidential guest support that can be migrated");
         return false;
     }
-    return encrypted_load_pages_record(load.load, (const uint8_t *)buf, len,
-                                       errp);
+    if (encrypted_load_pages_record(load.load, (const uint8_t *)buf, len,
+                                    &err)) {
+        return true;
+    }
+    /*
+     * Before another channel's is refused because of this one: the first that
+     * is set is what is told.
+     */
+    migrate_set_error(migrate_get_current(), err);
+    error_propagate(errp, err);
+    return false;
 }
 
 bool encrypted_pages_load_done(QEMUFile *f)
