@@ -12,15 +12,12 @@ import os
 import statistics
 import sys
 import time
-import unittest
-
-import pycotap
 
 sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
 # pylint: disable=wrong-import-position
 import migration  # noqa: E402
-from migration import note  # noqa: E402
-from sevmig import flipper, flow, vm  # noqa: E402
+from sevmig import flipper, flow, tap, vm  # noqa: E402
+from sevmig.tap import note     # noqa: E402
 
 PATIENCE = 180
 
@@ -46,9 +43,7 @@ class Bare(migration.Base):
     def ready(self, source, config=None, downtime_ms=2000, **kw):
         """A destination and the connection to it; @kw is the relay's."""
         destination = self.another(config or source.config)
-        flow.give_session_info(source, flow.session_info(destination))
-        for v in (source, destination):
-            flow.set_up(v, downtime_ms=downtime_ms)
+        flow.prepare(source, destination, downtime_ms=downtime_ms)
         return destination, flow.connect(source, destination, **kw)
 
     def finish(self, source, destination, link):
@@ -84,7 +79,6 @@ class Bare(migration.Base):
             seen[0].number, seen[0].number + len(seen))))
         self.assertEqual({p.bad for p in seen}, {0})
         return seen
-
 
     def under_way(self, source, rounds=4):
         """The migration has sent so many rounds, with the guest running."""
@@ -298,10 +292,4 @@ class Lives(Bare):
 
 
 if __name__ == '__main__':
-    if not os.path.exists('/dev/sev'):
-        print('TAP version 13\n1..0 # SKIP no /dev/sev; run it with '
-              'scripts/l1')
-        sys.exit(0)
-    unittest.main(testRunner=pycotap.TAPTestRunner(
-        message_log=pycotap.LogMode.LogToError,
-        test_output_log=pycotap.LogMode.LogToError))
+    tap.main()

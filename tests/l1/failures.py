@@ -22,23 +22,16 @@ import threading
 import time
 import unittest
 
-import pycotap
-
 sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
 # pylint: disable=wrong-import-position
-from sevmig import (counter, flow, guest, hardware, relay,  # noqa: E402
-                    vm)
+from sevmig import (counter, flash, flow, guest, hardware,  # noqa: E402
+                    relay, tap, vm)
+from sevmig.tap import note     # noqa: E402
 
-BEGAN = time.monotonic()
 # Nothing in here depends on how fast the machine is but these
 STEP, MIGRATION = 120, 600
 KILL_POINTS = int(os.environ.get('KILL_POINTS', '4'))
 HARDWARE = hardware.Hardware()
-
-
-def note(text):
-    print(f'# [{time.monotonic() - BEGAN:6.1f}] {text}', file=sys.stderr,
-          flush=True)
 
 
 class Base(unittest.TestCase):
@@ -58,11 +51,11 @@ class Base(unittest.TestCase):
         cls.work = tempfile.mkdtemp(prefix='sev-fail.', dir='/run')
         cls.vms = []
         cls.addClassCleanup(cls.clean_up)
-        flash = os.path.join(cls.work, 'counter.fd')
-        counter.write_flash(flash)
+        path = os.path.join(cls.work, 'counter.fd')
+        flash.write(path, counter.CODE)
         cls.config = vm.Config.from_env(guest.Workload('counter'), cls.work,
                                         mem=4 * vm.MIB).change(
-            ovmf_code=flash, kernel='')
+            ovmf_code=path, kernel='')
 
     @classmethod
     def clean_up(cls):
@@ -97,8 +90,7 @@ class Base(unittest.TestCase):
             type(self).source = None
         if not self.source:
             source = self.launch(incoming=False)
-            source.wait_for('consent', lambda: 'blocked' not in
-                            source.cmd('query-sev')['migration'], STEP)
+            flow.wait_agreed(source, STEP)
             self.moved(source, [])
 
     def moved(self, to, consoles):
@@ -171,9 +163,7 @@ class Base(unittest.TestCase):
 
     def prepare(self, destination, **link):
         type(self).clean = False
-        flow.give_session_info(self.source, flow.session_info(destination))
-        for v in (self.source, destination):
-            flow.set_up(v)
+        flow.prepare(self.source, destination)
         return flow.connect(self.source, destination, **link)
 
     def attempt(self, link):
@@ -667,12 +657,6 @@ class Stuck(Base):
 
 
 if __name__ == '__main__':
-    if not os.path.exists('/dev/sev') or HARDWARE.why:
-        print('TAP version 13\n1..0 # SKIP '
-              f'{HARDWARE.why or "no /dev/sev; run it with scripts/l1"}')
-        sys.exit(0)
     # That a QEMU was killed is no news
     logging.getLogger('qemu').setLevel(logging.ERROR)
-    unittest.main(testRunner=pycotap.TAPTestRunner(
-        message_log=pycotap.LogMode.LogToError,
-        test_output_log=pycotap.LogMode.LogToError))
+    tap.main(HARDWARE.why)

@@ -19,24 +19,16 @@ import tempfile
 import time
 import unittest
 
-import pycotap
-
 sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
 # pylint: disable=wrong-import-position
-from sevmig import (flow, guest, psp, relay, scan, stream,  # noqa: E402
-                    vm)
+from sevmig import (REPO, flash, flow, guest, psp, relay, scan,  # noqa: E402
+                    stream, tap, vm)
+from sevmig.tap import note     # noqa: E402
 
-BEGAN = time.monotonic()
 # Nothing in here depends on how fast the machine is but these
 BOOT, MIGRATION, TICKS = 900, 1200, 300
 OLD_QEMU = os.environ.get('OLD_QEMU', '/usr/bin/qemu-system-x86_64')
-ANALYZE = os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(
-    os.path.realpath(__file__)))), 'scripts/analyze-encrypted-ram')
-
-
-def note(text):
-    print(f'# [{time.monotonic() - BEGAN:6.1f}] {text}', file=sys.stderr,
-          flush=True)
+ANALYZE = os.path.join(REPO, 'scripts/analyze-encrypted-ram')
 
 
 class Base(unittest.TestCase):
@@ -160,9 +152,8 @@ class Base(unittest.TestCase):
 
     def with_channels(self, source, destination, **parameters):
         """Migrate with multifd: both roads go through the channels."""
-        flow.give_session_info(source, flow.session_info(destination))
+        flow.prepare(source, destination, multifd=True)
         for v in (source, destination):
-            flow.set_up(v, multifd=True)
             v.cmd('migrate-set-parameters', **parameters)
         source.get_qmp_events()
         flow.start(source, flow.direct(destination))
@@ -254,20 +245,14 @@ class Tiny(Base):
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
-        size = 64 << 10
-        flash = bytearray(b'\xf4' * size)      # hlt
-        flash[:len(cls.CODE)] = cls.CODE
-        flash[-16:-13] = b'\xe9' + (16 - 3).to_bytes(2, 'little')  # jmp 0
         path = os.path.join(cls.work, 'tiny.fd')
-        with open(path, 'wb') as f:
-            f.write(flash)
+        flash.write(path, cls.CODE)
         cls.config = vm.Config.from_env(guest.Workload('tiny'), cls.work,
                                         mem=32 * vm.MIB).change(ovmf_code=path)
 
     def tiny(self, name):
         v = self.launch(name, self.config)
-        v.wait_for('consent', lambda: 'blocked' not in
-                   v.cmd('query-sev')['migration'], 60)
+        flow.wait_agreed(v, 60)
         return v
 
     def test_multifd(self):
@@ -288,9 +273,7 @@ class Tiny(Base):
         source = self.tiny('tiny')
         self.assertIn('migration: possible', self.hmp(source, 'info sev'))
         destination = self.another(self.config)
-        flow.give_session_info(source, flow.session_info(destination))
-        for v in (source, destination):
-            flow.set_up(v)
+        flow.prepare(source, destination)
         recorded = os.path.join(self.work, 'stream')
         link = flow.connect(source, destination, record=recorded)
         flow.start(source, link)
@@ -526,9 +509,7 @@ class Booted(Base):
 
     def test_40_cancel(self):
         destination = self.another(self.config)
-        flow.give_session_info(self.source, flow.session_info(destination))
-        for v in (self.source, destination):
-            flow.set_up(v)
+        flow.prepare(self.source, destination)
         link = flow.connect(self.source, destination)
         self.source.get_qmp_events()    # those of the attempts before
         flow.start(self.source, link)
@@ -553,9 +534,7 @@ class Booted(Base):
         connection and the outcome.
         """
         source, destination = self.source, self.another(self.config)
-        flow.give_session_info(source, flow.session_info(destination))
-        for v in (source, destination):
-            flow.set_up(v)
+        flow.prepare(source, destination)
         link = flow.connect(source, destination, **kw)
         source.get_qmp_events()
         flow.start(source, link)
@@ -645,9 +624,7 @@ class Booted(Base):
             return record.raw
 
         destination = self.another(self.config)
-        flow.give_session_info(self.source, flow.session_info(destination))
-        for v in (self.source, destination):
-            flow.set_up(v)
+        flow.prepare(self.source, destination)
         link = flow.connect(self.source, destination, tamper=tamper)
         flow.start(self.source, link)
         outcome = flow.wait(self.source, MIGRATION)
@@ -669,10 +646,4 @@ class Booted(Base):
 
 
 if __name__ == '__main__':
-    if not os.path.exists('/dev/sev'):
-        print('TAP version 13\n1..0 # SKIP no /dev/sev; run it with '
-              'scripts/l1')
-        sys.exit(0)
-    unittest.main(testRunner=pycotap.TAPTestRunner(
-        message_log=pycotap.LogMode.LogToError,
-        test_output_log=pycotap.LogMode.LogToError))
+    tap.main()

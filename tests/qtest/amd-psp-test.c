@@ -277,7 +277,8 @@ static unsigned export_certs(Psp *p)
 }
 
 /* A session for whose PDH is at PDH */
-static unsigned send_start(Psp *p, uint32_t handle)
+/* SEND_START's buffer for the platform at PDH, CHAIN and ASK_ARK */
+static void put_send_start(Psp *p, uint32_t handle)
 {
     clear(p);
     put32(p, 0, handle);
@@ -289,6 +290,11 @@ static unsigned send_start(Psp *p, uint32_t handle)
     put32(p, 48, ASK_ARK_LEN);
     put64(p, 56, SESSION);
     put32(p, 64, 128);
+}
+
+static unsigned send_start(Psp *p, uint32_t handle)
+{
+    put_send_start(p, handle);
     return psp_cmd(p, 0x40);
 }
 
@@ -2159,16 +2165,8 @@ static void test_chain_links(void)
     /* Where they are, and how many bytes */
     g_assert_cmphex(send_start(&p, h), ==, 0);
     g_assert_cmphex(guest_cmd(&p, 0x44, h), ==, 0);
-    clear(&p);
-    put32(&p, 0, h);
-    put64(&p, 8, PDH);
-    put32(&p, 16, CERT_LEN);
-    put64(&p, 24, CHAIN);
-    put32(&p, 32, CHAIN_LEN);
+    put_send_start(&p, h);
     put64(&p, 40, NOT_RAM);
-    put32(&p, 48, ASK_ARK_LEN);
-    put64(&p, 56, SESSION);
-    put32(&p, 64, 128);
     g_assert_cmphex(psp_cmd(&p, 0x40), ==, 0x09);
     put64(&p, 40, ASK_ARK);
     put32(&p, 48, ASK_ARK_LEN - 1);

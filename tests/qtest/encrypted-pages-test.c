@@ -165,6 +165,14 @@ static void fails_with(QTestState *qts, const char *why)
     qobject_unref(info);
 }
 
+/* A migration that fails because the destination says @why */
+static void refused_by_destination(Pair p, const char *why)
+{
+    migrate_starts(p.src);
+    fails_with(p.dst, why);
+    qobject_unref(wait_end(p.src, "failed"));
+}
+
 static void is_running(QTestState *qts)
 {
     QDict *st = qtest_qmp_assert_success_ref(qts,
@@ -514,9 +522,7 @@ static void test_not_authentic(void)
     Pair p = pair_start(",conversions=500", ",bad-page=3000");
 
     fill_ram(p.src);
-    migrate_starts(p.src);
-    fails_with(p.dst, "not authentic");
-    qobject_unref(wait_end(p.src, "failed"));
+    refused_by_destination(p, "not authentic");
     is_running(p.src);
     session_event(p.src, false, "opened");
     session_event(p.src, false, "cancelled");
@@ -590,16 +596,12 @@ static void test_mismatch(void)
 {
     Pair p = pair_start("", NULL);
 
-    migrate_starts(p.src);
-    fails_with(p.dst, "no confidential guest support");
-    qobject_unref(wait_end(p.src, "failed"));
+    refused_by_destination(p, "no confidential guest support");
     is_running(p.src);
     pair_end(p);
 
     p = pair_start(NULL, "");
-    migrate_starts(p.src);
-    fails_with(p.dst, "not confidential");
-    qobject_unref(wait_end(p.src, "failed"));
+    refused_by_destination(p, "not confidential");
     is_running(p.src);
     pair_end(p);
 }
@@ -696,9 +698,7 @@ static void test_multifd_last_page(void)
 
     listen_at(p.dst);
     fill_ram(p.src);
-    migrate_starts(p.src);
-    fails_with(p.dst, "not authentic");
-    qobject_unref(wait_end(p.src, "failed"));
+    refused_by_destination(p, "not authentic");
     runs_again(p.src);
     pair_end(p);
 }
@@ -710,9 +710,7 @@ static void test_multifd_not_authentic(void)
 
     listen_at(p.dst);
     fill_ram(p.src);
-    migrate_starts(p.src);
-    fails_with(p.dst, "not authentic");
-    qobject_unref(wait_end(p.src, "failed"));
+    refused_by_destination(p, "not authentic");
     runs_again(p.src);
     session_event(p.dst, true, "opened");
     g_assert_cmpuint(session_event(p.dst, true, "cancelled"), <, 3000);
@@ -736,17 +734,13 @@ static void test_multifd_mismatch(void)
 
     listen_at(p.dst);
     fill_ram(p.src);
-    migrate_starts(p.src);
-    fails_with(p.dst, "not confidential");
-    qobject_unref(wait_end(p.src, "failed"));
+    refused_by_destination(p, "not confidential");
     runs_again(p.src);
     pair_end(p);
 
     p = pair_start_multifd("", NULL, "none");
     listen_at(p.dst);
-    migrate_starts(p.src);
-    fails_with(p.dst, "no confidential guest support");
-    qobject_unref(wait_end(p.src, "failed"));
+    refused_by_destination(p, "no confidential guest support");
     runs_again(p.src);
     pair_end(p);
 }

@@ -13,6 +13,7 @@ medians; goals that are missed are listed, and fail nothing.
 import argparse
 import collections
 import json
+import os
 import socket
 import statistics
 import subprocess
@@ -21,6 +22,11 @@ import tempfile
 import time
 
 from monitor import Qmp
+
+sys.path.append(os.path.join(os.path.dirname(os.path.dirname(
+    os.path.realpath(__file__))), 'l1/bench'))
+# pylint: disable=wrong-import-position
+from table import table     # noqa: E402
 
 OURS, BARE = '/b/qemu/qemu-system-x86_64', '/b/qemu-bare/qemu-system-x86_64'
 SYNC = '/b/qemu/tests/bench/encbitmap-bench'
@@ -156,13 +162,7 @@ def show(lines):
                      f'{l.least:.3f}',
                      f'{l.goal[0]} {l.goal[1]}' if l.goal else '-',
                      {None: '', True: 'met', False: 'MISSED'}[met(l)]))
-    widths = [max(len(r[i]) for r in rows) for i in range(len(rows[0]))]
-    rule = '  '.join('=' * w for w in widths)
-    for i, r in enumerate(rows):
-        if i < 2:
-            print(rule)
-        print('  '.join(c.ljust(w) for c, w in zip(r, widths)).rstrip())
-    print(rule)
+    print(table(rows), end='')
 
 
 def main():

@@ -23,6 +23,8 @@ import subprocess
 import sys
 import time
 
+from table import table
+
 BUILD = os.environ.get('BUILD', '/b')
 REPO = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(
     os.path.abspath(__file__)))))
@@ -181,17 +183,6 @@ def verdict(line):
     if line.goal is None:
         return ''
     return 'met' if line.ours / line.other <= line.goal else 'MISSED'
-
-
-def table(rows):
-    widths = [max(len(r[i]) for r in rows) for i in range(len(rows[0]))]
-    rule = '  '.join('=' * w for w in widths)
-    out = []
-    for i, r in enumerate(rows):
-        if i < 2:
-            out.append(rule)
-        out.append('  '.join(c.ljust(w) for c, w in zip(r, widths)).rstrip())
-    return '\n'.join(out + [rule]) + '\n'
 
 
 def microseconds(ns):

@@ -73,14 +73,6 @@ CODE = bytes.fromhex(
 DIGITS = str.maketrans('abcdefghijklmnop', '0123456789abcdef')
 
 
-def write_flash(path):
-    flash = bytearray(b'\xf4' * (64 << 10))     # hlt
-    flash[:len(CODE)] = CODE
-    flash[-16:-13] = b'\xe9' + (16 - 3).to_bytes(2, 'little')  # jmp 0
-    with open(path, 'wb') as f:
-        f.write(flash)
-
-
 def size(path):
     """How much a console has; it may not be there yet."""
     return os.path.getsize(path) if os.path.exists(path) else 0

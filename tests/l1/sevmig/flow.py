@@ -13,8 +13,9 @@ from . import relay
 from .vm import ExecuteError, Timeout
 
 __all__ = ('Direct', 'ExecuteError', 'FINAL', 'Outcome', 'arrived',
-           'connect', 'direct', 'give_session_info', 'session_events',
-           'session_info', 'set_up', 'start', 'wait')
+           'connect', 'direct', 'give_session_info', 'prepare',
+           'session_events', 'session_info', 'set_up', 'start', 'wait',
+           'wait_agreed')
 
 SESSION_FINAL = ('finished', 'cancelled')
 
@@ -68,6 +69,19 @@ def set_up(vm, downtime_ms=2000, bandwidth=10**10, **capabilities):
     # The emulated host is slow: 300 ms, the default, is a few hundred pages
     vm.cmd('migrate-set-parameters', **{'downtime-limit': downtime_ms,
                                         'max-bandwidth': bandwidth})
+
+
+def prepare(source, destination, **kw):
+    """All that comes before the connection; @kw is set_up()'s."""
+    give_session_info(source, session_info(destination))
+    for vm in (source, destination):
+        set_up(vm, **kw)
+
+
+def wait_agreed(vm, timeout):
+    """Wait until the guest lets itself be migrated."""
+    vm.wait_for('consent', lambda: 'blocked' not in
+                vm.cmd('query-sev')['migration'], timeout)
 
 
 def connect(source, destination, **kw):

@@ -1,0 +1,31 @@
+"""
+What the test programs of migrations share: notes, and TAP on stdout.
+
+SPDX-License-Identifier: GPL-2.0-or-later
+"""
+
+import os
+import sys
+import time
+import unittest
+
+import pycotap
+
+BEGAN = time.monotonic()
+
+
+def note(text):
+    print(f'# [{time.monotonic() - BEGAN:6.1f}] {text}', file=sys.stderr,
+          flush=True)
+
+
+def main(why=''):
+    """Run the tests of __main__, unless there is a reason, @why, not to."""
+    if not os.path.exists('/dev/sev'):
+        why = why or 'no /dev/sev; run it with scripts/l1'
+    if why:
+        print(f'TAP version 13\n1..0 # SKIP {why}')
+        sys.exit(0)
+    unittest.main(testRunner=pycotap.TAPTestRunner(
+        message_log=pycotap.LogMode.LogToError,
+        test_output_log=pycotap.LogMode.LogToError))
