@@ -19,7 +19,7 @@
 #include "qemu/timer.h"
 #include "qemu/units.h"
 #include "qapi/error.h"
-#include "qapi/qapi-events-migration.h"
+#include "qapi/qapi-events-encrypted-ram.h"
 #include "qapi/util.h"
 #include "block/aio.h"
 #include "exec/encbitmap.h"
@@ -28,6 +28,7 @@
 #include "exec/target_page.h"
 #include "hw/boards.h"
 #include "migration/misc.h"
+#include "monitor/monitor.h"
 #include "system/confidential-guest-migration.h"
 #include "system/runstate.h"
 #include "encrypted-pages.h"
@@ -652,6 +653,15 @@ EncryptedRamStats *encrypted_pages_stats(void)
     count_platform();
     return encrypted_stats_get(save.stats,
                                qemu_clock_get_ms(QEMU_CLOCK_REALTIME));
+}
+
+void encrypted_pages_print(Monitor *mon, const EncryptedRamStats *stats)
+{
+    if (stats) {
+        g_autofree char *text = encrypted_stats_text(stats);
+
+        monitor_puts(mon, text);
+    }
 }
 
 /* Destination */

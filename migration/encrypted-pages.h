@@ -10,7 +10,7 @@
 #ifndef MIGRATION_ENCRYPTED_PAGES_H
 #define MIGRATION_ENCRYPTED_PAGES_H
 
-#include "qapi/qapi-types-migration.h"
+#include "qapi/qapi-types-encrypted-ram.h"
 #include "exec/cpu-common.h"
 #include "qemu-file.h"
 
@@ -74,6 +74,9 @@ void encrypted_pages_save_cleanup(void);
 
 /** encrypted_pages_stats: of the current or last migration; NULL if none */
 EncryptedRamStats *encrypted_pages_stats(void);
+
+/** encrypted_pages_print: @stats for a person; nothing if NULL */
+void encrypted_pages_print(Monitor *mon, const EncryptedRamStats *stats);
 
 /* Destination */
 

@@ -10,7 +10,7 @@
 #ifndef MIGRATION_ENCRYPTED_STATS_H
 #define MIGRATION_ENCRYPTED_STATS_H
 
-#include "qapi/qapi-types-migration.h"
+#include "qapi/qapi-types-encrypted-ram.h"
 
 /* Rounds that are kept, with the present one */
 #define ENCRYPTED_STATS_ROUNDS 16

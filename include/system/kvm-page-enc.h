@@ -38,4 +38,10 @@ void kvm_page_enc_init_block(RAMBlock *rb);
  */
 int kvm_page_enc_memory_fault(RAMBlock *rb, uint64_t offset, bool is_private);
 
+/**
+ * kvm_use_guest_memfd: the VM can have guest_memfd slots although it has no
+ * memory attributes of its own.  Before the first slot.
+ */
+void kvm_use_guest_memfd(void);
+
 #endif

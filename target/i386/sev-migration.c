@@ -15,7 +15,9 @@
 #include "linux/kvm-page-enc.h"
 #include "qapi/error.h"
 #include "qapi/qapi-commands-migration.h"
-#include "qapi/qapi-commands-misc-target.h"
+#include "qapi/qapi-commands-sev-migration-target.h"
+#include "qapi/visitor.h"
+#include "qapi/qapi-visit-common.h"
 #include "qemu/base64.h"
 #include "qemu/error-report.h"
 #include "qemu/rcu.h"
@@ -31,8 +33,9 @@
 #include "hw/i386/x86.h"
 #include "kvm/kvm_i386.h"
 #include "migration/blocker.h"
-#include "migration/client-options.h"
 #include "migration/misc.h"
+#include "migration/sev-destination.h"
+#include "monitor/monitor.h"
 #include "sev.h"
 #include "sev-migration.h"
 #include "sev-migration-error.h"
@@ -422,7 +425,25 @@ bool sev_migration_kvm_init(ConfidentialGuestSupport *cgs, Error **errp)
     return true;
 }
 
-bool sev_prepare_guest_memfd(ConfidentialGuestSupport *cgs, Error **errp)
+bool sev_migration_needs_init2(void)
+{
+    /*
+     * A kernel that can keep private memory in guest_memfd does it for the
+     * newer VM type only.  Whether RAM will be one is not known yet; the
+     * number of the capability may mean something else to a later kernel,
+     * which does no harm here.
+     */
+    return kvm_check_extension(KVM_STATE(current_accel()),
+                               KVM_CAP_SEV_PRIVATE_MEM) > 0;
+}
+
+bool sev_migration_incoming(ConfidentialGuestSupport *cgs)
+{
+    return object_dynamic_cast(OBJECT(cgs), TYPE_SEV_GUEST) &&
+           runstate_check(RUN_STATE_INMIGRATE);
+}
+
+static bool sev_prepare_guest_memfd(ConfidentialGuestSupport *cgs, Error **errp)
 {
     SevMigration *m = sev_guest_migration(cgs);
     MachineState *ms = MACHINE(qdev_get_machine());
@@ -458,7 +479,7 @@ bool sev_prepare_guest_memfd(ConfidentialGuestSupport *cgs, Error **errp)
     return true;
 }
 
-bool sev_can_run(ConfidentialGuestSupport *cgs, Error **errp)
+static bool sev_can_run(ConfidentialGuestSupport *cgs, Error **errp)
 {
     switch (sev_guest_state(cgs)) {
     case SEV_STATE_SENT:
@@ -472,6 +493,25 @@ bool sev_can_run(ConfidentialGuestSupport *cgs, Error **errp)
         return false;
     default:
         return true;
+    }
+}
+
+bool sev_must_finish_launch(ConfidentialGuestSupport *cgs)
+{
+    Error *err = NULL;
+
+    switch (sev_guest_state(cgs)) {
+    case SEV_STATE_LAUNCH_UPDATE:
+    case SEV_STATE_LAUNCH_SECRET:
+        return true;
+    case SEV_STATE_RUNNING:
+    case SEV_STATE_SEND_UPDATE:
+        return false;
+    default:
+        /* It must not run, and this is too late for anything but this */
+        sev_can_run(cgs, &err);
+        error_report_err(err);
+        exit(1);
     }
 }
 
@@ -499,16 +539,17 @@ static bool get_certs(uint8_t **pdh, gsize *pdh_len, uint8_t **plat,
                       gsize *plat_len, uint8_t **amd, gsize *amd_len,
                       Error **errp)
 {
-    *pdh = get_cert(migrate_sev_pdh(), "sev-pdh", pdh_len, errp);
+    const SevDestination *d = migrate_sev_destination();
+
+    *pdh = get_cert(d->sev_pdh, "sev-pdh", pdh_len, errp);
     if (!*pdh) {
         return false;
     }
-    *plat = get_cert(migrate_sev_plat_cert(), "sev-plat-cert", plat_len,
-                     errp);
+    *plat = get_cert(d->sev_plat_cert, "sev-plat-cert", plat_len, errp);
     if (!*plat) {
         return false;
     }
-    *amd = get_cert(migrate_sev_amd_cert(), "sev-amd-cert", amd_len, errp);
+    *amd = get_cert(d->sev_amd_cert, "sev-amd-cert", amd_len, errp);
     return *amd;
 }
 
@@ -554,6 +595,13 @@ SevMigrationInfo *sev_migration_info(ConfidentialGuestSupport *cgs)
         }
     }
     return info;
+}
+
+void sev_migration_print(Monitor *mon, const SevMigrationInfo *info)
+{
+    monitor_printf(mon, "migration: %s\n", info->blocked ?: "possible");
+    monitor_printf(mon, "private pages: %" PRIu64 ", shared: %" PRIu64 "\n",
+                   info->private_pages, info->shared_pages);
 }
 
 static bool sev_can_send(ConfidentialGuestSupport *cgs, Error **errp)
@@ -900,7 +948,7 @@ static bool sev_receive_final(ConfidentialGuestSupport *cgs,
     return true;
 }
 
-const ConfidentialGuestMigrationOps sev_migration_ops = {
+static const ConfidentialGuestMigrationOps sev_migration_ops = {
     .can_send = sev_can_send,
     .send_start = sev_send_start,
     .send_pages = sev_send_pages,
@@ -911,6 +959,40 @@ const ConfidentialGuestMigrationOps sev_migration_ops = {
     .receive_pages = sev_receive_pages,
     .receive_final = sev_receive_final,
 };
+
+static void get_mode(Object *obj, Visitor *v, const char *name, void *opaque,
+                     Error **errp)
+{
+    ConfidentialGuestSupport *cgs = CONFIDENTIAL_GUEST_SUPPORT(obj);
+    OnOffAuto mode = sev_guest_migration(cgs)->mode;
+
+    visit_type_OnOffAuto(v, name, &mode, errp);
+}
+
+static void set_mode(Object *obj, Visitor *v, const char *name, void *opaque,
+                     Error **errp)
+{
+    ConfidentialGuestSupport *cgs = CONFIDENTIAL_GUEST_SUPPORT(obj);
+
+    if (cgs->ready) {
+        error_setg(errp, "%s cannot be changed once the guest is made", name);
+        return;
+    }
+    visit_type_OnOffAuto(v, name, &sev_guest_migration(cgs)->mode, errp);
+}
+
+void sev_migration_class_init(ObjectClass *oc)
+{
+    ConfidentialGuestSupportClass *klass = CONFIDENTIAL_GUEST_SUPPORT_CLASS(oc);
+
+    klass->migration = &sev_migration_ops;
+    klass->prepare_guest_memfd = sev_prepare_guest_memfd;
+    klass->can_run = sev_can_run;
+    object_class_property_add(oc, "migration", "OnOffAuto", get_mode, set_mode,
+                              NULL, NULL);
+    object_class_property_set_description(oc, "migration",
+            "offer the guest what it needs to be migrated (auto: if the kernel can)");
+}
 
 void qmp_migrate_set_sev_info(const char *pdh, const char *plat_cert,
                               const char *amd_cert, Error **errp)

@@ -17,7 +17,6 @@
 #include "sev-packets.h"
 
 struct ConfidentialGuestSupport;
-struct ConfidentialGuestMigrationOps;
 struct kvm_run;
 
 /**
@@ -51,7 +50,11 @@ typedef struct SevMigration {
 
 #if defined(CONFIG_SEV) && !defined(CONFIG_USER_ONLY)
 
-extern const struct ConfidentialGuestMigrationOps sev_migration_ops;
+/**
+ * sev_migration_class_init: what ConfidentialGuestSupportClass has for the
+ * migration, and the property "migration"
+ */
+void sev_migration_class_init(ObjectClass *oc);
 
 /**
  * sev_migration_kvm_init: decide whether the guest is offered the interface
@@ -61,12 +64,20 @@ extern const struct ConfidentialGuestMigrationOps sev_migration_ops;
 bool sev_migration_kvm_init(struct ConfidentialGuestSupport *cgs,
                             Error **errp);
 
-/** sev_prepare_guest_memfd: ConfidentialGuestSupportClass's */
-bool sev_prepare_guest_memfd(struct ConfidentialGuestSupport *cgs,
-                             Error **errp);
+/** sev_migration_needs_init2: must the VM be of the newer type, if it can? */
+bool sev_migration_needs_init2(void);
 
-/** sev_can_run: ConfidentialGuestSupportClass's */
-bool sev_can_run(struct ConfidentialGuestSupport *cgs, Error **errp);
+/**
+ * sev_migration_incoming: will it get its context from RECEIVE_START?  @cgs
+ * is any SEV guest
+ */
+bool sev_migration_incoming(struct ConfidentialGuestSupport *cgs);
+
+/**
+ * sev_must_finish_launch: vCPUs are about to run: was the guest launched here,
+ * just now?  Exits if it must not run.  @cgs is any SEV guest
+ */
+bool sev_must_finish_launch(struct ConfidentialGuestSupport *cgs);
 
 /**
  * sev_migration_ram_added: a block at @host appeared: give it its bitmap
@@ -86,6 +97,9 @@ void sev_migration_launch_update(void *host, uint64_t len);
 
 /** sev_migration_info: for query-sev; @cgs is a sev-guest.  BQL */
 SevMigrationInfo *sev_migration_info(struct ConfidentialGuestSupport *cgs);
+
+/** sev_migration_print: the same for a person */
+void sev_migration_print(Monitor *mon, const SevMigrationInfo *info);
 
 /** sev_migration_enabled: is the guest offered hypercall and MSR? */
 bool sev_migration_enabled(void);
@@ -114,7 +128,7 @@ SevMigration *sev_guest_migration(struct ConfidentialGuestSupport *cgs);
 /** sev_guest_policy: its policy, SEV_POLICY_* */
 uint32_t sev_guest_policy(struct ConfidentialGuestSupport *cgs);
 
-/** sev_guest_state: where it is in its life */
+/** sev_guest_state: where it is in its life; @cgs is any SEV guest */
 SevState sev_guest_state(struct ConfidentialGuestSupport *cgs);
 void sev_guest_set_state(struct ConfidentialGuestSupport *cgs,
                          SevState state);

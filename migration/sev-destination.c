@@ -1,0 +1,89 @@
+/*
+ * Migration parameters: the certificates of an SEV guest's destination
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#include "qemu/osdep.h"
+#include "qapi/error.h"
+#include "qemu/base64.h"
+#include "migration/sev-destination.h"
+#include "migration.h"
+#include "monitor/monitor.h"
+
+const SevDestination *migrate_sev_destination(void)
+{
+    return qapi_MigrationParameters_base(&migrate_get_current()->parameters);
+}
+
+static bool check_base64(const char *value, const char *name, Error **errp)
+{
+    g_autofree uint8_t *data = NULL;
+    size_t len;
+
+    if (!value || !*value) {
+        return true;
+    }
+    data = qbase64_decode(value, -1, &len, errp);
+    if (!data) {
+        error_prepend(errp, "Parameter '%s': ", name);
+    }
+    return data;
+}
+
+bool sev_destination_check(const SevDestination *d, Error **errp)
+{
+    ERRP_GUARD();
+
+    return check_base64(d->sev_pdh, "sev-pdh", errp) &&
+           check_base64(d->sev_plat_cert, "sev-plat-cert", errp) &&
+           check_base64(d->sev_amd_cert, "sev-amd-cert", errp);
+}
+
+static void set_string(char **to, const char *from)
+{
+    if (from) {
+        g_free(*to);
+        *to = g_strdup(from);
+    }
+}
+
+void sev_destination_set(SevDestination *to, const SevDestination *from)
+{
+    set_string(&to->sev_pdh, from->sev_pdh);
+    set_string(&to->sev_plat_cert, from->sev_plat_cert);
+    set_string(&to->sev_amd_cert, from->sev_amd_cert);
+}
+
+void sev_destination_overlay(SevDestination *to, const SevDestination *from)
+{
+    to->sev_pdh = from->sev_pdh ?: to->sev_pdh;
+    to->sev_plat_cert = from->sev_plat_cert ?: to->sev_plat_cert;
+    to->sev_amd_cert = from->sev_amd_cert ?: to->sev_amd_cert;
+}
+
+char **sev_destination_member(SevDestination *d, MigrationParameter param)
+{
+    switch (param) {
+    case MIGRATION_PARAMETER_SEV_PDH:
+        return &d->sev_pdh;
+    case MIGRATION_PARAMETER_SEV_PLAT_CERT:
+        return &d->sev_plat_cert;
+    case MIGRATION_PARAMETER_SEV_AMD_CERT:
+        return &d->sev_amd_cert;
+    default:
+        g_assert_not_reached();
+    }
+}
+
+void sev_destination_print(Monitor *mon, SevDestination *d)
+{
+    for (MigrationParameter p = MIGRATION_PARAMETER_SEV_PDH;
+         p <= MIGRATION_PARAMETER_SEV_AMD_CERT; p++) {
+        const char *value = *sev_destination_member(d, p);
+
+        /* Thousands of characters each: only whether they are there */
+        if (value && *value) {
+            monitor_printf(mon, "%s: set\n", MigrationParameter_str(p));
+        }
+    }
+}
