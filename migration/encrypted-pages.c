@@ -61,7 +61,7 @@ static struct {
     GByteArray *payload;
     GByteArray *record;
     uint8_t *plain;
-    /* multifd: what channels still have may be dirty again */
+    /* multifd: what channels still have may be dirty again.  bitmap_mutex. */
     bool flush_due;
 
     /*
@@ -404,10 +404,14 @@ void encrypted_pages_sync(uint64_t round)
         return;
     }
     end_round(round);
-    save.flush_due = migrate_multifd();
     if (!encbitmap_sync(&err)) {
         migration_file_set_error(-EIO, err);
     }
+}
+
+void encrypted_pages_synced(void)
+{
+    save.flush_due = save.stats && migrate_multifd();
 }
 
 static guint block_index(RAMBlock *rb)

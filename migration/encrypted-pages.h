@@ -39,6 +39,13 @@ bool encrypted_pages_save_setup(QEMUFile *f, Error **errp);
 void encrypted_pages_sync(uint64_t round);
 
 /**
+ * encrypted_pages_synced: the dirty bitmap has what the log had.  To be called
+ * before anything more is sent, with the mutex that keeps it from being sent:
+ * the main thread may sync while a round is under way.
+ */
+void encrypted_pages_synced(void);
+
+/**
  * encrypted_pages_save: send a private page, and private ones behind it that
  * are dirty
  * @page: its dirty bit is cleared already

@@ -14,6 +14,7 @@
  *   PAGES=2      runs; 1 if not given.  The first page is private and left
  *                alone, the second is as all others and may be taken along
  *   SLOTS        memory slots are removed and added meanwhile; no device
+ *   MID_ROUND    the main thread syncs, too, while a round is under way
  *   LOG_FIRST    the dirty log is read before the state
  *   QEMU_MARKS   QEMU marks what it converts, as well as the kernel
  *   BY_KERNEL    a kernel that converts without QEMU: it must go wrong
@@ -60,12 +61,17 @@ bit tlb[PAGES];                 /* as vCPUs see it */
 #ifdef SLOTS
 bit slot;                       /* there is one */
 bit slots_lock;                 /* kvm_slots_lock(), and KVM's own */
-bit bql;
 bit inhibited;                  /* accel_ioctl_inhibit_begin() */
 bit in_kvm_run;                 /* a vCPU has to get out first */
 #endif
 
 /* QEMU */
+#if defined(SLOTS) || defined(MID_ROUND)
+bit bql;
+#endif
+#ifdef MID_ROUND
+bit bitmap_mutex;               /* RAMState's, for bmap */
+#endif
 bit encbmap[PAGES];             /* RAMBlock.encbmap */
 bit writer;                     /* the block's lock */
 byte readers;
@@ -461,12 +467,27 @@ inline send(p) {
     d_step { is_private = 0; pair = 0 }
 }
 
-#ifdef SLOTS
+#if defined(SLOTS) || defined(MID_ROUND)
 #define LOCK_BQL        d_step { !bql -> bql = 1 }
 #define UNLOCK_BQL      if :: !last_stage -> bql = 0 :: else fi
 #else
 #define LOCK_BQL        skip
 #define UNLOCK_BQL      skip
+#endif
+
+#ifdef MID_ROUND
+#define LOCK_BITMAP     d_step { !bitmap_mutex -> bitmap_mutex = 1 }
+#define UNLOCK_BITMAP   bitmap_mutex = 0
+#else
+#define LOCK_BITMAP     skip
+#define UNLOCK_BITMAP   skip
+#endif
+
+/* encrypted_pages_synced() */
+#ifdef MULTIFD
+#define FLUSH_IS_DUE    flush_due = 1
+#else
+#define FLUSH_IS_DUE    skip
 #endif
 
 /* kvm_log_sync(), cpu_physical_memory_sync_dirty_bitmap() */
@@ -486,7 +507,12 @@ inline sync_log() {
     LOCK_SLOTS;
     EACH_PAGE(got[q] = klog[q]; memlog[q] = memlog[q] | got[q]);
     UNLOCK_SLOTS;
-    EACH_PAGE(bmap[q] = bmap[q] | memlog[q]; memlog[q] = 0; clear_bmap[q] = 1)
+    LOCK_BITMAP;
+    EACH_PAGE(bmap[q] = bmap[q] | memlog[q]; memlog[q] = 0; clear_bmap[q] = 1);
+#ifndef NO_RULE_E_MUTEX
+    FLUSH_IS_DUE;
+#endif
+    UNLOCK_BITMAP
 }
 
 /* encbitmap_sync().  A generation only spares what would change nothing. */
@@ -506,6 +532,9 @@ inline sync_state() {
 }
 
 inline sync() {
+#ifdef NO_RULE_E_MUTEX
+    FLUSH_IS_DUE;
+#endif
 #ifdef LOG_FIRST
     sync_log();
     sync_state()
@@ -514,6 +543,22 @@ inline sync() {
     sync_log()
 #endif
 }
+
+#ifdef MID_ROUND
+/* cpu_throttle_dirty_sync_timer_tick(): its own sync, whatever is under way */
+active proctype main_thread()
+{
+    byte q;
+    bit new[PAGES];
+
+end:
+    do
+    :: d_step { klogging && !bql -> bql = 1 }
+       sync();
+       bql = 0
+    od
+}
+#endif
 
 inline stop_guest() {
     running = 0;
@@ -575,15 +620,16 @@ setup:
 
 round:
     sync();
-#ifdef MULTIFD
-    flush_due = 1;
-#endif
 #ifdef NO_RULE_D
     if :: last_stage -> stop_guest() :: else fi;
 #endif
     UNLOCK_BQL;
+    LOCK_BITMAP;
     do
-    :: failed -> goto cancel
+    :: failed -> UNLOCK_BITMAP; goto cancel
+#ifdef MID_ROUND
+    :: !failed -> UNLOCK_BITMAP; LOCK_BITMAP    /* ram_save_iterate() ends */
+#endif
     :: !failed && p < PAGES && bmap[p] ->
 #ifndef NO_RULE_C
        clear_dirty(p);
@@ -603,9 +649,10 @@ round:
        if :: CLEAN && !failed -> break :: else fi
     :: !last_stage -> break     /* time for a sync */
 #ifndef COARSE
-    :: goto cancel              /* by the user, or for an error */
+    :: UNLOCK_BITMAP; goto cancel   /* by the user, or for an error */
 #endif
     od;
+    UNLOCK_BITMAP;
     if
     :: last_stage -> goto final
     :: else
@@ -641,6 +688,9 @@ final:
 cancel:
     /* The source runs on; another migration, to another destination */
     NO_WORK;
+#if defined(MID_ROUND) && !defined(COARSE)
+    if :: !last_stage -> LOCK_BQL :: else fi;
+#endif
     do
     :: q < PAGES ->
        d_step {
@@ -652,7 +702,9 @@ cancel:
     od;
     p = 0;
     d_step { q = 0; klogging = 0; logging = 0; failed = 0 }
-#ifdef SLOTS
+#ifdef MID_ROUND
+    bql = 0;
+#elif defined(SLOTS)
     if :: last_stage -> bql = 0 :: else fi;
 #endif
     last_stage = 0;
