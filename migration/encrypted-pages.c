@@ -167,6 +167,18 @@ static bool check_blocks(Error **errp)
     return true;
 }
 
+static bool check_dirty_limit(Error **errp)
+{
+    if (migrate_dirty_limit()) {
+        /* DIRTYLIMIT_TOLERANCE_RANGE: that far from its limit it is content */
+        error_setg(errp, "A confidential guest cannot be migrated with "
+                   "capability dirty-limit, which lets a vCPU write 25 MB/s "
+                   "more than its limit: use auto-converge");
+        return false;
+    }
+    return true;
+}
+
 static bool check_return_path(Error **errp)
 {
     if (!migrate_return_path()) {
@@ -199,8 +211,9 @@ static bool check_send(ConfidentialGuestSupport *cgs,
 {
     ERRP_GUARD();
 
-    if (check_features(errp) && check_return_path(errp) &&
-        check_zero_pages(errp) && check_blocks(errp) &&
+    if (check_features(errp) && check_dirty_limit(errp) &&
+        check_return_path(errp) && check_zero_pages(errp) &&
+        check_blocks(errp) &&
         ops->can_send(cgs, errp)) {
         return true;
     }
