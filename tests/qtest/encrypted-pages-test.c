@@ -10,6 +10,10 @@
 #include "qobject/qdict.h"
 #include "qobject/qlist.h"
 #include "libqtest.h"
+#include "libqos/malloc-pc.h"
+#include "libqos/pci-pc.h"
+#include "libqos/virtio-pci.h"
+#include "standard-headers/linux/virtio_balloon.h"
 
 #define RAM_MIB 64
 #define TIMEOUT_S 60
@@ -591,6 +595,106 @@ static void test_refused(void)
     }
 }
 
+#define BALLOON "-object iothread,id=io -device virtio-balloon-pci,addr=4," \
+                "free-page-hint=on,iothread=io"
+#define HINT_QUEUE 3
+#define HINT_AT offsetof(struct virtio_balloon_config, free_page_hint_cmd_id)
+
+typedef struct Balloon {
+    QTestState *qts;
+    QGuestAllocator alloc;
+    QPCIBus *bus;
+    QVirtioPCIDevice *pci;
+    QVirtioDevice *dev;
+    QVirtQueue *vq;
+} Balloon;
+
+static void balloon_open(Balloon *b, QTestState *qts)
+{
+    QPCIAddress addr = { .devfn = QPCI_DEVFN(4, 0) };
+    uint64_t features;
+
+    b->qts = qts;
+    pc_alloc_init(&b->alloc, qts, ALLOC_NO_FLAGS);
+    b->bus = qpci_new_pc(qts, &b->alloc);
+    b->pci = virtio_pci_new(b->bus, &addr);
+    g_assert_nonnull(b->pci);
+    b->dev = &b->pci->vdev;
+    qvirtio_pci_device_enable(b->pci);
+    qvirtio_start_device(b->dev);
+    features = qvirtio_get_features(b->dev);
+    g_assert(features & (1ull << VIRTIO_BALLOON_F_FREE_PAGE_HINT));
+    qvirtio_set_features(b->dev, features & ~((1ull << VIRTIO_RING_F_EVENT_IDX)
+                                    | (1ull << VIRTIO_RING_F_INDIRECT_DESC)));
+    b->vq = qvirtqueue_setup(b->dev, &b->alloc, HINT_QUEUE);
+    qvirtio_set_driver_ok(b->dev);
+}
+
+static void balloon_close(Balloon *b)
+{
+    qvirtqueue_cleanup(b->dev->bus, b->vq, &b->alloc);
+    qvirtio_pci_device_disable(b->pci);
+    qos_object_destroy((QOSGraphObject *)b->pci);
+    qpci_free_pc(b->bus);
+    alloc_destroy(&b->alloc);
+}
+
+static void balloon_put(Balloon *b, uint64_t at, uint32_t len, bool is_hint)
+{
+    uint32_t head = qvirtqueue_add(b->qts, b->vq, at, len, is_hint, false);
+
+    qvirtqueue_kick(b->qts, b->dev, b->vq, head);
+    while (!qvirtqueue_get_buf(b->qts, b->vq, NULL, NULL)) {
+        g_usleep(1000);
+    }
+}
+
+/*
+ * The guest says of half of its pages that they are free: they are sent all
+ * the same, because the destination expects every private page.
+ */
+static void test_hints(void)
+{
+    Pair p = {
+        start(",page-us=150", BALLOON),
+        start("", "-S -incoming defer " BALLOON),
+    };
+    Balloon b;
+    uint64_t id_at;
+    uint32_t id;
+    QDict *info;
+
+    set_capability(p.src, "return-path");
+    set_capability(p.src, "events");
+    set_capability(p.dst, "events");
+    listen_at(p.dst);
+    fill_ram(p.src);
+    balloon_open(&b, p.src);
+    id_at = guest_alloc(&b.alloc, sizeof(id));
+    migrate_starts(p.src);
+    do {
+        id = qvirtio_config_readl(b.dev, HINT_AT);
+    } while (id == VIRTIO_BALLOON_CMD_ID_STOP);
+    qtest_writel(p.src, id_at, id);
+    balloon_put(&b, id_at, sizeof(id), false);
+    for (uint64_t at = RAM_MIB / 2 * MiB; at < RAM_MIB * MiB; at += 4 * MiB) {
+        balloon_put(&b, at, 4 * MiB, true);
+    }
+    /* The next sync would have put an end to it before they were read */
+    info = query(p.src);
+    g_assert_cmpint(qdict_get_int(qdict_get_qdict(info, "ram"),
+                                  "dirty-sync-count"), ==, 1);
+    qobject_unref(info);
+    qtest_writel(p.src, id_at, VIRTIO_BALLOON_CMD_ID_STOP);
+    balloon_put(&b, id_at, sizeof(id), false);
+    completes(p);
+    info = query(p.src);
+    g_assert_cmpuint(counter(info, "private-pages"), >=, RAM_MIB * MiB / 4096);
+    qobject_unref(info);
+    balloon_close(&b);
+    pair_end(p);
+}
+
 /* A confidential guest into a plain machine, and the other way */
 static void test_mismatch(void)
 {
@@ -634,6 +738,40 @@ static void test_multifd(const void *compression)
     listen_at(p.dst);
     completes_live(p);
     went_through_channels(p);
+    pair_end(p);
+}
+
+/*
+ * With auto-converge the main thread syncs every five seconds of a round.
+ * Rounds are longer here, so this takes half a minute: -m slow has it.
+ */
+static void test_multifd_mid_round(void)
+{
+    Pair p = pair_start_multifd(",conversions=2000,page-us=1400", "", "none");
+    uint64_t sent = 0, last = 0;
+    bool again = false;
+
+    set_capability(p.src, "auto-converge");
+    listen_at(p.dst);
+    set_downtime(p.src, 1);
+    migrate_starts(p.src);
+    while (!again) {
+        QDict *info = query(p.src), *ram = qdict_get_qdict(info, "ram");
+        uint64_t rounds = ram ? qdict_get_int(ram, "dirty-sync-count") : 0;
+
+        if (rounds > last) {
+            /* All of the third round's cannot have gone: it came too early */
+            uint64_t now = counter(info, "private-pages");
+
+            again = rounds > 2 && now - sent < 5000;
+            last = rounds;
+            sent = now;
+        }
+        qobject_unref(info);
+        g_usleep(10 * 1000);
+    }
+    set_downtime(p.src, 60000);
+    completes(p);
     pair_end(p);
 }
 
@@ -789,11 +927,16 @@ int main(int argc, char **argv)
     qtest_add_func("/encrypted-pages/cancel", test_cancel);
     qtest_add_func("/encrypted-pages/refused", test_refused);
     qtest_add_func("/encrypted-pages/mismatch", test_mismatch);
+    qtest_add_func("/encrypted-pages/hints", test_hints);
     qtest_add_data_func("/encrypted-pages/multifd/none", "none", test_multifd);
     qtest_add_data_func("/encrypted-pages/multifd/zlib", "zlib", test_multifd);
     qtest_add_data_func("/encrypted-pages/multifd/zstd", "zstd", test_multifd);
     qtest_add_func("/encrypted-pages/multifd/unallocated",
                    test_multifd_unallocated);
+    if (g_test_slow()) {
+        qtest_add_func("/encrypted-pages/multifd/mid-round",
+                       test_multifd_mid_round);
+    }
     qtest_add_func("/encrypted-pages/multifd/tls", test_multifd_tls);
     qtest_add_func("/encrypted-pages/multifd/not-authentic",
                    test_multifd_not_authentic);
