@@ -9,6 +9,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
 import os
+import re
 import statistics
 import sys
 import time
@@ -40,11 +41,11 @@ class Bare(migration.Base):
         migration.Base.serial += 1
         return migration.Base.serial
 
-    def ready(self, source, config=None, downtime_ms=2000, **kw):
-        """A destination and the connection to it; @kw is the relay's."""
+    def ready(self, source, config=None, downtime_ms=2000, tamper=None, **kw):
+        """A destination and the connection to it; @kw is flow.set_up()'s."""
         destination = self.another(config or source.config)
-        flow.prepare(source, destination, downtime_ms=downtime_ms)
-        return destination, flow.connect(source, destination, **kw)
+        flow.prepare(source, destination, downtime_ms=downtime_ms, **kw)
+        return destination, flow.connect(source, destination, tamper=tamper)
 
     def finish(self, source, destination, link):
         outcome = flow.wait(source, PATIENCE, poll=0.1)
@@ -242,6 +243,17 @@ class Places(Bare):
             v.launch()
         self.assert_said(v.complaints(), ['virtio-mem', 'discard'])
 
+    def test_other_machine(self):
+        """A destination with less memory: refused, the source runs on."""
+        source = self.boot(self.high)
+        destination, link = self.ready(source, self.small)
+        flow.start(source, link)
+        outcome = flow.wait(source, PATIENCE, poll=0.1)
+        link.close()
+        note(f'{outcome.error}; {destination.complaints()}')
+        self.assertFalse(outcome.completed)
+        self.good(source)
+
 
 class Lives(Bare):
     """Migrations in a row, and reboots between them."""
@@ -250,6 +262,17 @@ class Lives(Bare):
     def setUpClass(cls):
         super().setUpClass()
         cls.config = flipper.config(cls.work)
+        # Somebody has written to the source's flash
+        with open(cls.config.ovmf_vars, 'rb') as f:
+            cls.variables = f.read()[:-16] + os.urandom(16)
+        path = os.path.join(cls.work, 'variables')
+        with open(path, 'wb') as f:
+            f.write(cls.variables)
+        cls.written = cls.config.change(ovmf_vars=path)
+
+    def has_variables(self, v):
+        with open(f'{self.work}/{v.name}.vars', 'rb') as f:
+            self.assertTrue(f.read() == self.variables)
 
     def test_there_and_back(self):
         source = self.boot(self.config)
@@ -259,23 +282,26 @@ class Lives(Bare):
         self.good(source, there, back)
 
     def test_reset_before(self):
-        source = self.boot(self.config)
+        source = self.boot(self.written)
         self.reset(source)
-        destination, _ = self.move(source)
+        destination, _ = self.move(source, self.config)
         self.good(source, destination)
+        self.has_variables(destination)
 
     def test_reset_after(self):
-        source = self.boot(self.config)
-        destination, _ = self.move(source)
+        source = self.boot(self.written)
+        destination, _ = self.move(source, self.config)
         self.reset(destination)
         self.good(destination)
+        self.has_variables(destination)
         again, _ = self.move(destination)
         self.good(destination, again)
+        self.has_variables(again)
 
     def test_reset_during(self):
         """It has not agreed any more: the migration fails, the next not."""
-        source = self.boot(self.config)
-        destination, link = self.ready(source, downtime_ms=1)
+        source = self.boot(self.written)
+        destination, link = self.ready(source, self.config, downtime_ms=1)
         flow.start(source, link)
         self.under_way(source, 2)
         source.cmd('set-action', reboot='reset')
@@ -287,8 +313,53 @@ class Lives(Bare):
         self.assertIn('has not agreed', outcome.error)
         destination.stop()
         self.good(source, more=3)
-        again, _ = self.move(source)
+        again, _ = self.move(source, self.config)
         self.good(source, again)
+        self.has_variables(again)
+
+
+class Slowed(Bare):
+    """A guest that writes faster than its pages are packed is slowed down."""
+
+    @staticmethod
+    def throttles(v):
+        return re.findall(r'guest CPU throttled by (\d+)%', v.log())
+
+    def test_auto_converge(self):
+        source = self.boot(flipper.config(self.work,
+                                          trace=['cpu_throttle_set']))
+        # The control: without the capability it does not end
+        destination, link = self.ready(source, downtime_ms=1)
+        flow.start(source, link)
+        self.under_way(source, 12)
+        self.assertEqual(self.throttles(source), [])
+        source.cmd('migrate_cancel')
+        self.assertEqual(flow.wait(source, PATIENCE, poll=0.1).status,
+                         'cancelled')
+        link.close()
+        destination.stop()
+        # With it, the same guest is slowed until it can move
+        destination, link = self.ready(source, downtime_ms=1,
+                                       **{'auto-converge': True})
+        source.cmd('migrate-set-parameters', **{'cpu-throttle-initial': 80})
+        flow.start(source, link)
+        self.finish(source, destination, link)
+        note(f'throttled by {self.throttles(source)}')
+        self.assertEqual(self.throttles(source)[:1], ['80'])
+        self.good(source, destination)
+
+    def test_dirty_limit(self):
+        source = self.boot(flipper.config(self.work).change(
+            accel='kvm,dirty-ring-size=4096'))
+        destination, link = self.ready(source)
+        flow.set_up(source, **{'dirty-limit': True})
+        with self.assertRaisesRegex(flow.ExecuteError, 'dirty-limit.*25 MB/s'):
+            flow.start(source, link)
+        link.close()
+        self.good(source)
+        flow.set_up(source, **{'dirty-limit': False})
+        destination.stop()
+        self.move(source)
 
 
 if __name__ == '__main__':
