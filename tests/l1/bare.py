@@ -8,6 +8,7 @@
 #
 # SPDX-License-Identifier: GPL-2.0-or-later
 
+import glob
 import os
 import re
 import statistics
@@ -17,10 +18,12 @@ import time
 sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
 # pylint: disable=wrong-import-position
 import migration  # noqa: E402
-from sevmig import flipper, flow, tap, vm  # noqa: E402
+from sevmig import (flipper, flow, hardware, host, tap,     # noqa: E402
+                    vm)
 from sevmig.tap import note     # noqa: E402
 
 PATIENCE = 180
+HARDWARE = hardware.Hardware()
 
 
 class Bare(migration.Base):
@@ -316,6 +319,65 @@ class Lives(Bare):
         again, _ = self.move(source, self.config)
         self.good(source, again)
         self.has_variables(again)
+
+
+class Row(Bare):
+    """
+    One guest migrates MOVES times, each time to a new QEMU.  Afterwards the
+    host has no more in use than before.
+    """
+    MOVES = int(os.environ.get('MOVES', '3'))
+    # Less than a guest's memory in all; of slabs, and what may vary in them
+    KIB, SLAB_KIB_A_MOVE, SLAB_KIB = 16384, 4, 256
+
+    def setUp(self):
+        super().setUp()
+        if HARDWARE.why:
+            self.skipTest(HARDWARE.why)
+
+    def has(self, *states):
+        """The guests that the platform has, and KVM has ASIDs for them."""
+        self.vms[-1].wait_for(
+            f'state {states}', lambda: sorted(
+                s for s, _ in HARDWARE.guests().values()) == sorted(states),
+            PATIENCE, 0.1)
+        self.assertEqual(host.asids(), len(states))
+
+    def forget(self, v):
+        """End it, and remove its files, which are in memory."""
+        v.stop()
+        self.vms.remove(v)
+        for path in glob.glob(f'{self.work}/{v.name}.*'):
+            os.unlink(path)
+
+    def row(self, moves):
+        """Memory in use after it, and slabs, in KiB."""
+        here = self.boot(flipper.config(self.work))
+        asids, downtimes = set(), []
+        for n in range(moves):
+            note(f'migration {n + 1} of {moves}')
+            there, outcome = self.move(here)
+            downtimes.append(outcome.downtime_ms)
+            self.good(here, there, more=1)
+            self.forget(here)
+            here = there
+            self.has('running')
+            asids.update(asid for _, asid in HARDWARE.guests().values())
+        note(f'pass {flipper.last(here).number} of the guest; downtime '
+             f'{min(downtimes)} to {max(downtimes)} ms; ASIDs {asids}')
+        self.forget(here)
+        self.assertEqual(host.asids(), 0)
+        self.assertEqual(HARDWARE.guests(), {})
+        used, slabs = host.used_kib()
+        note(f'{used} KiB in use, {slabs} KiB of slabs')
+        return used, slabs
+
+    def test_row(self):
+        before = self.row(1)
+        after = self.row(self.MOVES)
+        self.assertLess(after[0] - before[0], self.KIB)
+        self.assertLess(after[1] - before[1],
+                        self.MOVES * self.SLAB_KIB_A_MOVE + self.SLAB_KIB)
 
 
 class Slowed(Bare):

@@ -4,11 +4,12 @@ What the host's kernel asks of the PSP: counts its commands, and gives some.
 SPDX-License-Identifier: GPL-2.0-or-later
 """
 
-import ctypes
 import fcntl
 import os
 import re
 import struct
+
+from . import host
 
 # include/linux/psp-sev.h, enum sev_cmd
 COMMANDS = {
@@ -43,20 +44,12 @@ class Counter:
         self.why = ''
         try:
             if not os.path.exists(f'{TRACING}/kprobe_events'):
-                self._mount_tracefs()
+                host.mount('tracefs', TRACING)
             self._write(f'{TRACING}/kprobe_events',
                         'p:sevmig/psp __sev_do_cmd_locked cmd=$arg1:u32')
             self._write(f'{EVENT}/trigger', 'hist:keys=cmd.hex')
         except OSError as e:
             self.why = f'the kernel does not let its PSP driver be probed: {e}'
-
-    @staticmethod
-    def _mount_tracefs():
-        # mount(8) is more than a minimal root has
-        libc = ctypes.CDLL(None, use_errno=True)
-        if libc.mount(b'tracefs', TRACING.encode(), b'tracefs', 0, None):
-            err = ctypes.get_errno()
-            raise OSError(err, os.strerror(err), TRACING)
 
     @staticmethod
     def _write(path, text):

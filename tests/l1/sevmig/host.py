@@ -1,0 +1,57 @@
+"""
+What the host has in use.
+
+SPDX-License-Identifier: GPL-2.0-or-later
+"""
+
+import ctypes
+import gc
+import glob
+import os
+import re
+
+CGROUP = '/run/sevmig-cgroup'
+
+
+def mount(kind, where):
+    # mount(8) is more than a minimal root has
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.mount(kind.encode(), where.encode(), kind.encode(), 0, None):
+        err = ctypes.get_errno()
+        raise OSError(err, os.strerror(err), where)
+
+
+def asids():
+    """SEV guests that KVM has given an ASID."""
+    if not os.path.ismount(CGROUP):
+        os.makedirs(CGROUP, exist_ok=True)
+        mount('cgroup2', CGROUP)
+    with open(f'{CGROUP}/misc.current', encoding='ascii') as f:
+        return int(re.search(r'^sev (\d+)$', f.read(), re.M)[1])
+
+
+def _kib(path, names):
+    with open(path, encoding='ascii', errors='replace') as f:
+        found = dict(re.findall(r'^(\w+):\s+(\d+) kB$', f.read(), re.M))
+    return [int(found[n]) for n in names]
+
+
+def _write(path, text):
+    with open(path, 'w', encoding='ascii') as f:
+        f.write(text)
+
+
+def used_kib():
+    """
+    Memory that is not free when all caches have been dropped, but for what
+    this process has; and of that, what the kernel has in slabs.
+    """
+    gc.collect()
+    os.sync()
+    _write('/proc/sys/vm/drop_caches', '3')
+    for path in glob.glob('/sys/kernel/slab/*/shrink'):
+        _write(path, '1')
+    total, free, slabs = _kib('/proc/meminfo',
+                              ['MemTotal', 'MemFree', 'SUnreclaim'])
+    own, = _kib('/proc/self/status', ['RssAnon'])
+    return total - free - own, slabs
