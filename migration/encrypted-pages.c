@@ -436,8 +436,9 @@ static guint block_index(RAMBlock *rb)
 }
 
 /*
- * Pack @npages private pages into save.payload.  Reader's lock of @rb held:
- * they stay private meanwhile.
+ * Pack @npages private pages into save.payload.  Without the block's lock: the
+ * platform takes long, and conversions must not wait for it.  What the guest
+ * converts from now on is dirty, and so it is sent again, as what it is then.
  */
 static int pack_pages(RAMBlock *rb, uint64_t offset, size_t npages,
                       Error **errp)
@@ -448,7 +449,7 @@ static int pack_pages(RAMBlock *rb, uint64_t offset, size_t npages,
     g_byte_array_set_size(save.payload, 0);
     ret = save.ops->send_pages(save.cgs, rb, offset, npages, save.payload,
                                errp);
-    encrypted_stats_packed(save.stats, ret ? 0 : npages,
+    encrypted_stats_packed(save.stats, MAX(ret, 0),
                            qemu_clock_get_ns(QEMU_CLOCK_REALTIME) - start);
     return ret;
 }
@@ -498,6 +499,7 @@ static int send_unallocated(QEMUFile *f, RAMBlock *rb, uint64_t page,
     return put_pages(f) ? npages : -EIO;
 }
 
+/* @ret: of pack_pages() */
 static int send_private(QEMUFile *f, RAMBlock *rb, uint64_t offset,
                         size_t npages, int ret, Error *err, bool last_stage)
 {
@@ -507,12 +509,22 @@ static int send_private(QEMUFile *f, RAMBlock *rb, uint64_t offset,
         error_free(err);
         return send_again(rb, offset, npages);
     }
-    if (!ret && index == ENCRYPTED_STATS_NO_BLOCK) {
+    if (ret >= 0 && ret < npages) {
+        if (last_stage) {
+            ret = -EAGAIN;
+        } else {
+            send_again(rb, offset +
+                       ((uint64_t)ret << qemu_target_page_bits()),
+                       npages - ret);
+            npages = ret;
+        }
+    }
+    if (ret >= 0 && index == ENCRYPTED_STATS_NO_BLOCK) {
         error_setg(&err, "the block came after the session");
         ret = -EINVAL;
     }
-    if (!ret && !encrypted_record_pages(save.record, index, offset, npages,
-                                        save.payload, &err)) {
+    if (ret >= 0 && !encrypted_record_pages(save.record, index, offset, npages,
+                                            save.payload, &err)) {
         ret = -EINVAL;
     }
     if (ret < 0) {
@@ -605,9 +617,8 @@ bool encrypted_pages_save(QEMUFile *f, RAMBlock *rb, unsigned long page,
         *pages = ret ? send_unallocated(f, rb, page, ret) : 0;
         return true;
     }
-    ret = pack_pages(rb, offset, npages, &err);
     encbitmap_send_unlock(rb);
-    /* The channel may block for long, and conversions must not */
+    ret = pack_pages(rb, offset, npages, &err);
     *pages = send_private(f, rb, offset, npages, ret, err, last_stage);
     return true;
 }

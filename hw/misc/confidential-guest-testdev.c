@@ -16,9 +16,11 @@
 #include "qemu/main-loop.h"
 #include "qemu/module.h"
 #include "qemu/thread.h"
+#include "qemu/timer.h"
 #include "qemu/units.h"
 #include "qemu/rcu.h"
 #include "qapi/error.h"
+#include "qapi/visitor.h"
 #include "exec/encbitmap.h"
 #include "exec/memory.h"
 #include "exec/ramblock.h"
@@ -52,6 +54,8 @@ struct CGTestState {
 
     RAMBlock *rb;
     unsigned long *touched; /* pages that the guest wrote to; NULL: not lazy */
+    uint64_t converted;     /* times; BQL */
+    int64_t longest_us;     /* that one took; BQL */
     uint64_t told_page, told_run, told; /* what sender was told to be empty */
     QemuThread thread;
 };
@@ -89,11 +93,12 @@ static int cgtest_send_pages(ConfidentialGuestSupport *cgs, RAMBlock *rb,
 {
     CGTestGuest *g = CGTEST_GUEST(cgs);
     size_t size = qemu_target_page_size();
-    uint64_t page = offset / size;
+    uint64_t page = offset / size, run;
+    size_t began = out->len;
+    bool is_private;
 
     assert(g->sending && rb == g->dev->rb && npages);
     assert(npages <= CGS_MIGRATION_PAGES_MAX);
-    assert(encbitmap_count(rb, page, npages) == npages);
     if (g->dev->busy_every && runstate_is_running() &&
         ++g->runs_sent % g->dev->busy_every == 0) {
         /* What was packed so far must not be sent */
@@ -109,9 +114,13 @@ static int cgtest_send_pages(ConfidentialGuestSupport *cgs, RAMBlock *rb,
     }
     g_usleep(g->dev->page_us * npages);
     qatomic_set(&g->calls, g->calls + 1);
-    /* Nobody may have converted them meanwhile */
-    assert(encbitmap_count(rb, page, npages) == npages);
-    return 0;
+    run = encbitmap_run(rb, page, page + npages, &is_private);
+    if (!is_private) {
+        error_setg(errp, "converted");
+        return -EAGAIN;
+    }
+    g_byte_array_set_size(out, began + run * (sizeof(uint64_t) + size));
+    return run;
 }
 
 static uint64_t cgtest_send_calls(ConfidentialGuestSupport *cgs)
@@ -266,9 +275,13 @@ static void convert_and_write(CGTestState *s, GRand *rand, uint64_t count)
     uint64_t npages = encbitmap_npages(s->rb);
     uint64_t first = g_rand_int_range(rand, 0, npages);
     uint64_t n = MIN(g_rand_int_range(rand, 1, 100), npages - first);
+    int64_t start = qemu_clock_get_us(QEMU_CLOCK_REALTIME);
 
     encbitmap_convert(s->rb, first * size, n * size, g_rand_boolean(rand),
                       NULL, &error_abort);
+    s->converted++;
+    s->longest_us = MAX(s->longest_us,
+                        qemu_clock_get_us(QEMU_CLOCK_REALTIME) - start);
     if (g_rand_boolean(rand)) {
         return;
     }
@@ -331,6 +344,18 @@ static void cgtest_realize(DeviceState *dev, Error **errp)
     }
 }
 
+static void get_converted(Object *obj, Visitor *v, const char *name,
+                          void *opaque, Error **errp)
+{
+    visit_type_uint64(v, name, &CGTEST(obj)->converted, errp);
+}
+
+static void get_longest(Object *obj, Visitor *v, const char *name,
+                        void *opaque, Error **errp)
+{
+    visit_type_int64(v, name, &CGTEST(obj)->longest_us, errp);
+}
+
 static const Property cgtest_properties[] = {
     DEFINE_PROP_UINT32("conversions", CGTestState, conversions, 0),
     DEFINE_PROP_UINT32("busy-every", CGTestState, busy_every, 0),
@@ -351,6 +376,10 @@ static void cgtest_class_init(ObjectClass *oc, void *data)
     dc->user_creatable = true;
     dc->hotpluggable = false;
     device_class_set_props(dc, cgtest_properties);
+    object_class_property_add(oc, "converted", "uint64", get_converted, NULL,
+                              NULL, NULL);
+    object_class_property_add(oc, "longest-us", "int64", get_longest, NULL,
+                              NULL, NULL);
     set_bit(DEVICE_CATEGORY_MISC, dc->categories);
 }
 

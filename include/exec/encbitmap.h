@@ -6,9 +6,10 @@
  * The bitmap is state, never dirtiness: sending a page does not change it.
  * A block without one (RAMBlock.encbmap == NULL) has no private page.
  *
- * Locking: a page is sent under the state that it has while it is sent.
- * Senders hold encbitmap_send_lock() around the test and the read of the
- * page; encbitmap_convert() takes the same lock as its writer.  Bits change
+ * Locking: a shared page is read under the state that it has then.  Senders
+ * hold encbitmap_send_lock() around the test and the copy of the page, or
+ * around the test and the clearing of its dirty bit, if the platform is to
+ * pack it; encbitmap_convert() takes the same lock as its writer.  Bits change
  * under the writer's lock only, so either lock makes a test stable; without
  * a lock a test is a hint.
  */

@@ -9,8 +9,9 @@
  * docs/specs/encrypted-ram-migration.rst.
  *
  * A class that can migrate sets ConfidentialGuestSupportClass.migration.
- * Only private pages are passed; that they are private, and stay it for the
- * time of the call, is the caller's promise (see exec/encbitmap.h).
+ * Only private pages are passed.  While they are packed the guest may convert
+ * them: what is packed then is of no use, must do no harm, and is sent again,
+ * because a conversion makes pages dirty (see exec/encbitmap.h).
  */
 #ifndef SYSTEM_CONFIDENTIAL_GUEST_MIGRATION_H
 #define SYSTEM_CONFIDENTIAL_GUEST_MIGRATION_H
@@ -40,8 +41,9 @@ typedef struct ConfidentialGuestMigrationOps {
 
     /**
      * @send_pages: pack @npages pages of @rb from byte @offset on, appending
-     * to @out.  Returns 0; or -errno with @errp set, -EAGAIN if the pages
-     * changed their state meanwhile (nothing is wrong, send them again).
+     * to @out.  Returns how many were packed, which is fewer if the page
+     * behind them changed its state meanwhile; or -errno with @errp set,
+     * -EAGAIN if that was the first (nothing is wrong, send them again), and
      * @out may have grown all the same.  Migration thread.
      */
     int (*send_pages)(ConfidentialGuestSupport *cgs, RAMBlock *rb,

@@ -727,14 +727,20 @@ static bool sev_send_start(ConfidentialGuestSupport *cgs, GByteArray *session,
     return true;
 }
 
+/* Is that why page @offset of @rb could not be packed? */
+static bool changed_state(RAMBlock *rb, uint64_t offset, int ret)
+{
+    return ret == -EAGAIN ||
+           (ret == -EFAULT && !encbitmap_test(rb, offset >> TARGET_PAGE_BITS));
+}
+
 /* Page @offset of @rb could not be packed: is it anything to worry about? */
 static int send_error(RAMBlock *rb, uint64_t offset, int ret, int fw_error,
                       uint32_t hdr_len, Error **errp)
 {
     ERRP_GUARD();
 
-    if (ret == -EAGAIN ||
-        (ret == -EFAULT && !encbitmap_test(rb, offset >> TARGET_PAGE_BITS))) {
+    if (changed_state(rb, offset, ret)) {
         trace_sev_migration_page_changed(rb->idstr, offset, ret);
         error_setg(errp, "SEV: page at offset 0x%" PRIx64 " of block %s "
                    "changed its state", offset, rb->idstr);
@@ -764,15 +770,15 @@ static int sev_send_pages(ConfidentialGuestSupport *cgs, RAMBlock *rb,
     }
     ret = sev_packets_send(&m->packets, cgs, rb->host + offset, m->hdr_len,
                            npages, &done, &fw_error);
-    if (ret < 0) {
-        return send_error(rb, offset + done * TARGET_PAGE_SIZE, ret, fw_error,
-                          m->hdr_len, errp);
+    offset += done * TARGET_PAGE_SIZE;
+    if (ret < 0 && !(done && changed_state(rb, offset, ret))) {
+        return send_error(rb, offset, ret, fw_error, m->hdr_len, errp);
     }
-    for (size_t i = 0; i < npages; i++) {
+    for (size_t i = 0; i < done; i++) {
         sev_wire_put_page(out, &m->packets.page[i]);
     }
-    m->pages += npages;
-    return 0;
+    m->pages += done;
+    return done;
 }
 
 static bool sev_send_final(ConfidentialGuestSupport *cgs, GByteArray *final,

@@ -346,6 +346,17 @@ inline read_end(p) {
     BY_ITS_ROAD(p)
 }
 
+/*
+ * The platform's read, as what the page was when its road was chosen: without
+ * the lock.  If it has been converted since, nothing of use is read.
+ */
+inline pack(p) {
+    d_step {
+        road[at * PAGES + p] = is_private;
+        fresh[at * PAGES + p] = (kind[p] == is_private)
+    }
+}
+
 /* The record has come to the destination, which does not say when */
 inline arrive(p) {
     d_step {
@@ -436,27 +447,27 @@ inline send(p) {
     :: is_private ->
 #if PAGES > 1
        pair = (p == 0 && bmap[1] && encbmap[1]);
-# ifndef NO_RULE_C_RUN
+# if !defined(NO_RULE_C_RUN) && !defined(NO_RULE_C_LOCKED)
        OF_RUN(clear_dirty(1));
 # endif
+#endif
+       unlock();
+#ifdef NO_RULE_C_LOCKED
+       OF_RUN(clear_dirty(1));
 #endif
        if
        :: skip ->
           /* -EAGAIN: somebody has the page */
-          unlock();
           if
           :: last_stage -> failed = 1
           :: else -> again(p); OF_RUN(again(1))
           fi
        :: skip ->
-          read_begin(p);
-          OF_RUN(read_begin(1));
-          OF_RUN(read_end(1));
-          read_end(p);
+          pack(p);
+          OF_RUN(pack(1));
 #ifdef NO_RULE_G
           encbmap[p] = 0;
 #endif
-          unlock();
 #ifdef NO_RULE_C_RUN
           OF_RUN(clear_dirty(1));
 #endif

@@ -542,16 +542,13 @@ static void test_not_authentic(void)
     pair_end(p);
 }
 
-static void test_cancel(void)
+/* Until so many private pages are sent */
+static void wait_private(QTestState *qts, uint64_t npages)
 {
-    Pair p = pair_start(",conversions=500,page-us=300", ",page-us=300");
-
-    fill_ram(p.src);
-    migrate_starts(p.src);
     for (;;) {
-        QDict *info = query(p.src);
+        QDict *info = query(qts);
         bool under_way = qdict_haskey(info, "encrypted-ram") &&
-                         counter(info, "private-pages") > 1000;
+                         counter(info, "private-pages") > npages;
 
         if (under_way) {
             /* The present round is among them */
@@ -559,15 +556,57 @@ static void test_cancel(void)
         }
         qobject_unref(info);
         if (under_way) {
-            break;
+            return;
         }
         g_usleep(1000);
     }
+}
+
+static void test_cancel(void)
+{
+    Pair p = pair_start(",conversions=500,page-us=300", ",page-us=300");
+
+    fill_ram(p.src);
+    migrate_starts(p.src);
+    wait_private(p.src, 1000);
     qtest_qmp_assert_success(p.src, "{ 'execute': 'migrate_cancel' }");
     qobject_unref(wait_end(p.src, "cancelled"));
     is_running(p.src);
     g_assert_cmpuint(session_event(p.src, false, "opened"), ==, 0);
     g_assert_cmpuint(session_event(p.src, false, "cancelled"), >, 1000);
+    pair_end(p);
+}
+
+static int64_t testdev_get(QTestState *qts, const char *property)
+{
+    QDict *r = qtest_qmp(qts, "{ 'execute': 'qom-get', 'arguments': {"
+                         "'path': '/machine/peripheral/testdev',"
+                         "'property': %s } }", property);
+    int64_t value = qdict_get_int(r, "return");
+
+    qobject_unref(r);
+    return value;
+}
+
+/*
+ * It takes 1.3 s to pack a run of 64 pages, and no conversion waits for that,
+ * nor for anything that takes as long as half a run
+ */
+static void test_no_wait(void)
+{
+    Pair p = pair_start(",id=testdev,conversions=50,page-us=20000", "");
+    int64_t before;
+
+    fill_ram(p.src);
+    migrate_starts(p.src);
+    wait_private(p.src, 1);
+    before = testdev_get(p.src, "converted");
+    while (testdev_get(p.src, "converted") < before + 50) {
+        g_usleep(10000);
+    }
+    qtest_qmp_assert_success(p.src, "{ 'execute': 'migrate_cancel' }");
+    qobject_unref(wait_end(p.src, "cancelled"));
+    g_assert_cmpint(testdev_get(p.src, "longest-us"), <, 640 * 1000);
     pair_end(p);
 }
 
@@ -925,6 +964,7 @@ int main(int argc, char **argv)
     qtest_add_func("/encrypted-pages/unallocated", test_unallocated);
     qtest_add_func("/encrypted-pages/not-authentic", test_not_authentic);
     qtest_add_func("/encrypted-pages/cancel", test_cancel);
+    qtest_add_func("/encrypted-pages/no-wait", test_no_wait);
     qtest_add_func("/encrypted-pages/refused", test_refused);
     qtest_add_func("/encrypted-pages/mismatch", test_mismatch);
     qtest_add_func("/encrypted-pages/hints", test_hints);
