@@ -109,7 +109,8 @@ class Bare(migration.Base):
         note('a conversion waits for the sender: median '
              f'{statistics.median(waits):.0f} us, 99 of 100 '
              f'{statistics.quantiles(waits, n=100)[98]:.0f} us, '
-             f'most {max(waits):.0f} us, of {len(waits)}')
+             f'most {max(waits):.0f} us, of {len(waits)}, '
+             f'{sum(w > 1000 for w in waits)} longer than 1 ms')
         source.cmd('migrate-set-parameters', **{'downtime-limit': 60000})
         outcome = self.finish(source, destination, link)
         self.good(source, destination, more=3)
