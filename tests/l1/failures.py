@@ -478,6 +478,9 @@ class Link(Base):
         self.migrates()
 
     def test_nobody_listens(self):
+        destination = self.launch()
+        self.prepare(destination).close()
+        self.end(destination)
         self.source.cmd('migrate', uri=f'unix:{self.work}/nobody')
         outcome = flow.wait(self.source, MIGRATION)
         self.assertEqual(outcome.status, 'failed')
