@@ -26,7 +26,7 @@
  *   it is implemented, ENOTTY where it is not.
  * - KVM_GET_PAGE_ENC_BITMAP on a VM with num_pages 0: likewise.
  * - KVM_SEV_SEND_UPDATE_BATCH on an SEV VM with count 0: 0 where it is
- *   implemented, EINVAL where it is not.
+ *   implemented, EINVAL where it is not, or where its flags are not.
  */
 
 /* VM: mask of the attributes that KVM_SET_MEMORY_ATTRIBUTES2 takes, or 0. */
@@ -44,7 +44,11 @@
  */
 #define KVM_CAP_SEV_PRIVATE_MEM		254
 
-/* VM: 1 if KVM_SEV_SEND_UPDATE_BATCH and KVM_SEV_RECEIVE_UPDATE_BATCH are. */
+/*
+ * VM: if KVM_SEV_SEND_UPDATE_BATCH and KVM_SEV_RECEIVE_UPDATE_BATCH are, how
+ * many pages a packet can have: more than 1 for VMs with
+ * KVM_CAP_SEV_PRIVATE_MEM, and for the system.
+ */
 #define KVM_CAP_SEV_UPDATE_BATCH	255
 
 /**
@@ -121,12 +125,17 @@ struct kvm_page_enc_bitmap {
  *	KVM_SEV_RECEIVE_UPDATE_DATA of whole pages that follow each other
  * @guest_uaddr: in: host address of the first page, page-aligned
  * @hdr_uaddr: in: array of packet headers, @hdr_len bytes for each page
- * @trans_uaddr: in: array of packets, a page for each page
+ * @trans_uaddr: in: array of packets, a page for each page; a packet of several
+ *	pages has the places of all of them, and the header of the first
  * @hdr_len: in: bytes of one header
  * @count: in: pages; 0 does nothing
  * @done: out, also with an error: pages that are done, from the first on.  The
  *	error, the firmware's in struct kvm_sev_cmd too, is that of the next
- * @flags: 0
+ * @flags: KVM_SEV_UPDATE_BATCH_PACKETS or 0
+ * @packets_uaddr: with KVM_SEV_UPDATE_BATCH_PACKETS: array of one byte for each
+ *	page: how many pages the packet has that begins with it, 1 to
+ *	KVM_SEV_UPDATE_BATCH_PACKET_MAX, and 0 (not read) in a packet.  Out to
+ *	send, in to receive.  Otherwise 0
  * @reserved: 0
  */
 struct kvm_sev_update_batch {
@@ -137,7 +146,15 @@ struct kvm_sev_update_batch {
 	__u32 count;
 	__u32 done;
 	__u32 flags;
-	__u64 reserved[3];
+	__u64 packets_uaddr;
+	__u64 reserved[2];
 };
+
+/*
+ * Packets may have several pages.  Only for VMs with KVM_CAP_SEV_PRIVATE_MEM,
+ * and none in memory that is no guest_memfd: EOPNOTSUPP.
+ */
+#define KVM_SEV_UPDATE_BATCH_PACKETS		(1U << 0)
+#define KVM_SEV_UPDATE_BATCH_PACKET_MAX		4
 
 #endif /* _LINUX_KVM_PAGE_ENC_H */

@@ -13,6 +13,8 @@
 #define RECEIVE         KVM_SEV_RECEIVE_UPDATE_BATCH
 #define FIRST           0x20000         /* gpa of the pages that are sent */
 #define N               96
+#define LATER           (FIRST + 2 * N * PAGE)
+#define LARGE           KVM_SEV_UPDATE_BATCH_PACKETS
 #define BAD_MEASUREMENT 0xb             /* SEV_RET_BAD_MEASUREMENT */
 
 static struct packets packets;
@@ -131,6 +133,7 @@ static void partial(struct vm *a, struct vm *b)
 
 static void arguments(struct vm *vm)
 {
+    uint8_t pages[1];
     const struct kvm_sev_update_batch good = {
         .guest_uaddr = (uintptr_t)vm->mem + FIRST,
         .hdr_uaddr = (uintptr_t)packets.headers, .hdr_len = HEADER_SIZE,
@@ -154,16 +157,118 @@ static void arguments(struct vm *vm)
     ok(TRY(a.guest_uaddr = 0) < 0 && a.done == 0, "address 0: not done");
     ok(TRY(a.hdr_len = 20) < 0 && a.done == 0 && sev_error,
        "headers too short: the firmware says so");
-    for (int i = 0; i < 32; i++) {
+    for (int i = 1; i < 32; i++) {
         n += TRY(a.flags = 1U << i) == -EINVAL;
     }
-    for (int i = 0; i < 3; i++) {
+    for (int i = 0; i < 2; i++) {
         n += TRY(a.reserved[i] = 1) == -EINVAL;
     }
-    ok(n == 35, "any flag, any reserved field: EINVAL");
+    n += TRY(a.packets_uaddr = (uintptr_t)pages) == -EINVAL;
+    ok(n == 34, "any other flag, any reserved field: EINVAL");
+    ok(TRY(a.flags = LARGE, a.packets_uaddr = -PAGE) == -EFAULT && a.done == 77 &&
+       TRY(a.flags = LARGE, a.packets_uaddr = 8) == -EFAULT && a.done == 0,
+       "no place for the packets' pages: EFAULT");
     ok(sev_cmd(vm, SEND, (void *)8) == -EFAULT, "no argument: EFAULT");
     ok(sev_cmd(vm, RECEIVE + 1, &a) == -EINVAL &&
        sev_cmd(vm, SEND - 1, &a) == -EINVAL, "other commands: EINVAL");
+}
+
+/*
+ * Packets of several pages.  What is sent shows which pages follow each other
+ * in the host's memory: four of a block, as long as nobody punches holes.
+ */
+
+static int count_packets(const uint8_t *pages, unsigned n)
+{
+    unsigned packets = 0, i;
+
+    for (i = 0; i < n && pages[i]; i += pages[i]) {
+        packets++;
+        for (unsigned j = 1; j < pages[i]; j++) {
+            if (i + j >= n || pages[i + j]) {
+                return -1;
+            }
+        }
+    }
+    return i == n ? (int)packets : -1;
+}
+
+/* Other memory for the second page of each of @n blocks */
+static void scatter(struct vm *vm, uint64_t gpa, unsigned n)
+{
+    CHECK(fallocate(vm->gmem, FALLOC_FL_KEEP_SIZE, gpa, n * 4 * PAGE));
+    for (unsigned i = 0; i < n; i++) {
+        CHECK(fallocate(vm->gmem, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                        gpa + (i * 4 + 1) * PAGE, PAGE));
+    }
+    /* What was freed last comes first, so it is another block's */
+    for (unsigned i = 0; i < n; i++) {
+        CHECK(fallocate(vm->gmem, FALLOC_FL_KEEP_SIZE,
+                        gpa + (i * 4 + 1) * PAGE, PAGE));
+    }
+}
+
+static void large(struct vm *a, struct vm *b)
+{
+    static uint8_t pages[N];
+    struct packets p = { packets.headers, packets.data, pages }, rest;
+    int n, bad = 0;
+
+    memset(pages, 77, N);
+    ok(!transport_batch(a, SEND, FIRST, N, &p) && p.done == N &&
+       count_packets(pages, N) == N / 4, "%d pages are sent in %d packets", N,
+       N / 4);
+    ok(!transport_batch(b, RECEIVE, FIRST, N, &p) && p.done == N,
+       "and are received");
+    ok(!transport_batch(a, SEND, FIRST + PAGE, 6, &p) && p.done == 6 &&
+       pages[0] == 3 && pages[3] == 3 && count_packets(pages, 6) == 2,
+       "no packet has pages of two blocks: 3 and 3 of 6");
+    ok(!transport_batch(b, RECEIVE, FIRST + PAGE, 6, &p), "and are received");
+
+    MUST(vm_convert(a, FIRST + 6 * PAGE, PAGE, SHARED));
+    ok(transport_batch(a, SEND, FIRST, N, &p) == -EAGAIN && p.done == 6 &&
+       count_packets(pages, 6) == 2 && pages[4] == 2 && !sev_error,
+       "a page that was shared meanwhile: EAGAIN, 4 and 2 before it are done");
+    MUST(vm_convert(a, FIRST + 6 * PAGE, PAGE, PRIVATE));
+
+    MUST(transport_batch(a, SEND, FIRST, N, &p));
+    packets.data[6][100] ^= 1;
+    ok(transport_batch(b, RECEIVE, FIRST, N, &p) < 0 && p.done == 4 &&
+       sev_error == BAD_MEASUREMENT, "one with a forged page: 4 before it");
+    packets.data[6][100] ^= 1;
+    pages[4] = pages[6] = 2;
+    ok(transport_batch(b, RECEIVE, FIRST, N, &p) < 0 && p.done == 4 &&
+       sev_error == BAD_MEASUREMENT, "a packet in two halves is none");
+    pages[4] = 4;
+    for (unsigned i = 0; i < 3; i++) {
+        pages[8] = (const uint8_t []){ 0, 5, 255 }[i];
+        bad += transport_batch(b, RECEIVE, FIRST, N, &p) != -EINVAL ||
+               p.done != 8;
+    }
+    pages[8] = 4;
+    bad += transport_batch(b, RECEIVE, FIRST, 10, &p) != -EINVAL || p.done != 8;
+    ok(!bad, "packets of 0, 5, 255 pages, or more than there are: EINVAL");
+    MUST(vm_convert(b, FIRST + 10 * PAGE, PAGE, SHARED));
+    ok(transport_batch(b, RECEIVE, FIRST, N, &p) == -EAGAIN && p.done == 8,
+       "received into a shared page: EAGAIN");
+    MUST(vm_convert(b, FIRST + 10 * PAGE, PAGE, PRIVATE));
+
+    /* Whatever memory the receiver has: it makes room for a packet */
+    scatter(b, FIRST, N / 4);
+    ok(!transport_batch(b, RECEIVE, FIRST, N, &p) && p.done == N,
+       "received where the host's memory was scattered");
+    scatter(a, LATER, 16);
+    rest = p;
+    n = transport_batch(a, SEND, LATER, 64, &rest) ? -1 :
+        count_packets(pages, 64);
+    ok(n > 32, "control: it is, 64 pages so are sent in %d packets", n);
+    ok(!transport_batch(b, RECEIVE, LATER, 64, &rest), "and are received");
+    scatter(b, FIRST, N / 4);
+    MUST(transport_batch(a, SEND, FIRST + PAGE, N - 1, &p));
+    ok(!transport_batch(b, RECEIVE, FIRST + PAGE, N - 1, &p),
+       "the same for packets that are not a whole block");
+    MUST(transport_batch(a, SEND, FIRST, N, &p));
+    MUST(transport_batch(b, RECEIVE, FIRST, N, &p));
 }
 
 static void wrong_vms(void)
@@ -178,6 +283,8 @@ static void wrong_vms(void)
     vm_destroy(&vm);
     vm.fd = CHECK(ioctl(kvm_fd, KVM_CREATE_VM, KVM_X86_SEV_VM));
     ok(sev_cmd(&vm, SEND, &a) == -ENOTTY, "one without KVM_SEV_INIT2: ENOTTY");
+    ok(vm_cap(vm.fd, KVM_CAP_SEV_UPDATE_BATCH) == 1,
+       "one without private memory: packets of one page");
     close(vm.fd);
 }
 
@@ -187,6 +294,9 @@ static void ordinary(void)
     struct kvm_userspace_memory_region region = { .memory_size = GUEST_SIZE };
     struct vm from, to = { .type = VM_SEV, .size = GUEST_SIZE, .vcpu = -1 };
     struct kvm_sev_init init = { 0 };
+    struct kvm_sev_update_batch probe = { .flags = LARGE };
+    uint8_t pages[N];
+    struct packets several = { packets.headers, packets.data, pages };
 
     vm_init(&from, VM_SEV, GUEST_SIZE);
     for (unsigned i = 0; i < N; i++) {
@@ -202,6 +312,11 @@ static void ordinary(void)
     if (guest_launch(&from, FIRST + N * PAGE) || transport_start(&from, &to)) {
         bail("launch");
     }
+    ok(sev_cmd(&to, RECEIVE, &probe) == -EINVAL &&
+       !sev_cmd(&from, SEND, &probe) && !transport_batch(&from, SEND, FIRST, N,
+                                                         &several) &&
+       transport_batch(&to, RECEIVE, FIRST, N, &several) == -EINVAL,
+       "ordinary memory: no packets of several pages");
     ok(!transport_batch(&from, SEND, FIRST, N, &packets) &&
        !transport_batch(&to, RECEIVE, FIRST, N, &packets) && packets.done == N,
        "received into ordinary memory");
@@ -238,9 +353,10 @@ static void on_alarm(int sig)
     alarms += sig == SIGALRM;
 }
 
-/* kvm->lock and pages are held for a page at a time */
+/* kvm->lock and pages are held for a command at a time */
 static void beside(struct vm *vm)
 {
+    static uint8_t pages[N];
     struct itimerval every = { { 0, 2000 }, { 0, 2000 } }, never = { { 0 } };
     struct sigaction sa = { .sa_handler = on_alarm };
     struct vm_converter c = {
@@ -269,13 +385,16 @@ static void beside(struct vm *vm)
 
     pthread_create(&thread, NULL, vm_run_converter, &c);
     for (batches = 0; batches < 60 || c.done < 100; batches++) {
-        int r = transport_batch(vm, SEND, FIRST, N, &packets);
+        int r;
 
+        p.pages = batches % 2 ? pages : NULL;
+        r = transport_batch(vm, SEND, FIRST, N, &p);
         eagain += r == -EAGAIN;
         other += r && r != -EAGAIN;
-        other += r == -EAGAIN && (packets.done < 10 || packets.done > 13);
-        other += !r && packets.done != N;
+        other += r == -EAGAIN && (p.done < 10 || p.done > 13);
+        other += !r && p.done != N;
     }
+    p.pages = NULL;
     c.stop = true;
     pthread_join(thread, NULL);
     MUST(vm_convert(vm, c.offset, c.size, PRIVATE));
@@ -313,7 +432,8 @@ int main(void)
     struct vm a, b;
 
     vm_require(VM_SEV);
-    ok(vm_cap(kvm_fd, KVM_CAP_SEV_UPDATE_BATCH) == 1, "there is the capability");
+    ok(vm_cap(kvm_fd, KVM_CAP_SEV_UPDATE_BATCH) ==
+       KVM_SEV_UPDATE_BATCH_PACKET_MAX, "there is the capability");
     packets.headers = calloc(N, HEADER_SIZE);
     packets.data = mmap(NULL, N * PAGE, PROT_READ | PROT_WRITE,
                         MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -331,6 +451,7 @@ int main(void)
     both_ways(&a, &b);
     arguments(&a);
     partial(&a, &b);
+    large(&a, &b);
     beside(&a);
     ok(!transport_batch(&a, SEND, FIRST, N, &packets) &&
        !transport_batch(&b, RECEIVE, FIRST, N, &packets), "all, once more");

@@ -125,11 +125,12 @@ transport_receive(struct vm *vm, uint64_t gpa, struct packet *packet)
 
 /*
  * Many pages from @gpa on: 0, or -errno, sev_error, and how many are done, which
- * is all ones if it was not said.
+ * is all ones if it was not said.  With @pages, packets can have several.
  */
 struct packets {
     uint8_t (*headers)[HEADER_SIZE];
     uint8_t (*data)[4096];
+    uint8_t *pages;
     uint32_t done;
 };
 
@@ -142,6 +143,8 @@ transport_batch(struct vm *vm, uint32_t id, uint64_t gpa, uint32_t count,
         .hdr_uaddr = (uintptr_t)packets->headers, .hdr_len = HEADER_SIZE,
         .trans_uaddr = (uintptr_t)packets->data,
         .count = count, .done = ~0U,
+        .flags = packets->pages ? KVM_SEV_UPDATE_BATCH_PACKETS : 0,
+        .packets_uaddr = (uintptr_t)packets->pages,
     };
     int r = sev_cmd(vm, id, &args);
 

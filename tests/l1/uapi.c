@@ -40,7 +40,7 @@ int main(void)
     ok(vm_cap(kvm_fd, KVM_CAP_SEV_PRIVATE_MEM) == 1 &&
        vm_cap(kvm_fd, KVM_CAP_PAGE_ENC_BITMAP) == 1 &&
        vm_cap(kvm_fd, KVM_CAP_MEMORY_ATTRIBUTES2) == PRIVATE &&
-       vm_cap(kvm_fd, KVM_CAP_SEV_UPDATE_BATCH) == 1,
+       vm_cap(kvm_fd, KVM_CAP_SEV_UPDATE_BATCH) == 4,
        "the system offers the four capabilities");
 
     fd = create_vm(KVM_X86_DEFAULT_VM);

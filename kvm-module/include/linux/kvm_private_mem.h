@@ -39,11 +39,23 @@ long kvm_gmem_ioctl(struct file *file, unsigned int ioctl, unsigned long arg);
 /* virt/kvm/gmem_lru.c */
 void kvm_gmem_drain_lru(void);
 
+/*
+ * virt/kvm/gmem_block.c: pages of a block, which is what one command of the SEV
+ * firmware takes
+ */
+#define KVM_GMEM_BLOCK	4
+void kvm_gmem_alloc_block(struct inode *inode, pgoff_t index, pgoff_t nr_pages);
+int kvm_gmem_pin_block(struct kvm *kvm, unsigned long uaddr, int npages,
+		       bool overwrite, struct page **pages);
+
 /* virt/kvm/gmem_pages.c */
+struct kvm_memory_slot *
+kvm_gmem_uaddr_to_memslot(struct kvm *kvm, unsigned long uaddr,
+			  struct file **file);
+struct page *kvm_gmem_pin_page(struct inode *inode, pgoff_t index);
 int kvm_gmem_pin_user_pages(struct kvm *kvm, unsigned long uaddr, int npages,
 			    struct page **pages);
 bool kvm_gmem_maps_range(unsigned long uaddr, unsigned long size);
-bool kvm_gmem_uaddr_is_shared(struct kvm *kvm, unsigned long uaddr);
 
 /* virt/kvm/gmem_access.c */
 bool kvm_gmem_gfn_is_private(struct kvm *kvm, gfn_t gfn);

@@ -14,9 +14,13 @@
 
 #include "gmem_attributes.h"
 
-/* The slot at @uaddr whose guest_memfd keeps attributes, if there is one */
-static struct kvm_memory_slot *
-gmem_uaddr_to_memslot(struct kvm *kvm, unsigned long uaddr, struct file **file)
+/*
+ * The slot at @uaddr whose guest_memfd keeps attributes, if there is one, with a
+ * reference of the file.  The caller holds kvm->srcu.
+ */
+struct kvm_memory_slot *
+kvm_gmem_uaddr_to_memslot(struct kvm *kvm, unsigned long uaddr,
+			  struct file **file)
 {
 	struct kvm_memslots *slots = kvm_memslots(kvm);
 	struct gmem_attributes *attributes;
@@ -49,7 +53,7 @@ void kvm_gmem_clear_new_folio(struct folio *folio)
 }
 
 /* As pin_user_pages() does it, so that unpin_user_pages() undoes it */
-static struct page *gmem_pin_page(struct inode *inode, pgoff_t index)
+struct page *kvm_gmem_pin_page(struct inode *inode, pgoff_t index)
 {
 	struct folio *folio = kvm_gmem_get_folio(inode, index);
 	struct page *page;
@@ -100,7 +104,7 @@ int kvm_gmem_pin_user_pages(struct kvm *kvm, unsigned long uaddr, int npages,
 	while (n < npages) {
 		unsigned long addr = (uaddr & PAGE_MASK) + (unsigned long)n * PAGE_SIZE;
 
-		slot = gmem_uaddr_to_memslot(kvm, addr, &file);
+		slot = kvm_gmem_uaddr_to_memslot(kvm, addr, &file);
 		if (!slot) {
 			r = n ? -EFAULT : -ENOENT;
 			break;
@@ -112,7 +116,7 @@ int kvm_gmem_pin_user_pages(struct kvm *kvm, unsigned long uaddr, int npages,
 		/* No conversion half done, and no hole being punched */
 		filemap_invalidate_lock_shared(file->f_mapping);
 		for (; n < npages && index < end; n++, index++) {
-			pages[n] = gmem_pin_page(file_inode(file), index);
+			pages[n] = kvm_gmem_pin_page(file_inode(file), index);
 			if (IS_ERR(pages[n])) {
 				r = PTR_ERR(pages[n]);
 				break;
@@ -161,31 +165,3 @@ bool kvm_gmem_maps_range(unsigned long uaddr, unsigned long size)
 	return addr >= end;
 }
 EXPORT_SYMBOL_FOR_KVM_INTERNAL(kvm_gmem_maps_range);
-
-/**
- * kvm_gmem_uaddr_is_shared - has user space the page at @uaddr to itself?
- * @kvm: the VM
- * @uaddr: host address in a memory slot
- *
- * Return: true for a shared page of a guest_memfd that keeps attributes; false
- * for a private one, and for memory of which nothing is known.
- */
-bool kvm_gmem_uaddr_is_shared(struct kvm *kvm, unsigned long uaddr)
-{
-	struct gmem_attributes *attributes;
-	struct kvm_memory_slot *slot;
-	struct file *file;
-	bool shared;
-
-	guard(srcu)(&kvm->srcu);
-
-	slot = gmem_uaddr_to_memslot(kvm, uaddr, &file);
-	if (!slot)
-		return false;
-	attributes = kvm_gmem_attributes(file);
-	shared = !gmem_attributes_is_private(attributes, slot->gmem.pgoff +
-				((uaddr - slot->userspace_addr) >> PAGE_SHIFT));
-	fput(file);
-	return shared;
-}
-EXPORT_SYMBOL_FOR_KVM_INTERNAL(kvm_gmem_uaddr_is_shared);

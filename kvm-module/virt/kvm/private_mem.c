@@ -111,7 +111,11 @@ int kvm_private_mem_check_extension(struct kvm *kvm, long cap)
 	case KVM_CAP_SEV_PRIVATE_MEM:
 		return kvm_private_mem_supported(kvm);
 	case KVM_CAP_SEV_UPDATE_BATCH:
-		return kvm_private_mem_supported(NULL);
+		if (!kvm_private_mem_supported(NULL))
+			return 0;
+		if (kvm && !kvm_arch_gmem_keeps_attributes(kvm))
+			return 1;
+		return KVM_SEV_UPDATE_BATCH_PACKET_MAX;
 	case KVM_CAP_DIRTY_LOG_RING_WITH_BITMAP:
 		return kvm && kvm_arch_gmem_keeps_attributes(kvm);
 	default:

@@ -2,15 +2,20 @@
 /*
  * SEND_UPDATE_DATA and RECEIVE_UPDATE_DATA for many pages in one call.
  *
- * The firmware takes one page a command and milliseconds for it.  What a batch
- * saves is the way to the kernel and back, buffers, and the copy of arguments,
- * for each; what it must not do is to keep others from the VM for as long as it
- * takes.  So kvm->lock, which vCPUs' and memory ioctls want, is held for a page
- * at a time, and not while user memory is copied; a page is pinned for its own
- * command only, so that conversions of the others go on; and what the VM is, is
- * asked again for each.
+ * The firmware takes milliseconds for a command, of which the pages are the
+ * least part, so a command takes as many as it may.  The firmware knows physical
+ * addresses only: they are pages that follow each other in memory, at the
+ * receiver as well, since a packet cannot be split.
+ *
+ * What a batch saves besides is the way to the kernel and back, buffers, and the
+ * copy of arguments.  What it must not do is to keep others from the VM for as
+ * long as it takes.  So kvm->lock, which vCPUs' and memory ioctls want, is held
+ * for a command at a time, and not while user memory is copied; a page is pinned
+ * for its own command only, so that conversions of the others go on; and what
+ * the VM is, is asked again for each.
  */
 #include <linux/kvm_host.h>
+#include <linux/log2.h>
 #include <linux/mm.h>
 #include <linux/psp.h>
 #include <linux/psp-sev.h>
@@ -26,16 +31,25 @@
  * @kvm: an SEV VM
  * @send: from guest memory, otherwise to it
  * @args: of the caller
+ * @max: pages of a packet, at most: 1 or SEV_PACKET_PAGES
  * @hdr: buffer for a packet's header, @args.hdr_len bytes
- * @trans: buffer for a packet, a page
+ * @trans: buffer for a packet, @max pages
  */
 struct sev_batch {
 	struct kvm *kvm;
 	bool send;
 	struct kvm_sev_update_batch args;
+	u32 max;
 	void *hdr;
 	void *trans;
 };
+
+/*
+ * The firmware that AMD has published (AMD-ASPFW) takes 20 KiB in one command;
+ * 16 is what can be allocated.
+ */
+#define SEV_PACKET_PAGES	KVM_GMEM_BLOCK
+static_assert(SEV_PACKET_PAGES == KVM_SEV_UPDATE_BATCH_PACKET_MAX);
 
 /* May the VM be sent or received, as far as KVM can tell? */
 static int sev_batch_check_vm(struct kvm *kvm)
@@ -53,11 +67,17 @@ static int sev_batch_check_vm(struct kvm *kvm)
 	return 0;
 }
 
-static int sev_batch_check_args(const struct kvm_sev_update_batch *args)
+static int sev_batch_check_args(struct kvm *kvm,
+				const struct kvm_sev_update_batch *args)
 {
+	bool packets = args->flags & KVM_SEV_UPDATE_BATCH_PACKETS;
 	u64 end;
 
-	if (args->flags || memchr_inv(args->reserved, 0, sizeof(args->reserved)))
+	/* Of other memory nobody can say that its pages follow each other. */
+	if ((args->flags & ~KVM_SEV_UPDATE_BATCH_PACKETS) ||
+	    (packets && !kvm_private_mem_enabled(kvm)) ||
+	    (!packets && args->packets_uaddr) ||
+	    memchr_inv(args->reserved, 0, sizeof(args->reserved)))
 		return -EINVAL;
 	if (!args->count)
 		return 0;
@@ -68,25 +88,29 @@ static int sev_batch_check_args(const struct kvm_sev_update_batch *args)
 	if (!access_ok(u64_to_user_ptr(args->hdr_uaddr),
 		       (u64)args->count * args->hdr_len) ||
 	    !access_ok(u64_to_user_ptr(args->trans_uaddr),
-		       (u64)args->count << PAGE_SHIFT))
+		       (u64)args->count << PAGE_SHIFT) ||
+	    (packets && !access_ok(u64_to_user_ptr(args->packets_uaddr),
+				   args->count)))
 		return -EFAULT;
 	return 0;
 }
 
-/* One command of the firmware, between guest memory and the buffers */
+/*
+ * One command of the firmware, between guest memory and the buffers: all of
+ * @npages to receive, as many as follow each other to send.  Returns how many.
+ */
 static int sev_batch_issue(struct sev_batch *batch, unsigned long uaddr,
-			   int *error)
+			   int npages, int *error)
 {
 	struct sev_data_send_update_data data = {
 		.hdr_address = __psp_pa(batch->hdr),
 		.hdr_len = batch->args.hdr_len,
-		.guest_len = PAGE_SIZE,
 		.trans_address = __psp_pa(batch->trans),
-		.trans_len = PAGE_SIZE,
 	};
+	struct page *pages[SEV_PACKET_PAGES];
 	struct kvm *kvm = batch->kvm;
-	struct page *page;
-	int r;
+	bool ordinary;
+	int n, r;
 
 	/* Both commands have the same argument. */
 	BUILD_BUG_ON(sizeof(data) != sizeof(struct sev_data_receive_update_data));
@@ -99,31 +123,63 @@ static int sev_batch_issue(struct sev_batch *batch, unsigned long uaddr,
 	if (r)
 		return r;
 
-	page = sev_pin_page(kvm, uaddr, batch->send ? 0 : FOLL_WRITE);
-	if (IS_ERR(page))
-		return PTR_ERR(page);
-
-	/* From here on it can become shared, but then it is dirty, too. */
-	if (kvm_gmem_uaddr_is_shared(kvm, uaddr)) {
-		r = -EAGAIN;
-		goto unpin;
+	/* From here on they can become shared, but then they are dirty, too. */
+	n = kvm_gmem_pin_block(kvm, uaddr, npages, !batch->send, pages);
+	ordinary = n == -ENOENT;
+	if (ordinary) {
+		if (!batch->send && npages > 1)
+			return -EOPNOTSUPP;
+		pages[0] = sev_pin_page(kvm, uaddr, batch->send ? 0 : FOLL_WRITE);
+		n = IS_ERR(pages[0]) ? PTR_ERR(pages[0]) : 1;
 	}
+	if (n < 0)
+		return n;
 
 	/* What the firmware writes must not be overwritten from a cache. */
 	if (!batch->send)
-		sev_clflush_pages(&page, 1);
+		sev_clflush_pages(pages, n);
 
 	data.handle = to_kvm_sev_info(kvm)->handle;
-	data.guest_address = page_to_phys(page) | sev_me_mask;
+	data.guest_address = page_to_phys(pages[0]) | sev_me_mask;
+	data.guest_len = n << PAGE_SHIFT;
+	data.trans_len = data.guest_len;
 	r = sev_issue_cmd(kvm, batch->send ? SEV_CMD_SEND_UPDATE_DATA :
 					     SEV_CMD_RECEIVE_UPDATE_DATA,
 			  &data, error);
-unpin:
-	sev_unpin_page(kvm, page);
-	return r;
+
+	if (ordinary)
+		sev_unpin_page(kvm, pages[0]);
+	else
+		unpin_user_pages(pages, n);
+	return r ?: n;
 }
 
-static int sev_batch_page(struct sev_batch *batch, u32 i, int *error)
+/* How many pages the packet has that begins with page @i, as the caller says */
+static int sev_batch_packet_pages(const struct sev_batch *batch, u32 i)
+{
+	u8 n;
+
+	if (batch->max == 1)
+		return 1;
+	if (get_user(n, (u8 __user *)u64_to_user_ptr(batch->args.packets_uaddr) + i))
+		return -EFAULT;
+	return n && n <= batch->max && n <= batch->args.count - i ? n : -EINVAL;
+}
+
+static int sev_batch_tell_pages(const struct sev_batch *batch, u32 i, u8 n)
+{
+	u8 packets[SEV_PACKET_PAGES] = { n };
+
+	/* Those within a packet begin none */
+	if ((batch->args.flags & KVM_SEV_UPDATE_BATCH_PACKETS) &&
+	    copy_to_user(u64_to_user_ptr(batch->args.packets_uaddr) + i,
+			 packets, n))
+		return -EFAULT;
+	return 0;
+}
+
+/* The packet that begins with page @i.  Returns how many pages it has. */
+static int sev_batch_packet(struct sev_batch *batch, u32 i, int *error)
 {
 	const struct kvm_sev_update_batch *args = &batch->args;
 	void __user *trans = u64_to_user_ptr(args->trans_uaddr +
@@ -131,48 +187,67 @@ static int sev_batch_page(struct sev_batch *batch, u32 i, int *error)
 	void __user *hdr = u64_to_user_ptr(args->hdr_uaddr +
 					   (u64)i * args->hdr_len);
 	unsigned long uaddr = args->guest_uaddr + ((u64)i << PAGE_SHIFT);
-	int r;
+	int n, r;
 
-	if (!batch->send && (copy_from_user(batch->hdr, hdr, args->hdr_len) ||
-			     copy_from_user(batch->trans, trans, PAGE_SIZE)))
-		return -EFAULT;
+	if (batch->send) {
+		n = min(batch->max, args->count - i);
+	} else {
+		n = sev_batch_packet_pages(batch, i);
+		if (n < 0)
+			return n;
+		if (copy_from_user(batch->hdr, hdr, args->hdr_len) ||
+		    copy_from_user(batch->trans, trans, n << PAGE_SHIFT))
+			return -EFAULT;
+	}
 
-	r = sev_batch_issue(batch, uaddr, error);
-	if (r)
+	r = sev_batch_issue(batch, uaddr, n, error);
+	if (r == -EIO && *error == SEV_RET_INVALID_LEN && batch->send && n > 1) {
+		/* Another firmware may take less, but a page it always did */
+		batch->max = 1;
+		*error = 0;
+		r = sev_batch_issue(batch, uaddr, 1, error);
+	}
+	if (r < 0)
 		return r;
 
 	if (batch->send && (copy_to_user(hdr, batch->hdr, args->hdr_len) ||
-			    copy_to_user(trans, batch->trans, PAGE_SIZE)))
+			    copy_to_user(trans, batch->trans, r << PAGE_SHIFT) ||
+			    sev_batch_tell_pages(batch, i, r)))
 		return -EFAULT;
-	return 0;
+	return r;
 }
 
 static int sev_batch_pages(struct sev_batch *batch, u32 *done, int *error)
 {
+	unsigned int order;
 	int r;
 
 	if (!batch->args.count)
 		return 0;
 
+	batch->max = batch->args.flags & KVM_SEV_UPDATE_BATCH_PACKETS ?
+		     SEV_PACKET_PAGES : 1;
+	order = ilog2(batch->max);
 	/* Zeroed: a firmware that writes less must not give memory away. */
 	batch->hdr = kzalloc(batch->args.hdr_len, GFP_KERNEL_ACCOUNT);
-	batch->trans = (void *)get_zeroed_page(GFP_KERNEL_ACCOUNT);
+	batch->trans = (void *)__get_free_pages(GFP_KERNEL_ACCOUNT | __GFP_ZERO,
+						order);
 	r = batch->hdr && batch->trans ? 0 : -ENOMEM;
 
-	while (!r && *done < batch->args.count) {
+	while (r >= 0 && *done < batch->args.count) {
 		if (signal_pending(current)) {
 			r = -EINTR;
 			break;
 		}
-		r = sev_batch_page(batch, *done, error);
-		if (!r)
-			++*done;
+		r = sev_batch_packet(batch, *done, error);
+		if (r > 0)
+			*done += r;
 		cond_resched();
 	}
 
-	free_page((unsigned long)batch->trans);
+	free_pages((unsigned long)batch->trans, order);
 	kfree(batch->hdr);
-	return r;
+	return min(r, 0);
 }
 
 /**
@@ -205,7 +280,7 @@ int sev_update_batch(struct kvm *kvm, void __user *argp,
 
 	if (copy_from_user(&batch.args, uargs, sizeof(batch.args)))
 		return -EFAULT;
-	r = sev_batch_check_args(&batch.args);
+	r = sev_batch_check_args(kvm, &batch.args);
 	if (r)
 		return r;
 
