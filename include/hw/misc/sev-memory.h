@@ -30,16 +30,26 @@
  * sev_memory_init: prepare memory encryption for this machine
  * @cbitpos: position of the C-bit, 32 to 51
  * @max_asid: the highest ASID that a guest can have
+ * @max_es_asid: the highest of a guest with SEV-ES, which others cannot have;
+ *               0: no SEV-ES
  * @errp: set if it was prepared with other values before
  *
  * Called for every vCPU with SEV.  Returns false with @errp set on failure.
  */
-bool sev_memory_init(unsigned cbitpos, unsigned max_asid, Error **errp);
+bool sev_memory_init(unsigned cbitpos, unsigned max_asid, unsigned max_es_asid,
+                     Error **errp);
 
 /**
  * sev_memory_max_asid: the highest ASID, 0 if the machine has no SEV
  */
 unsigned sev_memory_max_asid(void);
+
+/**
+ * sev_memory_max_es_asid: the highest ASID of a guest with SEV-ES
+ *
+ * 0 if the machine has no SEV-ES.  The ASIDs above are those of other guests.
+ */
+unsigned sev_memory_max_es_asid(void);
 
 /**
  * sev_memory_cbit: the C-bit as a mask

@@ -15,13 +15,16 @@
 #include "exec/page-protection.h"
 #include "hw/misc/sev-memory.h"
 #include "sev-cpu.h"
+#include "sev-es.h"
 #include "svm.h"
 #include "system/qtest.h"
 #include "system/tcg.h"
 
 #define SVM_NESTED_CTL_SEV      BIT(1)
+#define SVM_NESTED_CTL_ES       BIT(2)
 
 #define CPUID_8000_001F_EAX_SEV BIT(1)
+#define CPUID_8000_001F_EAX_ES  BIT(3)
 
 /* MSRs and their bits */
 #define MSR_AMD_SYSCFG          0xc0010010
@@ -29,6 +32,7 @@
 #define HWCR_SMMLOCK            BIT(0)
 #define MSR_AMD_SEV_STATUS      0xc0010131
 #define SEV_STATUS_SEV          BIT(0)
+#define SEV_STATUS_ES           BIT(1)
 
 /* CPUID 0x8000000A.EBX of TCG; SEV takes the lower ASIDs of these */
 #define SVM_NR_ASIDS            16
@@ -55,7 +59,8 @@ bool sev_cpu_realize(X86CPU *cpu, Error **errp)
         error_setg(errp, "sev-asids must be 1 to %d", SVM_NR_ASIDS - 2);
         return false;
     }
-    if (!sev_memory_init(cpu->sev_cbitpos, cpu->sev_asids, errp)) {
+    if (!sev_memory_init(cpu->sev_cbitpos, cpu->sev_asids, cpu->sev_es_asids,
+                         errp)) {
         return false;
     }
     if (!cpu->phys_bits) {
@@ -65,6 +70,13 @@ bool sev_cpu_realize(X86CPU *cpu, Error **errp)
         error_setg(errp, "sev-cbitpos=%u needs phys-bits=%u or more",
                    cpu->sev_cbitpos, cpu->sev_cbitpos + 1);
         return false;
+    }
+    if (cpu->sev_es_asids) {
+        /*
+         * KVM asks for it.  There is no branch recording under TCG, so none
+         * that a guest could see of another either.
+         */
+        env->features[FEAT_SVM] |= CPUID_SVM_LBRV;
     }
     if (cpu->sev_reduced_phys_bits >= cpu->phys_bits - 32) {
         error_setg(errp, "sev-reduced-phys-bits=%u leaves too little of "
@@ -80,10 +92,11 @@ bool sev_cpu_cpuid(X86CPU *cpu, uint32_t *eax, uint32_t *ebx, uint32_t *ecx,
     if (!cpu->sev) {
         return false;
     }
-    *eax = CPUID_8000_001F_EAX_SEV;
+    *eax = CPUID_8000_001F_EAX_SEV |
+           (cpu->sev_es_asids ? CPUID_8000_001F_EAX_ES : 0);
     *ebx = cpu->sev_cbitpos | (cpu->sev_reduced_phys_bits << 6);
     *ecx = cpu->sev_asids;      /* the highest ASID of an SEV guest */
-    *edx = 1;                   /* the lowest without SEV-ES: all are */
+    *edx = cpu->sev_es_asids + 1; /* the lowest without SEV-ES */
     return true;
 }
 
@@ -101,7 +114,8 @@ bool sev_cpu_rdmsr(CPUX86State *env, uint32_t msr, uint64_t *val)
         *val = HWCR_SMMLOCK;
         return true;
     case MSR_AMD_SEV_STATUS:
-        *val = env->sev_asid ? SEV_STATUS_SEV : 0;
+        *val = (env->sev_asid ? SEV_STATUS_SEV : 0) |
+               (env->sev_es_asid ? SEV_STATUS_ES : 0);
         return true;
     default:
         return false;
@@ -116,8 +130,10 @@ bool sev_cpu_rdmsr_passes(CPUX86State *env, uint32_t msr)
 bool sev_cpu_vmrun(CPUX86State *env, uint64_t nested_ctl, uint32_t asid)
 {
     X86CPU *cpu = env_archcpu(env);
+    bool es = nested_ctl & SVM_NESTED_CTL_ES;
 
     env->sev_asid = 0;
+    env->sev_es_asid = 0;
     if (!cpu->sev || !(nested_ctl & SVM_NESTED_CTL_SEV)) {
         return true;
     }
@@ -126,6 +142,10 @@ bool sev_cpu_vmrun(CPUX86State *env, uint64_t nested_ctl, uint32_t asid)
      * a key that nobody knows.  There is nothing to be had from that.
      */
     if (!(nested_ctl & SVM_NPT_ENABLED) || !sev_memory_has_key(asid)) {
+        return false;
+    }
+    /* As the firmware has it: these ASIDs are for SEV-ES, those are not */
+    if (es != (asid <= cpu->sev_es_asids) || (es && !sev_es_vmrun(env, asid))) {
         return false;
     }
     env->sev_asid = asid;

@@ -48,6 +48,7 @@ bool sev_memory_active;
 static struct {
     unsigned cbitpos;
     unsigned max_asid;
+    unsigned max_es_asid;
     /* by ASID; an ASID without one has no guest */
     QCryptoCipher *key[SEV_MEMORY_MAX_ASID + 1];
     /* chunks of views, by physical address; NULL: all of it is raw */
@@ -58,10 +59,12 @@ static struct {
     DECLARE_BITMAP(wbinvd, MAX_CPUS);
 } sev;
 
-bool sev_memory_init(unsigned cbitpos, unsigned max_asid, Error **errp)
+bool sev_memory_init(unsigned cbitpos, unsigned max_asid, unsigned max_es_asid,
+                     Error **errp)
 {
     if (sev.max_asid) {
-        if (cbitpos != sev.cbitpos || max_asid != sev.max_asid) {
+        if (cbitpos != sev.cbitpos || max_asid != sev.max_asid ||
+            max_es_asid != sev.max_es_asid) {
             error_setg(errp, "all CPUs must have the same SEV properties");
             return false;
         }
@@ -75,8 +78,14 @@ bool sev_memory_init(unsigned cbitpos, unsigned max_asid, Error **errp)
         error_setg(errp, "sev-asids must be 1 to %u", SEV_MEMORY_MAX_ASID);
         return false;
     }
+    if (max_es_asid > max_asid) {
+        error_setg(errp, "sev-es-asids=%u are of the %u that sev-asids says",
+                   max_es_asid, max_asid);
+        return false;
+    }
     sev.cbitpos = cbitpos;
     sev.max_asid = max_asid;
+    sev.max_es_asid = max_es_asid;
     sev.views = g_new0(uint8_t *, 1ULL << (cbitpos - CHUNK_SHIFT));
     sev.plain = g_array_new(false, false, sizeof(uint64_t));
     return true;
@@ -85,6 +94,11 @@ bool sev_memory_init(unsigned cbitpos, unsigned max_asid, Error **errp)
 unsigned sev_memory_max_asid(void)
 {
     return sev.max_asid;
+}
+
+unsigned sev_memory_max_es_asid(void)
+{
+    return sev.max_es_asid;
 }
 
 uint64_t sev_memory_cbit(void)
