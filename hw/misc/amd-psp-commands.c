@@ -24,6 +24,12 @@
 /* What one UPDATE_DATA of SEND and RECEIVE takes, and one DBG command */
 #define PACKET_MAX          (16 * 1024)
 
+/* The saved state of a vCPU; the page it is in */
+#define VMSA_LEN            4096
+
+/* Memory that INIT wants for SEV-ES, in which it keeps what VMSAs must be */
+#define TMR_LEN             (1024 * 1024)
+
 /* Certificates that come with the PDH: PEK, OCA, CEK */
 #define CHAIN_LEN           (3 * AMD_PSP_CERT_LEN)
 #define CHAIN_PEK           0
@@ -85,6 +91,8 @@ typedef struct Command {
     uint8_t states;
     /* The guest must be active */
     bool active;
+    /* The guest's policy must have ES */
+    bool es;
     /* Platform states; 0: all but UNINIT */
     uint8_t platform;
     /* Where in the buffer the handle is */
@@ -273,7 +281,7 @@ bool amd_psp_platform_init(AmdPspPlatform *p,
 }
 
 /* A policy that this platform can keep */
-static AmdPspStatus check_policy(uint32_t policy)
+static AmdPspStatus check_policy(AmdPspPlatform *p, uint32_t policy)
 {
     unsigned major = extract32(policy, 16, 8);
     unsigned minor = extract32(policy, 24, 8);
@@ -282,22 +290,36 @@ static AmdPspStatus check_policy(uint32_t policy)
         (major == AMD_PSP_API_MAJOR && minor > AMD_PSP_API_MINOR)) {
         return AMD_PSP_POLICY_FAILURE;
     }
-    /* There is no SEV-ES here */
-    if (policy & AMD_PSP_POLICY_ES) {
+    if ((policy & AMD_PSP_POLICY_ES) && !p->es) {
         return AMD_PSP_POLICY_FAILURE;
     }
+    return AMD_PSP_SUCCESS;
+}
+
+static AmdPspStatus platform_start(AmdPspPlatform *p, uint32_t flags,
+                                   hwaddr tmr, uint32_t tmr_len)
+{
+    bool es = flags & INIT_ES;
+
+    if (es && tmr_len < TMR_LEN) {
+        return AMD_PSP_INVALID_LEN;
+    }
+    if (es && (tmr % TMR_LEN || !sev_memory_is_ram(tmr, TMR_LEN))) {
+        return AMD_PSP_INVALID_ADDRESS;
+    }
+    p->initialized = true;
+    /* The driver asks for it without knowing what the CPU can do */
+    p->es = es && sev_memory_max_es_asid();
+    /* Nobody knows what caches have of guests from before */
+    bitmap_fill(p->df_flush, SEV_MEMORY_MAX_ASID + 1);
+    sev_memory_forget_wbinvd();
     return AMD_PSP_SUCCESS;
 }
 
 /* [0] flags, [8] address and [16] length of a memory region for SEV-ES */
 static AmdPspStatus cmd_init(AmdPspPlatform *p, AmdPspGuest *g, uint8_t *b)
 {
-    p->initialized = true;
-    p->es = ldl_le_p(b) & INIT_ES;
-    /* Nobody knows what caches have of guests from before */
-    bitmap_fill(p->df_flush, SEV_MEMORY_MAX_ASID + 1);
-    sev_memory_forget_wbinvd();
-    return AMD_PSP_SUCCESS;
+    return platform_start(p, ldl_le_p(b), get_address(b, 8), ldl_le_p(b + 16));
 }
 
 /* Of the storage, under the platform's own identity */
@@ -387,7 +409,8 @@ static AmdPspStatus cmd_init_ex(AmdPspPlatform *p, AmdPspGuest *g, uint8_t *b)
         p->nv = 0;
         return st;
     }
-    return cmd_init(p, g, b + 4);
+    return platform_start(p, ldl_le_p(b + 4), get_address(b, 8),
+                          ldl_le_p(b + 16));
 }
 
 static AmdPspStatus cmd_shutdown(AmdPspPlatform *p, AmdPspGuest *g, uint8_t *b)
@@ -580,7 +603,9 @@ static AmdPspStatus guest_activate(AmdPspPlatform *p, AmdPspGuest *g,
 {
     Error *err = NULL;
 
-    if (!asid || asid > sev_memory_max_asid()) {
+    if (!asid || asid > sev_memory_max_asid() ||
+        /* The lower ASIDs are those of guests with SEV-ES, and only theirs */
+        !(g->policy & AMD_PSP_POLICY_ES) != (asid > sev_memory_max_es_asid())) {
         return AMD_PSP_INVALID_ASID;
     }
     if (sev_memory_has_key(asid)) {
@@ -719,7 +744,7 @@ static AmdPspStatus cmd_launch_start(AmdPspPlatform *p, AmdPspGuest *none,
     if (st) {
         return st;
     }
-    st = check_policy(policy);
+    st = check_policy(p, policy);
     if (st) {
         return st;
     }
@@ -741,18 +766,13 @@ static AmdPspStatus cmd_launch_start(AmdPspPlatform *p, AmdPspGuest *none,
     return AMD_PSP_SUCCESS;
 }
 
-/* [0] handle, [8] address, [16] length */
-static AmdPspStatus cmd_launch_update_data(AmdPspPlatform *p, AmdPspGuest *g,
-                                           uint8_t *b)
+/* Measure and encrypt in place */
+static AmdPspStatus launch_update(AmdPspPlatform *p, AmdPspGuest *g,
+                                  hwaddr pa, uint32_t len)
 {
-    hwaddr pa = get_address(b, 8);
-    uint32_t len = ldl_le_p(b + 16);
     uint8_t chunk[4096];
 
-    if (!len || len % 16) {
-        return AMD_PSP_INVALID_LEN;
-    }
-    if (pa % 16 || !sev_memory_is_ram(pa, len)) {
+    if (!sev_memory_is_ram(pa, len)) {
         return AMD_PSP_INVALID_ADDRESS;
     }
     while (len) {
@@ -769,6 +789,32 @@ static AmdPspStatus cmd_launch_update_data(AmdPspPlatform *p, AmdPspGuest *g,
         len -= n;
     }
     return AMD_PSP_SUCCESS;
+}
+
+/* [0] handle, [8] address, [16] length */
+static AmdPspStatus cmd_launch_update_data(AmdPspPlatform *p, AmdPspGuest *g,
+                                           uint8_t *b)
+{
+    hwaddr pa = get_address(b, 8);
+    uint32_t len = ldl_le_p(b + 16);
+
+    if (!len || len % 16) {
+        return AMD_PSP_INVALID_LEN;
+    }
+    return pa % 16 ? AMD_PSP_INVALID_ADDRESS : launch_update(p, g, pa, len);
+}
+
+/* As LAUNCH_UPDATE_DATA, the state that a vCPU starts with */
+static AmdPspStatus cmd_launch_update_vmsa(AmdPspPlatform *p, AmdPspGuest *g,
+                                           uint8_t *b)
+{
+    hwaddr pa = get_address(b, 8);
+
+    if (ldl_le_p(b + 16) != VMSA_LEN) {
+        return AMD_PSP_INVALID_LEN;
+    }
+    return pa % VMSA_LEN ? AMD_PSP_INVALID_ADDRESS :
+           launch_update(p, g, pa, VMSA_LEN);
 }
 
 /* [0] handle, [8] address, [16] length */
@@ -953,7 +999,10 @@ static AmdPspStatus cmd_send_start(AmdPspPlatform *p, AmdPspGuest *g,
     return AMD_PSP_SUCCESS;
 }
 
-/* The part of a buffer that is the same in SEND_ and RECEIVE_UPDATE_DATA */
+/*
+ * The part of a buffer that is the same in SEND_ and RECEIVE_, UPDATE_DATA and
+ * UPDATE_VMSA
+ */
 typedef struct Packet {
     hwaddr header_pa;   /* [8] */
     uint32_t header_len; /* [16] */
@@ -975,23 +1024,37 @@ static Packet get_packet(const uint8_t *b)
     };
 }
 
+/* What of a guest can be in a packet */
+static AmdPspStatus check_packet(const Packet *pkt, AmdPspPacketType type)
+{
+    bool vmsa = type == AMD_PSP_PACKET_VMSA;
+
+    if (!pkt->guest_len || pkt->guest_len > PACKET_MAX ||
+        pkt->guest_len % 16 || (vmsa && pkt->guest_len != VMSA_LEN)) {
+        return AMD_PSP_INVALID_LEN;
+    }
+    return pkt->guest_pa % (vmsa ? VMSA_LEN : 16) ? AMD_PSP_INVALID_ADDRESS :
+           AMD_PSP_SUCCESS;
+}
+
 /* [0] handle, Packet; out: the lengths that header and transport data have */
-static AmdPspStatus cmd_send_update_data(AmdPspPlatform *p, AmdPspGuest *g,
-                                         uint8_t *b)
+static AmdPspStatus send_packet(AmdPspPlatform *p, AmdPspGuest *g, uint8_t *b,
+                                AmdPspPacketType type)
 {
     Packet pkt = get_packet(b);
     uint8_t iv[AMD_PSP_NONCE_LEN];
     g_autofree uint8_t *data = NULL;
     AmdPspPacketHeader header;
+    AmdPspStatus st;
 
     stl_le_p(b + 16, sizeof(header));
     stl_le_p(b + 48, pkt.guest_len);
-    if (pkt.header_len < sizeof(header) || pkt.trans_len < pkt.guest_len ||
-        !pkt.guest_len || pkt.guest_len > PACKET_MAX || pkt.guest_len % 16) {
+    if (pkt.header_len < sizeof(header) || pkt.trans_len < pkt.guest_len) {
         return AMD_PSP_INVALID_LEN;
     }
-    if (pkt.guest_pa % 16) {
-        return AMD_PSP_INVALID_ADDRESS;
+    st = check_packet(&pkt, type);
+    if (st) {
+        return st;
     }
     data = g_malloc(pkt.guest_len);
     if (!mem_read(p, pkt.guest_pa, g->asid, data, pkt.guest_len)) {
@@ -1000,8 +1063,7 @@ static AmdPspStatus cmd_send_update_data(AmdPspPlatform *p, AmdPspGuest *g,
     if (!get_random(iv, sizeof(iv))) {
         return AMD_PSP_HWERROR_PLATFORM;
     }
-    amd_psp_packet_seal(&g->transport, AMD_PSP_PACKET_DATA, iv,
-                        data, pkt.guest_len, &header);
+    amd_psp_packet_seal(&g->transport, type, iv, data, pkt.guest_len, &header);
     if (!mem_write(p, pkt.trans_pa, SEV_MEMORY_RAW,
                           data, pkt.guest_len) ||
         !mem_write(p, pkt.header_pa, SEV_MEMORY_RAW,
@@ -1009,6 +1071,18 @@ static AmdPspStatus cmd_send_update_data(AmdPspPlatform *p, AmdPspGuest *g,
         return AMD_PSP_INVALID_ADDRESS;
     }
     return AMD_PSP_SUCCESS;
+}
+
+static AmdPspStatus cmd_send_update_data(AmdPspPlatform *p, AmdPspGuest *g,
+                                         uint8_t *b)
+{
+    return send_packet(p, g, b, AMD_PSP_PACKET_DATA);
+}
+
+static AmdPspStatus cmd_send_update_vmsa(AmdPspPlatform *p, AmdPspGuest *g,
+                                         uint8_t *b)
+{
+    return send_packet(p, g, b, AMD_PSP_PACKET_VMSA);
 }
 
 static AmdPspStatus cmd_send_finish(AmdPspPlatform *p, AmdPspGuest *g,
@@ -1042,7 +1116,7 @@ static AmdPspStatus cmd_receive_start(AmdPspPlatform *p, AmdPspGuest *none,
     if (st) {
         return st;
     }
-    st = check_policy(policy);
+    st = check_policy(p, policy);
     if (st) {
         return st;
     }
@@ -1060,21 +1134,25 @@ static AmdPspStatus cmd_receive_start(AmdPspPlatform *p, AmdPspGuest *none,
     return AMD_PSP_SUCCESS;
 }
 
-/* What RECEIVE_UPDATE_DATA and LAUNCH_UPDATE_SECRET do: [0] handle, Packet */
+/*
+ * What RECEIVE_UPDATE_DATA, RECEIVE_UPDATE_VMSA and LAUNCH_UPDATE_SECRET do:
+ * [0] handle, Packet
+ */
 static AmdPspStatus receive_packet(AmdPspPlatform *p, AmdPspGuest *g,
                                    uint8_t *b, AmdPspPacketType type)
 {
     Packet pkt = get_packet(b);
     g_autofree uint8_t *data = NULL;
     AmdPspPacketHeader header;
+    AmdPspStatus st;
     bool good;
 
-    if (pkt.header_len != sizeof(header) || pkt.trans_len != pkt.guest_len ||
-        !pkt.guest_len || pkt.guest_len > PACKET_MAX || pkt.guest_len % 16) {
+    if (pkt.header_len != sizeof(header) || pkt.trans_len != pkt.guest_len) {
         return AMD_PSP_INVALID_LEN;
     }
-    if (pkt.guest_pa % 16) {
-        return AMD_PSP_INVALID_ADDRESS;
+    st = check_packet(&pkt, type);
+    if (st) {
+        return st;
     }
     data = g_malloc(pkt.trans_len);
     if (!mem_read(p, pkt.header_pa, SEV_MEMORY_RAW,
@@ -1102,6 +1180,12 @@ static AmdPspStatus cmd_receive_update_data(AmdPspPlatform *p, AmdPspGuest *g,
                                             uint8_t *b)
 {
     return receive_packet(p, g, b, AMD_PSP_PACKET_DATA);
+}
+
+static AmdPspStatus cmd_receive_update_vmsa(AmdPspPlatform *p, AmdPspGuest *g,
+                                            uint8_t *b)
+{
+    return receive_packet(p, g, b, AMD_PSP_PACKET_VMSA);
 }
 
 static AmdPspStatus cmd_launch_update_secret(AmdPspPlatform *p, AmdPspGuest *g,
@@ -1232,6 +1316,10 @@ static const Command commands[] = {
         "LAUNCH_UPDATE_DATA", cmd_launch_update_data, 20, IN(LUPDATE),
         .active = true,
     },
+    [AMD_PSP_LAUNCH_UPDATE_VMSA] = {
+        "LAUNCH_UPDATE_VMSA", cmd_launch_update_vmsa, 20, IN(LUPDATE),
+        .active = true, .es = true,
+    },
     [AMD_PSP_LAUNCH_MEASURE] = {
         "LAUNCH_MEASURE", cmd_launch_measure, 20, IN(LUPDATE),
     },
@@ -1253,6 +1341,10 @@ static const Command commands[] = {
         "SEND_UPDATE_DATA", cmd_send_update_data, 52, IN(SUPDATE),
         .active = true,
     },
+    [AMD_PSP_SEND_UPDATE_VMSA] = {
+        "SEND_UPDATE_VMSA", cmd_send_update_vmsa, 52, IN(SUPDATE),
+        .active = true, .es = true,
+    },
     [AMD_PSP_SEND_FINISH] = {
         "SEND_FINISH", cmd_send_finish, 4, IN(SUPDATE),
     },
@@ -1263,6 +1355,10 @@ static const Command commands[] = {
     [AMD_PSP_RECEIVE_UPDATE_DATA] = {
         "RECEIVE_UPDATE_DATA", cmd_receive_update_data, 52, IN(RUPDATE),
         .active = true,
+    },
+    [AMD_PSP_RECEIVE_UPDATE_VMSA] = {
+        "RECEIVE_UPDATE_VMSA", cmd_receive_update_vmsa, 52, IN(RUPDATE),
+        .active = true, .es = true,
     },
     [AMD_PSP_RECEIVE_FINISH] = {
         "RECEIVE_FINISH", cmd_receive_finish, 4, IN(RUPDATE),
@@ -1363,6 +1459,9 @@ AmdPspStatus amd_psp_execute(AmdPspPlatform *p, uint32_t id, hwaddr buffer,
         }
         if (c->active && !g->asid) {
             return AMD_PSP_INACTIVE;
+        }
+        if (c->es && !(g->policy & AMD_PSP_POLICY_ES)) {
+            return AMD_PSP_POLICY_FAILURE;
         }
     }
     memcpy(before, b, sizeof(b));

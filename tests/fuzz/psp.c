@@ -26,9 +26,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
 #define HIGH        0x40000
 #define CBIT        (1ull << 47)
 #define MAX_ASID    4
+#define TMR         0x100000
+#define TMR_LEN     0x100000
 
 static uint8_t *low, *high;
 static bool keyed[MAX_ASID + 1];
+/* Those of guests with SEV-ES; what an input's first record says */
+static unsigned max_es_asid;
 
 static AmdPspAuthority *authority;
 static AmdPspPlatform fresh, psp;
@@ -72,6 +76,11 @@ unsigned sev_memory_max_asid(void)
     return MAX_ASID;
 }
 
+unsigned sev_memory_max_es_asid(void)
+{
+    return max_es_asid;
+}
+
 uint64_t sev_memory_cbit(void)
 {
     return CBIT;
@@ -107,7 +116,8 @@ bool sev_memory_all_wbinvd(void)
 
 bool sev_memory_is_ram(hwaddr pa, size_t len)
 {
-    return ram(pa, len);
+    /* Of the memory for SEV-ES only this is ever asked */
+    return ram(pa, len) || (pa == TMR && len == TMR_LEN);
 }
 
 static bool copy(hwaddr pa, unsigned asid, void *to, const void *from,
@@ -195,6 +205,9 @@ static void check_platform(void)
         MUST(g->state >= AMD_PSP_GUEST_LUPDATE &&
              g->state <= AMD_PSP_GUEST_SENT, "a state: %d", g->state);
         MUST(g->asid <= MAX_ASID, "an ASID: %u", g->asid);
+        MUST(!g->asid || !(g->policy & AMD_PSP_POLICY_ES) ==
+             (g->asid > max_es_asid),
+             "an ASID for the policy 0x%x: %u", g->policy, g->asid);
         owners[g->asid]++;
         for (k = 0; k < i; k++) {
             MUST(psp.guests[k].handle != g->handle, "handles that differ");
@@ -224,6 +237,7 @@ enum {
     FLAG_CBIT = 16,
     FLAG_CORRUPT = 32,  /* with a bit flipped, as by fault injection */
     FLAG_KEEP = 64,     /* the buffer as it was left: no bytes */
+    FLAG_ES = 128,      /* in the first record: CPUs with SEV-ES */
 };
 
 #define BUFFER      0x100
@@ -235,6 +249,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 
     psp = fresh;
     random_state = 1;
+    max_es_asid = len >= RECORD_LEN && (data[2] & FLAG_ES) ? 2 : 0;
     memset(low, 0, RAM_LEN);
     memset(high, 0, RAM_LEN);
     memcpy(low + 0x4000, amd_psp_authority_certs(authority),
@@ -294,6 +309,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 #define OUT         0xc000
 #define NV          0x10000
 
+#define SEED_ES     6
+#define SEEDS       7
+
 static void give(GByteArray *out, uint8_t command, const uint8_t *b, uint8_t n)
 {
     const uint8_t record[] = { n, command, 0 };
@@ -321,6 +339,41 @@ static void seed_start(GByteArray *out)
 {
     GIVE(out, AMD_PSP_INIT, 20, { 0, 0 });
     GIVE(out, AMD_PSP_DF_FLUSH, 0, { 0, 0 });
+}
+
+/* From a first record with FLAG_ES */
+static void seed_start_es(GByteArray *out)
+{
+    guint first = out->len;
+
+    GIVE(out, AMD_PSP_INIT, 20, { 0, 1 }, { 8, TMR }, { 16, TMR_LEN });
+    out->data[first + 2] = FLAG_ES;
+    GIVE(out, AMD_PSP_DF_FLUSH, 0, { 0, 0 });
+}
+
+/* State of vCPUs, launched and moved */
+static void seed_es(GByteArray *out)
+{
+    GIVE(out, AMD_PSP_LAUNCH_START, 36, { 4, AMD_PSP_POLICY_ES });
+    GIVE(out, AMD_PSP_ACTIVATE, 8, { 0, 1 }, { 4, 1 });
+    GIVE(out, AMD_PSP_LAUNCH_UPDATE_VMSA, 20, { 0, 1 }, { 8, PAGE_A },
+         { 16, 4096 });
+    GIVE(out, AMD_PSP_LAUNCH_MEASURE, 20, { 0, 1 }, { 8, OUT }, { 16, 48 });
+    GIVE(out, AMD_PSP_LAUNCH_FINISH, 4, { 0, 1 });
+    GIVE(out, AMD_PSP_SEND_START, 68, { 0, 1 }, { 8, PDH }, { 16, 2084 },
+         { 24, CHAIN }, { 32, 3 * 2084 }, { 40, ASK_ARK }, { 48, 3200 },
+         { 56, SESSION }, { 64, 128 });
+    GIVE(out, AMD_PSP_SEND_UPDATE_VMSA, 52, { 0, 1 }, { 8, HEADER },
+         { 16, 52 }, { 24, PAGE_A }, { 32, 4096 }, { 40, TRANS },
+         { 48, 4096 });
+    GIVE(out, AMD_PSP_RECEIVE_START, 36, { 4, AMD_PSP_POLICY_ES }, { 8, PDH },
+         { 16, 2084 }, { 24, SESSION }, { 32, 128 });
+    GIVE(out, AMD_PSP_ACTIVATE, 8, { 0, 2 }, { 4, 2 });
+    GIVE(out, AMD_PSP_RECEIVE_UPDATE_VMSA, 52, { 0, 2 }, { 8, HEADER },
+         { 16, 52 }, { 24, PAGE_B }, { 32, 4096 }, { 40, TRANS },
+         { 48, 4096 });
+    GIVE(out, AMD_PSP_SEND_FINISH, 4, { 0, 1 });
+    GIVE(out, AMD_PSP_RECEIVE_FINISH, 4, { 0, 2 });
 }
 
 static void seed_export(GByteArray *out)
@@ -373,6 +426,12 @@ static void seed(unsigned which, GByteArray *out)
         GIVE(out, AMD_PSP_INIT_EX, 36, { 0, 36 }, { 24, NV }, { 32, 0x8000 });
         return;
     }
+    if (which == SEED_ES) {
+        seed_start_es(out);
+        seed_export(out);
+        seed_es(out);
+        return;
+    }
     seed_start(out);
     if (which == 1) {
         GIVE(out, AMD_PSP_GET_ID, 12, { 0, OUT }, { 8, 64 });
@@ -403,8 +462,6 @@ static void seed(unsigned which, GByteArray *out)
         GIVE(out, AMD_PSP_RECEIVE_FINISH, 4, { 0, 2 });
     }
 }
-
-#define SEEDS 6
 
 static void write_seeds(const char *dir)
 {

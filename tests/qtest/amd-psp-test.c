@@ -47,7 +47,10 @@
 #define ASK_ARK     0x180000
 #define PAGE_A      0x200000    /* of the first guest */
 #define PAGE_B      0x300000    /* of the second */
+#define VMSA_A      0x210000    /* the state of a vCPU of the first guest */
+#define VMSA_B      0x310000
 #define NV          0x400000    /* the storage of INIT_EX */
+#define TMR         0x1000000   /* memory for SEV-ES */
 #define NOT_RAM     0xfed00000
 
 #define NV_LEN      (32 * 1024)
@@ -85,14 +88,19 @@ static void psp_attach(Psp *p)
     p->bar = qpci_iomap(p->dev, 2, NULL);
 }
 
-/* @device: what to say after -device */
-static void psp_open_device(Psp *p, const char *device)
+/* @device: what to say after -device; @cpu: after the CPU's name */
+static void psp_open_cpu(Psp *p, const char *device, const char *cpu)
 {
     p->step = 0;
     p->qts = qtest_initf("-nodefaults -machine q35 -bios %s "
-                         "-cpu EPYC-Milan,+svm,+sev "
-                         "-device %s", firmware, device);
+                         "-cpu EPYC-Milan,+svm,+sev%s "
+                         "-device %s", firmware, cpu, device);
     psp_attach(p);
+}
+
+static void psp_open_device(Psp *p, const char *device)
+{
+    psp_open_cpu(p, device, "");
 }
 
 /* The ASK and the ARK of @path go to where send_start() has them from */
@@ -246,6 +254,15 @@ static unsigned launch_update(Psp *p, uint32_t handle, uint64_t pa, uint32_t n)
     return psp_cmd(p, 0x31);
 }
 
+static unsigned launch_vmsa(Psp *p, uint32_t handle, uint64_t pa, uint32_t n)
+{
+    clear(p);
+    put32(p, 0, handle);
+    put64(p, 8, pa);
+    put32(p, 16, n);
+    return psp_cmd(p, 0x32);
+}
+
 static unsigned launch_measure(Psp *p, uint32_t handle)
 {
     clear(p);
@@ -313,7 +330,7 @@ static unsigned receive_start(Psp *p, uint32_t policy, uint32_t *handle)
     return st;
 }
 
-/* SEND_UPDATE_DATA (0x41) or RECEIVE_UPDATE_DATA (0x51) */
+/* SEND_ or RECEIVE_UPDATE_DATA (0x41, 0x51), or _VMSA (0x42, 0x52) */
 static unsigned update_data(Psp *p, unsigned cmd, uint32_t handle,
                             uint64_t guest, uint32_t len)
 {
@@ -456,10 +473,11 @@ static void test_platform(void)
 
 static void test_bad_commands(void)
 {
-    static const unsigned none[] = { 0x00, 0x0e, 0x32, 0x42, 0x70, 0x7ff };
+    static const unsigned none[] = { 0x00, 0x0e, 0x37, 0x45, 0x70, 0x7ff };
     static const unsigned with_buffer[] = {
-        0x04, 0x06, 0x07, 0x08, 0x0c, 0x21, 0x22, 0x23, 0x30, 0x31, 0x33, 0x35,
-        0x40, 0x41, 0x43, 0x44, 0x50, 0x51, 0x53, 0x60, 0x61, 0x20,
+        0x04, 0x06, 0x07, 0x08, 0x0c, 0x21, 0x22, 0x23, 0x30, 0x31, 0x32, 0x33,
+        0x35, 0x40, 0x41, 0x42, 0x43, 0x44, 0x50, 0x51, 0x52, 0x53, 0x60, 0x61,
+        0x20,
     };
     size_t i;
     Psp p;
@@ -1602,15 +1620,18 @@ static const struct {
     { 0x24, "123456" },     /* COPY */
     { 0x25, "123456", 4 },  /* ACTIVATE_EX */
     { 0x31, "1" },          /* LAUNCH_UPDATE_DATA */
+    { 0x32, "1" },          /* LAUNCH_UPDATE_VMSA */
     { 0x33, "1" },          /* LAUNCH_MEASURE */
     { 0x34, "2" },          /* LAUNCH_UPDATE_SECRET */
     { 0x35, "2" },          /* LAUNCH_FINISH */
     { 0x36, "2346" },       /* ATTESTATION */
     { 0x40, "3" },          /* SEND_START */
     { 0x41, "4" },          /* SEND_UPDATE_DATA */
+    { 0x42, "4" },          /* SEND_UPDATE_VMSA */
     { 0x43, "4" },          /* SEND_FINISH */
     { 0x44, "4" },          /* SEND_CANCEL */
     { 0x51, "5" },          /* RECEIVE_UPDATE_DATA */
+    { 0x52, "5" },          /* RECEIVE_UPDATE_VMSA */
     { 0x53, "5" },          /* RECEIVE_FINISH */
     { 0x60, "123456" },     /* DBG_DECRYPT */
     { 0x61, "123456" },     /* DBG_ENCRYPT */
@@ -2445,6 +2466,181 @@ static void test_pek_cert_import(void)
     psp_close(&p);
 }
 
+static unsigned init_es(Psp *p, uint64_t tmr, uint32_t len)
+{
+    clear(p);
+    put32(p, 0, 1);
+    put64(p, 8, tmr);
+    put32(p, 16, len);
+    return psp_cmd(p, 0x01);
+}
+
+/* CONFIG.ES of PLATFORM_STATUS */
+static bool has_es(Psp *p)
+{
+    clear(p);
+    g_assert_cmphex(psp_cmd(p, 0x04), ==, 0);
+    return get32(p, 3) & 1 << 8;
+}
+
+/* ASIDs 1 to 3 are for guests with SEV-ES */
+static void psp_open_es(Psp *p)
+{
+    g_autofree char *device = g_strdup_printf("amd-psp,addr=04.0,ark=%s", ark);
+
+    psp_open_cpu(p, device, ",sev-es-asids=3");
+    load_ask_ark(p, ark);
+}
+
+static void test_es_init(void)
+{
+    Psp p;
+
+    /* The host asks for it, the CPUs have none */
+    psp_open(&p, "");
+    g_assert_cmphex(init_es(&p, TMR, 1 << 20), ==, 0);
+    g_assert(!has_es(&p));
+    clear(&p);
+    put32(&p, 4, 1 << 2);
+    g_assert_cmphex(psp_cmd(&p, 0x30), ==, 0x07);
+    psp_close(&p);
+
+    /* The CPUs have it, the host does not ask for it */
+    psp_open_es(&p);
+    psp_init(&p);
+    g_assert(!has_es(&p));
+    clear(&p);
+    put32(&p, 4, 1 << 2);
+    g_assert_cmphex(psp_cmd(&p, 0x30), ==, 0x07);
+    g_assert_cmphex(psp_cmd(&p, 0x02), ==, 0);
+
+    g_assert_cmphex(init_es(&p, TMR, (1 << 20) - 1), ==, 0x04);
+    g_assert_cmphex(init_es(&p, TMR + 4096, 1 << 20), ==, 0x09);
+    g_assert_cmphex(init_es(&p, 0xfed00000, 1 << 20), ==, 0x09);
+    g_assert(!has_es(&p));
+    g_assert_cmphex(init_es(&p, TMR, 1 << 20), ==, 0);
+    g_assert(has_es(&p));
+    g_assert_cmphex(psp_cmd(&p, 0x02), ==, 0);
+    g_assert(!has_es(&p));
+
+    /* And so with INIT_EX */
+    clear(&p);
+    put32(&p, 0, 36);
+    put32(&p, 4, 1);
+    put64(&p, 8, TMR + 4096);
+    put32(&p, 16, 1 << 20);
+    put64(&p, 24, NV);
+    put32(&p, 32, NV_LEN);
+    g_assert_cmphex(psp_cmd(&p, 0x0d), ==, 0x09);
+    put64(&p, 8, TMR);
+    g_assert_cmphex(psp_cmd(&p, 0x0d), ==, 0);
+    g_assert(has_es(&p));
+    psp_close(&p);
+}
+
+/* Guests with and without SEV-ES have ASIDs of their own */
+static void test_es_asids(void)
+{
+    uint32_t es, plain;
+    Psp p;
+
+    psp_open_es(&p);
+    g_assert_cmphex(init_es(&p, TMR, 1 << 20), ==, 0);
+    clear(&p);
+    g_assert_cmphex(psp_cmd(&p, 0x0a), ==, 0);
+    es = launch_start(&p, 1 << 2);
+    plain = launch_start(&p, 0);
+    g_assert_cmphex(activate(&p, es, 4), ==, 0x0d);
+    g_assert_cmphex(activate(&p, plain, 3), ==, 0x0d);
+    g_assert_cmphex(activate_ex(&p, 24, plain, 3, 1, OUT), ==, 0x0d);
+    g_assert_cmphex(activate(&p, es, 3), ==, 0);
+    g_assert_cmphex(activate(&p, plain, 4), ==, 0);
+    psp_close(&p);
+}
+
+/* The state of a vCPU is launched, measured, sent and received */
+static void test_es_vmsa(void)
+{
+    uint8_t page[4096], vmsa[4096], got[4096], report[208], digest[32];
+    g_autoptr(GChecksum) sum = g_checksum_new(G_CHECKSUM_SHA256);
+    gsize digest_len = sizeof(digest);
+    uint32_t a, b, plain;
+    unsigned i;
+    Psp p;
+
+    psp_open_es(&p);
+    g_assert_cmphex(init_es(&p, TMR, 1 << 20), ==, 0);
+    clear(&p);
+    g_assert_cmphex(psp_cmd(&p, 0x0a), ==, 0);
+    g_assert_cmphex(export_certs(&p), ==, 0);
+    for (i = 0; i < sizeof(vmsa); i++) {
+        vmsa[i] = "registers of a vCPU "[i % 20];
+    }
+    fill(page);
+    qtest_memwrite(p.qts, PAGE_A, page, sizeof(page));
+    qtest_memwrite(p.qts, VMSA_A, vmsa, sizeof(vmsa));
+
+    plain = launch_start(&p, 0);
+    g_assert_cmphex(activate(&p, plain, 4), ==, 0);
+    g_assert_cmphex(launch_vmsa(&p, plain, VMSA_A, 4096), ==, 0x07);
+
+    a = launch_start(&p, 1 << 2);
+    g_assert_cmphex(launch_vmsa(&p, a, VMSA_A, 4096), ==, 0x08);
+    g_assert_cmphex(activate(&p, a, 1), ==, 0);
+    g_assert_cmphex(launch_update(&p, a, PAGE_A, 4096), ==, 0);
+    g_assert_cmphex(launch_vmsa(&p, a, VMSA_A, 4080), ==, 0x04);
+    g_assert_cmphex(launch_vmsa(&p, a, VMSA_A, 8192), ==, 0x04);
+    g_assert_cmphex(launch_vmsa(&p, a, VMSA_A + 16, 4096), ==, 0x09);
+    g_assert_cmphex(launch_vmsa(&p, a, NOT_RAM, 4096), ==, 0x09);
+    g_assert_cmphex(launch_vmsa(&p, a, VMSA_A, 4096), ==, 0);
+    qtest_memread(p.qts, VMSA_A, got, sizeof(got));
+    g_assert_null(memmem(got, sizeof(got), "registers", 9));
+    g_assert_cmphex(launch_measure(&p, a), ==, 0);
+    g_assert_cmphex(guest_cmd(&p, 0x35, a), ==, 0);
+
+    /* It is in the measurement, behind what was launched before */
+    g_checksum_update(sum, page, sizeof(page));
+    g_checksum_update(sum, vmsa, sizeof(vmsa));
+    g_checksum_get_digest(sum, digest, &digest_len);
+    g_assert_cmphex(attestation(&p, a, OUT, sizeof(report)), ==, 0);
+    qtest_memread(p.qts, OUT, report, sizeof(report));
+    g_assert_cmpmem(report + 16, 32, digest, 32);
+
+    g_assert_cmphex(send_start(&p, a), ==, 0);
+    g_assert_cmphex(receive_start(&p, 1 << 2, &b), ==, 0);
+    g_assert_cmphex(activate(&p, b, 2), ==, 0);
+    g_assert_cmphex(update_data(&p, 0x42, a, VMSA_A, 4080), ==, 0x04);
+    g_assert_cmphex(update_data(&p, 0x42, a, VMSA_A + 16, 4096), ==, 0x09);
+    g_assert_cmphex(update_data(&p, 0x42, a, NOT_RAM, 4096), ==, 0x09);
+    g_assert_cmphex(update_data(&p, 0x42, a, VMSA_A, 4096), ==, 0);
+    qtest_memread(p.qts, TRANS, got, sizeof(got));
+    g_assert_null(memmem(got, sizeof(got), "registers", 9));
+
+    /* A VMSA is not data, a page of data is no VMSA */
+    g_assert_cmphex(update_data(&p, 0x51, b, PAGE_B, 4096), ==, 0x0b);
+    g_assert_cmphex(update_data(&p, 0x52, b, VMSA_B, 4080), ==, 0x04);
+    g_assert_cmphex(update_data(&p, 0x52, b, VMSA_B + 16, 4096), ==, 0x09);
+    qtest_writeb(p.qts, TRANS + 9, got[9] ^ 1);
+    g_assert_cmphex(update_data(&p, 0x52, b, VMSA_B, 4096), ==, 0x0b);
+    qtest_writeb(p.qts, TRANS + 9, got[9]);
+    g_assert_cmphex(update_data(&p, 0x52, b, VMSA_B, 4096), ==, 0);
+    g_assert_cmphex(update_data(&p, 0x41, a, PAGE_A, 4096), ==, 0);
+    g_assert_cmphex(update_data(&p, 0x52, b, VMSA_B, 4096), ==, 0x0b);
+    g_assert_cmphex(dbg(&p, 0x60, b, VMSA_B, OUT, 4096), ==, 0);
+    qtest_memread(p.qts, OUT, got, sizeof(got));
+    g_assert_cmpmem(got, sizeof(got), vmsa, sizeof(vmsa));
+
+    /* Guests without SEV-ES send none */
+    g_assert_cmphex(guest_cmd(&p, 0x22, plain), ==, 0);
+    clear(&p);
+    g_assert_cmphex(psp_cmd(&p, 0x0a), ==, 0);
+    plain = launch(&p, 0, 4);
+    g_assert_cmphex(send_start(&p, plain), ==, 0);
+    g_assert_cmphex(update_data(&p, 0x42, plain, PAGE_A, 4096), ==, 0x07);
+    g_assert_cmphex(update_data(&p, 0x41, plain, PAGE_A, 4096), ==, 0);
+    psp_close(&p);
+}
+
 int main(int argc, char **argv)
 {
     g_autofree char *certs = NULL;
@@ -2488,6 +2684,9 @@ int main(int argc, char **argv)
     qtest_add_func("/amd-psp/chain/by-policy", test_chain_by_policy);
     qtest_add_func("/amd-psp/policy/api", test_policy_api);
     qtest_add_func("/amd-psp/pek-cert-import", test_pek_cert_import);
+    qtest_add_func("/amd-psp/es/init", test_es_init);
+    qtest_add_func("/amd-psp/es/asids", test_es_asids);
+    qtest_add_func("/amd-psp/es/vmsa", test_es_vmsa);
     qtest_add_func("/amd-psp/fault/status", test_fault_status);
     qtest_add_func("/amd-psp/fault/hang", test_fault_hang);
     qtest_add_func("/amd-psp/fault/late", test_fault_late);

@@ -79,16 +79,19 @@ typedef enum AmdPspCommand {
     AMD_PSP_ACTIVATE_EX         = 0x25,
     AMD_PSP_LAUNCH_START        = 0x30,
     AMD_PSP_LAUNCH_UPDATE_DATA  = 0x31,
+    AMD_PSP_LAUNCH_UPDATE_VMSA  = 0x32,
     AMD_PSP_LAUNCH_MEASURE      = 0x33,
     AMD_PSP_LAUNCH_UPDATE_SECRET = 0x34,
     AMD_PSP_LAUNCH_FINISH       = 0x35,
     AMD_PSP_ATTESTATION         = 0x36,
     AMD_PSP_SEND_START          = 0x40,
     AMD_PSP_SEND_UPDATE_DATA    = 0x41,
+    AMD_PSP_SEND_UPDATE_VMSA    = 0x42,
     AMD_PSP_SEND_FINISH         = 0x43,
     AMD_PSP_SEND_CANCEL         = 0x44,
     AMD_PSP_RECEIVE_START       = 0x50,
     AMD_PSP_RECEIVE_UPDATE_DATA = 0x51,
+    AMD_PSP_RECEIVE_UPDATE_VMSA = 0x52,
     AMD_PSP_RECEIVE_FINISH      = 0x53,
     AMD_PSP_DBG_DECRYPT         = 0x60,
     AMD_PSP_DBG_ENCRYPT         = 0x61,
@@ -153,7 +156,7 @@ typedef struct AmdPspPlatform {
     const AmdPspAuthority *authority;
 
     bool initialized;
-    bool es;                            /* INIT asked for SEV-ES */
+    bool es;                            /* guests can have SEV-ES */
     hwaddr nv;                          /* storage of INIT_EX; 0: none */
     uint32_t last_handle;
     AmdPspGuest guests[AMD_PSP_MAX_GUESTS];
