@@ -215,6 +215,15 @@ class Unbooted(Base):
     def test_policy_nosend(self):
         self.refused('nosend', ['NOSEND'], policy=vm.POLICY_NOSEND)
 
+    def test_policy_es(self):
+        """Nobody can send the registers of its vCPUs."""
+        with open('/sys/module/kvm_amd/parameters/sev_es',
+                  encoding='ascii') as f:
+            if f.read().strip() != 'Y':
+                self.skipTest('the host has no SEV-ES')
+        self.refused('es', ['register state of SEV-ES guests'],
+                     policy=vm.POLICY_ES)
+
     def test_guest_has_not_agreed(self):
         self.refused('early', ['READY', 'SevLiveMigrationEnabled'])
 

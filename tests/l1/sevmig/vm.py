@@ -20,6 +20,7 @@ from qemu.qmp import ExecuteError, QMPError
 MIB = 1 << 20
 
 POLICY_NODBG = 1 << 0
+POLICY_ES = 1 << 2
 POLICY_NOSEND = 1 << 3
 
 
