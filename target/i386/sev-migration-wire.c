@@ -32,10 +32,8 @@ static void put_be64(GByteArray *out, uint64_t v)
     g_byte_array_append(out, (uint8_t *)&v, sizeof(v));
 }
 
-static bool check_version(const uint8_t *buf, const char *what, Error **errp)
+static bool check_version(uint32_t version, const char *what, Error **errp)
 {
-    uint32_t version = ldl_be_p(buf);
-
     if (version != SEV_WIRE_VERSION) {
         error_setg(errp, "SEV: %s of version %" PRIu32 ", expected %d",
                    what, version, SEV_WIRE_VERSION);
@@ -59,7 +57,8 @@ void sev_wire_put_session(GByteArray *out, const SevWireSession *s)
 {
     assert(s->pdh_len && s->pdh_len <= SEV_WIRE_PDH_MAX);
     assert(s->session_len && s->session_len <= SEV_WIRE_SESSION_MAX);
-    put_be32(out, SEV_WIRE_VERSION);
+    put_be16(out, s->cbitpos);
+    put_be16(out, SEV_WIRE_VERSION);
     put_be32(out, s->policy);
     put_be32(out, s->pdh_len);
     put_be32(out, s->session_len);
@@ -74,9 +73,10 @@ bool sev_wire_get_session(const uint8_t *buf, size_t len, SevWireSession *s,
         error_setg(errp, "SEV: session cut off after %zu bytes", len);
         return false;
     }
-    if (!check_version(buf, "session", errp)) {
+    if (!check_version(lduw_be_p(buf + 2), "session", errp)) {
         return false;
     }
+    s->cbitpos = lduw_be_p(buf);
     s->policy = ldl_be_p(buf + 4);
     s->pdh_len = ldl_be_p(buf + 8);
     s->session_len = ldl_be_p(buf + 12);
@@ -151,7 +151,7 @@ bool sev_wire_get_final(const uint8_t *buf, size_t len, uint64_t *control,
                    FINAL_SIZE);
         return false;
     }
-    if (!check_version(buf, "final blob", errp)) {
+    if (!check_version(ldl_be_p(buf), "final blob", errp)) {
         return false;
     }
     *control = ldq_be_p(buf + 4);

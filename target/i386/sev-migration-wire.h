@@ -25,7 +25,8 @@
 #define SEV_WIRE_TRANS_MAX      (4 * KiB)
 
 /**
- * SevWireSession: what RECEIVE_START needs
+ * SevWireSession: what RECEIVE_START needs, and the guest
+ * @cbitpos: position of the C-bit in the guest's page tables
  * @policy: of the guest
  * @pdh: the source's PDH certificate
  * @session: the session that SEND_START made
@@ -33,6 +34,7 @@
  * Pointers are into the blob that was parsed.
  */
 typedef struct SevWireSession {
+    uint16_t cbitpos;
     uint32_t policy;
     const uint8_t *pdh;
     uint32_t pdh_len;

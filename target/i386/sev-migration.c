@@ -716,6 +716,7 @@ static bool sev_send_start(ConfidentialGuestSupport *cgs, GByteArray *session,
     sev_packets_open(&m->packets, cgs);
     m->pages = 0;
     sev_wire_put_session(session, &(SevWireSession) {
+        .cbitpos = sev_get_cbit_position(),
         .policy = start.policy,
         .pdh = own_pdh,
         .pdh_len = own_pdh_len,
@@ -853,6 +854,12 @@ static bool sev_receive_start(ConfidentialGuestSupport *cgs,
         return false;
     }
     if (!sev_wire_get_session(session, len, &s, errp)) {
+        return false;
+    }
+    if (s.cbitpos != sev_get_cbit_position()) {
+        error_setg(errp, "SEV: the C-bit of the incoming guest is %u, that of "
+                   "this host %u: it is in the guest's page tables",
+                   s.cbitpos, sev_get_cbit_position());
         return false;
     }
     if (s.policy != sev_guest_policy(cgs)) {

@@ -314,6 +314,11 @@ SevMigration *sev_guest_migration(ConfidentialGuestSupport *c)
     return &migration;
 }
 
+uint32_t sev_get_cbit_position(void)
+{
+    return 0;
+}
+
 uint32_t sev_guest_policy(ConfidentialGuestSupport *c)
 {
     return machine_policy;

@@ -278,6 +278,29 @@ class Tiny(Base):
         source.stop()
         destination.stop()
 
+    def test_other_c_bit(self):
+        """As from a host whose C-bit is elsewhere: the guest has it in use."""
+        source = self.tiny('tiny-c-bit')
+        destination = self.another(self.config)
+        flow.give_session_info(source, flow.session_info(destination))
+
+        def tamper(record):
+            raw = bytearray(record.raw)
+            if record.kind == 'session':
+                raw[-int.from_bytes(raw[24:28], 'big') + 1] ^= 1
+            return bytes(raw)
+
+        for v in (source, destination):
+            flow.set_up(v)
+        link = flow.connect(source, destination, tamper=tamper)
+        outcome = self.attempt(source, destination, link)
+        self.assertFalse(outcome.completed)
+        self.assert_said(destination.complaints(),
+                         ['C-bit of the incoming guest', 'of this host'])
+        self.assertEqual(source.cmd('query-status')['status'], 'running')
+        source.stop()
+        destination.stop()
+
     def test_seen(self):
         source = self.tiny('tiny')
         self.assertIn('migration: possible', self.hmp(source, 'info sev'))

@@ -46,7 +46,7 @@ def as_sev(records):
         raw = bytearray(r.raw)
         if r.kind == 'session':
             size, = struct.unpack_from('>I', raw, 24)
-            data = struct.pack('>IIII', 1, 0x20, 3, 7) + b'PDHsession'
+            data = struct.pack('>HHIII', 51, 1, 0x20, 3, 7) + b'PDHsession'
             raw[len(raw) - size:] = data
             raw[24:28] = struct.pack('>I', len(data))
         elif r.kind == 'private':
@@ -83,10 +83,11 @@ def main():
 
     sev = list(as_sev(records))
     code, said = analyze(b''.join(r for _, r in sev), '--sev')
-    check(code == 0 and any('policy 0x20, PDH 3' in line for line in said) and
+    check(code == 0 and
+          any('C-bit 51, policy 0x20, PDH 3' in line for line in said) and
           any('packets of 52+4096' in line for line in said) and
           any(line.endswith('READY') for line in said), 'one of SEV')
-    for kind, at, what in (('session', -10 - 16, 'its version'),
+    for kind, at, what in (('session', -10 - 14, 'its version'),
                            ('session', -10 - 4, "the session's length"),
                            ('private', 32, "a header's length"),
                            ('final', -1, 'READY')):

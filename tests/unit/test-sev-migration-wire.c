@@ -20,6 +20,7 @@ static GByteArray *make_session(void)
     memset(pdh, 0xaa, 2084);
     memset(session, 0x55, 112);
     sev_wire_put_session(out, &(SevWireSession) {
+        .cbitpos = 51,
         .policy = 0x12345678,
         .pdh = pdh,
         .pdh_len = 2084,
@@ -54,10 +55,12 @@ static void test_session(void)
     SevWireSession s;
 
     g_assert_cmpuint(out->len, ==, SESSION_FIXED + 2084 + 112);
-    g_assert_cmpuint(ldl_be_p(out->data), ==, 1);
+    g_assert_cmpuint(lduw_be_p(out->data), ==, 51);
+    g_assert_cmpuint(lduw_be_p(out->data + 2), ==, 1);
     g_assert_cmphex(ldl_be_p(out->data + 4), ==, 0x12345678);
     g_assert_true(sev_wire_get_session(out->data, out->len, &s,
                                        &error_abort));
+    g_assert_cmpuint(s.cbitpos, ==, 51);
     g_assert_cmphex(s.policy, ==, 0x12345678);
     g_assert_cmpuint(s.pdh_len, ==, 2084);
     g_assert_cmpuint(s.session_len, ==, 112);
@@ -111,9 +114,9 @@ static void test_session_version(void)
 {
     g_autoptr(GByteArray) out = make_session();
 
-    stl_be_p(out->data, 2);
+    stw_be_p(out->data + 2, 2);
     g_assert_false(get_session(out->data, out->len, "version 2"));
-    stl_be_p(out->data, 0);
+    stw_be_p(out->data + 2, 0);
     g_assert_false(get_session(out->data, out->len, "version 0"));
 }
 
