@@ -66,6 +66,21 @@ static inline uint64_t sev_cpu_cmask(CPUX86State *env)
     return env->sev_asid ? env->sev_cmask : 0;
 }
 
+/**
+ * sev_cpu_phys_bits: how many bits of a page table entry's address mean one
+ * @host: the table is the hypervisor's, not that of its guest
+ *
+ * The bits that encryption takes from an SEV host are reserved in its tables,
+ * nested ones included: KVM relies on a fault with them.  A guest has all.
+ */
+static inline unsigned sev_cpu_phys_bits(CPUX86State *env, bool host)
+{
+    X86CPU *cpu = env_archcpu(env);
+
+    return cpu->phys_bits -
+           (host && cpu->sev ? cpu->sev_reduced_phys_bits : 0);
+}
+
 /* A key was installed: pages may not be raw any more */
 extern bool sev_memory_active;
 
