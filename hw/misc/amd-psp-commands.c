@@ -172,9 +172,10 @@ static unsigned guest_count(AmdPspPlatform *p)
     return n;
 }
 
-/* A context without transport keys */
+/* A context without transport keys, with the memory key of @sharer if any */
 static AmdPspStatus guest_new(AmdPspPlatform *p, uint32_t policy,
-                              AmdPspGuestState state, AmdPspGuest **guest)
+                              AmdPspGuestState state,
+                              const AmdPspGuest *sharer, AmdPspGuest **guest)
 {
     AmdPspGuest *g = NULL;
     size_t i;
@@ -189,7 +190,9 @@ static AmdPspStatus guest_new(AmdPspPlatform *p, uint32_t policy,
         return AMD_PSP_RESOURCE_LIMIT;
     }
     memset(g, 0, sizeof(*g));
-    if (!get_random(g->vek, sizeof(g->vek))) {
+    if (sharer) {
+        memcpy(g->vek, sharer->vek, sizeof(g->vek));
+    } else if (!get_random(g->vek, sizeof(g->vek))) {
         return AMD_PSP_HWERROR_PLATFORM;
     }
     do {
@@ -707,23 +710,22 @@ static AmdPspStatus read_session(AmdPspPlatform *p, hwaddr cert_pa,
            AMD_PSP_SUCCESS : AMD_PSP_BAD_MEASUREMENT;
 }
 
-/* Of a new guest with the key of guest @handle, 0: with a key of its own */
-static AmdPspStatus check_sharing(AmdPspPlatform *p, uint32_t handle,
-                                  uint32_t policy)
+/*
+ * The guest @handle whose key a new one with @policy is to have, too; NULL if
+ * @handle is 0: the new one has its own
+ */
+static AmdPspStatus find_sharer(AmdPspPlatform *p, uint32_t handle,
+                                uint32_t policy, const AmdPspGuest **sharer)
 {
-    AmdPspGuest *other = guest_find(p, handle);
-
+    *sharer = guest_find(p, handle);
     if (!handle) {
         return AMD_PSP_SUCCESS;
     }
-    if (!other) {
+    if (!*sharer) {
         return AMD_PSP_INVALID_GUEST;
     }
-    if ((policy | other->policy) & AMD_PSP_POLICY_NOKS) {
-        return AMD_PSP_POLICY_FAILURE;
-    }
-    /* It would be allowed, but is not emulated */
-    return AMD_PSP_UNSUPPORTED;
+    return (policy & AMD_PSP_POLICY_NOKS) || policy != (*sharer)->policy ?
+           AMD_PSP_POLICY_FAILURE : AMD_PSP_SUCCESS;
 }
 
 /*
@@ -736,11 +738,12 @@ static AmdPspStatus cmd_launch_start(AmdPspPlatform *p, AmdPspGuest *none,
 {
     uint32_t policy = ldl_le_p(b + 4);
     hwaddr cert_pa = get_address(b, 8);
+    const AmdPspGuest *sharer;
     AmdPspTransportKeys keys;
     AmdPspGuest *g;
     AmdPspStatus st;
 
-    st = check_sharing(p, ldl_le_p(b), policy);
+    st = find_sharer(p, ldl_le_p(b), policy, &sharer);
     if (st) {
         return st;
     }
@@ -757,7 +760,7 @@ static AmdPspStatus cmd_launch_start(AmdPspPlatform *p, AmdPspGuest *none,
     } else if (!get_random(&keys, sizeof(keys))) {
         return AMD_PSP_HWERROR_PLATFORM;
     }
-    st = guest_new(p, policy, AMD_PSP_GUEST_LUPDATE, &g);
+    st = guest_new(p, policy, AMD_PSP_GUEST_LUPDATE, sharer, &g);
     if (st) {
         return st;
     }
@@ -1101,18 +1104,19 @@ static AmdPspStatus cmd_send_cancel(AmdPspPlatform *p, AmdPspGuest *g,
 }
 
 /*
- * [0] handle, out: the new guest, [4] policy, [8] address and [16] length of
- * the source's PDH, [24] address and [32] length of the session
+ * [0] handle, in: of a guest to share the key with, 0: none; out: the new one
+ * [4] policy, [8] address and [16] length of the source's PDH, [24] address and [32] length of the session
  */
 static AmdPspStatus cmd_receive_start(AmdPspPlatform *p, AmdPspGuest *none,
                                       uint8_t *b)
 {
     uint32_t policy = ldl_le_p(b + 4);
+    const AmdPspGuest *sharer;
     AmdPspTransportKeys keys;
     AmdPspGuest *g;
     AmdPspStatus st;
 
-    st = check_sharing(p, ldl_le_p(b), policy);
+    st = find_sharer(p, ldl_le_p(b), policy, &sharer);
     if (st) {
         return st;
     }
@@ -1125,7 +1129,7 @@ static AmdPspStatus cmd_receive_start(AmdPspPlatform *p, AmdPspGuest *none,
     if (st) {
         return st;
     }
-    st = guest_new(p, policy, AMD_PSP_GUEST_RUPDATE, &g);
+    st = guest_new(p, policy, AMD_PSP_GUEST_RUPDATE, sharer, &g);
     if (st) {
         return st;
     }

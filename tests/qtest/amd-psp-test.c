@@ -1931,9 +1931,63 @@ static void test_policy_noks(void)
     put32(&p, 0, open);
     put32(&p, 4, 2);
     g_assert_cmphex(psp_cmd(&p, 0x30), ==, 0x07);
+    /* Policies that differ, though either allows it */
     clear(&p);
     put32(&p, 0, open);
-    g_assert_cmphex(psp_cmd(&p, 0x30), ==, 0x15);
+    put32(&p, 4, 1);
+    g_assert_cmphex(psp_cmd(&p, 0x30), ==, 0x07);
+    /* The same of a guest that is received */
+    g_assert_cmphex(export_certs(&p), ==, 0);
+    clear(&p);
+    put32(&p, 0, closed);
+    put32(&p, 4, 2);
+    put64(&p, 8, PDH);
+    put32(&p, 16, CERT_LEN);
+    put64(&p, 24, SESSION);
+    put32(&p, 32, 128);
+    g_assert_cmphex(psp_cmd(&p, 0x50), ==, 0x07);
+    psp_close(&p);
+}
+
+/* Guests that share a key can read each other's memory, and no more */
+static void test_key_sharing(void)
+{
+    static const struct {
+        bool shared;
+        uint32_t asid;
+    } others[] = { { true, 2 }, { false, 3 } };
+    uint8_t page[4096], buf[4096];
+    uint32_t first;
+    size_t i;
+    Psp p;
+
+    psp_open(&p, "");
+    psp_init(&p);
+    first = launch(&p, 0, 1);
+    fill(page);
+    for (i = 0; i < ARRAY_SIZE(others); i++) {
+        uint32_t h;
+
+        clear(&p);
+        put32(&p, 0, others[i].shared ? first : 0);
+        g_assert_cmphex(psp_cmd(&p, 0x30), ==, 0);
+        h = get32(&p, 0);
+        g_assert_cmpuint(h, !=, first);
+        /* It is a guest of its own */
+        g_assert_cmpuint(guest_state(&p, h), ==, 1);
+        g_assert_cmphex(activate(&p, h, 1), ==, 0x0c);
+        g_assert_cmphex(activate(&p, h, others[i].asid), ==, 0);
+        g_assert_cmphex(dbg(&p, 0x60, h, PAGE_A, OUT, 4096), ==, 0);
+        qtest_memread(p.qts, OUT, buf, sizeof(buf));
+        g_assert_cmpint(!memcmp(buf, page, sizeof(buf)), ==,
+                        others[i].shared);
+    }
+    /* It has the key for as long as it likes */
+    g_assert_cmphex(guest_cmd(&p, 0x22, first), ==, 0);
+    g_assert_cmphex(guest_cmd(&p, 0x20, first), ==, 0);
+    g_assert_cmphex(dbg(&p, 0x60, first + 1, PAGE_A, OUT, 4096), ==, 0);
+    qtest_memread(p.qts, OUT, buf, sizeof(buf));
+    g_assert_cmpmem(buf, sizeof(buf), page, sizeof(page));
     psp_close(&p);
 }
 
@@ -2674,6 +2728,7 @@ int main(int argc, char **argv)
     qtest_add_func("/amd-psp/copy", test_copy);
     qtest_add_func("/amd-psp/activate-ex", test_activate_ex);
     qtest_add_func("/amd-psp/policy/noks", test_policy_noks);
+    qtest_add_func("/amd-psp/key-sharing", test_key_sharing);
     qtest_add_func("/amd-psp/secret", test_secret);
     qtest_add_func("/amd-psp/init-ex", test_init_ex);
     qtest_add_func("/amd-psp/asids", test_asids);
