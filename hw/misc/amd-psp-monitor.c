@@ -84,6 +84,16 @@ void hmp_info_sev_platform(Monitor *mon, const QDict *qdict)
                            SevPlatformGuestState_str(g->value->state),
                            g->value->asid);
         }
+        monitor_printf(mon, "  pages: %" PRIu64 " plaintext now; %" PRIu64
+                       " decrypted, %" PRIu64 " encrypted, %" PRIu64
+                       " written back\n", i->value->memory->plaintext,
+                       i->value->memory->decrypted,
+                       i->value->memory->encrypted,
+                       i->value->memory->written_back);
+        monitor_printf(mon, "  plaintext used by no vCPU: %" PRIu64
+                       " pages read, %" PRIu64 " written\n",
+                       i->value->memory->bypassing_reads,
+                       i->value->memory->bypassing_writes);
         for (f = i->value->faults; f; f = f->next) {
             print_fault(mon, f->value);
         }

@@ -487,6 +487,21 @@ static SevPlatformGuestList *amd_psp_query_guests(AmdPspState *s)
     return list;
 }
 
+static SevPlatformMemory *amd_psp_query_memory(void)
+{
+    SevPlatformMemory *memory = g_new0(SevPlatformMemory, 1);
+    SevMemoryStats stats;
+
+    sev_memory_stats(&stats);
+    memory->plaintext = stats.plaintext;
+    memory->decrypted = stats.decrypted;
+    memory->encrypted = stats.encrypted;
+    memory->written_back = stats.written_back;
+    memory->bypassing_reads = stats.bypassing_reads;
+    memory->bypassing_writes = stats.bypassing_writes;
+    return memory;
+}
+
 SevPlatformInfo *amd_psp_query(DeviceState *dev)
 {
     AmdPspState *s = AMD_PSP(dev);
@@ -512,6 +527,7 @@ SevPlatformInfo *amd_psp_query(DeviceState *dev)
     info->active = active;
     info->busy = s->busy;
     info->hung = s->hung;
+    info->memory = amd_psp_query_memory();
     info->faults = QAPI_CLONE(SevPlatformFaultList, s->faults);
     info->commands = amd_psp_query_commands(s);
     return info;

@@ -110,6 +110,22 @@ void sev_memory_forget_wbinvd(void);
  */
 bool sev_memory_all_wbinvd(void);
 
+/* What has happened to pages since the machine was started */
+typedef struct SevMemoryStats {
+    uint64_t plaintext;     /* pages that are plaintext now */
+    uint64_t decrypted;     /* conversions for a guest */
+    uint64_t encrypted;     /* conversions for the hypervisor's own access */
+    uint64_t written_back;  /* conversions by WBINVD, DEACTIVATE, a dump */
+    /* Accesses by none of the vCPUs to a page that was plaintext, in pages */
+    uint64_t bypassing_reads;
+    uint64_t bypassing_writes;
+} SevMemoryStats;
+
+/**
+ * sev_memory_stats: get all of that, at any time
+ */
+void sev_memory_stats(SevMemoryStats *stats);
+
 /**
  * sev_memory_is_ram: whether all of [@pa, @pa + @len) is RAM
  */

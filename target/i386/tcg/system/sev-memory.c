@@ -11,15 +11,19 @@
  * A page's view only changes in an exclusive section, so a vCPU that executes
  * sees every view as constant until it leaves.
  *
- * Devices do DMA to whatever view a page has.  It is what hardware without
- * coherent encryption does too, and why a hypervisor has to execute WBINVD,
- * which writes all plaintext back, before it reuses a guest's page for I/O.
+ * Devices and debuggers are outside of the vCPUs, whose caches a hypervisor
+ * has to write back, by WBINVD, before it reuses a guest's page for I/O.  If it
+ * has not, they find the ciphertext, what they write is taken for some, and it
+ * is counted: on hardware one cannot know what would have been there.  Only who
+ * maps RAM, as disks and networks do for their data, is counted and otherwise
+ * has the page as it is.
  */
 
 #include "qemu/osdep.h"
 #include "qapi/error.h"
 #include "qemu/bitmap.h"
 #include "qemu/bitops.h"
+#include "qemu/lockable.h"
 #include "qemu/main-loop.h"
 #include "qemu/rcu.h"
 #include "crypto/cipher.h"
@@ -29,6 +33,7 @@
 #include "exec/exec-all.h"
 #include "exec/helper-proto.h"
 #include "exec/memory.h"
+#include "exec/ram-encryption.h"
 #include "exec/ram_addr.h"
 #include "hw/misc/sev-memory.h"
 #include "sev-cpu.h"
@@ -55,9 +60,22 @@ static struct {
     uint8_t **views;
     /* page frame numbers (uint64_t) of the pages that may not be raw */
     GArray *plain;
+    /*
+     * Chunks by RAM address: physical address and ASID of the page there, if
+     * it is not raw
+     */
+    uint64_t **plain_at;
+    /*
+     * Protects views, keys and statistics from who is no vCPU and does not
+     * care for exclusive sections.  Nothing else is locked under it.
+     */
+    QemuMutex lock;
+    SevMemoryStats stats;
     /* vCPUs that have executed WBINVD, by index */
     DECLARE_BITMAP(wbinvd, MAX_CPUS);
 } sev;
+
+static const RamEncryptionOps sev_memory_ops;
 
 bool sev_memory_init(unsigned cbitpos, unsigned max_asid, unsigned max_es_asid,
                      Error **errp)
@@ -88,6 +106,9 @@ bool sev_memory_init(unsigned cbitpos, unsigned max_asid, unsigned max_es_asid,
     sev.max_es_asid = max_es_asid;
     sev.views = g_new0(uint8_t *, 1ULL << (cbitpos - CHUNK_SHIFT));
     sev.plain = g_array_new(false, false, sizeof(uint64_t));
+    sev.plain_at = g_new0(uint64_t *, 1ULL << (cbitpos - CHUNK_SHIFT));
+    qemu_mutex_init(&sev.lock);
+    ram_encryption = &sev_memory_ops;
     return true;
 }
 
@@ -131,6 +152,33 @@ static void sev_memory_set_page_view(hwaddr pa, unsigned asid)
         qatomic_set(chunk, g_new0(uint8_t, CHUNK_PAGES));
     }
     (*chunk)[(pa >> TARGET_PAGE_BITS) % CHUNK_PAGES] = asid;
+}
+
+/*
+ * Physical address and ASID of the page at @addr of RAM, 0 if it is raw.
+ * Without the lock it may be so no more.
+ */
+static uint64_t sev_memory_plain_at(ram_addr_t addr)
+{
+    uint64_t *chunk;
+
+    if (addr >> sev.cbitpos) {
+        return 0;
+    }
+    chunk = qatomic_read(&sev.plain_at[addr >> CHUNK_SHIFT]);
+    return chunk ? qatomic_read(&chunk[(addr >> TARGET_PAGE_BITS) %
+                                       CHUNK_PAGES]) : 0;
+}
+
+static void sev_memory_set_plain_at(ram_addr_t addr, hwaddr pa, unsigned asid)
+{
+    uint64_t **chunk = &sev.plain_at[addr >> CHUNK_SHIFT];
+
+    if (!*chunk) {
+        qatomic_set(chunk, g_new0(uint64_t, CHUNK_PAGES));
+    }
+    qatomic_set(&(*chunk)[(addr >> TARGET_PAGE_BITS) % CHUNK_PAGES],
+                asid ? (pa & TARGET_PAGE_MASK) | asid : 0);
 }
 
 /*
@@ -182,7 +230,7 @@ static void sev_memory_page_written(ram_addr_t ram_addr)
                                         BIT(DIRTY_MEMORY_MIGRATION));
 }
 
-/* Turn the page @page, which is at @pa, from one view to another */
+/* Turn the page @page, which is at @pa, from one view to another; locked */
 static void sev_memory_recode(void *page, hwaddr pa, unsigned from, unsigned to)
 {
     uint8_t tweak[16] = { 0 };
@@ -219,8 +267,14 @@ static bool sev_memory_convert(hwaddr pa, unsigned asid)
     if (!page) {
         return false;
     }
-    sev_memory_recode(page, pa, view, asid);
-    sev_memory_set_page_view(pa, asid);
+    WITH_QEMU_LOCK_GUARD(&sev.lock) {
+        sev_memory_recode(page, pa, view, asid);
+        sev_memory_set_page_view(pa, asid);
+        sev_memory_set_plain_at(ram_addr, pa, asid);
+        sev.stats.plaintext += !view - !asid;
+        sev.stats.decrypted += !!asid;
+        sev.stats.encrypted += !asid;
+    }
     if (!view) {
         g_array_append_val(sev.plain, pfn);
     }
@@ -259,12 +313,19 @@ static void sev_memory_write_back(unsigned asid)
             }
             /* Its RAM is gone, unplugged: so is what was in it */
             sev_memory_set_page_view(pfn << TARGET_PAGE_BITS, SEV_MEMORY_RAW);
+            WITH_QEMU_LOCK_GUARD(&sev.lock) {
+                sev.stats.plaintext--;
+            }
             continue;
         }
         g_array_index(sev.plain, uint64_t, kept++) = pfn;
     }
     g_array_set_size(sev.plain, kept);
     if (written) {
+        WITH_QEMU_LOCK_GUARD(&sev.lock) {
+            sev.stats.encrypted -= written;
+            sev.stats.written_back += written;
+        }
         sev_memory_flush_tlbs();
     }
     trace_sev_memory_write_back(asid, written);
@@ -291,9 +352,29 @@ void sev_memory_clear_key(unsigned asid)
         return;
     }
     sev_memory_write_back(asid);
-    qcrypto_cipher_free(sev.key[asid]);
-    sev.key[asid] = NULL;
+    WITH_QEMU_LOCK_GUARD(&sev.lock) {
+        qcrypto_cipher_free(sev.key[asid]);
+        sev.key[asid] = NULL;
+    }
     trace_sev_memory_key(asid, "clear");
+}
+
+/* @len bytes at @offset of @page, as they are in another view; locked */
+static void sev_memory_rw_recoded(uint8_t *page, hwaddr pa, unsigned view,
+                                  unsigned asid, size_t offset, void *buf,
+                                  size_t len, bool is_write)
+{
+    uint8_t copy[TARGET_PAGE_SIZE];
+
+    memcpy(copy, page, TARGET_PAGE_SIZE);
+    sev_memory_recode(copy, pa, view, asid);
+    if (!is_write) {
+        memcpy(buf, copy + offset, len);
+        return;
+    }
+    memcpy(copy + offset, buf, len);
+    sev_memory_recode(copy, pa, asid, view);
+    memcpy(page, copy, TARGET_PAGE_SIZE);
 }
 
 /*
@@ -305,7 +386,6 @@ static bool sev_memory_rw_page(hwaddr pa, unsigned asid, void *buf, size_t len,
 {
     unsigned view = sev_memory_view(pa);
     size_t offset = pa & ~TARGET_PAGE_MASK;
-    uint8_t copy[TARGET_PAGE_SIZE];
     ram_addr_t ram_addr;
     uint8_t *page;
 
@@ -321,15 +401,13 @@ static bool sev_memory_rw_page(hwaddr pa, unsigned asid, void *buf, size_t len,
         }
         memcpy(page + offset, buf, len);
     } else {
-        memcpy(copy, page, TARGET_PAGE_SIZE);
-        sev_memory_recode(copy, pa, view, asid);
+        WITH_QEMU_LOCK_GUARD(&sev.lock) {
+            sev_memory_rw_recoded(page, pa, view, asid, offset, buf, len,
+                                  is_write);
+        }
         if (!is_write) {
-            memcpy(buf, copy + offset, len);
             return true;
         }
-        memcpy(copy + offset, buf, len);
-        sev_memory_recode(copy, pa, asid, view);
-        memcpy(page, copy, TARGET_PAGE_SIZE);
     }
     sev_memory_page_written(ram_addr);
     return true;
@@ -362,6 +440,96 @@ bool sev_memory_write(hwaddr pa, unsigned asid, const void *buf, size_t len)
 {
     return sev_memory_is_ram(pa, len) &&
            sev_memory_rw(pa, asid, (void *)buf, len, true);
+}
+
+/* Whether any page of [@addr, @addr + @len) of RAM is plaintext, or was now */
+static bool sev_memory_any_plain(ram_addr_t addr, size_t len)
+{
+    ram_addr_t end = addr + len;
+
+    if (!sev_memory_active) {
+        return false;
+    }
+    for (addr &= TARGET_PAGE_MASK; addr < end; addr += TARGET_PAGE_SIZE) {
+        if (sev_memory_plain_at(addr)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Locked */
+static void sev_memory_bypassed(uint64_t plain, bool is_write, const char *how)
+{
+    *(is_write ? &sev.stats.bypassing_writes : &sev.stats.bypassing_reads) += 1;
+    trace_sev_memory_bypassed(plain & TARGET_PAGE_MASK,
+                              plain & ~TARGET_PAGE_MASK, how);
+}
+
+static bool sev_memory_access(ram_addr_t addr, void *buf, size_t len,
+                              bool is_write)
+{
+    if (!sev_memory_any_plain(addr, len)) {
+        return false;
+    }
+    RCU_READ_LOCK_GUARD();
+    QEMU_LOCK_GUARD(&sev.lock);
+    while (len) {
+        size_t offset = addr & ~TARGET_PAGE_MASK;
+        size_t n = MIN(len, TARGET_PAGE_SIZE - offset);
+        uint8_t *page = qemu_map_ram_ptr(NULL, addr & TARGET_PAGE_MASK);
+        uint64_t plain = sev_memory_plain_at(addr);
+
+        if (plain) {
+            sev_memory_bypassed(plain, is_write, is_write ? "write" : "read");
+            sev_memory_rw_recoded(page, plain & TARGET_PAGE_MASK,
+                                  plain & ~TARGET_PAGE_MASK, SEV_MEMORY_RAW,
+                                  offset, buf, n, is_write);
+        } else if (is_write) {
+            memcpy(page + offset, buf, n);
+        } else {
+            memcpy(buf, page + offset, n);
+        }
+        addr += n;
+        buf += n;
+        len -= n;
+    }
+    return true;
+}
+
+static void sev_memory_map(ram_addr_t addr, size_t len, bool is_write)
+{
+    ram_addr_t end = addr + len;
+
+    if (!sev_memory_any_plain(addr, len)) {
+        return;
+    }
+    QEMU_LOCK_GUARD(&sev.lock);
+    for (addr &= TARGET_PAGE_MASK; addr < end; addr += TARGET_PAGE_SIZE) {
+        uint64_t plain = sev_memory_plain_at(addr);
+
+        if (plain) {
+            sev_memory_bypassed(plain, is_write,
+                                is_write ? "map to write" : "map to read");
+        }
+    }
+}
+
+static void sev_memory_write_back_all(void)
+{
+    sev_memory_write_back(0);
+}
+
+static const RamEncryptionOps sev_memory_ops = {
+    .access = sev_memory_access,
+    .map = sev_memory_map,
+    .write_back = sev_memory_write_back_all,
+};
+
+void sev_memory_stats(SevMemoryStats *stats)
+{
+    QEMU_LOCK_GUARD(&sev.lock);
+    *stats = sev.stats;
 }
 
 /*

@@ -1,0 +1,676 @@
+/*
+ * SEV guests on the emulated platform, without an operating system: a
+ * hypervisor of 100 bytes that does as it is told, a guest of 60, and what can
+ * be seen of its memory from everywhere else
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * The test makes tables and VMCB in the machine's memory, and gives the PSP
+ * its commands itself.
+ */
+
+#include "qemu/osdep.h"
+#include "qemu/bswap.h"
+#include "qemu/cutils.h"
+#include "libqtest.h"
+#include "qobject/qdict.h"
+#include "qobject/qlist.h"
+#include "libqos/pci.h"
+#include "libqos/pci-pc.h"
+
+/* Registers of the PSP */
+#define CMDRESP         0x10980
+#define CMDBUF_LO       0x109e0
+#define CMDBUF_HI       0x109e4
+#define DONE            (1u << 31)
+
+/* Where things are in the machine's memory */
+#define TODO            0x500   /* what the hypervisor is to do */
+#define DID             0x504   /* how often it has */
+#define PDPT            0x11000 /* its page tables */
+#define PD_LOW          0x12000
+#define PD_HIGH         0x13000
+#define VMCB            0x14000
+#define NESTED_PDPT     0x16000
+#define NESTED_PD       0x17000
+#define CODE            0x20000 /* of the guest: private, as all but two */
+#define SECRET          0x21000
+#define GUEST_PDPT      0x22000
+#define GUEST_PD        0x23000
+#define SHARED          0x24000
+#define FLAG            0x25000 /* shared: not 0 makes the guest exit */
+#define BUF             0x30000 /* command buffer of the PSP */
+#define MEMORY_END      0x40000
+
+/* Where the guest has its shared view of the same memory */
+#define GUEST_SHARED    0x200000
+
+#define DO_WBINVD       1
+#define DO_VMRUN        2
+
+/* Of an entry of a page table: present, writable, large, used before */
+#define ENTRY           0x01
+#define LARGE           0xe3
+#define USER            0x04
+
+/* Exit codes, and a bit of the page fault's */
+#define EXIT_VMMCALL    0x81
+#define EXIT_NPF        0x400
+#define NPF_RSVD        (1 << 3)
+
+static const uint8_t hypervisor[] = {
+    0xfa,                               /*     cli */
+    0x31, 0xc0, 0x8e, 0xd8,             /*     ds = 0 */
+    0x66, 0xb8, 0x20, 0, 0, 0,
+    0x0f, 0x22, 0xe0,                   /*     cr4 = PAE */
+    0x66, 0xb8, 0, 0x10, 0x01, 0,
+    0x0f, 0x22, 0xd8,                   /*     cr3 = PDPT */
+    0x66, 0xb9, 0x80, 0, 0, 0xc0, 0x0f, 0x32,
+    0x80, 0xcc, 0x10, 0x0f, 0x30,       /*     EFER |= SVME */
+    0x66, 0xb9, 0x17, 0x01, 0x01, 0xc0,
+    0x66, 0xb8, 0, 0x50, 0x01, 0, 0x66, 0x31, 0xd2,
+    0x0f, 0x30,                         /*     VM_HSAVE_PA = 0x15000 */
+    0x66, 0xb8, 0x11, 0, 0, 0x80,
+    0x0f, 0x22, 0xc0,                   /*     cr0 = PG | ET | PE */
+    0xf3, 0x90,                         /* 1:  pause */
+    0xa0, 0x00, 0x05,                   /*     al = [TODO] */
+    0x3c, DO_WBINVD, 0x74, 0x10,        /*     je 2f */
+    0x3c, DO_VMRUN, 0x75, 0xf3,         /*     jne 1b */
+    0x66, 0xb8, 0, 0x40, 0x01, 0,
+    0x67, 0x0f, 0x01, 0xd8,             /*     vmrun VMCB */
+    0xeb, 0x02,                         /*     jmp 3f */
+    0x0f, 0x09,                         /* 2:  wbinvd */
+    0xc6, 0x06, 0x00, 0x05, 0,          /* 3:  [TODO] = 0 */
+    0x66, 0xff, 0x06, 0x04, 0x05,       /*     [DID]++ */
+    0xeb, 0xd9,                         /*     jmp 1b */
+};
+static const uint8_t reset_vector[] = { 0xe9, 0x0d, 0x00 };
+
+static const uint8_t guest[] = {
+    0xc7, 0x05, 0, 0x10, 2, 0, 'P', 'R', 'I', 'V',
+    0xc7, 0x05, 4, 0x10, 2, 0, 'A', 'T', 'E', '!',
+    0xc7, 0x05, 0, 0x40, 0x22, 0, 'S', 'H', 'A', 'R',
+    0xc7, 0x05, 4, 0x40, 0x22, 0, 'E', 'D', '!', '!',
+    0xff, 0x05, 0x10, 0x10, 2, 0,       /* 1:  [SECRET + 16]++ */
+    0x83, 0x3d, 0, 0x50, 0x22, 0, 0,    /*     [FLAG]? */
+    0x74, 0xf1,                         /*     je 1b */
+    0x0f, 0x01, 0xd9,                   /*     vmmcall */
+    0xeb, 0xec,                         /*     jmp 1b */
+};
+static const char marker[] = "PRIVATE!", shared_marker[] = "SHARED!!";
+#define MARKER_LEN      8
+
+typedef struct Host {
+    QTestState *qts;
+    QPCIBus *bus;
+    QPCIDevice *psp;
+    QPCIBar bar;
+    unsigned cbit;
+    uint32_t handle;
+} Host;
+
+static char *dir, *firmware;
+
+static unsigned psp_cmd(Host *h, unsigned cmd)
+{
+    uint32_t resp;
+    int i;
+
+    qpci_io_writel(h->psp, h->bar, CMDBUF_LO, BUF);
+    qpci_io_writel(h->psp, h->bar, CMDBUF_HI, 0);
+    qpci_io_writel(h->psp, h->bar, CMDRESP, cmd << 16);
+    for (i = 0; i < 3000; i++) {
+        resp = qpci_io_readl(h->psp, h->bar, CMDRESP);
+        if (resp & DONE) {
+            return resp & 0xffff;
+        }
+        g_usleep(i < 100 ? 100 : 10000);
+    }
+    g_assert_not_reached();
+}
+
+/* With the guest's handle at 0; at 4 ACTIVATE wants an ASID */
+static void guest_cmd(Host *h, unsigned cmd, uint64_t at8, uint32_t at16)
+{
+    qtest_memset(h->qts, BUF, 0, 64);
+    qtest_writel(h->qts, BUF, h->handle);
+    qtest_writel(h->qts, BUF + 4, cmd == 0x21);
+    qtest_writeq(h->qts, BUF + 8, at8);
+    qtest_writel(h->qts, BUF + 16, at16);
+    g_assert_cmphex(psp_cmd(h, cmd), ==, 0);
+}
+
+/* Have the hypervisor begin to do something */
+static void begin(Host *h, uint8_t what)
+{
+    qtest_writeb(h->qts, TODO, what);
+}
+
+/* And wait until it has done it */
+static void done(Host *h)
+{
+    int i;
+
+    for (i = 0; qtest_readb(h->qts, TODO); i++) {
+        g_assert_cmpint(i, <, 6000);
+        g_usleep(i < 100 ? 100 : 10000);
+    }
+}
+
+static void put_table(Host *h, uint64_t table, unsigned index, uint64_t entry)
+{
+    qtest_writeq(h->qts, table + index * 8, entry);
+}
+
+static void put_segment(Host *h, unsigned offset, uint16_t attributes)
+{
+    qtest_writew(h->qts, VMCB + offset, 8);
+    qtest_writew(h->qts, VMCB + offset + 2, attributes);
+    qtest_writel(h->qts, VMCB + offset + 4, 0xffffffff);
+}
+
+/* The guest at its first instruction */
+static void make_vmcb(Host *h)
+{
+    qtest_memset(h->qts, VMCB, 0, 4096);
+    qtest_writel(h->qts, VMCB + 0x10, 3);       /* intercept VMRUN, VMMCALL */
+    qtest_writel(h->qts, VMCB + 0x58, 1);       /* ASID */
+    qtest_writeb(h->qts, VMCB + 0x5c, 1);       /* flush TLBs */
+    qtest_writeq(h->qts, VMCB + 0x90, 3);       /* nested paging, SEV */
+    qtest_writeq(h->qts, VMCB + 0xb0, NESTED_PDPT);
+    put_segment(h, 0x400, 0xc93);
+    put_segment(h, 0x410, 0xc9b);
+    put_segment(h, 0x420, 0xc93);
+    put_segment(h, 0x430, 0xc93);
+    qtest_writeq(h->qts, VMCB + 0x4d0, 1 << 12);        /* EFER: SVME */
+    qtest_writeq(h->qts, VMCB + 0x548, 1 << 5);         /* CR4: PAE */
+    qtest_writeq(h->qts, VMCB + 0x550, GUEST_PDPT);
+    qtest_writeq(h->qts, VMCB + 0x558, 0x80000011);     /* CR0: PG, ET, PE */
+    qtest_writeq(h->qts, VMCB + 0x560, 0x400);          /* DR7 */
+    qtest_writeq(h->qts, VMCB + 0x568, 0xffff0ff0);     /* DR6 */
+    qtest_writeq(h->qts, VMCB + 0x570, 2);              /* RFLAGS */
+    qtest_writeq(h->qts, VMCB + 0x578, CODE);           /* RIP */
+    qtest_writeq(h->qts, VMCB + 0x668, 0x0007040600070406);
+}
+
+/* Until the guest has been launched; @h->qts is just started, or reset */
+static void launch(Host *h)
+{
+    static const uint64_t updated[] = { CODE, SECRET, GUEST_PDPT, GUEST_PD };
+    uint64_t private = 1ull << h->cbit;
+    unsigned i;
+
+    h->bus = qpci_new_pc(h->qts, NULL);
+    h->psp = qpci_device_find(h->bus, QPCI_DEVFN(4, 0));
+    g_assert_nonnull(h->psp);
+    qpci_device_enable(h->psp);
+    h->bar = qpci_iomap(h->psp, 2, NULL);
+
+    qtest_memset(h->qts, CODE, 0, MEMORY_END - CODE);
+    qtest_memwrite(h->qts, CODE, guest, sizeof(guest));
+    put_table(h, GUEST_PDPT, 0, GUEST_PD | ENTRY);
+    put_table(h, GUEST_PD, 0, private | LARGE);
+    put_table(h, GUEST_PD, GUEST_SHARED >> 21, LARGE);
+    make_vmcb(h);
+
+    qtest_memset(h->qts, BUF, 0, 64);
+    g_assert_cmphex(psp_cmd(h, 0x01), ==, 0);           /* INIT */
+    begin(h, DO_WBINVD);
+    done(h);
+    g_assert_cmphex(psp_cmd(h, 0x0a), ==, 0);           /* DF_FLUSH */
+    h->handle = 0;
+    guest_cmd(h, 0x30, 0, 0);                           /* LAUNCH_START */
+    h->handle = qtest_readl(h->qts, BUF);
+    guest_cmd(h, 0x21, 0, 0);                           /* ACTIVATE */
+    for (i = 0; i < ARRAY_SIZE(updated); i++) {
+        guest_cmd(h, 0x31, updated[i], 4096);           /* LAUNCH_UPDATE_DATA */
+    }
+    guest_cmd(h, 0x33, BUF + 256, 48);                  /* LAUNCH_MEASURE */
+    guest_cmd(h, 0x35, 0, 0);                           /* LAUNCH_FINISH */
+}
+
+static void open_host(Host *h, unsigned cbit, const char *options)
+{
+    unsigned i;
+
+    h->cbit = cbit;
+    h->qts = qtest_initf("-accel tcg -nodefaults -machine q35 -m 16M -bios %s "
+                         "-cpu EPYC-Milan,+svm,+npt,+sev,sev-cbitpos=%u "
+                         "-device amd-psp,id=psp,addr=04.0 -S %s",
+                         firmware, cbit, options);
+    put_table(h, PDPT, 0, PD_LOW | ENTRY);
+    put_table(h, PDPT, 3, PD_HIGH | ENTRY);
+    put_table(h, NESTED_PDPT, 0, NESTED_PD | ENTRY);
+    for (i = 0; i < 512; i++) {
+        put_table(h, PD_LOW, i, ((uint64_t)i << 21) | LARGE);
+        put_table(h, PD_HIGH, i, (3ull << 30) | ((uint64_t)i << 21) | LARGE);
+        put_table(h, NESTED_PD, i, ((uint64_t)i << 21) | LARGE | USER);
+    }
+    qtest_qmp_assert_success(h->qts, "{ 'execute': 'cont' }");
+    launch(h);
+}
+
+static void detach(Host *h)
+{
+    g_free(h->psp);
+    qpci_free_pc(h->bus);
+}
+
+static void close_host(Host *h)
+{
+    detach(h);
+    qtest_quit(h->qts);
+}
+
+/* The guest runs, and goes on */
+static void run(Host *h)
+{
+    int i;
+
+    begin(h, DO_VMRUN);
+    for (i = 0; qtest_readl(h->qts, SHARED + 4) != 0x21214445; i++) {
+        g_assert_cmphex(qtest_readb(h->qts, TODO), ==, DO_VMRUN);
+        g_assert_cmpint(i, <, 3000);
+        g_usleep(10000);
+    }
+}
+
+/* It exits; the code */
+static uint64_t stop(Host *h)
+{
+    qtest_writel(h->qts, FLAG, 1);
+    done(h);
+    qtest_writel(h->qts, FLAG, 0);
+    return qtest_readq(h->qts, VMCB + 0x70);
+}
+
+/* A member of query-sev-platform's "memory" */
+static int64_t memory(Host *h, const char *member)
+{
+    QDict *r = qtest_qmp(h->qts, "{ 'execute': 'query-sev-platform' }");
+    QDict *psp = qobject_to(QDict, qlist_peek(qdict_get_qlist(r, "return")));
+    int64_t n = qdict_get_int(qdict_get_qdict(psp, "memory"), member);
+
+    qobject_unref(r);
+    return n;
+}
+
+/* The marker as a debugger of the guest's owner has it, with its key */
+static void read_secret(Host *h, uint8_t *buf, size_t len)
+{
+    qtest_memset(h->qts, BUF, 0, 64);
+    qtest_writel(h->qts, BUF, h->handle);
+    qtest_writeq(h->qts, BUF + 8, SECRET);
+    qtest_writeq(h->qts, BUF + 16, BUF + 512);
+    qtest_writel(h->qts, BUF + 24, 64);
+    g_assert_cmphex(psp_cmd(h, 0x60), ==, 0);           /* DBG_DECRYPT */
+    qtest_memread(h->qts, BUF + 512, buf, len);
+}
+
+static void test_runs(const void *cbit)
+{
+    uint8_t buf[32];
+    Host h;
+
+    open_host(&h, GPOINTER_TO_UINT(cbit), "");
+    run(&h);
+    g_assert_cmphex(stop(&h), ==, EXIT_VMMCALL);
+    read_secret(&h, buf, sizeof(buf));
+    g_assert_cmpmem(buf, MARKER_LEN, marker, MARKER_LEN);
+    g_assert_cmpuint(ldl_le_p(buf + 16), >, 0);
+    close_host(&h);
+}
+
+/*
+ * Bits of addresses that the hypervisor loses to encryption are reserved in
+ * nested tables.  KVM has faults by them for what is no memory.
+ */
+static void test_reserved(const void *cbit)
+{
+    const uint64_t entry = LARGE | USER;
+    unsigned bit;
+    Host h;
+
+    open_host(&h, GPOINTER_TO_UINT(cbit), "");
+    for (bit = h.cbit + 1 - 5; bit < 52; bit++) {
+        put_table(&h, NESTED_PD, 0, entry | 1ull << bit);
+        begin(&h, DO_VMRUN);
+        done(&h);
+        g_assert_cmphex(qtest_readq(h.qts, VMCB + 0x70), ==, EXIT_NPF);
+        g_assert_cmphex(qtest_readq(h.qts, VMCB + 0x78) & NPF_RSVD, ==,
+                        NPF_RSVD);
+    }
+    /* Control: another fault there */
+    put_table(&h, NESTED_PD, 0, 0);
+    begin(&h, DO_VMRUN);
+    done(&h);
+    g_assert_cmphex(qtest_readq(h.qts, VMCB + 0x70), ==, EXIT_NPF);
+    g_assert_cmphex(qtest_readq(h.qts, VMCB + 0x78) & NPF_RSVD, ==, 0);
+    put_table(&h, NESTED_PD, 0, entry);
+    run(&h);
+    g_assert_cmphex(stop(&h), ==, EXIT_VMMCALL);
+    close_host(&h);
+}
+
+/* The guest runs all the while: its pages are plaintext to it */
+static void assert_plaintext(Host *h)
+{
+    g_assert_cmpint(memory(h, "plaintext"), >, 0);
+    g_assert_cmphex(qtest_readb(h->qts, TODO), ==, DO_VMRUN);
+}
+
+static bool has(const char *data, size_t len, const char *what)
+{
+    return memmem(data, len, what, MARKER_LEN);
+}
+
+/* The shared marker is found where the private one is not */
+static void assert_ciphertext(const char *data, size_t len)
+{
+    g_assert_true(has(data, len, shared_marker));
+    g_assert_false(has(data, len, marker));
+}
+
+static char *monitor(Host *h, const char *line)
+{
+    return qtest_hmp(h->qts, "%s", line);
+}
+
+/* What QEMU's monitor prints of the two markers, in words of 32 bits */
+static void test_monitor(void)
+{
+    static const char *private[] = { "0x56495250", "0x21455441" };
+    static const char *shared[] = { "0x52414853", "0x21214445" };
+    /* The hypervisor's virtual addresses are its physical ones */
+    static const char *commands[] = { "xp", "x" };
+    unsigned i, j;
+    Host h;
+
+    open_host(&h, 47, "");
+    run(&h);
+    for (i = 0; i < ARRAY_SIZE(commands); i++) {
+        g_autofree char *line = g_strdup_printf("%s /2048wx %#x", commands[i],
+                                                SECRET);
+        g_autofree char *control = g_strdup_printf("%s /2wx %#x", commands[i],
+                                                   SHARED);
+        g_autofree char *text = NULL, *control_text = NULL;
+
+        if (i) {
+            stop(&h);
+        }
+        g_assert_cmpint(memory(&h, "plaintext"), >, 0);
+        text = monitor(&h, line);
+        control_text = monitor(&h, control);
+        for (j = 0; j < ARRAY_SIZE(private); j++) {
+            g_assert_null(strstr(text, private[j]));
+            g_assert_nonnull(strstr(control_text, shared[j]));
+        }
+        g_assert_nonnull(strstr(text, "0000000000021000: 0x"));
+    }
+    close_host(&h);
+}
+
+/* Both markers in files of guest memory */
+static void test_files(void)
+{
+    g_autofree char *name = g_strdup_printf("%s/memory", dir);
+    g_autofree char *protocol = g_strdup_printf("file:%s", name);
+    g_autofree char *data = NULL, *core = NULL;
+    gsize len;
+    Host h;
+
+    open_host(&h, 47, "");
+    run(&h);
+    assert_plaintext(&h);
+    qtest_qmp_assert_success(h.qts, "{ 'execute': 'pmemsave', 'arguments': "
+                             "{ 'val': 0, 'size': %d, 'filename': %s } }",
+                             16 << 20, name);
+    assert_plaintext(&h);
+    g_assert(g_file_get_contents(name, &data, &len, NULL));
+    g_assert_cmpuint(len, ==, 16 << 20);
+    assert_ciphertext(data, len);
+    unlink(name);
+
+    qtest_qmp_assert_success(h.qts, "{ 'execute': 'dump-guest-memory', "
+                             "'arguments': { 'paging': false, "
+                             "'protocol': %s } }", protocol);
+    g_assert(g_file_get_contents(name, &core, &len, NULL));
+    g_assert_cmpuint(len, >, 16 << 20);
+    assert_ciphertext(core, len);
+    unlink(name);
+    /* The guest does not notice */
+    g_assert_cmphex(stop(&h), ==, EXIT_VMMCALL);
+    close_host(&h);
+}
+
+/* Send @body as gdb does; what comes back */
+static char *gdb_ask(int fd, const char *body)
+{
+    g_autofree char *packet = NULL;
+    GString *reply = g_string_new(NULL);
+    uint8_t sum = 0;
+    const char *p;
+    char c;
+
+    for (p = body; *p; p++) {
+        sum += *p;
+    }
+    packet = g_strdup_printf("$%s#%02x", body, sum);
+    g_assert_cmpint(write(fd, packet, strlen(packet)), ==, strlen(packet));
+    do {
+        g_assert_cmpint(read(fd, &c, 1), ==, 1);
+        g_assert_cmpint(c, !=, '-');
+    } while (c != '$');
+    for (;;) {
+        g_assert_cmpint(read(fd, &c, 1), ==, 1);
+        if (c == '#') {
+            break;
+        }
+        g_string_append_c(reply, c);
+    }
+    /* A checksum, which we believe */
+    g_assert_cmpint(read(fd, &c, 1), ==, 1);
+    g_assert_cmpint(read(fd, &c, 1), ==, 1);
+    g_assert_cmpint(write(fd, "+", 1), ==, 1);
+    return g_string_free(reply, false);
+}
+
+/* @len bytes of physical memory, as two digits each */
+static char *gdb_read(int fd, uint64_t pa, size_t len)
+{
+    g_autofree char *body = g_strdup_printf("m%" PRIx64 ",%zx", pa, len);
+    char *digits = gdb_ask(fd, body);
+
+    g_assert_cmpuint(strlen(digits), ==, 2 * len);
+    return digits;
+}
+
+static void test_gdb(void)
+{
+    g_autofree char *name = g_strdup_printf("%s/gdb", dir);
+    g_autofree char *options = g_strdup_printf(
+        "-chardev socket,id=gdb,path=%s,server=on,wait=off -gdb chardev:gdb",
+        name);
+    struct sockaddr_un addr = { .sun_family = AF_UNIX };
+    g_autofree char *mode = NULL, *private = NULL, *shared = NULL;
+    int fd;
+    Host h;
+
+    open_host(&h, 47, options);
+    run(&h);
+    assert_plaintext(&h);
+    pstrcpy(addr.sun_path, sizeof(addr.sun_path), name);
+    fd = socket(AF_UNIX, SOCK_STREAM, 0);
+    g_assert_cmpint(connect(fd, (struct sockaddr *)&addr, sizeof(addr)), ==,
+                    0);
+    mode = gdb_ask(fd, "Qqemu.PhyMemMode:1");
+    g_assert_cmpstr(mode, ==, "OK");
+    private = gdb_read(fd, SECRET, 256);
+    shared = gdb_read(fd, SHARED, 256);
+    /* "SHARED!!", and zeros behind it; "PRIVATE!" */
+    g_assert_true(g_str_has_prefix(shared, "5348415245442121" "00000000"));
+    g_assert_null(strstr(private, "5052495641544521"));
+    g_assert_null(strstr(private, "00000000000000000000000000000000"));
+    close(fd);
+    unlink(name);
+    close_host(&h);
+}
+
+/* A device, fw_cfg, writes to a page that is plaintext */
+static void fw_cfg_dma(Host *h, uint64_t to, uint32_t len)
+{
+    uint8_t access[16];
+
+    /* Select the signature, and read it */
+    stl_be_p(access, 0u << 16 | 1 << 3 | 1 << 1);
+    stl_be_p(access + 4, len);
+    stq_be_p(access + 8, to);
+    qtest_memwrite(h->qts, BUF + 1024, access, sizeof(access));
+    qtest_outl(h->qts, 0x514, 0);
+    qtest_outl(h->qts, 0x518, bswap32(BUF + 1024));
+    g_assert_cmphex(qtest_readl(h->qts, BUF + 1024), ==, 0);
+}
+
+static void test_dma(void)
+{
+    g_autofree char *name = g_strdup_printf("%s/trace", dir);
+    g_autofree char *options = g_strdup_printf(
+        "-trace sev_memory_bypassed,file=%s", name);
+    g_autofree char *text = NULL, *info = NULL;
+    uint8_t before[64], buf[64];
+    int64_t reads, writes;
+    Host h;
+
+    open_host(&h, 47, options);
+    /* Control: no page is plaintext, shared ones are as good */
+    fw_cfg_dma(&h, MEMORY_END, 4);
+    g_assert_cmpint(memory(&h, "bypassing-writes"), ==, 0);
+    run(&h);
+    fw_cfg_dma(&h, MEMORY_END, 4);
+    qtest_memread(h.qts, MEMORY_END, buf, 4);
+    g_assert_cmpmem(buf, 4, "QEMU", 4);
+    reads = memory(&h, "bypassing-reads");
+    writes = memory(&h, "bypassing-writes");
+    g_assert_cmpint(reads, ==, 0);
+    g_assert_cmpint(writes, ==, 0);
+
+    assert_plaintext(&h);
+    fw_cfg_dma(&h, SECRET + 32, 4);
+    g_assert_cmpint(memory(&h, "bypassing-writes"), ==, writes + 1);
+    g_assert_cmpint(memory(&h, "bypassing-reads"), ==, reads);
+    qtest_memread(h.qts, SECRET + 32, buf, 4);
+    g_assert_cmpmem(buf, 4, "QEMU", 4);
+    g_assert_cmpint(memory(&h, "bypassing-reads"), ==, reads + 1);
+    info = monitor(&h, "info sev-platform");
+    g_test_message("%s", info);
+    g_assert_nonnull(strstr(info, "by no vCPU: 1 pages read, 1 written"));
+
+    /* The block of 16 bytes that was written is garbage to the guest */
+    g_assert_cmphex(stop(&h), ==, EXIT_VMMCALL);
+    read_secret(&h, buf, sizeof(buf));
+    g_assert_cmpmem(buf, MARKER_LEN, marker, MARKER_LEN);
+    g_assert_false(buffer_is_zero(buf + 32, 16));
+    g_assert_true(buffer_is_zero(buf + 48, 16));
+
+    /* Once the caches have been written back it is nobody's fault */
+    begin(&h, DO_WBINVD);
+    done(&h);
+    g_assert_cmpint(memory(&h, "plaintext"), ==, 0);
+    g_assert_cmpint(memory(&h, "written-back"), >, 0);
+    qtest_memread(h.qts, SECRET, before, sizeof(before));
+    fw_cfg_dma(&h, SECRET, 4);
+    g_assert_cmpint(memory(&h, "bypassing-writes"), ==, writes + 1);
+    g_assert_cmpint(memory(&h, "bypassing-reads"), ==, reads + 1);
+    close_host(&h);
+    g_assert(g_file_get_contents(name, &text, NULL, NULL));
+    g_assert_nonnull(strstr(text, "0x21000: plaintext of ASID 1, write"));
+    g_assert_nonnull(strstr(text, "0x21000: plaintext of ASID 1, read"));
+    unlink(name);
+}
+
+/* A machine that is reset while the guest runs: nothing is left of it */
+static void test_reset(void)
+{
+    uint8_t private[64], again[64], buf[32];
+    QDict *r, *psp;
+    Host h;
+
+    open_host(&h, 47, "");
+    run(&h);
+    assert_plaintext(&h);
+    qtest_memread(h.qts, SECRET + 64, private, sizeof(private));
+    qtest_system_reset(h.qts);
+    detach(&h);
+    r = qtest_qmp(h.qts, "{ 'execute': 'query-sev-platform' }");
+    psp = qobject_to(QDict, qlist_peek(qdict_get_qlist(r, "return")));
+    g_assert_cmpstr(qdict_get_str(psp, "state"), ==, "uninit");
+    g_assert_cmpint(qdict_get_int(psp, "guests"), ==, 0);
+    g_assert_cmpint(qdict_get_int(psp, "active"), ==, 0);
+    qobject_unref(r);
+    g_assert_cmpint(memory(&h, "plaintext"), ==, 0);
+    qtest_memread(h.qts, SECRET + 64, again, sizeof(again));
+    g_assert_cmpmem(private, sizeof(private), again, sizeof(again));
+
+    /* And another can run there */
+    qtest_writel(h.qts, TODO, 0);
+    launch(&h);
+    run(&h);
+    g_assert_cmphex(stop(&h), ==, EXIT_VMMCALL);
+    read_secret(&h, buf, sizeof(buf));
+    g_assert_cmpmem(buf, MARKER_LEN, marker, MARKER_LEN);
+    close_host(&h);
+}
+
+/* And one that is switched off while it runs just ends */
+static void test_quit(void)
+{
+    Host h;
+
+    open_host(&h, 47, "");
+    run(&h);
+    assert_plaintext(&h);
+    detach(&h);
+    qtest_qmp_assert_success(h.qts, "{ 'execute': 'quit' }");
+    qtest_wait_qemu(h.qts);
+    qtest_quit(h.qts);
+}
+
+int main(int argc, char **argv)
+{
+    g_autofree char *rom = g_malloc0(64 * 1024);
+    int ret;
+
+    g_test_init(&argc, &argv, NULL);
+    if (!qtest_has_accel("tcg") || !qtest_has_device("amd-psp")) {
+        g_test_skip("QEMU has no TCG, or no amd-psp device: built without "
+                    "hogweed?");
+        return 0;
+    }
+    qtest_add_data_func("/amd-psp-guest/runs/47", GUINT_TO_POINTER(47),
+                        test_runs);
+    qtest_add_data_func("/amd-psp-guest/runs/51", GUINT_TO_POINTER(51),
+                        test_runs);
+    qtest_add_data_func("/amd-psp-guest/reserved/47", GUINT_TO_POINTER(47),
+                        test_reserved);
+    qtest_add_data_func("/amd-psp-guest/reserved/51", GUINT_TO_POINTER(51),
+                        test_reserved);
+    qtest_add_func("/amd-psp-guest/monitor", test_monitor);
+    qtest_add_func("/amd-psp-guest/files", test_files);
+    qtest_add_func("/amd-psp-guest/gdb", test_gdb);
+    qtest_add_func("/amd-psp-guest/dma", test_dma);
+    qtest_add_func("/amd-psp-guest/reset", test_reset);
+    qtest_add_func("/amd-psp-guest/quit", test_quit);
+
+    dir = g_dir_make_tmp("amd-psp-guest-XXXXXX", NULL);
+    g_assert_nonnull(dir);
+    firmware = g_strdup_printf("%s/firmware", dir);
+    memcpy(rom, hypervisor, sizeof(hypervisor));
+    memcpy(rom + 0xfff0, reset_vector, sizeof(reset_vector));
+    g_assert(g_file_set_contents(firmware, rom, 64 * 1024, NULL));
+    ret = g_test_run();
+    unlink(firmware);
+    rmdir(dir);
+    g_free(firmware);
+    g_free(dir);
+    return ret;
+}
