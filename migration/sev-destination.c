@@ -1,5 +1,6 @@
 /*
- * Migration parameters: the certificates of an SEV guest's destination
+ * Migration parameters: an SEV guest's destination, its certificates and what
+ * it takes
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -47,11 +48,20 @@ static void set_string(char **to, const char *from)
     }
 }
 
+static void set_large_packets(SevDestination *to, const SevDestination *from)
+{
+    if (from->has_sev_large_packets) {
+        to->has_sev_large_packets = true;
+        to->sev_large_packets = from->sev_large_packets;
+    }
+}
+
 void sev_destination_set(SevDestination *to, const SevDestination *from)
 {
     set_string(&to->sev_pdh, from->sev_pdh);
     set_string(&to->sev_plat_cert, from->sev_plat_cert);
     set_string(&to->sev_amd_cert, from->sev_amd_cert);
+    set_large_packets(to, from);
 }
 
 void sev_destination_overlay(SevDestination *to, const SevDestination *from)
@@ -59,9 +69,11 @@ void sev_destination_overlay(SevDestination *to, const SevDestination *from)
     to->sev_pdh = from->sev_pdh ?: to->sev_pdh;
     to->sev_plat_cert = from->sev_plat_cert ?: to->sev_plat_cert;
     to->sev_amd_cert = from->sev_amd_cert ?: to->sev_amd_cert;
+    set_large_packets(to, from);
 }
 
-char **sev_destination_member(SevDestination *d, MigrationParameter param)
+/* Where certificate @param is */
+static char **cert_of(SevDestination *d, MigrationParameter param)
 {
     switch (param) {
     case MIGRATION_PARAMETER_SEV_PDH:
@@ -75,15 +87,33 @@ char **sev_destination_member(SevDestination *d, MigrationParameter param)
     }
 }
 
+void sev_destination_visit(SevDestination *d, MigrationParameter param,
+                           Visitor *v, Error **errp)
+{
+    const char *name = MigrationParameter_str(param);
+
+    if (param == MIGRATION_PARAMETER_SEV_LARGE_PACKETS) {
+        d->has_sev_large_packets = true;
+        visit_type_bool(v, name, &d->sev_large_packets, errp);
+    } else {
+        visit_type_str(v, name, cert_of(d, param), errp);
+    }
+}
+
 void sev_destination_print(Monitor *mon, SevDestination *d)
 {
     for (MigrationParameter p = MIGRATION_PARAMETER_SEV_PDH;
          p <= MIGRATION_PARAMETER_SEV_AMD_CERT; p++) {
-        const char *value = *sev_destination_member(d, p);
+        const char *value = *cert_of(d, p);
 
         /* Thousands of characters each: only whether they are there */
         if (value && *value) {
             monitor_printf(mon, "%s: set\n", MigrationParameter_str(p));
         }
+    }
+    if (d->has_sev_large_packets) {
+        monitor_printf(mon, "%s: %s\n", MigrationParameter_str(
+                           MIGRATION_PARAMETER_SEV_LARGE_PACKETS),
+                       d->sev_large_packets ? "on" : "off");
     }
 }

@@ -1,15 +1,17 @@
 /*
- * Migration parameters: the certificates of an SEV guest's destination
+ * Migration parameters: an SEV guest's destination, its certificates and what
+ * it takes
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
- * All that options.c does with a parameter, for these three.  Each is encoded
- * with base64; NULL or "" if not set.
+ * All that options.c does with a parameter, for these.  The certificates are
+ * encoded with base64; NULL or "" if not set.
  */
 #ifndef MIGRATION_SEV_DESTINATION_H
 #define MIGRATION_SEV_DESTINATION_H
 
 #include "qapi/qapi-types-migration.h"
+#include "qapi/visitor.h"
 
 /** migrate_sev_destination: those of the next migration.  BQL */
 const SevDestination *migrate_sev_destination(void);
@@ -26,8 +28,9 @@ void sev_destination_set(SevDestination *to, const SevDestination *from);
  */
 void sev_destination_overlay(SevDestination *to, const SevDestination *from);
 
-/** sev_destination_member: where @param is, which must be one of the three */
-char **sev_destination_member(SevDestination *d, MigrationParameter param);
+/** sev_destination_visit: visit @param, which must be one of them */
+void sev_destination_visit(SevDestination *d, MigrationParameter param,
+                           Visitor *v, Error **errp);
 
 /** sev_destination_print: say which are set */
 void sev_destination_print(Monitor *mon, SevDestination *d);

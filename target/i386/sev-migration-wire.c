@@ -11,7 +11,7 @@
 
 /* Bytes before the variable part; see docs/specs/sev-migration-payload.rst */
 #define SESSION_FIXED   16
-#define PAGE_FIXED      4
+#define PACKET_FIXED    4
 #define FINAL_SIZE      12
 
 static void put_be16(GByteArray *out, uint16_t v)
@@ -96,44 +96,57 @@ bool sev_wire_get_session(const uint8_t *buf, size_t len, SevWireSession *s,
     return true;
 }
 
-void sev_wire_put_page(GByteArray *out, const SevWirePage *page)
+/* More than a page only as whole ones: what is where must be clear */
+static bool trans_len_is_valid(uint32_t len)
 {
-    assert(page->hdr_len && page->hdr_len <= SEV_WIRE_HDR_MAX);
-    assert(page->trans_len && page->trans_len <= SEV_WIRE_TRANS_MAX);
-    put_be16(out, page->hdr_len);
-    put_be16(out, page->trans_len);
-    g_byte_array_append(out, page->hdr, page->hdr_len);
-    g_byte_array_append(out, page->trans, page->trans_len);
+    return len <= SEV_WIRE_PAGE || len % SEV_WIRE_PAGE == 0;
 }
 
-bool sev_wire_get_page(const uint8_t *buf, size_t len, size_t *pos,
-                       SevWirePage *page, Error **errp)
+void sev_wire_put_packet(GByteArray *out, const SevWirePacket *packet)
+{
+    assert(packet->hdr_len && packet->hdr_len <= SEV_WIRE_HDR_MAX);
+    assert(packet->trans_len && packet->trans_len <= SEV_WIRE_TRANS_MAX);
+    assert(trans_len_is_valid(packet->trans_len));
+    put_be16(out, packet->hdr_len);
+    put_be16(out, packet->trans_len);
+    g_byte_array_append(out, packet->hdr, packet->hdr_len);
+    g_byte_array_append(out, packet->trans, packet->trans_len);
+}
+
+bool sev_wire_get_packet(const uint8_t *buf, size_t len, size_t *pos,
+                         SevWirePacket *packet, Error **errp)
 {
     size_t left;
 
     assert(*pos <= len);
     left = len - *pos;
-    if (left < PAGE_FIXED) {
-        error_setg(errp, "SEV: packed page cut off after %zu bytes", left);
+    if (left < PACKET_FIXED) {
+        error_setg(errp, "SEV: packet cut off after %zu bytes", left);
         return false;
     }
     buf += *pos;
-    page->hdr_len = lduw_be_p(buf);
-    page->trans_len = lduw_be_p(buf + 2);
-    if (!check_len(page->hdr_len, SEV_WIRE_HDR_MAX, "packet header", errp) ||
-        !check_len(page->trans_len, SEV_WIRE_TRANS_MAX, "packet data",
+    packet->hdr_len = lduw_be_p(buf);
+    packet->trans_len = lduw_be_p(buf + 2);
+    if (!check_len(packet->hdr_len, SEV_WIRE_HDR_MAX, "packet header",
+                   errp) ||
+        !check_len(packet->trans_len, SEV_WIRE_TRANS_MAX, "packet data",
                    errp)) {
         return false;
     }
-    left -= PAGE_FIXED;
-    if (left < (size_t)page->hdr_len + page->trans_len) {
-        error_setg(errp, "SEV: packed page cut off: %zu of %zu bytes", left,
-                   (size_t)page->hdr_len + page->trans_len);
+    if (!trans_len_is_valid(packet->trans_len)) {
+        error_setg(errp, "SEV: packet data of %u bytes, expected whole pages",
+                   packet->trans_len);
         return false;
     }
-    page->hdr = buf + PAGE_FIXED;
-    page->trans = page->hdr + page->hdr_len;
-    *pos += PAGE_FIXED + (size_t)page->hdr_len + page->trans_len;
+    left -= PACKET_FIXED;
+    if (left < (size_t)packet->hdr_len + packet->trans_len) {
+        error_setg(errp, "SEV: packet cut off: %zu of %zu bytes", left,
+                   (size_t)packet->hdr_len + packet->trans_len);
+        return false;
+    }
+    packet->hdr = buf + PACKET_FIXED;
+    packet->trans = packet->hdr + packet->hdr_len;
+    *pos += PACKET_FIXED + (size_t)packet->hdr_len + packet->trans_len;
     return true;
 }
 

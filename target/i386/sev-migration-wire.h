@@ -10,6 +10,8 @@
 #ifndef TARGET_I386_SEV_MIGRATION_WIRE_H
 #define TARGET_I386_SEV_MIGRATION_WIRE_H
 
+#include "qemu/units.h"
+
 /* Version of the session and of the final blob */
 #define SEV_WIRE_VERSION        1
 
@@ -20,9 +22,14 @@
 #define SEV_WIRE_PDH_MAX        (16 * KiB)
 #define SEV_WIRE_SESSION_MAX    (16 * KiB)
 
-/* A packet header has 52 bytes, and a page no more than its own size */
+/*
+ * A packet header has 52 bytes, and a page no more than its own size.  What
+ * KVM asks the firmware to put into one packet is 16 KiB at most.
+ */
 #define SEV_WIRE_HDR_MAX        256
-#define SEV_WIRE_TRANS_MAX      (4 * KiB)
+#define SEV_WIRE_PAGE           (4 * KiB)
+#define SEV_WIRE_PACKET_PAGES   4
+#define SEV_WIRE_TRANS_MAX      (SEV_WIRE_PACKET_PAGES * SEV_WIRE_PAGE)
 
 /**
  * SevWireSession: what RECEIVE_START needs, and the guest
@@ -42,13 +49,19 @@ typedef struct SevWireSession {
     uint32_t session_len;
 } SevWireSession;
 
-/** SevWirePage: a page as SEND_UPDATE_DATA packed it */
-typedef struct SevWirePage {
+/** SevWirePacket: pages that follow each other, packed by one command */
+typedef struct SevWirePacket {
     const uint8_t *hdr;
     uint16_t hdr_len;
     const uint8_t *trans;
     uint16_t trans_len;
-} SevWirePage;
+} SevWirePacket;
+
+/** sev_wire_packet_pages: how many */
+static inline size_t sev_wire_packet_pages(const SevWirePacket *packet)
+{
+    return (packet->trans_len + SEV_WIRE_PAGE - 1) / SEV_WIRE_PAGE;
+}
 
 /** sev_wire_put_session: append @s to @out; the lengths are in the limits */
 void sev_wire_put_session(GByteArray *out, const SevWireSession *s);
@@ -57,15 +70,15 @@ void sev_wire_put_session(GByteArray *out, const SevWireSession *s);
 bool sev_wire_get_session(const uint8_t *buf, size_t len, SevWireSession *s,
                           Error **errp);
 
-/** sev_wire_put_page: append @page to @out; the lengths are in the limits */
-void sev_wire_put_page(GByteArray *out, const SevWirePage *page);
+/** sev_wire_put_packet: append @packet, whose lengths are valid, to @out */
+void sev_wire_put_packet(GByteArray *out, const SevWirePacket *packet);
 
 /**
- * sev_wire_get_page: read the page at *@pos of the @len bytes of @buf and
+ * sev_wire_get_packet: read the packet at *@pos of the @len bytes of @buf and
  * advance *@pos behind it
  */
-bool sev_wire_get_page(const uint8_t *buf, size_t len, size_t *pos,
-                       SevWirePage *page, Error **errp);
+bool sev_wire_get_packet(const uint8_t *buf, size_t len, size_t *pos,
+                         SevWirePacket *packet, Error **errp);
 
 /** sev_wire_put_final: append the value of MSR_KVM_MIGRATION_CONTROL */
 void sev_wire_put_final(GByteArray *out, uint64_t control);

@@ -579,6 +579,7 @@ SevMigrationInfo *sev_migration_info(ConfidentialGuestSupport *cgs)
 
     info->offered = m->enabled;
     info->ready = qatomic_read(&m->control) & KVM_MIGRATION_READY;
+    info->large_packets = sev_packets_takes_large(cgs);
     if (!can_leave(cgs, &why)) {
         info->blocked = g_strdup(error_get_pretty(why));
         error_free(why);
@@ -713,7 +714,8 @@ static bool sev_send_start(ConfidentialGuestSupport *cgs, GByteArray *session,
         send_cancel(cgs);
         return false;
     }
-    sev_packets_open(&m->packets, cgs);
+    sev_packets_open(&m->packets, cgs,
+                     migrate_sev_destination()->sev_large_packets);
     m->pages = 0;
     sev_wire_put_session(session, &(SevWireSession) {
         .cbitpos = sev_get_cbit_position(),
@@ -775,8 +777,8 @@ static int sev_send_pages(ConfidentialGuestSupport *cgs, RAMBlock *rb,
     if (ret < 0 && !(done && changed_state(rb, offset, ret))) {
         return send_error(rb, offset, ret, fw_error, m->hdr_len, errp);
     }
-    for (size_t i = 0; i < done; i++) {
-        sev_wire_put_page(out, &m->packets.page[i]);
+    for (size_t i = 0; i < m->packets.npackets; i++) {
+        sev_wire_put_packet(out, &m->packets.packet[i]);
     }
     m->pages += done;
     return done;
@@ -880,7 +882,7 @@ static bool sev_receive_start(ConfidentialGuestSupport *cgs,
     }
     sev_guest_set_handle(cgs, start.handle);
     sev_guest_set_state(cgs, SEV_STATE_RECEIVE_UPDATE);
-    sev_packets_open(&m->packets, cgs);
+    sev_packets_open(&m->packets, cgs, true);
     m->pages = 0;
     trace_sev_migration_receive_start(s.policy, start.handle);
     return true;
@@ -892,6 +894,7 @@ static bool sev_receive_pages(ConfidentialGuestSupport *cgs, RAMBlock *rb,
 {
     ERRP_GUARD();
     SevMigration *m = sev_guest_migration(cgs);
+    SevPackets *p = &m->packets;
     size_t pos = 0, done = 0;
     int fw_error, ret;
 
@@ -899,20 +902,38 @@ static bool sev_receive_pages(ConfidentialGuestSupport *cgs, RAMBlock *rb,
         error_setg(errp, "SEV: private pages without a session before them");
         return false;
     }
-    for (; done < npages; done++) {
-        if (!sev_wire_get_page(in, len, &pos, &m->packets.page[done], errp)) {
+    for (p->npackets = 0; done < npages; p->npackets++) {
+        SevWirePacket *packet = &p->packet[p->npackets];
+
+        if (!sev_wire_get_packet(in, len, &pos, packet, errp)) {
             goto fail;
         }
+        if (sev_wire_packet_pages(packet) > npages - done) {
+            error_setg(errp, "SEV: a packet of %zu pages in a record that "
+                       "has %zu left", sev_wire_packet_pages(packet),
+                       npages - done);
+            goto fail;
+        }
+        done += sev_wire_packet_pages(packet);
     }
     if (pos != len) {
         error_setg(errp, "block %s, offset 0x%" PRIx64 ": SEV: %zu bytes left "
-                   "after %zu packed pages", rb->idstr, offset, len - pos,
-                   npages);
+                   "after the packets of %zu pages", rb->idstr, offset,
+                   len - pos, npages);
         return false;
     }
-    ret = sev_packets_receive(&m->packets, cgs, rb->host + offset, npages,
-                              &done, &fw_error);
-    if (ret < 0) {
+    ret = sev_packets_receive(p, cgs, rb->host + offset, npages, &done,
+                              &fw_error);
+    if (ret == -EOPNOTSUPP) {
+        error_setg(errp, "SEV: packets of several pages, which this host does "
+                   "not take for this guest: set the parameter "
+                   "sev-large-packets of the source to off");
+        goto fail;
+    } else if (ret == -EPROTO) {
+        error_setg(errp, "SEV: packets of several pages, and other headers "
+                   "or parts of pages beside them");
+        goto fail;
+    } else if (ret < 0) {
         sev_cmd_error(errp, "RECEIVE_UPDATE_DATA", ret, fw_error);
         goto fail;
     }

@@ -5,7 +5,8 @@
  *
  * Linux has an ioctl for one page, the KVM module one for many.  The packets
  * are the same, so the two sides of a migration need not have the same
- * kernel.
+ * kernel; but for those of several pages, which the module makes if it is
+ * told that the other side takes them.
  */
 #include "qemu/osdep.h"
 #include <linux/kvm.h>
@@ -16,21 +17,33 @@
 #include "sev-migration.h"
 #include "sev-packets.h"
 
-QEMU_BUILD_BUG_ON(SEV_WIRE_TRANS_MAX != TARGET_PAGE_SIZE);
+QEMU_BUILD_BUG_ON(SEV_WIRE_PAGE != TARGET_PAGE_SIZE);
+QEMU_BUILD_BUG_ON(SEV_WIRE_PACKET_PAGES != KVM_SEV_UPDATE_BATCH_PACKET_MAX);
 
-void sev_packets_open(SevPackets *p, ConfidentialGuestSupport *cgs)
+/* Does nothing, where it is known */
+static bool takes_batch(ConfidentialGuestSupport *cgs, uint32_t flags)
 {
-    struct kvm_sev_update_batch probe = {};
+    struct kvm_sev_update_batch probe = { .flags = flags };
     int fw_error;
 
+    return !sev_guest_cmd(cgs, KVM_SEV_SEND_UPDATE_BATCH, &probe, &fw_error);
+}
+
+bool sev_packets_takes_large(ConfidentialGuestSupport *cgs)
+{
+    return takes_batch(cgs, KVM_SEV_UPDATE_BATCH_PACKETS);
+}
+
+void sev_packets_open(SevPackets *p, ConfidentialGuestSupport *cgs,
+                      bool large)
+{
     if (!p->hdr) {
         p->hdr = g_malloc0_n(CGS_MIGRATION_PAGES_MAX, SEV_WIRE_HDR_MAX);
-        p->trans = qemu_memalign(TARGET_PAGE_SIZE,
-                                 CGS_MIGRATION_PAGES_MAX * SEV_WIRE_TRANS_MAX);
+        p->trans = qemu_memalign(SEV_WIRE_PAGE,
+                                 CGS_MIGRATION_PAGES_MAX * SEV_WIRE_PAGE);
     }
-    /* Does nothing, where it is known */
-    p->batch = !sev_guest_cmd(cgs, KVM_SEV_SEND_UPDATE_BATCH, &probe,
-                              &fw_error);
+    p->batch = takes_batch(cgs, 0);
+    p->large = large && p->batch && sev_packets_takes_large(cgs);
     stat64_set(&p->calls, 0);
 }
 
@@ -42,7 +55,7 @@ void sev_packets_close(SevPackets *p)
 
 static uint8_t *trans_of(SevPackets *p, size_t i)
 {
-    return p->trans + i * SEV_WIRE_TRANS_MAX;
+    return p->trans + i * SEV_WIRE_PAGE;
 }
 
 /* A command that counts */
@@ -56,7 +69,7 @@ static int packets_cmd(SevPackets *p, ConfidentialGuestSupport *cgs, int cmd,
 /* Headers and packets are in the buffers, or are to be: one after another */
 static int do_batch(SevPackets *p, ConfidentialGuestSupport *cgs, int cmd,
                     uint8_t *host, uint32_t hdr_len, size_t npages,
-                    size_t *done, int *fw_error)
+                    bool large, size_t *done, int *fw_error)
 {
     int ret = 0;
 
@@ -67,6 +80,8 @@ static int do_batch(SevPackets *p, ConfidentialGuestSupport *cgs, int cmd,
             .trans_uaddr = (uintptr_t)trans_of(p, *done),
             .hdr_len = hdr_len,
             .count = npages - *done,
+            .flags = large ? KVM_SEV_UPDATE_BATCH_PACKETS : 0,
+            .packets_uaddr = large ? (uintptr_t)(p->pages + *done) : 0,
         };
 
         ret = packets_cmd(p, cgs, cmd, &batch, fw_error);
@@ -81,15 +96,15 @@ static int do_batch(SevPackets *p, ConfidentialGuestSupport *cgs, int cmd,
 
 /* The argument of both commands */
 static int do_page(SevPackets *p, ConfidentialGuestSupport *cgs, int cmd,
-                   uint8_t *host, SevWirePage *page, int *fw_error)
+                   uint8_t *host, SevWirePacket *packet, int *fw_error)
 {
     struct kvm_sev_send_update_data update = {
-        .hdr_uaddr = (uintptr_t)page->hdr,
-        .hdr_len = page->hdr_len,
+        .hdr_uaddr = (uintptr_t)packet->hdr,
+        .hdr_len = packet->hdr_len,
         .guest_uaddr = (uintptr_t)host,
         .guest_len = TARGET_PAGE_SIZE,
-        .trans_uaddr = (uintptr_t)page->trans,
-        .trans_len = page->trans_len,
+        .trans_uaddr = (uintptr_t)packet->trans,
+        .trans_len = packet->trans_len,
     };
     int ret = packets_cmd(p, cgs, cmd, &update, fw_error);
 
@@ -98,11 +113,11 @@ static int do_page(SevPackets *p, ConfidentialGuestSupport *cgs, int cmd,
     if (ret < 0) {
         return ret;
     }
-    if (update.hdr_len != page->hdr_len || !update.trans_len ||
-        update.trans_len > SEV_WIRE_TRANS_MAX) {
+    if (update.hdr_len != packet->hdr_len || !update.trans_len ||
+        update.trans_len > SEV_WIRE_PAGE) {
         return -EPROTO;
     }
-    page->trans_len = update.trans_len;
+    packet->trans_len = update.trans_len;
     return 0;
 }
 
@@ -111,7 +126,7 @@ static int do_pages(SevPackets *p, ConfidentialGuestSupport *cgs, int cmd,
 {
     for (; *done < npages; ++*done) {
         int ret = do_page(p, cgs, cmd, host + *done * TARGET_PAGE_SIZE,
-                          &p->page[*done], fw_error);
+                          &p->packet[*done], fw_error);
 
         if (ret < 0) {
             return ret;
@@ -120,35 +135,81 @@ static int do_pages(SevPackets *p, ConfidentialGuestSupport *cgs, int cmd,
     return 0;
 }
 
+/* One page each */
+static void single_packets(SevPackets *p, uint32_t hdr_len, size_t npages)
+{
+    for (size_t i = 0; i < npages; i++) {
+        p->packet[i] = (SevWirePacket) {
+            .hdr = p->hdr + i * hdr_len,
+            .hdr_len = hdr_len,
+            .trans = trans_of(p, i),
+            .trans_len = SEV_WIRE_PAGE,
+        };
+    }
+    p->npackets = npages;
+}
+
+/* As many as the kernel says; false if that cannot be */
+static bool large_packets(SevPackets *p, uint32_t hdr_len, size_t npages)
+{
+    p->npackets = 0;
+    for (size_t i = 0; i < npages; i += p->pages[i]) {
+        if (!p->pages[i] || p->pages[i] > SEV_WIRE_PACKET_PAGES ||
+            p->pages[i] > npages - i) {
+            return false;
+        }
+        p->packet[p->npackets++] = (SevWirePacket) {
+            .hdr = p->hdr + i * hdr_len,
+            .hdr_len = hdr_len,
+            .trans = trans_of(p, i),
+            .trans_len = p->pages[i] * SEV_WIRE_PAGE,
+        };
+    }
+    return true;
+}
+
 int sev_packets_send(SevPackets *p, ConfidentialGuestSupport *cgs,
                      uint8_t *host, uint32_t hdr_len, size_t npages,
                      size_t *done, int *fw_error)
 {
+    int ret;
+
     assert(npages <= CGS_MIGRATION_PAGES_MAX && hdr_len <= SEV_WIRE_HDR_MAX);
-    for (size_t i = 0; i < npages; i++) {
-        p->page[i] = (SevWirePage) {
-            .hdr = p->hdr + i * hdr_len,
-            .hdr_len = hdr_len,
-            .trans = trans_of(p, i),
-            .trans_len = TARGET_PAGE_SIZE,
-        };
-    }
     *done = 0;
     *fw_error = 0;
-    if (p->batch && npages > 1) {
-        return do_batch(p, cgs, KVM_SEV_SEND_UPDATE_BATCH, host, hdr_len,
-                        npages, done, fw_error);
+    single_packets(p, hdr_len, npages);
+    if (!p->batch || npages < 2) {
+        ret = do_pages(p, cgs, KVM_SEV_SEND_UPDATE_DATA, host, npages, done,
+                       fw_error);
+        p->npackets = *done;
+        return ret;
     }
-    return do_pages(p, cgs, KVM_SEV_SEND_UPDATE_DATA, host, npages, done,
-                    fw_error);
+    ret = do_batch(p, cgs, KVM_SEV_SEND_UPDATE_BATCH, host, hdr_len, npages,
+                   p->large, done, fw_error);
+    p->npackets = *done;
+    if (p->large && !large_packets(p, hdr_len, *done)) {
+        *done = 0;
+        return -EPROTO;
+    }
+    return ret;
+}
+
+static bool has_large(const SevPackets *p)
+{
+    for (size_t i = 0; i < p->npackets; i++) {
+        if (p->packet[i].trans_len > SEV_WIRE_PAGE) {
+            return true;
+        }
+    }
+    return false;
 }
 
 /* Packets of another firmware could differ in size, those of Linux do not */
-static bool all_alike(const SevPackets *p, size_t npages)
+static bool all_alike(const SevPackets *p)
 {
-    for (size_t i = 0; i < npages; i++) {
-        if (p->page[i].hdr_len != p->page[0].hdr_len ||
-            p->page[i].trans_len != TARGET_PAGE_SIZE) {
+    for (size_t i = 0; i < p->npackets; i++) {
+        if (p->packet[i].hdr_len != p->packet[0].hdr_len ||
+            p->packet[i].trans_len % SEV_WIRE_PAGE) {
             return false;
         }
     }
@@ -159,19 +220,32 @@ int sev_packets_receive(SevPackets *p, ConfidentialGuestSupport *cgs,
                         uint8_t *host, size_t npages, size_t *done,
                         int *fw_error)
 {
-    uint32_t hdr_len = p->page[0].hdr_len;
+    uint32_t hdr_len = p->packet[0].hdr_len;
+    bool large = has_large(p);
+    size_t page = 0;
 
     assert(npages <= CGS_MIGRATION_PAGES_MAX);
     *done = 0;
     *fw_error = 0;
-    if (!p->batch || npages < 2 || !all_alike(p, npages)) {
+    if (large && !p->large) {
+        return -EOPNOTSUPP;
+    }
+    if (large && !all_alike(p)) {
+        return -EPROTO;
+    }
+    if (!p->batch || npages < 2 || !all_alike(p)) {
         return do_pages(p, cgs, KVM_SEV_RECEIVE_UPDATE_DATA, host, npages,
                         done, fw_error);
     }
-    for (size_t i = 0; i < npages; i++) {
-        memcpy(p->hdr + i * hdr_len, p->page[i].hdr, hdr_len);
-        memcpy(trans_of(p, i), p->page[i].trans, TARGET_PAGE_SIZE);
+    for (size_t i = 0; i < p->npackets; i++) {
+        const SevWirePacket *packet = &p->packet[i];
+
+        assert(page + sev_wire_packet_pages(packet) <= npages);
+        memcpy(p->hdr + page * hdr_len, packet->hdr, hdr_len);
+        memcpy(trans_of(p, page), packet->trans, packet->trans_len);
+        p->pages[page] = sev_wire_packet_pages(packet);
+        page += sev_wire_packet_pages(packet);
     }
     return do_batch(p, cgs, KVM_SEV_RECEIVE_UPDATE_BATCH, host, hdr_len,
-                    npages, done, fw_error);
+                    npages, large, done, fw_error);
 }

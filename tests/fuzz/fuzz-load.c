@@ -89,9 +89,27 @@ static void put_pages(GByteArray *out, uint32_t block, uint64_t page,
     uint8_t trans[PAGE] = {};
 
     for (uint64_t i = 0; i < n; i++) {
-        sev_wire_put_page(payload, &(SevWirePage) {
+        sev_wire_put_packet(payload, &(SevWirePacket) {
             .hdr = (const uint8_t *)"h", .hdr_len = 1,
             .trans = trans, .trans_len = size,
+        });
+    }
+    g_assert(encrypted_record_pages(out, block, page * PAGE, n, payload,
+                                    &error_abort));
+}
+
+/* Packets of 4, 2 and 1 pages */
+static void put_large(GByteArray *out, uint32_t block, uint64_t page,
+                      uint64_t n)
+{
+    g_autoptr(GByteArray) payload = g_byte_array_new();
+    uint8_t trans[SEV_WIRE_TRANS_MAX] = {};
+
+    for (uint64_t left = n, pages; left; left -= pages) {
+        pages = left >= 4 ? 4 : left >= 2 ? 2 : 1;
+        sev_wire_put_packet(payload, &(SevWirePacket) {
+            .hdr = (const uint8_t *)"h", .hdr_len = 1,
+            .trans = trans, .trans_len = pages * PAGE,
         });
     }
     g_assert(encrypted_record_pages(out, block, page * PAGE, n, payload,
@@ -197,7 +215,7 @@ static void put_copies(GByteArray *out, uint64_t page, uint64_t ncopies,
     }
 }
 
-#define SEEDS 10
+#define SEEDS 11
 
 /* One seed: the destination's @config does not change what the source sends */
 static GByteArray *seed(unsigned config, unsigned number)
@@ -304,6 +322,12 @@ static GByteArray *seed(unsigned config, unsigned number)
         encbitmap_set(machine_block("pc.ram"), 20, 1, false);
         put_end(out);
         break;
+    case 10:    /* packets of several pages, in one record with single ones */
+        set_private("pc.ram", 2, 7);
+        put_session(out);
+        put_large(out, 0, 2, 7);
+        put_end(out);
+        break;
     default:
         machine_free();
         g_byte_array_unref(out);
@@ -319,6 +343,7 @@ static void write_seeds(const char *dir)
     static const unsigned configs[] = {
         0, MACHINE_PRIVATE, MACHINE_KERNEL, MACHINE_PLAIN,
         MACHINE_BATCH, MACHINE_BATCH | MACHINE_REFUSES,
+        MACHINE_BATCH | MACHINE_KERNEL,
         MACHINE_PRIVATE | MACHINE_KERNEL | MACHINE_REFUSES, MACHINE_BIG,
     };
 

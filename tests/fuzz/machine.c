@@ -367,7 +367,7 @@ static bool receive_start(const struct kvm_sev_receive_start *start)
     return true;
 }
 
-/* One packet into one page; false if the firmware does not like it */
+/* One packet's part that is a page; false if the firmware does not like it */
 static bool receive_page(uint64_t guest, uint64_t hdr, uint32_t hdr_len,
                          uint64_t trans, uint32_t trans_len)
 {
@@ -378,7 +378,7 @@ static bool receive_page(uint64_t guest, uint64_t hdr, uint32_t hdr_len,
 
     MUST(m.state == SEV_STATE_RECEIVE_UPDATE && m.starts == 1 && !m.finishes);
     MUST(hdr_len && hdr_len <= SEV_WIRE_HDR_MAX);
-    MUST(trans_len && trans_len <= SEV_WIRE_TRANS_MAX);
+    MUST(trans_len && trans_len <= PAGE);
     sum = read_all(hdr, hdr_len) + read_all(trans, trans_len);
     for (size_t i = 0; i < m.nblocks; i++) {
         RAMBlock *rb = &m.blocks[i].rb;
@@ -400,19 +400,36 @@ static bool receive_page(uint64_t guest, uint64_t hdr, uint32_t hdr_len,
     return true;
 }
 
+/* It needs memory that the kernel can arrange */
+static bool takes_large(void)
+{
+    return m.config & MACHINE_BATCH && m.config & MACHINE_KERNEL;
+}
+
 static int receive_batch(struct kvm_sev_update_batch *b, bool *ok)
 {
-    MUST(m.config & MACHINE_BATCH && b->count && !b->flags);
-    for (b->done = 0; b->done < b->count; b->done++) {
+    const uint8_t *packets = (const uint8_t *)(uintptr_t)b->packets_uaddr;
+    uint32_t n;
+
+    MUST(m.config & MACHINE_BATCH && b->count);
+    MUST(!b->flags || (b->flags == KVM_SEV_UPDATE_BATCH_PACKETS &&
+                       takes_large()));
+    for (b->done = 0; b->done < b->count; b->done += n) {
+        uint64_t hdr = b->hdr_uaddr + (uint64_t)b->done * b->hdr_len;
+
         /* A signal: the caller goes on with the rest */
         if (b->done && ++m.signals % 13 == 0) {
             return -EINTR;
         }
-        *ok = receive_page(b->guest_uaddr + b->done * PAGE,
-                           b->hdr_uaddr + b->done * b->hdr_len, b->hdr_len,
-                           b->trans_uaddr + b->done * PAGE, PAGE);
-        if (!*ok) {
-            return -EIO;
+        n = b->flags ? packets[b->done] : 1;
+        MUST(n && n <= KVM_SEV_UPDATE_BATCH_PACKET_MAX &&
+             n <= b->count - b->done);
+        for (uint32_t i = b->done; i < b->done + n; i++) {
+            *ok = receive_page(b->guest_uaddr + i * PAGE, hdr, b->hdr_len,
+                               b->trans_uaddr + i * PAGE, PAGE);
+            if (!*ok) {
+                return -EIO;
+            }
         }
     }
     return 0;
@@ -436,7 +453,9 @@ int sev_guest_cmd(ConfidentialGuestSupport *c, int cmd, void *data,
                           up->trans_uaddr, up->trans_len);
         break;
     case KVM_SEV_SEND_UPDATE_BATCH:     /* is it there? */
-        ret = m.config & MACHINE_BATCH ? 0 : -EINVAL;
+        ret = m.config & MACHINE_BATCH &&
+              (takes_large() ||
+               !((struct kvm_sev_update_batch *)data)->flags) ? 0 : -EINVAL;
         break;
     case KVM_SEV_RECEIVE_UPDATE_BATCH:
         ret = receive_batch(data, &ok);

@@ -21,7 +21,8 @@ enum {
     MACHINE_KERNEL = 2,     /* a kernel keeps the state, and can say no */
     MACHINE_REFUSES = 4,    /* firmware that does not like some packets */
     MACHINE_PLAIN = 8,      /* no confidential guest support */
-    MACHINE_BATCH = 16,     /* the kernel takes many pages in one call */
+    MACHINE_BATCH = 16,     /* the kernel takes many pages in one call;
+                               with MACHINE_KERNEL, in one packet, too */
     MACHINE_BIG = 32,       /* a block of more pages than one state record */
 };
 

@@ -12,6 +12,7 @@ import glob
 import os
 import re
 import statistics
+import subprocess
 import sys
 import time
 
@@ -257,6 +258,53 @@ class Places(Bare):
         note(f'{outcome.error}; {destination.complaints()}')
         self.assertFalse(outcome.completed)
         self.good(source)
+
+
+class Packets(Bare):
+    """Of several pages, for destinations that can arrange their memory."""
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.config = flipper.config(cls.work)
+        if cls.config.backend != 'guest-memfd':
+            raise unittest.SkipTest('this kernel packs one page at a time')
+
+    def test_large(self):
+        source = self.boot(self.config)
+        recorded = os.path.join(self.work, 'stream')
+        destination = self.another(source.config)
+        flow.prepare(source, destination, downtime_ms=60000)
+        link = flow.connect(source, destination, record=recorded)
+        flow.start(source, link)
+        self.finish(source, destination, link)
+        self.good(source, destination)
+        p = subprocess.run([migration.ANALYZE, '--sev', recorded], text=True,
+                           check=False, stdout=subprocess.PIPE,
+                           stderr=subprocess.STDOUT)
+        self.assertEqual(p.returncode, 0, p.stdout)
+        sizes = set(re.findall(r'\b52\+\d+', p.stdout))
+        note(f'packets of {sizes}')
+        self.assertIn('52+16384', sizes)
+
+    def test_large_refused(self):
+        """To memory that is no guest_memfd: refused, or one page each."""
+        source = self.boot(self.config)
+        destination = self.another(self.config.change(backend='ram'))
+        info = flow.session_info(destination)
+        self.assertFalse(info[flow.LARGE])
+        flow.give_session_info(source, {**info, flow.LARGE: True})
+        for v in (source, destination):
+            flow.set_up(v)
+        outcome = self.attempt(source, destination,
+                               flow.connect(source, destination))
+        self.assertFalse(outcome.completed)
+        self.assert_said([outcome.error, *destination.complaints()],
+                         ['several pages', 'sev-large-packets'])
+        self.good(source, more=3)
+        # It says itself what it takes
+        destination, _ = self.move(source, destination.config)
+        self.good(source, destination)
 
 
 class Lives(Bare):

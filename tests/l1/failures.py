@@ -161,9 +161,14 @@ class Base(unittest.TestCase):
 
     # What is done
 
+    large = True        # packets, if the destination takes them
+
     def prepare(self, destination, **link):
         type(self).clean = False
         flow.prepare(self.source, destination)
+        if not self.large:
+            self.source.cmd('migrate-set-parameters',
+                            **{f'sev-{flow.LARGE}': False})
         return flow.connect(self.source, destination, **link)
 
     def attempt(self, link):
@@ -266,11 +271,11 @@ class Commands(Base):
         self.at_source(fault('SEND_UPDATE_DATA', nth=2), words=['block'])
 
     def test_send_update_data_later(self):
-        self.at_source(fault('SEND_UPDATE_DATA', nth=100), words=['block'])
+        self.at_source(fault('SEND_UPDATE_DATA', nth=25), words=['block'])
 
     def test_send_cancel(self):
         """The session that was not closed is closed by the next try."""
-        HARDWARE.faults(fault('SEND_UPDATE_DATA', nth=100),
+        HARDWARE.faults(fault('SEND_UPDATE_DATA', nth=25),
                         fault('SEND_CANCEL'))
         outcome, destination = self.fails()
         self.assertEqual(HARDWARE.faults_left(), [])
@@ -300,21 +305,22 @@ class Commands(Base):
                             words=['block', 'HWERROR_PLATFORM'])
 
     def test_receive_update_data_later(self):
-        self.at_destination(fault('RECEIVE_UPDATE_DATA', nth=100),
+        self.at_destination(fault('RECEIVE_UPDATE_DATA', nth=25),
                             words=['block', 'HWERROR_PLATFORM'])
 
     def test_receive_finish(self):
         self.at_destination(fault('RECEIVE_FINISH'))
 
     def test_packed_data_corrupt(self):
-        self.at_destination(fault('SEND_UPDATE_DATA', 'corrupt', nth=60,
+        self.at_destination(fault('SEND_UPDATE_DATA', 'corrupt', nth=15,
                                   offset=1000),
                             command='RECEIVE_UPDATE_DATA',
                             words=['BAD_MEASUREMENT'])
 
     def test_header_corrupt(self):
-        # After the page, which is the whole packet
-        self.at_destination(fault('SEND_UPDATE_DATA', 'corrupt', nth=60,
+        # After the page, which is all that the packet has then
+        self.large = False
+        self.at_destination(fault('SEND_UPDATE_DATA', 'corrupt', nth=15,
                                   offset=4096 + 30),
                             command='RECEIVE_UPDATE_DATA',
                             words=['BAD_MEASUREMENT'])
@@ -323,9 +329,9 @@ class Commands(Base):
         """Slow is not wrong."""
         HARDWARE.faults(*(fault(c, 'late', nth=n, **{'delay-us': 300000})
                           for c, n in (('SEND_START', 2),
-                                       ('SEND_UPDATE_DATA', 60),
+                                       ('SEND_UPDATE_DATA', 15),
                                        ('RECEIVE_START', 1),
-                                       ('RECEIVE_UPDATE_DATA', 50),
+                                       ('RECEIVE_UPDATE_DATA', 12),
                                        ('RECEIVE_FINISH', 1),
                                        ('SEND_FINISH', 1))))
         self.migrates()
@@ -633,7 +639,7 @@ class Stuck(Base):
         self.migrates()     # it is taken over when a command has ended
         waiting = self.launch()
         info = flow.session_info(waiting)
-        HARDWARE.faults(fault('SEND_UPDATE_DATA', 'hang', nth=100))
+        HARDWARE.faults(fault('SEND_UPDATE_DATA', 'hang', nth=25))
         outcome, destination = self.fails()
         self.said([outcome.error], 'SEND_UPDATE_DATA', 'timed out')
         self.end(destination)

@@ -50,7 +50,11 @@ def as_sev(records):
             raw[len(raw) - size:] = data
             raw[24:28] = struct.pack('>I', len(data))
         elif r.kind == 'private':
-            raw[32:] = (struct.pack('>HH', 52, 4096) + bytes(4148)) * r.count
+            # After the first as many pages in a packet as it takes
+            raw[32:] = b''.join(
+                struct.pack('>HH', 52, 4096 * n) + bytes(52 + 4096 * n)
+                for n in [1] + [4] * ((r.count - 1) // 4) + [(r.count - 1) % 4]
+                if n)
         elif r.kind == 'final':
             raw[16:] = struct.pack('>IQ', 1, 1)
         if r.kind in ('session', 'private', 'final'):
@@ -86,10 +90,12 @@ def main():
     check(code == 0 and
           any('C-bit 51, policy 0x20, PDH 3' in line for line in said) and
           any('packets of 52+4096' in line for line in said) and
+          any('52+16384' in line for line in said) and
           any(line.endswith('READY') for line in said), 'one of SEV')
     for kind, at, what in (('session', -10 - 14, 'its version'),
                            ('session', -10 - 4, "the session's length"),
                            ('private', 32, "a header's length"),
+                           ('private', 34, "a packet's length"),
                            ('final', -1, 'READY')):
         changed = [bytearray(r) for _, r in sev]
         next(r for (k, _), r in zip(sev, changed) if k == kind)[at] ^= 1

@@ -128,7 +128,7 @@ static GByteArray *make_pages(size_t n)
     for (size_t i = 0; i < n; i++) {
         memset(hdr, i, sizeof(hdr));
         memset(trans, ~i, sizeof(trans));
-        sev_wire_put_page(out, &(SevWirePage) {
+        sev_wire_put_packet(out, &(SevWirePacket) {
             .hdr = hdr,
             .hdr_len = sizeof(hdr),
             .trans = trans,
@@ -145,9 +145,9 @@ static void test_pages(void)
 
     g_assert_cmpuint(out->len, ==, 3 * (4 + 52 + 4096));
     for (size_t i = 0; i < 3; i++) {
-        SevWirePage p;
+        SevWirePacket p;
 
-        g_assert_true(sev_wire_get_page(out->data, out->len, &pos, &p,
+        g_assert_true(sev_wire_get_packet(out->data, out->len, &pos, &p,
                                         &error_abort));
         g_assert_cmpuint(p.hdr_len, ==, 52);
         g_assert_cmpuint(p.trans_len, ==, 4096);
@@ -161,10 +161,10 @@ static void expect_no_page(const uint8_t *buf, size_t len, size_t pos)
 {
     g_autofree uint8_t *copy = g_memdup2(buf, len);
     Error *err = NULL;
-    SevWirePage p;
+    SevWirePacket p;
     size_t at = pos;
 
-    g_assert_false(sev_wire_get_page(copy, len, &at, &p, &err));
+    g_assert_false(sev_wire_get_packet(copy, len, &at, &p, &err));
     error_free_or_abort(&err);
     g_assert_cmpuint(at, ==, pos);
 }
@@ -184,7 +184,9 @@ static void test_pages_cut(void)
 static void test_pages_lengths(void)
 {
     static const uint16_t bad_hdr[] = { 0, 257, 0x7fff, 0xffff };
-    static const uint16_t bad_trans[] = { 0, 4097, 0x7fff, 0xffff };
+    static const uint16_t bad_trans[] = {
+        0, 4097, 8191, 8193, 12289, 16383, 16385, 20480, 0x7fff, 0xffff
+    };
 
     for (size_t i = 0; i < ARRAY_SIZE(bad_hdr); i++) {
         /* Enough bytes follow: it is the limit that refuses */
@@ -195,6 +197,36 @@ static void test_pages_lengths(void)
         expect_no_page(hdr->data, hdr->len, 0);
         stw_be_p(trans->data + 2, bad_trans[i]);
         expect_no_page(trans->data, trans->len, 0);
+    }
+}
+
+/* Packets of several pages, which are whole ones */
+static void test_pages_large(void)
+{
+    g_autofree uint8_t *data = g_malloc(SEV_WIRE_TRANS_MAX);
+    g_autoptr(GByteArray) out = g_byte_array_new();
+    SevWirePacket p;
+    size_t pos = 0;
+
+    for (size_t i = 1; i <= SEV_WIRE_PACKET_PAGES; i++) {
+        memset(data, i, i * 4096);
+        sev_wire_put_packet(out, &(SevWirePacket) {
+            .hdr = (const uint8_t *)"header", .hdr_len = 6,
+            .trans = data, .trans_len = i * 4096,
+        });
+    }
+    for (size_t i = 1; i <= SEV_WIRE_PACKET_PAGES; i++) {
+        g_assert_true(sev_wire_get_packet(out->data, out->len, &pos, &p,
+                                          &error_abort));
+        g_assert_cmpuint(p.trans_len, ==, i * 4096);
+        g_assert_cmpuint(sev_wire_packet_pages(&p), ==, i);
+        g_assert_cmphex(p.trans[i * 4096 - 1], ==, i);
+    }
+    g_assert_cmpuint(pos, ==, out->len);
+    expect_no_page(out->data, out->len - 1, out->len - 4 - 6 - 16384);
+    for (uint16_t len = 1; len <= 4096; len += 4095) {
+        p.trans_len = len;
+        g_assert_cmpuint(sev_wire_packet_pages(&p), ==, 1);
     }
 }
 
@@ -234,6 +266,7 @@ int main(int argc, char **argv)
     g_test_add_func("/sev-migration/pages", test_pages);
     g_test_add_func("/sev-migration/pages/cut", test_pages_cut);
     g_test_add_func("/sev-migration/pages/lengths", test_pages_lengths);
+    g_test_add_func("/sev-migration/pages/large", test_pages_large);
     g_test_add_func("/sev-migration/final", test_final);
     return g_test_run();
 }

@@ -12,11 +12,12 @@ from dataclasses import dataclass, field
 from . import relay
 from .vm import ExecuteError, Timeout
 
-__all__ = ('Direct', 'ExecuteError', 'FINAL', 'Outcome', 'arrived',
+__all__ = ('Direct', 'ExecuteError', 'FINAL', 'LARGE', 'Outcome', 'arrived',
            'connect', 'direct', 'give_session_info', 'prepare',
            'session_events', 'session_info', 'set_up', 'start', 'wait',
            'wait_agreed')
 
+LARGE = 'large-packets'
 SESSION_FINAL = ('finished', 'cancelled')
 
 FINAL = ('completed', 'failed', 'cancelled')
@@ -51,11 +52,14 @@ def session_info(destination):
         raise OSError('SEV_AMD_CERT: no file with the ASK and ARK of this host')
     with open(path, 'rb') as f:
         info['amd-cert'] = base64.b64encode(f.read()).decode()
+    info[LARGE] = destination.cmd('query-sev')['migration'][LARGE]
     return info
 
 
 def give_session_info(source, info):
-    source.cmd('migrate-set-sev-info', **info)
+    source.cmd('migrate-set-sev-info',
+               **{k: v for k, v in info.items() if k != LARGE})
+    source.cmd('migrate-set-parameters', **{f'sev-{LARGE}': info[LARGE]})
 
 
 def set_up(vm, downtime_ms=2000, bandwidth=10**10, **capabilities):
