@@ -193,6 +193,10 @@ class Places(Bare):
         cls.high = flipper.config(cls.work, mem=64, high=True)
         cls.small = flipper.config(cls.work, mem=16, high=True)
 
+    def two_places(self):
+        """One block at two places: its end is above 4 GiB."""
+        return self.high.change(extra=['-machine', 'max-ram-below-4g=16M'])
+
     def moves(self, config):
         source = self.boot(config)
         destination, _ = self.move(source)
@@ -200,9 +204,7 @@ class Places(Bare):
         return source, destination
 
     def test_above_4g(self):
-        """One block at two places: its end is above 4 GiB."""
-        self.moves(self.high.change(
-            extra=['-machine', 'max-ram-below-4g=16M']))
+        self.moves(self.two_places())
 
     def dimm(self):
         kind = self.small.backend
@@ -250,7 +252,7 @@ class Places(Bare):
 
     def test_other_machine(self):
         """A destination with less memory: refused, the source runs on."""
-        source = self.boot(self.high)
+        source = self.boot(self.two_places())
         destination, link = self.ready(source, self.small)
         flow.start(source, link)
         outcome = flow.wait(source, PATIENCE, poll=0.1)
