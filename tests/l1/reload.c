@@ -9,6 +9,7 @@
 #include <sys/syscall.h>
 #include <sys/stat.h>
 #include "guest.h"
+#include "meminfo.h"
 
 /* Cycles before memory is compared: what is allocated once */
 #define WARM            4
@@ -131,45 +132,6 @@ static int count_asids(void)
         close(fds[i]);
     }
     return n;
-}
-
-static long meminfo(const char *what)
-{
-    FILE *f = fopen("/proc/meminfo", "r");
-    char line[128];
-    long kb = -1;
-
-    while (f && fgets(line, sizeof(line), f)) {
-        if (!strncmp(line, what, strlen(what)) && line[strlen(what)] == ':') {
-            kb = atol(line + strlen(what) + 1);
-        }
-    }
-    if (f) {
-        fclose(f);
-    }
-    if (kb < 0) {
-        bail("/proc/meminfo: no %s", what);
-    }
-    return kb;
-}
-
-/* kB that CPUs keep for their next allocations: free, but not counted so */
-static long per_cpu_lists_kb(void)
-{
-    FILE *f = fopen("/proc/zoneinfo", "r");
-    long pages = 0, n;
-    char line[256];
-
-    while (f && fgets(line, sizeof(line), f)) {
-        if (sscanf(line, " count: %ld", &n) == 1) {
-            pages += n;
-        }
-    }
-    if (!f) {
-        bail("/proc/zoneinfo");
-    }
-    fclose(f);
-    return pages * (PAGE >> 10);
 }
 
 /* kB that are in use for good; the least of some, as there is noise */

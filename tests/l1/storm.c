@@ -574,7 +574,8 @@ static void *run_holder(void *opaque)
         CHECK(pipe(fds));
         if (vmsplice(fds[1], &iov, 1, 0) == 16) {
             did(OP_HOLD);
-            usleep(500);
+            /* Some for longer than a conversion waits */
+            usleep(rnd(&seed, 4) ? 500 : 50000);
         }
         close(fds[0]);
         close(fds[1]);

@@ -54,4 +54,7 @@ def used_kib():
     total, free, slabs = _kib('/proc/meminfo',
                               ['MemTotal', 'MemFree', 'SUnreclaim'])
     own, = _kib('/proc/self/status', ['RssAnon'])
-    return total - free - own, slabs
+    # What CPUs keep for their next allocations does not count as free
+    with open('/proc/zoneinfo', encoding='ascii') as f:
+        kept = sum(map(int, re.findall(r'^ +count: +(\d+)$', f.read(), re.M)))
+    return total - free - kept * 4 - own, slabs

@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * What the host has in use, in kB.
+ */
+#ifndef L1_MEMINFO_H
+#define L1_MEMINFO_H
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "harness.h"
+
+/* A line of /proc/meminfo */
+static long meminfo(const char *what)
+{
+    FILE *f = fopen("/proc/meminfo", "r");
+    char line[128];
+    long kb = -1;
+
+    while (f && fgets(line, sizeof(line), f)) {
+        if (!strncmp(line, what, strlen(what)) && line[strlen(what)] == ':') {
+            kb = atol(line + strlen(what) + 1);
+        }
+    }
+    if (f) {
+        fclose(f);
+    }
+    if (kb < 0) {
+        bail("/proc/meminfo: no %s", what);
+    }
+    return kb;
+}
+
+/* kB that CPUs keep for their next allocations: free, but not counted so */
+static long per_cpu_lists_kb(void)
+{
+    FILE *f = fopen("/proc/zoneinfo", "r");
+    long pages = 0, n;
+    char line[256];
+
+    while (f && fgets(line, sizeof(line), f)) {
+        if (sscanf(line, " count: %ld", &n) == 1) {
+            pages += n;
+        }
+    }
+    if (!f) {
+        bail("/proc/zoneinfo");
+    }
+    fclose(f);
+    return pages * (PAGE >> 10);
+}
+
+#endif
