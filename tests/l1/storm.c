@@ -568,11 +568,12 @@ static void *run_holder(void *opaque)
     int fds[2];
 
     while (!stop) {
-        uint64_t i = SWEPT + rnd(&seed, SWEPT_END - SWEPT);
-        struct iovec iov = { vm.mem + i * PAGE, 16 };
+        uint64_t i = SWEPT + rnd(&seed, SWEPT_END - SWEPT - 16);
+        struct iovec iov = { vm.mem + i * PAGE, 16 * PAGE };
 
         CHECK(pipe(fds));
-        if (vmsplice(fds[1], &iov, 1, 0) == 16) {
+        /* As many as are shared */
+        if (vmsplice(fds[1], &iov, 1, SPLICE_F_NONBLOCK) > 0) {
             did(OP_HOLD);
             /* Some for longer than a conversion waits */
             usleep(rnd(&seed, 4) ? 500 : 50000);
