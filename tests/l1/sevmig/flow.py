@@ -52,7 +52,9 @@ def session_info(destination):
         raise OSError('SEV_AMD_CERT: no file with the ASK and ARK of this host')
     with open(path, 'rb') as f:
         info['amd-cert'] = base64.b64encode(f.read()).decode()
-    info[LARGE] = destination.cmd('query-sev')['migration'][LARGE]
+    # An unpatched QEMU says nothing of migrations
+    info[LARGE] = destination.cmd('query-sev').get('migration', {}).get(LARGE,
+                                                                        False)
     return info
 
 
