@@ -262,6 +262,9 @@ class Tiny(Base):
     def tiny(self, name):
         v = self.launch(name, self.config)
         flow.wait_agreed(v, 60)
+        # It has converted a page: something goes by the plain road
+        v.wait_for('a shared page', lambda: v.cmd('query-sev')['migration'][
+            'shared-pages'], 60)
         return v
 
     def test_multifd(self):
