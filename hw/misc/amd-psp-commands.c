@@ -729,12 +729,15 @@ static AmdPspStatus find_sharer(AmdPspPlatform *p, uint32_t handle,
 }
 
 /*
+ * LAUNCH_START and RECEIVE_START: a guest that begins in @state.
+ *
  * [0] handle, in: of a guest to share the key with, 0: none; out: the new one
- * [4] policy, [8] address and [16] length of the owner's certificate,
- * [24] address and [32] length of the session
+ * [4] policy, [8] address and [16] length of the PDH certificate of who sends
+ * the session, [24] address and [32] length of the session.  A guest that is
+ * launched may do without (address 0).
  */
-static AmdPspStatus cmd_launch_start(AmdPspPlatform *p, AmdPspGuest *none,
-                                     uint8_t *b)
+static AmdPspStatus guest_start(AmdPspPlatform *p, uint8_t *b,
+                                AmdPspGuestState state)
 {
     uint32_t policy = ldl_le_p(b + 4);
     hwaddr cert_pa = get_address(b, 8);
@@ -751,7 +754,7 @@ static AmdPspStatus cmd_launch_start(AmdPspPlatform *p, AmdPspGuest *none,
     if (st) {
         return st;
     }
-    if (cert_pa) {
+    if (cert_pa || state != AMD_PSP_GUEST_LUPDATE) {
         st = read_session(p, cert_pa, ldl_le_p(b + 16), get_address(b, 24),
                           ldl_le_p(b + 32), policy, &keys);
         if (st) {
@@ -760,13 +763,19 @@ static AmdPspStatus cmd_launch_start(AmdPspPlatform *p, AmdPspGuest *none,
     } else if (!get_random(&keys, sizeof(keys))) {
         return AMD_PSP_HWERROR_PLATFORM;
     }
-    st = guest_new(p, policy, AMD_PSP_GUEST_LUPDATE, sharer, &g);
+    st = guest_new(p, policy, state, sharer, &g);
     if (st) {
         return st;
     }
     g->transport = keys;
     stl_le_p(b, g->handle);
     return AMD_PSP_SUCCESS;
+}
+
+static AmdPspStatus cmd_launch_start(AmdPspPlatform *p, AmdPspGuest *none,
+                                     uint8_t *b)
+{
+    return guest_start(p, b, AMD_PSP_GUEST_LUPDATE);
 }
 
 /* Measure and encrypt in place */
@@ -1103,39 +1112,10 @@ static AmdPspStatus cmd_send_cancel(AmdPspPlatform *p, AmdPspGuest *g,
     return AMD_PSP_SUCCESS;
 }
 
-/*
- * [0] handle, in: of a guest to share the key with, 0: none; out: the new one
- * [4] policy, [8] address and [16] length of the source's PDH, [24] address and [32] length of the session
- */
 static AmdPspStatus cmd_receive_start(AmdPspPlatform *p, AmdPspGuest *none,
                                       uint8_t *b)
 {
-    uint32_t policy = ldl_le_p(b + 4);
-    const AmdPspGuest *sharer;
-    AmdPspTransportKeys keys;
-    AmdPspGuest *g;
-    AmdPspStatus st;
-
-    st = find_sharer(p, ldl_le_p(b), policy, &sharer);
-    if (st) {
-        return st;
-    }
-    st = check_policy(p, policy);
-    if (st) {
-        return st;
-    }
-    st = read_session(p, get_address(b, 8), ldl_le_p(b + 16),
-                      get_address(b, 24), ldl_le_p(b + 32), policy, &keys);
-    if (st) {
-        return st;
-    }
-    st = guest_new(p, policy, AMD_PSP_GUEST_RUPDATE, sharer, &g);
-    if (st) {
-        return st;
-    }
-    g->transport = keys;
-    stl_le_p(b, g->handle);
-    return AMD_PSP_SUCCESS;
+    return guest_start(p, b, AMD_PSP_GUEST_RUPDATE);
 }
 
 /*
