@@ -351,43 +351,25 @@ static void seed_start_es(GByteArray *out)
     GIVE(out, AMD_PSP_DF_FLUSH, 0, { 0, 0 });
 }
 
-/* State of vCPUs, launched and moved */
-static void seed_es(GByteArray *out)
-{
-    GIVE(out, AMD_PSP_LAUNCH_START, 36, { 4, AMD_PSP_POLICY_ES });
-    GIVE(out, AMD_PSP_ACTIVATE, 8, { 0, 1 }, { 4, 1 });
-    GIVE(out, AMD_PSP_LAUNCH_UPDATE_VMSA, 20, { 0, 1 }, { 8, PAGE_A },
-         { 16, 4096 });
-    GIVE(out, AMD_PSP_LAUNCH_MEASURE, 20, { 0, 1 }, { 8, OUT }, { 16, 48 });
-    GIVE(out, AMD_PSP_LAUNCH_FINISH, 4, { 0, 1 });
-    GIVE(out, AMD_PSP_SEND_START, 68, { 0, 1 }, { 8, PDH }, { 16, 2084 },
-         { 24, CHAIN }, { 32, 3 * 2084 }, { 40, ASK_ARK }, { 48, 3200 },
-         { 56, SESSION }, { 64, 128 });
-    GIVE(out, AMD_PSP_SEND_UPDATE_VMSA, 52, { 0, 1 }, { 8, HEADER },
-         { 16, 52 }, { 24, PAGE_A }, { 32, 4096 }, { 40, TRANS },
-         { 48, 4096 });
-    GIVE(out, AMD_PSP_RECEIVE_START, 36, { 4, AMD_PSP_POLICY_ES }, { 8, PDH },
-         { 16, 2084 }, { 24, SESSION }, { 32, 128 });
-    GIVE(out, AMD_PSP_ACTIVATE, 8, { 0, 2 }, { 4, 2 });
-    GIVE(out, AMD_PSP_RECEIVE_UPDATE_VMSA, 52, { 0, 2 }, { 8, HEADER },
-         { 16, 52 }, { 24, PAGE_B }, { 32, 4096 }, { 40, TRANS },
-         { 48, 4096 });
-    GIVE(out, AMD_PSP_SEND_FINISH, 4, { 0, 1 });
-    GIVE(out, AMD_PSP_RECEIVE_FINISH, 4, { 0, 2 });
-}
-
 static void seed_export(GByteArray *out)
 {
     GIVE(out, AMD_PSP_PDH_CERT_EXPORT, 28, { 0, PDH }, { 8, 2084 },
          { 16, CHAIN }, { 24, 3 * 2084 });
 }
 
+/* With SEV-ES it is the state of a vCPU that is launched and moved */
+static unsigned of_policy(uint32_t policy, unsigned data, unsigned vmsa)
+{
+    return policy & AMD_PSP_POLICY_ES ? vmsa : data;
+}
+
 static void seed_launch(GByteArray *out, uint32_t policy)
 {
     GIVE(out, AMD_PSP_LAUNCH_START, 36, { 4, policy });
     GIVE(out, AMD_PSP_ACTIVATE, 8, { 0, 1 }, { 4, 1 });
-    GIVE(out, AMD_PSP_LAUNCH_UPDATE_DATA, 20, { 0, 1 }, { 8, PAGE_A },
-         { 16, 4096 });
+    GIVE(out, of_policy(policy, AMD_PSP_LAUNCH_UPDATE_DATA,
+                        AMD_PSP_LAUNCH_UPDATE_VMSA),
+         20, { 0, 1 }, { 8, PAGE_A }, { 16, 4096 });
     GIVE(out, AMD_PSP_LAUNCH_MEASURE, 20, { 0, 1 }, { 8, OUT }, { 16, 48 });
     GIVE(out, AMD_PSP_LAUNCH_FINISH, 4, { 0, 1 });
 }
@@ -397,21 +379,24 @@ static void seed_send(GByteArray *out, uint32_t policy)
     GIVE(out, AMD_PSP_SEND_START, 68, { 0, 1 }, { 8, PDH }, { 16, 2084 },
          { 24, CHAIN }, { 32, 3 * 2084 }, { 40, ASK_ARK }, { 48, 3200 },
          { 56, SESSION }, { 64, 128 });
-    GIVE(out, AMD_PSP_SEND_UPDATE_DATA, 52, { 0, 1 }, { 8, HEADER },
-         { 16, 52 }, { 24, PAGE_A }, { 32, 4096 }, { 40, TRANS },
-         { 48, 4096 });
+    GIVE(out, of_policy(policy, AMD_PSP_SEND_UPDATE_DATA,
+                        AMD_PSP_SEND_UPDATE_VMSA),
+         52, { 0, 1 }, { 8, HEADER }, { 16, 52 }, { 24, PAGE_A },
+         { 32, 4096 }, { 40, TRANS }, { 48, 4096 });
     GIVE(out, AMD_PSP_RECEIVE_START, 36, { 4, policy }, { 8, PDH },
          { 16, 2084 }, { 24, SESSION }, { 32, 128 });
     GIVE(out, AMD_PSP_ACTIVATE, 8, { 0, 2 }, { 4, 2 });
-    GIVE(out, AMD_PSP_RECEIVE_UPDATE_DATA, 52, { 0, 2 }, { 8, HEADER },
-         { 16, 52 }, { 24, PAGE_B }, { 32, 4096 }, { 40, TRANS },
-         { 48, 4096 });
+    GIVE(out, of_policy(policy, AMD_PSP_RECEIVE_UPDATE_DATA,
+                        AMD_PSP_RECEIVE_UPDATE_VMSA),
+         52, { 0, 2 }, { 8, HEADER }, { 16, 52 }, { 24, PAGE_B },
+         { 32, 4096 }, { 40, TRANS }, { 48, 4096 });
 }
 
 static void seed(unsigned which, GByteArray *out)
 {
     static const uint32_t policies[] = { 0, 1, 0x30 };
-    uint32_t policy = policies[which % ARRAY_SIZE(policies)];
+    uint32_t policy = which == SEED_ES ? AMD_PSP_POLICY_ES :
+                      policies[which % ARRAY_SIZE(policies)];
 
     if (which == 0) {
         GIVE(out, AMD_PSP_DOWNLOAD_FIRMWARE, 12, { 0, OUT }, { 8, 4096 });
@@ -428,11 +413,9 @@ static void seed(unsigned which, GByteArray *out)
     }
     if (which == SEED_ES) {
         seed_start_es(out);
-        seed_export(out);
-        seed_es(out);
-        return;
+    } else {
+        seed_start(out);
     }
-    seed_start(out);
     if (which == 1) {
         GIVE(out, AMD_PSP_GET_ID, 12, { 0, OUT }, { 8, 64 });
         GIVE(out, AMD_PSP_PEK_GEN, 0, { 0, 0 });
