@@ -293,7 +293,6 @@ static unsigned export_certs(Psp *p)
     return psp_cmd(p, 0x08);
 }
 
-/* A session for whose PDH is at PDH */
 /* SEND_START's buffer for the platform at PDH, CHAIN and ASK_ARK */
 static void put_send_start(Psp *p, uint32_t handle)
 {
@@ -2382,11 +2381,17 @@ static unsigned pek_cert_import(Psp *p, const uint8_t *pek, const uint8_t *oca)
     return psp_cmd(p, 0x07);
 }
 
-static bool is_owned(Psp *p)
+/* The word of PLATFORM_STATUS that has the owner in bit 0 and CONFIG.ES in 8 */
+static uint32_t platform_flags(Psp *p)
 {
     clear(p);
     g_assert_cmphex(psp_cmd(p, 0x04), ==, 0);
-    return qtest_readb(p->qts, BUF + 3) & 1;
+    return get32(p, 3);
+}
+
+static bool is_owned(Psp *p)
+{
+    return platform_flags(p) & 1;
 }
 
 /* An owner takes the platform: the PEK, signed by the owner's key */
@@ -2529,12 +2534,9 @@ static unsigned init_es(Psp *p, uint64_t tmr, uint32_t len)
     return psp_cmd(p, 0x01);
 }
 
-/* CONFIG.ES of PLATFORM_STATUS */
 static bool has_es(Psp *p)
 {
-    clear(p);
-    g_assert_cmphex(psp_cmd(p, 0x04), ==, 0);
-    return get32(p, 3) & 1 << 8;
+    return platform_flags(p) & 1 << 8;
 }
 
 /* ASIDs 1 to 3 are for guests with SEV-ES */
