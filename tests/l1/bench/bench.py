@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Benchmarks of the KVM module, in the emulated host.
+"""Benchmarks of the KVM module and of guests, in the emulated host.
 
   bench.py [OPTION...] [--json FILE]    run all, show a table
   bench.py [OPTION...] --here           what runs in the emulated host: samples,
@@ -10,7 +10,8 @@
   --repetitions N     samples of each in a row
   --rounds N          how often the modules are exchanged
   --quick             little memory, few samples
-  --only calls|packets    of the kernel, or what the firmware is asked
+  --only calls|guests|packets   of the kernel, whole guests, or what the
+                      firmware is asked
 
 Numbers that are compared come from one boot of one machine, in turns.  Only
 their ratio is of interest: the machine is emulated, and shared.
@@ -27,8 +28,8 @@ import time
 from table import table
 
 BUILD = os.environ.get('BUILD', '/b')
-REPO = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(
-    os.path.abspath(__file__)))))
+HERE = os.path.dirname(os.path.abspath(__file__))
+REPO = os.path.dirname(os.path.dirname(os.path.dirname(HERE)))
 PROGRAMS = f'{BUILD}/meson/tests/l1/bench'
 MODULES = f'{BUILD}/l1/modules'
 
@@ -44,6 +45,9 @@ FAULTS = {
     'in-place': ['module'],
     'sev-gmem': ['module'],
 }
+# What is measured of whole guests; to boot at 0.8 of the speed is 1.25 of the
+# time
+GUESTS = {'boot': 1.25, 'downtime': 2.0}
 # How the 2.5 ms that a page is said to take on hardware could be shared out
 # (nanoseconds of a doorbell, a command, a KiB), which nobody has measured; and
 # what the firmware's ring buffer, of 255 commands a doorbell, could give at most
@@ -210,6 +214,11 @@ def lines(medians):
             if ring:
                 yield Line(title + 'ring', PACKETS, ring['large'], m['large'],
                            None, 'large packets without')
+    for what, goal in GUESTS.items():
+        for size in {k[2] for k in medians if k[:2] == ('guests', what)}:
+            m = get(('guests', what, size))
+            yield Line(f'guest: {what}', size, m['sev'], m['plain'], goal,
+                       'the same guest without SEV')
 
 
 def verdict(line):
@@ -253,10 +262,12 @@ def collect(options, what, repetitions):
     """Medians by (bench, what, size) and then by what was measured, and all
     samples"""
     samples = collections.defaultdict(lambda: collections.defaultdict(list))
-    if what != 'packets':
+    if what in (None, 'calls'):
         run(samples, [__file__, '--here'] + options)
+    if what in (None, 'guests'):
+        run(samples, [f'{HERE}/guests.py', str(repetitions)])
     for model, costs in MODELS.items():
-        if what == 'calls':
+        if what not in (None, 'packets'):
             break
         hardware = ' '.join(
             f'-global amd-psp.cost-{name}-ns={ns}'
@@ -276,7 +287,7 @@ def main():
     p.add_argument('--memory', type=int, action='append')
     p.add_argument('--repetitions', type=int)
     p.add_argument('--rounds', type=int)
-    p.add_argument('--only', choices=('calls', 'packets'))
+    p.add_argument('--only', choices=('calls', 'packets', 'guests'))
     p.add_argument('--json')
     a = p.parse_args()
     if a.here:

@@ -1,0 +1,77 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A guest with SEV and the same one without, in turns: how long each takes to
+boot, and how long it stands still when it migrates.  Runs in the emulated
+host; samples for bench.py on stdout.
+
+  scripts/l1 -- tests/l1/bench/guests.py PAIRS
+"""
+import json
+import os
+import shutil
+import sys
+import tempfile
+import time
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
+# pylint: disable=wrong-import-position
+from sevmig import flow, guest, vm      # noqa: E402
+
+MEMORY = 192 * vm.MIB
+BOOT, MIGRATION, TICKS = 900, 1200, 300
+
+
+def sample(what, sev, seconds):
+    print(json.dumps({'bench': 'guests', 'what': what, 'size': MEMORY,
+                      'with': 'sev' if sev else 'plain',
+                      'ns': round(seconds * 1e9)}), flush=True)
+
+
+def migrate(source, destination, sev):
+    """Seconds that the guest stood still, as QEMU counts them"""
+    if sev:
+        flow.wait_agreed(source, TICKS)
+        flow.prepare(source, destination)
+    else:
+        for v in (source, destination):
+            flow.set_up(v)
+    flow.start(source, flow.direct(destination))
+    outcome = flow.wait(source, MIGRATION, poll=0.1)
+    if not outcome.completed:
+        sys.exit(f'guests: the migration {outcome.status}: {outcome.error}')
+    flow.arrived(destination)
+    destination.wait_ticks(3, TICKS)
+    return outcome.downtime_ms / 1000
+
+
+def one(workload, work, sev):
+    config = vm.Config.from_env(workload, work, sev=sev, mem=MEMORY)
+    source = vm.VM('source', config)
+    destination = vm.VM('destination', config, incoming=True)
+    try:
+        began = time.monotonic()
+        source.launch()
+        source.wait_ticks(1, BOOT)
+        sample('boot', sev, time.monotonic() - began)
+        destination.launch()
+        sample('downtime', sev, migrate(source, destination, sev))
+        problems = workload.problems(source.console() + destination.console())
+        if problems:
+            sys.exit(f'guests: {problems}')
+    finally:
+        source.stop()
+        destination.stop()
+
+
+def main():
+    workload = guest.Workload('bench', static_kib=1024)
+    work = tempfile.mkdtemp(dir='/run')
+    try:
+        for i in range(int(sys.argv[1])):
+            for sev in ((True, False), (False, True))[i % 2]:
+                one(workload, work, sev)
+    finally:
+        shutil.rmtree(work)
+
+
+main()
