@@ -17,7 +17,7 @@ import tempfile
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 SOURCES = ('init.c', 'workload.c', 'shake.c')
-MODULES = ('virtio_blk',)
+MODULES = ('virtio_blk', 'virtio_balloon')
 
 
 class Cpio:

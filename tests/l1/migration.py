@@ -337,7 +337,9 @@ class Booted(Base):
         cls.config = vm.Config.from_env(cls.workload, cls.work,
                                         mem=192 * vm.MIB, trace=[
                                             'sev_migration_send_final',
-                                            'sev_migration_receive_final'])
+                                            'sev_migration_receive_final'],
+                                        extra=['-device', 'virtio-balloon-pci,'
+                                               'id=balloon,iommu_platform=on'])
         cls.source = cls.launch('src', cls.config)
         cls.source.wait_ticks(3, BOOT)
         note(f'the guest has booted: {cls.source.ticks()[-1]}')
@@ -386,6 +388,19 @@ class Booted(Base):
             (info['private-pages'] + info['shared-pages']) * stream.PAGE,
             self.config.mem)
         self.assertIn('migration: possible', self.hmp(self.source, 'info sev'))
+
+    def test_06_balloon(self):
+        """
+        Linux declines the device: a driver that gives away pages has to say
+        physical addresses, and an SEV guest takes only devices that use DMA's.
+        """
+        path = '/machine/peripheral/balloon/virtio-backend'
+        status = self.source.cmd('x-query-virtio-status', path=path)['status']
+        self.assertIn('VIRTIO_CONFIG_S_FAILED', str(status))
+        self.source.cmd('balloon', value=self.config.mem // 2)
+        self.assert_runs(self.source)
+        self.assertEqual(self.source.cmd('query-balloon')['actual'],
+                         self.config.mem)
 
     def test_10_no_session_info(self):
         self.refusal(['sev-pdh', 'not set'], info=None)
