@@ -617,7 +617,11 @@ static void test_refused(void)
 {
     static const char *const capabilities[] = {
         "xbzrle", "postcopy-ram", "dirty-bitmaps", "x-ignore-shared",
+#ifdef CONFIG_REPLICATION
+        "x-colo",
+#endif
     };
+    static const char *const modes[] = { "cpr-reboot" };
     g_autofree char *no_return_path = NULL;
     QTestState *qts = start("", "");
 
@@ -632,6 +636,17 @@ static void test_refused(void)
         set_capability(qts, capabilities[i]);
         why = migrate_refused(qts);
         g_assert(strstr(why, capabilities[i]));
+        qtest_quit(qts);
+    }
+    for (size_t i = 0; i < G_N_ELEMENTS(modes); i++) {
+        g_autofree char *why = NULL;
+
+        qts = start("", "");
+        set_capability(qts, "return-path");
+        qtest_qmp_assert_success(qts, "{ 'execute': 'migrate-set-parameters',"
+                                 " 'arguments': { 'mode': %s } }", modes[i]);
+        why = migrate_refused(qts);
+        g_assert(strstr(why, modes[i]));
         qtest_quit(qts);
     }
 }
