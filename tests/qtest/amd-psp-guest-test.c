@@ -389,9 +389,9 @@ static void test_monitor(void)
     open_host(&h, 47, "");
     run(&h);
     for (i = 0; i < ARRAY_SIZE(commands); i++) {
-        g_autofree char *line = g_strdup_printf("%s /2048wx %#x", commands[i],
+        g_autofree char *line = g_strdup_printf("%s /2048wx 0x%x", commands[i],
                                                 SECRET);
-        g_autofree char *control = g_strdup_printf("%s /2wx %#x", commands[i],
+        g_autofree char *control = g_strdup_printf("%s /2wx 0x%x", commands[i],
                                                    SHARED);
         g_autofree char *text = NULL, *control_text = NULL;
 

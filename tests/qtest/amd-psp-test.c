@@ -2175,7 +2175,7 @@ static unsigned may_go(Psp *p, uint32_t policy)
     return st;
 }
 
-/* A bit of any certificate that is wrong; each link of the chain is looked at */
+/* A wrong bit in any certificate: each link of the chain is looked at */
 static void test_chain_links(void)
 {
     static const struct {
