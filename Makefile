@@ -20,8 +20,8 @@
 #   make clean   remove what was built, keep what was fetched
 #   make distclean
 #
-# Variables: SIGNOFF="Name <address>" (series), LOW (series-check: how to run
-# the compiler, e.g. nice), CACHE_DIR (compiler cache, default ~/.cache/sev-migration), JOBS,
+# Variables: SIGNOFF="Name <address>" (series), CACHE_DIR (compiler cache, default
+# ~/.cache/sev-migration), JOBS,
 # KERNEL=module|stock (demo), TESTS="NAME..." (check), STORM and
 # FUZZ (seconds of them, check-debug), RUNS (fuzz), QEMU_SRC, KERNEL_SRC, KERNEL_SERIES,
 # QEMU_SERIES, V=1.
@@ -30,7 +30,7 @@ MAKEFLAGS += --no-print-directory
 ifndef SIGNOFF
 SIGNOFF := $(shell n=$$(git config user.name) && m=$$(git config user.email) && echo "$$n <$$m>")
 endif
-export SIGNOFF LOW MIGRATION_TEST CACHE_DIR JOBS KERNEL TESTS STORM FUZZ RUNS QEMU_SRC KERNEL_SRC KERNEL_SERIES QEMU_SERIES V
+export SIGNOFF MIGRATION_TEST CACHE_DIR JOBS KERNEL TESTS STORM FUZZ RUNS QEMU_SRC KERNEL_SRC KERNEL_SERIES QEMU_SERIES V
 export STEP_BEGAN := $(shell date +%s)
 
 ninja = ./scripts/in-root ninja -C /b/meson --quiet $(if $(JOBS),-j $(JOBS))
