@@ -134,6 +134,7 @@ static void plain(void)
 
 static long free_kb(void)
 {
+    shrink_slabs();
     return meminfo("MemFree") + per_cpu_lists_kb();
 }
 

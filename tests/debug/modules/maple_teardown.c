@@ -4,6 +4,7 @@
  * exactly 15 children.  In RCU mode, Linux 7.3 does not survive that node; see
  * docs/devel/maple-tree.rst.
  */
+#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 #include <linux/maple_tree.h>
 #include <linux/module.h>
 #include <linux/rcupdate.h>
