@@ -448,6 +448,7 @@ bool sev_es_exit(CPUX86State *env, uint64_t exit_code, uint64_t exit_info_1)
         return false;
     }
     if (exit_is_automatic(exit_code, exit_info_1)) {
+        trace_sev_es_exit(env->sev_es_asid, exit_code, env->eip);
         /* The hypervisor cannot step over these */
         if (exit_code == SVM_EXIT_HLT || exit_code == SVM_EXIT_PAUSE) {
             env->eip += env->insn_len;
@@ -457,7 +458,7 @@ bool sev_es_exit(CPUX86State *env, uint64_t exit_code, uint64_t exit_info_1)
     }
     /* And does not learn more than that it did not happen */
     x86_stq_phys(env_cpu(env), env->vm_vmcb + CONTROL(exit_info_2), 0);
-    trace_sev_es_vc(env->sev_es_asid, exit_code);
+    trace_sev_es_vc(env->sev_es_asid, exit_code, env->eip);
     raise_exception_err(env, EXCP1D_VC, exit_code);
 }
 
