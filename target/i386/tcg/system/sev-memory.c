@@ -45,6 +45,9 @@
 #define CHUNK_SHIFT 30
 #define CHUNK_PAGES (1u << (CHUNK_SHIFT - TARGET_PAGE_BITS))
 
+/* Bytes that AES-XTS encrypts at a time */
+#define XTS_BLOCK   16
+
 /* More than a PC can have */
 #define MAX_CPUS    4096
 
@@ -230,24 +233,26 @@ static void sev_memory_page_written(ram_addr_t ram_addr)
                                         BIT(DIRTY_MEMORY_MIGRATION));
 }
 
-/* Turn the page @page, which is at @pa, from one view to another; locked */
-static void sev_memory_recode(void *page, hwaddr pa, unsigned from, unsigned to)
+/*
+ * Turn the page @page, which is at @pa, from one view to another; locked.
+ * No 16 bytes depend on others, so its first @len can be done alone.
+ */
+static void sev_memory_recode(void *page, size_t len, hwaddr pa, unsigned from,
+                              unsigned to)
 {
     uint8_t tweak[16] = { 0 };
 
     /* The same plaintext is a different ciphertext at every address */
     stq_le_p(tweak, pa >> TARGET_PAGE_BITS);
-    /* AES-XTS of a whole page with a tweak of 16 bytes does not fail */
+    /* AES-XTS of whole blocks with a tweak of 16 bytes does not fail */
     if (from) {
         qcrypto_cipher_setiv(sev.key[from], tweak, sizeof(tweak),
                              &error_abort);
-        qcrypto_cipher_encrypt(sev.key[from], page, page, TARGET_PAGE_SIZE,
-                               &error_abort);
+        qcrypto_cipher_encrypt(sev.key[from], page, page, len, &error_abort);
     }
     if (to) {
         qcrypto_cipher_setiv(sev.key[to], tweak, sizeof(tweak), &error_abort);
-        qcrypto_cipher_decrypt(sev.key[to], page, page, TARGET_PAGE_SIZE,
-                               &error_abort);
+        qcrypto_cipher_decrypt(sev.key[to], page, page, len, &error_abort);
     }
 }
 
@@ -268,7 +273,7 @@ static bool sev_memory_convert(hwaddr pa, unsigned asid)
         return false;
     }
     WITH_QEMU_LOCK_GUARD(&sev.lock) {
-        sev_memory_recode(page, pa, view, asid);
+        sev_memory_recode(page, TARGET_PAGE_SIZE, pa, view, asid);
         sev_memory_set_page_view(pa, asid);
         sev_memory_set_plain_at(ram_addr, pa, asid);
         sev.stats.plaintext += !view - !asid;
@@ -365,16 +370,17 @@ static void sev_memory_rw_recoded(uint8_t *page, hwaddr pa, unsigned view,
                                   size_t len, bool is_write)
 {
     uint8_t copy[TARGET_PAGE_SIZE];
+    size_t end = ROUND_UP(offset + len, XTS_BLOCK);
 
-    memcpy(copy, page, TARGET_PAGE_SIZE);
-    sev_memory_recode(copy, pa, view, asid);
+    memcpy(copy, page, end);
+    sev_memory_recode(copy, end, pa, view, asid);
     if (!is_write) {
         memcpy(buf, copy + offset, len);
         return;
     }
     memcpy(copy + offset, buf, len);
-    sev_memory_recode(copy, pa, asid, view);
-    memcpy(page, copy, TARGET_PAGE_SIZE);
+    sev_memory_recode(copy, end, pa, asid, view);
+    memcpy(page, copy, end);
 }
 
 /*
