@@ -7,6 +7,7 @@
 #   make check-debug   the module's tests under kernels that look for errors
 #   make check-reload      load and unload the module 100 times
 #   make check-failures    migrations that fail in every way, hours of them
+#   make check-es  a guest with SEV-ES boots
 #   make check-moves       one guest migrates 100 times
 #   make bench   what the module's calls cost; build/bench.json
 #   make fuzz    RUNS (10 million) new inputs for the loader of a migration
@@ -35,7 +36,7 @@ export STEP_BEGAN := $(shell date +%s)
 
 ninja = ./scripts/in-root ninja -C /b/meson --quiet $(if $(JOBS),-j $(JOBS))
 
-all demo deb check-selftests check-reload check-failures check-moves bench: setup
+all demo deb check-selftests check-reload check-failures check-moves check-es bench: setup
 	@$(ninja) $@
 
 l1: setup
@@ -80,4 +81,4 @@ clean:
 distclean: clean
 	@bash -c ". scripts/lib.sh; as_root rm -rf --one-file-system build"
 
-.PHONY: all l1 demo deb check check-debug check-deb check-selftests check-reload check-failures check-moves bench fuzz series series-check signer setup clean distclean
+.PHONY: all l1 demo deb check check-debug check-deb check-selftests check-reload check-failures check-moves check-es bench fuzz series series-check signer setup clean distclean

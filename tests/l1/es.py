@@ -1,0 +1,71 @@
+#!/usr/bin/env python3
+#
+# A guest with SEV-ES boots: OVMF and Linux, unmodified.
+# Runs in an emulated SEV host that has SEV-ES; TAP on stdout, progress on
+# stderr.  make check-es runs it.
+#
+# SPDX-License-Identifier: GPL-2.0-or-later
+
+import os
+import shutil
+import sys
+import tempfile
+import unittest
+
+sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
+# pylint: disable=wrong-import-position
+from sevmig import guest, tap, vm   # noqa: E402
+from sevmig.tap import note         # noqa: E402
+
+# Nothing in here depends on how fast the machine is but these
+BOOT = int(os.environ.get('BOOT', '1500'))
+KVM = '/sys/module/kvm/parameters'
+KVM_AMD = '/sys/module/kvm_amd/parameters'
+
+
+def slow_timer(period_us):
+    """
+    The shortest period that KVM gives to a periodic timer of the APIC.
+
+    OVMF's has 10 ms of real time, and its handler exits 45 times: on a busy
+    machine it is not done before the next, and nothing else runs any more.
+    Linux programs each of its timer interrupts anew: this is not for it.
+    """
+    with open(f'{KVM}/min_timer_period_us', 'w', encoding='ascii') as f:
+        f.write(str(period_us))
+
+
+class Boots(unittest.TestCase):
+    """A guest on a host of its own."""
+
+    def setUp(self):
+        note(self.id())
+        self.work = tempfile.mkdtemp(prefix='sev-test.', dir='/run')
+        self.addCleanup(shutil.rmtree, self.work)
+
+    def boot(self, policy):
+        """What a guest with @policy says until it runs, which is checked."""
+        workload = guest.Workload('e5', static_kib=4096, dynamic_kib=128)
+        v = vm.VM('es', vm.Config.from_env(workload, self.work, policy=policy,
+                                           mem=192 * vm.MIB))
+        self.addCleanup(v.stop)
+        v.launch()
+        self.assertEqual(v.cmd('query-sev')['policy'], policy)
+        v.wait_ticks(5, BOOT)
+        note(f'the guest has booted: {v.ticks()[-1]}')
+        self.assertEqual(workload.problems(v.console()), [],
+                         repr(v.console()[-2000:]))
+        return v.console()
+
+    def test_es(self):
+        """Linux says what the guest's SEV_STATUS has."""
+        with open(f'{KVM_AMD}/sev_es', encoding='ascii') as f:
+            self.assertEqual(f.read().strip(), 'Y', 'the host has no SEV-ES')
+        slow_timer(1000000)
+        self.addCleanup(slow_timer, 200)
+        self.assertRegex(self.boot(vm.POLICY_NODBG | vm.POLICY_ES),
+                         r'Features active: AMD SEV SEV-ES\n')
+
+
+if __name__ == '__main__':
+    tap.main()
