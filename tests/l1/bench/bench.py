@@ -265,7 +265,8 @@ def collect(options, what, repetitions):
     if what in (None, 'calls'):
         run(samples, [__file__, '--here'] + options)
     if what in (None, 'guests'):
-        run(samples, [f'{HERE}/guests.py', str(repetitions)])
+        # Minutes each
+        run(samples, [f'{HERE}/guests.py', str(min(repetitions, 3))])
     for model, costs in MODELS.items():
         if what not in (None, 'packets'):
             break
