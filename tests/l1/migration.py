@@ -339,7 +339,8 @@ class Booted(Base):
                                             'sev_migration_send_final',
                                             'sev_migration_receive_final'],
                                         extra=['-device', 'virtio-balloon-pci,'
-                                               'id=balloon,iommu_platform=on'])
+                                               'id=balloon,disable-legacy=on,'
+                                               'iommu_platform=on'])
         cls.source = cls.launch('src', cls.config)
         cls.source.wait_ticks(3, BOOT)
         note(f'the guest has booted: {cls.source.ticks()[-1]}')
