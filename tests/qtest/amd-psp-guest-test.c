@@ -599,6 +599,8 @@ static void test_reset(void)
     run(&h);
     assert_plaintext(&h);
     qtest_memread(h.qts, SECRET + 64, private, sizeof(private));
+    /* The hypervisor would go on where it was told to: it is told first */
+    qtest_qmp_assert_success(h.qts, "{ 'execute': 'stop' }");
     qtest_system_reset(h.qts);
     detach(&h);
     r = qtest_qmp(h.qts, "{ 'execute': 'query-sev-platform' }");
@@ -613,6 +615,7 @@ static void test_reset(void)
 
     /* And another can run there */
     qtest_writel(h.qts, TODO, 0);
+    qtest_qmp_assert_success(h.qts, "{ 'execute': 'cont' }");
     launch(&h);
     run(&h);
     g_assert_cmphex(stop(&h), ==, EXIT_VMMCALL);
