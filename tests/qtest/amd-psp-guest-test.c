@@ -203,8 +203,12 @@ static void launch(Host *h)
     h->bus = qpci_new_pc(h->qts, NULL);
     h->psp = qpci_device_find(h->bus, QPCI_DEVFN(4, 0));
     g_assert_nonnull(h->psp);
-    qpci_device_enable(h->psp);
+    /*
+     * In this order: to find the size of a BAR, it is written with ones, and
+     * the device is not to be there, over the ROM that the hypervisor runs from
+     */
     h->bar = qpci_iomap(h->psp, 2, NULL);
+    qpci_device_enable(h->psp);
 
     qtest_memset(h->qts, CODE, 0, MEMORY_END - CODE);
     qtest_memwrite(h->qts, CODE, guest, sizeof(guest));
@@ -269,7 +273,14 @@ static void run(Host *h)
 
     begin(h, DO_VMRUN);
     for (i = 0; qtest_readl(h->qts, SHARED + 4) != 0x21214445; i++) {
-        g_assert_cmphex(qtest_readb(h->qts, TODO), ==, DO_VMRUN);
+        if (qtest_readb(h->qts, TODO) != DO_VMRUN) {
+            g_error("the guest exited with 0x%" PRIx64 " (0x%" PRIx64
+                    ", 0x%" PRIx64 ") at 0x%" PRIx64,
+                    qtest_readq(h->qts, VMCB + 0x70),
+                    qtest_readq(h->qts, VMCB + 0x78),
+                    qtest_readq(h->qts, VMCB + 0x80),
+                    qtest_readq(h->qts, VMCB + 0x578));
+        }
         g_assert_cmpint(i, <, 3000);
         g_usleep(10000);
     }
