@@ -621,8 +621,7 @@ static void test_refused(void)
         "x-colo",
 #endif
     };
-    static const char *const modes[] = { "cpr-reboot" };
-    g_autofree char *no_return_path = NULL;
+    g_autofree char *no_return_path = NULL, *mode = NULL;
     QTestState *qts = start("", "");
 
     no_return_path = migrate_refused(qts);
@@ -638,17 +637,13 @@ static void test_refused(void)
         g_assert(strstr(why, capabilities[i]));
         qtest_quit(qts);
     }
-    for (size_t i = 0; i < G_N_ELEMENTS(modes); i++) {
-        g_autofree char *why = NULL;
-
-        qts = start("", "");
-        set_capability(qts, "return-path");
-        qtest_qmp_assert_success(qts, "{ 'execute': 'migrate-set-parameters',"
-                                 " 'arguments': { 'mode': %s } }", modes[i]);
-        why = migrate_refused(qts);
-        g_assert(strstr(why, modes[i]));
-        qtest_quit(qts);
-    }
+    qts = start("", "");
+    set_capability(qts, "return-path");
+    qtest_qmp_assert_success(qts, "{ 'execute': 'migrate-set-parameters',"
+                             " 'arguments': { 'mode': 'cpr-reboot' } }");
+    mode = migrate_refused(qts);
+    g_assert(strstr(mode, "cpr-reboot"));
+    qtest_quit(qts);
 }
 
 #define BALLOON "-object iothread,id=io -device virtio-balloon-pci,addr=4," \
