@@ -84,6 +84,26 @@ static void held(struct vm *vm)
     MUST(vm_convert(vm, 0, SIZE, SHARED));
 }
 
+/* Of a file that nobody else has touched: at the borders of what is looked at */
+static void held_alone(enum vm_type type)
+{
+    static const unsigned at[] = { 0, 63, 64, SIZE / PAGE - 1 };
+    struct vm vm;
+    struct hold h;
+
+    for (unsigned i = 0; i < sizeof(at) / sizeof(at[0]); i++) {
+        vm_init(&vm, type, SIZE);
+        vm.mem[at[i] * PAGE] = 0x77;
+        hold(&h, vm.mem + at[i] * PAGE);
+        ok(vm_convert(&vm, 0, SIZE, PRIVATE) == -EAGAIN &&
+           convert_held == at[i] * PAGE,
+           "page %u, the only one that was touched, held: EAGAIN", at[i]);
+        release(&h);
+        ok(!vm_convert(&vm, 0, SIZE, PRIVATE), "let go: all is private");
+        vm_destroy(&vm);
+    }
+}
+
 /* Pages that were just allocated, on one CPU or the other, are not held */
 static void fresh(struct vm *vm)
 {
@@ -209,6 +229,7 @@ int main(void)
     }
     for (unsigned i = 0; i < 2; i++) {
         note("%s VM", vm_type_name(types[i]));
+        held_alone(types[i]);
         vm_init(&vm, types[i], SIZE);
         held(&vm);
         unwritable(&vm);

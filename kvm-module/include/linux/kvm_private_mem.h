@@ -52,7 +52,8 @@ int kvm_gmem_pin_block(struct kvm *kvm, unsigned long uaddr, int npages,
 struct kvm_memory_slot *
 kvm_gmem_uaddr_to_memslot(struct kvm *kvm, unsigned long uaddr,
 			  struct file **file);
-struct page *kvm_gmem_pin_page(struct inode *inode, pgoff_t index);
+struct page *kvm_gmem_pin_page(struct inode *inode,
+			       struct gmem_attributes *attributes, pgoff_t index);
 int kvm_gmem_pin_user_pages(struct kvm *kvm, unsigned long uaddr, int npages,
 			    struct page **pages);
 bool kvm_gmem_maps_range(unsigned long uaddr, unsigned long size);

@@ -56,9 +56,8 @@ bool kvm_gmem_gfn_is_private(struct kvm *kvm, gfn_t gfn)
 EXPORT_SYMBOL_FOR_KVM_INTERNAL(kvm_gmem_gfn_is_private);
 
 /*
- * The folio of a private page that KVM may touch, with a reference that holds
- * off its conversion to private for as long (it may become shared meanwhile,
- * which moves nothing).
+ * The folio of a private page that KVM may touch, with a reference.  It may be
+ * converted meanwhile, which moves nothing.
  */
 static struct folio *gmem_get_private(const struct kvm_memory_slot *slot,
 				      gfn_t gfn, bool may_sleep)

@@ -19,10 +19,15 @@ int gmem_attributes_init(struct gmem_attributes *attributes, pgoff_t nr_pages,
 			 bool private, bool kvm_may_access)
 {
 	/* A file may be larger than any machine; no news in the kernel log */
-	attributes->private = kvcalloc(BITS_TO_LONGS(nr_pages), sizeof(long),
-				       GFP_KERNEL_ACCOUNT | __GFP_NOWARN);
-	if (!attributes->private)
+	const gfp_t gfp = GFP_KERNEL_ACCOUNT | __GFP_NOWARN;
+	unsigned long words = BITS_TO_LONGS(nr_pages);
+
+	attributes->private = kvcalloc(words, sizeof(long), gfp);
+	attributes->reached = kvcalloc(BITS_TO_LONGS(words), sizeof(long), gfp);
+	if (!attributes->private || !attributes->reached) {
+		gmem_attributes_destroy(attributes);
 		return -ENOMEM;
+	}
 
 	attributes->nr_pages = nr_pages;
 	attributes->kvm_may_access = kvm_may_access;
@@ -34,7 +39,9 @@ int gmem_attributes_init(struct gmem_attributes *attributes, pgoff_t nr_pages,
 void gmem_attributes_destroy(struct gmem_attributes *attributes)
 {
 	kvfree(attributes->private);
+	kvfree(attributes->reached);
 	attributes->private = NULL;
+	attributes->reached = NULL;
 }
 
 /**
@@ -115,6 +122,48 @@ void gmem_attributes_set(struct gmem_attributes *attributes, pgoff_t start,
 		word++;
 		start = next;
 	}
+}
+
+/**
+ * gmem_attributes_reach - somebody is about to be given a page that can be held
+ * @attributes: of the guest_memfd; it need not keep any
+ * @index: the page
+ *
+ * Called for a host mapping and for a pin, with the guest_memfd's invalidate_lock
+ * held (shared will do) from before the page's state is looked at.
+ */
+void gmem_attributes_reach(struct gmem_attributes *attributes, pgoff_t index)
+{
+	unsigned long bit = index / GMEM_REACH_PAGES;
+
+	/* Most faults find it set, and need not fight for its cache line */
+	if (attributes->reached && !test_bit(bit, attributes->reached))
+		set_bit(bit, attributes->reached);
+}
+
+/**
+ * gmem_attributes_next_reached - the next pages that somebody can hold
+ * @attributes: of the guest_memfd
+ * @start: in: where to look from; out: first page
+ * @end: out: page after the last
+ * @limit: page after the range that is looked at
+ *
+ * The caller holds the guest_memfd's invalidate_lock exclusively: there will be no
+ * others meanwhile.
+ *
+ * Return: whether there are any.
+ */
+bool gmem_attributes_next_reached(const struct gmem_attributes *attributes,
+				  pgoff_t *start, pgoff_t *end, pgoff_t limit)
+{
+	unsigned long nr = DIV_ROUND_UP(limit, GMEM_REACH_PAGES);
+	unsigned long bit, next;
+
+	bit = find_next_bit(attributes->reached, nr, *start / GMEM_REACH_PAGES);
+	next = find_next_zero_bit(attributes->reached, nr, bit);
+	*start = max(*start, bit * GMEM_REACH_PAGES);
+	*end = min(limit, next * GMEM_REACH_PAGES);
+	return *start < limit;
 }
 
 /**

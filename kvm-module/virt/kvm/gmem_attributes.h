@@ -17,15 +17,22 @@
 #include <linux/bitmap.h>
 #include <linux/types.h>
 
+/* Pages that a bit of @reached stands for: those of a word of @private */
+#define GMEM_REACH_PAGES	BITS_PER_LONG
+
 /**
  * struct gmem_attributes - the private pages of one guest_memfd
  * @private: one bit a page, 1 = private; NULL where the file does not keep
  *	attributes of its own (they are the VM's, or all its pages are alike)
+ * @reached: one bit for GMEM_REACH_PAGES pages, 1 = the host has mapped or pinned
+ *	one of them at some time; never goes back to 0.  Nobody can hold a page that
+ *	was in nobody's reach, so a conversion looks at the others only.
  * @nr_pages: size of the file, in pages
  * @kvm_may_access: KVM can read and write private pages: they are not encrypted
  */
 struct gmem_attributes {
 	unsigned long *private;
+	unsigned long *reached;
 	pgoff_t nr_pages;
 	bool kvm_may_access;
 };
@@ -40,6 +47,9 @@ bool gmem_attributes_next_run(const struct gmem_attributes *attributes,
 			      bool private);
 void gmem_attributes_set(struct gmem_attributes *attributes, pgoff_t start,
 			 pgoff_t end, bool private);
+void gmem_attributes_reach(struct gmem_attributes *attributes, pgoff_t index);
+bool gmem_attributes_next_reached(const struct gmem_attributes *attributes,
+				  pgoff_t *start, pgoff_t *end, pgoff_t limit);
 void gmem_attributes_copy(const struct gmem_attributes *attributes,
 			  pgoff_t start, pgoff_t end, unsigned long *bits,
 			  unsigned long bit);

@@ -73,7 +73,7 @@ void kvm_gmem_alloc_block(struct inode *inode, pgoff_t index, pgoff_t nr_pages)
  * Returns how many, or an error if there is none.
  */
 static int gmem_pin_run(struct inode *inode,
-			const struct gmem_attributes *attributes,
+			struct gmem_attributes *attributes,
 			pgoff_t index, int npages, struct page **pages)
 {
 	int n, r = 0;
@@ -85,7 +85,7 @@ static int gmem_pin_run(struct inode *inode,
 			r = -EAGAIN;
 			break;
 		}
-		pages[n] = kvm_gmem_pin_page(inode, index + n);
+		pages[n] = kvm_gmem_pin_page(inode, attributes, index + n);
 		if (IS_ERR(pages[n])) {
 			r = PTR_ERR(pages[n]);
 			break;
@@ -104,7 +104,7 @@ static int gmem_pin_run(struct inode *inode,
  * node @nid, which is where the file's policy has put the first one.
  */
 static int gmem_replace(struct inode *inode,
-			const struct gmem_attributes *attributes,
+			struct gmem_attributes *attributes,
 			pgoff_t index, int npages, int nid, struct page **pages)
 {
 	struct address_space *mapping = inode->i_mapping;

@@ -25,25 +25,17 @@
 #define GMEM_CONVERT_DRAINS	2
 
 /*
- * The first page at or after *@index that is to become private, and that
- * somebody besides the page cache has a reference to.  The invalidate_lock
- * keeps pages in the page cache, so none of its own is needed.
+ * The first page in [@start, @end) that is to become private, and that somebody
+ * besides the page cache has a reference to; @end if there is none.  The
+ * invalidate_lock keeps pages in the page cache, so none of its own is needed.
  */
-static bool gmem_find_held(struct address_space *mapping,
-			   const struct gmem_attributes *attributes,
-			   pgoff_t *index, pgoff_t end)
+static pgoff_t gmem_find_held_in(struct address_space *mapping,
+				 const struct gmem_attributes *attributes,
+				 pgoff_t start, pgoff_t end)
 {
-	XA_STATE(xas, &mapping->i_pages, *index);
+	XA_STATE(xas, &mapping->i_pages, start);
 	struct folio *folio;
-	bool held = false;
-
-	lockdep_assert_held_write(&mapping->invalidate_lock);
-
-	/*
-	 * Who pins a page without locks takes the reference and then looks
-	 * whether the page is still mapped, which it is no more.
-	 */
-	smp_mb();
+	pgoff_t held = end;
 
 	rcu_read_lock();
 	xas_for_each(&xas, folio, end - 1) {
@@ -52,8 +44,7 @@ static bool gmem_find_held(struct address_space *mapping,
 			continue;
 
 		if (folio_ref_count(folio) != folio_nr_pages(folio)) {
-			*index = folio->index;
-			held = true;
+			held = folio->index;
 			break;
 		}
 		if (need_resched()) {
@@ -63,6 +54,30 @@ static bool gmem_find_held(struct address_space *mapping,
 	}
 	rcu_read_unlock();
 	return held;
+}
+
+/* Is there one at or after *@index?  If so, *@index becomes its. */
+static bool gmem_find_held(struct address_space *mapping,
+			   const struct gmem_attributes *attributes,
+			   pgoff_t *index, pgoff_t end)
+{
+	pgoff_t run = *index, run_end;
+
+	lockdep_assert_held_write(&mapping->invalidate_lock);
+
+	/*
+	 * Who pins a page without locks takes the reference and then looks
+	 * whether the page is still mapped, which it is no more.
+	 */
+	smp_mb();
+
+	while (gmem_attributes_next_reached(attributes, &run, &run_end, end)) {
+		*index = gmem_find_held_in(mapping, attributes, run, run_end);
+		if (*index < run_end)
+			return true;
+		run = run_end;
+	}
+	return false;
 }
 
 /*

@@ -53,11 +53,16 @@ void kvm_gmem_clear_new_folio(struct folio *folio)
 }
 
 /* As pin_user_pages() does it, so that unpin_user_pages() undoes it */
-struct page *kvm_gmem_pin_page(struct inode *inode, pgoff_t index)
+struct page *kvm_gmem_pin_page(struct inode *inode,
+			       struct gmem_attributes *attributes, pgoff_t index)
 {
-	struct folio *folio = kvm_gmem_get_folio(inode, index);
+	struct folio *folio;
 	struct page *page;
 
+	lockdep_assert_held(&inode->i_mapping->invalidate_lock);
+
+	gmem_attributes_reach(attributes, index);
+	folio = kvm_gmem_get_folio(inode, index);
 	if (IS_ERR(folio))
 		return ERR_CAST(folio);
 
@@ -94,6 +99,7 @@ struct page *kvm_gmem_pin_page(struct inode *inode, pgoff_t index)
 int kvm_gmem_pin_user_pages(struct kvm *kvm, unsigned long uaddr, int npages,
 			    struct page **pages)
 {
+	struct gmem_attributes *attributes;
 	struct kvm_memory_slot *slot;
 	pgoff_t index, end;
 	struct file *file;
@@ -112,11 +118,13 @@ int kvm_gmem_pin_user_pages(struct kvm *kvm, unsigned long uaddr, int npages,
 		index = slot->gmem.pgoff +
 			((addr - slot->userspace_addr) >> PAGE_SHIFT);
 		end = slot->gmem.pgoff + slot->npages;
+		attributes = kvm_gmem_attributes(file);
 
 		/* No conversion half done, and no hole being punched */
 		filemap_invalidate_lock_shared(file->f_mapping);
 		for (; n < npages && index < end; n++, index++) {
-			pages[n] = kvm_gmem_pin_page(file_inode(file), index);
+			pages[n] = kvm_gmem_pin_page(file_inode(file),
+						     attributes, index);
 			if (IS_ERR(pages[n])) {
 				r = PTR_ERR(pages[n]);
 				break;

@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * A page that the firmware works on cannot become private, for as long as it
+ * does: EAGAIN, and which.  Needs a firmware that takes its time:
+ *
+ *   L1_HW='-global amd-psp.cost-command-ns=100000000'
+ */
+#define _GNU_SOURCE
+#include <pthread.h>
+#include <time.h>
+#include "sev-transport.h"
+
+#define AT      0xa000          /* private, encrypted by the launch */
+#define LAUNCH  0xc000
+
+static struct vm from, to;
+static struct packet packet;
+
+static int send_page(void)
+{
+    return transport_send(&from, AT, &packet);
+}
+
+static int receive_page(void)
+{
+    return transport_receive(&to, AT, &packet);
+}
+
+static void *run_command(void *command)
+{
+    return (void *)(intptr_t)((int (*)(void))command)();
+}
+
+static void during(const char *what, struct vm *vm, int (*command)(void))
+{
+    pthread_t thread;
+    int first, second, r;
+    uint64_t held;
+    void *result;
+
+    pthread_create(&thread, NULL, run_command, command);
+    usleep(20000);
+    r = vm_convert(vm, AT, PAGE, SHARED);
+    first = vm_convert(vm, AT, PAGE, PRIVATE);
+    second = vm_convert(vm, GUEST_SHARED + PAGE, 8 * PAGE, PRIVATE);
+    held = convert_held;
+    pthread_join(thread, &result);
+    ok(!r, "%s: the page becomes shared", what);
+    ok(first == -EAGAIN, "it does not become private");
+    ok(second == -EAGAIN && held == AT, "nor with its neighbours; it is named");
+    ok(!result, "the command is not disturbed");
+    ok(!vm_convert(vm, AT, PAGE, PRIVATE),
+       "when it is over, the page can become private");
+}
+
+int main(void)
+{
+    struct timespec start, end;
+
+    vm_require(VM_SEV);
+    vm_init(&from, VM_SEV, GUEST_SIZE);
+    vm_init(&to, VM_SEV, GUEST_SIZE);
+    MUST(guest_launch(&from, LAUNCH));
+    MUST(transport_start(&from, &to));
+    MUST(vm_convert(&to, AT, PAGE, PRIVATE));
+
+    clock_gettime(CLOCK_MONOTONIC, &start);
+    MUST(send_page());
+    clock_gettime(CLOCK_MONOTONIC, &end);
+    if ((end.tv_sec - start.tv_sec) * 1000 +
+        (end.tv_nsec - start.tv_nsec) / 1000000 < 80) {
+        skip_all("the firmware is too fast; see the head of sev-held.c");
+    }
+    during("SEND_UPDATE_DATA", &from, send_page);
+    during("RECEIVE_UPDATE_DATA", &to, receive_page);
+    vm_destroy(&to);
+    vm_destroy(&from);
+    return done_testing();
+}
