@@ -6,6 +6,9 @@
  * with what has to follow it: the pages that the guest does not use any more
  * are given back ("vm+discard").
  *
+ * "unmap" is a part of it, where the host maps the pages: these taken from its
+ * page tables, and no more.
+ *
  *   bench-attributes SIZE [REPETITIONS]
  */
 #define _GNU_SOURCE
@@ -121,6 +124,14 @@ static void one_file(struct vm *vm, enum pages pages, uint64_t attributes)
     sample("attributes", what, "file", vm->size, ns);
 }
 
+/* What a conversion of pages that the host maps cannot do without */
+static void one_unmap(struct vm *vm)
+{
+    touch_all(vm);
+    sample("attributes", "all to private, mapped", "unmap", vm->size,
+           TIME(CHECK(madvise(vm->mem, vm->size, MADV_DONTNEED))));
+}
+
 static void one_wide(struct vm *vm, enum pages pages, uint64_t attributes)
 {
     uint64_t ns, discard;
@@ -171,6 +182,9 @@ int main(int argc, char **argv)
         for (int i = 0; i < repetitions; i++) {
             one_file(&file, pages, PRIVATE);
             one_file(&file, pages, SHARED);
+            if (pages == MAPPED) {
+                one_unmap(&file);
+            }
             if (pages) {
                 CHECK(madvise(file.mem, size, MADV_DONTNEED));
                 gmem_fallocate(&file, FALLOC_FL_PUNCH_HOLE, 0, size);

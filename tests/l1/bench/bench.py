@@ -149,6 +149,9 @@ def lines(medians):
                     yield Line(f'attributes: {what}', size, m['file'],
                                m['vm+discard'], None,
                                'the same and giving the other copy back')
+                if 'unmap' in m:
+                    yield Line(f'attributes: {what}', size, m['file'],
+                               m['unmap'], None, 'taking them from the host alone')
     for way in ('to private', 'to shared'):
         for size in memory:
             m = get(('attributes', f'a page {way}', size), {})
