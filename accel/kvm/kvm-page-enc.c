@@ -19,7 +19,7 @@
 #include "exec/ramblock.h"
 #include "exec/target_page.h"
 #include "hw/boards.h"
-#include "system/confidential-guest-support.h"
+#include "system/confidential-guest-migration.h"
 #include "system/kvm.h"
 #include "system/kvm_int.h"
 #include "system/kvm-page-enc.h"
@@ -127,16 +127,16 @@ static bool prepare_vm(Error **errp)
         return false;
     }
     klass = CONFIDENTIAL_GUEST_SUPPORT_GET_CLASS(cgs);
-    if (!klass->prepare_guest_memfd) {
+    if (!klass->migration || !klass->migration->prepare_guest_memfd) {
         error_setg(errp, "%s cannot have its RAM converted in place",
                    object_get_typename(OBJECT(cgs)));
         return false;
     }
-    if (!klass->prepare_guest_memfd(cgs, errp) ||
+    if (!klass->migration->prepare_guest_memfd(cgs, errp) ||
         !prepare_dirty_ring(errp)) {
         return false;
     }
-    kvm_use_guest_memfd();
+    kvm_guest_memfd_supported = true;
     qemu_mutex_init(&pieces_lock);
     pieces = g_array_new(false, true, sizeof(Piece));
     done = true;
@@ -349,19 +349,25 @@ void kvm_page_enc_init_block(RAMBlock *rb)
     encbitmap_init(rb, &page_enc_provider, false);
 }
 
-int kvm_page_enc_memory_fault(RAMBlock *rb, uint64_t offset, bool is_private)
+bool kvm_page_enc_memory_fault(const MemoryRegionSection *section,
+                               bool is_private, int *ret)
 {
-    uint64_t page = offset >> qemu_target_page_bits();
+    RAMBlock *rb = section->mr->ram_block;
+    uint64_t offset = section->offset_within_region;
     bool now;
 
-    encbitmap_send_lock(rb);
-    now = encbitmap_test(rb, page);
-    encbitmap_send_unlock(rb);
-    if (now != is_private) {
-        return 0;
+    if (!rb || !(rb->flags & RAM_GUEST_MEMFD_IN_PLACE)) {
+        return false;
     }
-    error_report("KVM cannot give the guest the %s page at offset 0x%" PRIx64
-                 " of block %s", now ? "private" : "shared", offset,
-                 rb->idstr);
-    return -EFAULT;
+    encbitmap_send_lock(rb);
+    now = encbitmap_test(rb, offset >> qemu_target_page_bits());
+    encbitmap_send_unlock(rb);
+    *ret = 0;
+    if (now == is_private) {
+        error_report("KVM cannot give the guest the %s page at offset 0x%"
+                     PRIx64 " of block %s", now ? "private" : "shared", offset,
+                     rb->idstr);
+        *ret = -EFAULT;
+    }
+    return true;
 }

@@ -16,23 +16,29 @@
 /** migrate_sev_destination: those of the next migration.  BQL */
 const SevDestination *migrate_sev_destination(void);
 
-/** sev_destination_check: is all that is set base64? */
-bool sev_destination_check(const SevDestination *d, Error **errp);
+/** sev_destination_query: put copies of those that @from has into @to */
+void sev_destination_query(MigrationParameters *to,
+                           const MigrationParameters *from);
 
-/** sev_destination_set: put copies of those that @from has into @to */
-void sev_destination_set(SevDestination *to, const SevDestination *from);
+/** sev_destination_apply: the same */
+void sev_destination_apply(MigrationParameters *to,
+                           const MigrateSetParameters *from);
 
 /**
- * sev_destination_overlay: as sev_destination_set(), but @to owns none of its
- * strings: they stay @from's
+ * sev_destination_overlay: the same, but @to owns none of its strings: they
+ * stay @from's
  */
-void sev_destination_overlay(SevDestination *to, const SevDestination *from);
+void sev_destination_overlay(MigrationParameters *to,
+                             const MigrateSetParameters *from);
+
+/** sev_destination_check: is all that is set base64? */
+bool sev_destination_check(const MigrationParameters *params, Error **errp);
 
 /** sev_destination_visit: visit @param, which must be one of them */
-void sev_destination_visit(SevDestination *d, MigrationParameter param,
-                           Visitor *v, Error **errp);
+void sev_destination_visit(MigrateSetParameters *params,
+                           MigrationParameter param, Visitor *v, Error **errp);
 
 /** sev_destination_print: say which are set */
-void sev_destination_print(Monitor *mon, SevDestination *d);
+void sev_destination_print(Monitor *mon, MigrationParameters *params);
 
 #endif

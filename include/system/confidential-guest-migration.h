@@ -86,28 +86,28 @@ typedef struct ConfidentialGuestMigrationOps {
     /** @receive_final: everything has arrived and was checked */
     bool (*receive_final)(ConfidentialGuestSupport *cgs,
                           const uint8_t *final, size_t len, Error **errp);
-} ConfidentialGuestMigrationOps;
 
-/*
- * What else ConfidentialGuestSupportClass has for it:
- *
- * @prepare_guest_memfd: the guest's RAM will be guest_memfds that are
- * converted in place: make the VM ready.  Called once, before the first memory
- * slot and vCPU, with the BQL.  NULL: not possible.
- *
- * @can_run: may vCPUs run now?  BQL.  NULL: always.
- */
+    /** @can_run: may vCPUs run now?  BQL.  NULL: always. */
+    bool (*can_run)(ConfidentialGuestSupport *cgs, Error **errp);
+
+    /**
+     * @prepare_guest_memfd: the guest's RAM will be guest_memfds that are
+     * converted in place: make the VM ready.  Called once, before the first
+     * memory slot and vCPU, with the BQL.  NULL: not possible.
+     */
+    bool (*prepare_guest_memfd)(ConfidentialGuestSupport *cgs, Error **errp);
+} ConfidentialGuestMigrationOps;
 
 static inline bool confidential_guest_can_run(ConfidentialGuestSupport *cgs,
                                               Error **errp)
 {
-    ConfidentialGuestSupportClass *klass;
+    const ConfidentialGuestMigrationOps *ops;
 
     if (!cgs) {
         return true;
     }
-    klass = CONFIDENTIAL_GUEST_SUPPORT_GET_CLASS(cgs);
-    return !klass->can_run || klass->can_run(cgs, errp);
+    ops = CONFIDENTIAL_GUEST_SUPPORT_GET_CLASS(cgs)->migration;
+    return !ops || !ops->can_run || ops->can_run(cgs, errp);
 }
 
 #endif

@@ -29,19 +29,21 @@ int kvm_page_enc_create_memfd(uint64_t size, Error **errp);
 void kvm_page_enc_init_block(RAMBlock *rb);
 
 /**
- * kvm_page_enc_memory_fault: KVM could not map a page of @rb for the guest
- * @offset: in the block
+ * kvm_page_enc_memory_fault: KVM could not map a page for the guest
+ * @section: it begins with the page
  * @is_private: what KVM took the page for
+ * @ret: out: 0 if the page has changed its state since (the vCPU just tries
+ *       again), -EFAULT with a message if it has not
  *
- * Returns 0 if the page has changed its state since (the vCPU just tries
- * again), -EFAULT with a message if it has not.  Never converts.
+ * Returns false if the page is not of such a block.  Never converts.
  */
-int kvm_page_enc_memory_fault(RAMBlock *rb, uint64_t offset, bool is_private);
+bool kvm_page_enc_memory_fault(const MemoryRegionSection *section,
+                               bool is_private, int *ret);
 
-/**
- * kvm_use_guest_memfd: the VM can have guest_memfd slots although it has no
- * memory attributes of its own.  Before the first slot.
+/*
+ * The VM can have guest_memfd slots; set before the first slot if it can
+ * although it has no memory attributes of its own
  */
-void kvm_use_guest_memfd(void);
+extern bool kvm_guest_memfd_supported;
 
 #endif

@@ -14,9 +14,9 @@
 #include "qapi/error.h"
 #include "exec/encbitmap.h"
 #include "exec/ramblock.h"
-#include "migration/encrypted-records.h"
+#include "migration/encrypted/encrypted-records.h"
 #include "migration/ram.h"
-#include "target/i386/sev-migration-wire.h"
+#include "target/i386/sev/sev-migration-wire.h"
 #include "machine.h"
 
 int LLVMFuzzerInitialize(int *argc, char ***argv);

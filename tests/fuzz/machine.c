@@ -24,12 +24,12 @@
 #include "exec/ramblock.h"
 #include "exec/ramlist.h"
 #include "hw/boards.h"
-#include "migration/encrypted-pages.h"
-#include "migration/encrypted-records.h"
+#include "migration/encrypted/encrypted-pages.h"
+#include "migration/encrypted/encrypted-records.h"
 #include "migration/migration.h"
 #include "migration/ram.h"
-#include "target/i386/sev-migration.h"
-#include "target/i386/sev-migration-wire.h"
+#include "target/i386/sev/sev-migration.h"
+#include "target/i386/sev/sev-migration-wire.h"
 #include "machine.h"
 
 /* Not assert(): a message, and never compiled out */
@@ -42,6 +42,8 @@
     } while (0)
 
 #define NBLOCKS 5
+#define SEV_FD 5
+#define HANDLE 77
 
 typedef struct Block {
     MemoryRegion mr;
@@ -138,6 +140,17 @@ MigrationState *migrate_get_current(void)
 
 #define TYPE_FUZZ_GUEST "fuzz-guest"
 
+static uint32_t guest_policy, guest_handle;
+
+static void guest_init(Object *obj)
+{
+    guest_policy = machine_policy;
+    object_property_add_uint32_ptr(obj, "policy", &guest_policy,
+                                   OBJ_PROP_FLAG_READ);
+    object_property_add_uint32_ptr(obj, "handle", &guest_handle,
+                                   OBJ_PROP_FLAG_READWRITE);
+}
+
 static void guest_class_init(ObjectClass *oc, void *data)
 {
     CONFIDENTIAL_GUEST_SUPPORT_CLASS(oc)->migration = &sev_receive_ops;
@@ -153,6 +166,7 @@ static const TypeInfo guest_types[] = {
         .name = TYPE_FUZZ_GUEST,
         .parent = TYPE_CONFIDENTIAL_GUEST_SUPPORT,
         .class_init = guest_class_init,
+        .instance_init = guest_init,
     },
 };
 
@@ -319,11 +333,6 @@ uint32_t sev_get_cbit_position(void)
     return 0;
 }
 
-uint32_t sev_guest_policy(ConfidentialGuestSupport *c)
-{
-    return machine_policy;
-}
-
 SevState sev_guest_state(ConfidentialGuestSupport *c)
 {
     return m.state;
@@ -331,12 +340,13 @@ SevState sev_guest_state(ConfidentialGuestSupport *c)
 
 void sev_guest_set_state(ConfidentialGuestSupport *c, SevState state)
 {
+    MUST(state != SEV_STATE_RECEIVE_UPDATE || guest_handle == HANDLE);
     m.state = state;
 }
 
-void sev_guest_set_handle(ConfidentialGuestSupport *c, uint32_t handle)
+int sev_guest_fd(ConfidentialGuestSupport *c)
 {
-    MUST(handle == 77);
+    return SEV_FD;
 }
 
 /* All of it can be read: for ASAN to see */
@@ -435,17 +445,18 @@ static int receive_batch(struct kvm_sev_update_batch *b, bool *ok)
     return 0;
 }
 
-int sev_guest_cmd(ConfidentialGuestSupport *c, int cmd, void *data,
-                  int *fw_error)
+int sev_ioctl(int fd, int cmd, void *data, int *fw_error)
 {
     struct kvm_sev_receive_update_data *up = data;
     bool ok = true;
     int ret = 0;
 
+    MUST(fd == SEV_FD);
     switch (cmd) {
     case KVM_SEV_RECEIVE_START:
+        guest_handle = 0;
         ok = receive_start(data);
-        ((struct kvm_sev_receive_start *)data)->handle = 77;
+        ((struct kvm_sev_receive_start *)data)->handle = HANDLE;
         break;
     case KVM_SEV_RECEIVE_UPDATE_DATA:
         MUST(up->guest_len == PAGE);

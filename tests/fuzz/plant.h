@@ -3,7 +3,7 @@
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
- * Included before migration/encrypted-records.c (1 and 2) or
+ * Included before migration/encrypted/encrypted-records.c (1 and 2) or
  * hw/misc/amd-psp-commands.c (3 and 4) if PLANT is set; the file itself is not
  * changed.  tests/fuzz/run control looks for them.
  */

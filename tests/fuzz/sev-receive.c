@@ -6,7 +6,7 @@
  * The file that QEMU is built from, as it is.  What it needs of QEMU to send
  * is not there: a call of that would trap (tests/fuzz/build).
  */
-#include "../../target/i386/sev-migration.c"
+#include "../../target/i386/sev/sev-migration.c"
 #include "machine.h"
 
 const ConfidentialGuestMigrationOps sev_receive_ops = {

@@ -1,6 +1,6 @@
 /*
  * The lock of a block's encryption bitmap, statement by statement
- * (migration/encbitmap.c): does it exclude, does it ever stop, and how long
+ * (migration/encrypted/encbitmap.c): does it exclude, does it ever stop, and how long
  * does a conversion wait?
  *
  * SPDX-License-Identifier: GPL-2.0-or-later

@@ -9,7 +9,7 @@
 #include "qemu/units.h"
 #include "qapi/error.h"
 #include "encbitmap-fixture.h"
-#include "../../migration/encrypted-records.h"
+#include "../../migration/encrypted/encrypted-records.h"
 
 enum { SESSION = 1, PAGES, STATE, FINAL, UNALLOCATED };
 

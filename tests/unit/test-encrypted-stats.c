@@ -5,7 +5,7 @@
  */
 #include "qemu/osdep.h"
 #include "qemu/thread.h"
-#include "../../migration/encrypted-stats.h"
+#include "../../migration/encrypted/encrypted-stats.h"
 
 static EncryptedRamRound *nth(EncryptedRamStats *stats, unsigned n)
 {

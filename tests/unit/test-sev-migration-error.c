@@ -6,7 +6,7 @@
 #include "qemu/osdep.h"
 #include <linux/psp-sev.h>
 #include "qapi/error.h"
-#include "../../target/i386/sev-migration-error.h"
+#include "../../target/i386/sev/sev-migration-error.h"
 
 static void test_every_answer(void)
 {

@@ -8,7 +8,7 @@
 #include "qemu/bswap.h"
 #include "qemu/units.h"
 #include "qapi/error.h"
-#include "../../target/i386/sev-migration-wire.h"
+#include "../../target/i386/sev/sev-migration-wire.h"
 
 #define SESSION_FIXED   16
 

@@ -13,8 +13,8 @@
 #include "exec/target_page.h"
 #include "migration/register.h"
 #include "encrypted-pending.h"
-#include "migration.h"
-#include "options.h"
+#include "migration/migration.h"
+#include "migration/options.h"
 #include "trace.h"
 
 /* A rate that was measured for less is none */

@@ -95,8 +95,8 @@ bool sev_migration_ram_unpinned(void *host);
  */
 void sev_migration_launch_update(void *host, uint64_t len);
 
-/** sev_migration_info: for query-sev; @cgs is a sev-guest.  BQL */
-SevMigrationInfo *sev_migration_info(struct ConfidentialGuestSupport *cgs);
+/** sev_migration_info: for query-sev; the machine has a sev-guest.  BQL */
+SevMigrationInfo *sev_migration_info(void);
 
 /** sev_migration_print: the same for a person */
 void sev_migration_print(Monitor *mon, const SevMigrationInfo *info);
@@ -118,6 +118,10 @@ int sev_migration_handle_hypercall(struct kvm_run *run);
 bool sev_migration_rdmsr(X86CPU *cpu, uint32_t msr, uint64_t *val);
 bool sev_migration_wrmsr(X86CPU *cpu, uint32_t msr, uint64_t val);
 
+/** sev_guest_cmd: sev_ioctl() for @cgs */
+int sev_guest_cmd(struct ConfidentialGuestSupport *cgs, int cmd, void *data,
+                  int *fw_error);
+
 /*
  * What sev.c offers to sev-migration.c.  @cgs is a sev-guest.
  */
@@ -125,26 +129,28 @@ bool sev_migration_wrmsr(X86CPU *cpu, uint32_t msr, uint64_t val);
 /** sev_guest_migration: its migration state */
 SevMigration *sev_guest_migration(struct ConfidentialGuestSupport *cgs);
 
-/** sev_guest_policy: its policy, SEV_POLICY_* */
-uint32_t sev_guest_policy(struct ConfidentialGuestSupport *cgs);
-
 /** sev_guest_state: where it is in its life; @cgs is any SEV guest */
 SevState sev_guest_state(struct ConfidentialGuestSupport *cgs);
 void sev_guest_set_state(struct ConfidentialGuestSupport *cgs,
                          SevState state);
-void sev_guest_set_handle(struct ConfidentialGuestSupport *cgs,
-                          uint32_t handle);
+
+/** sev_guest_fd: its /dev/sev; @cgs is any SEV guest */
+int sev_guest_fd(struct ConfidentialGuestSupport *cgs);
 
 /**
- * sev_guest_cmd: KVM_MEMORY_ENCRYPT_OP.  Returns 0 or -errno; @fw_error is
- * the firmware's answer, 0 if it was not asked
+ * sev_ioctl: KVM_MEMORY_ENCRYPT_OP; @fd: see sev_guest_fd()
+ *
+ * Returns 0 or -errno; @error is the firmware's answer, 0 if it was not asked.
  */
-int sev_guest_cmd(struct ConfidentialGuestSupport *cgs, int cmd, void *data,
-                  int *fw_error);
+int sev_ioctl(int fd, int cmd, void *data, int *error);
 
-/** sev_guest_get_pdh: the platform's PDH certificate; free with g_free */
-bool sev_guest_get_pdh(struct ConfidentialGuestSupport *cgs, uint8_t **pdh,
-                       size_t *len, Error **errp);
+/**
+ * sev_get_pdh_info: the platform's certificates; free with g_free.  Not 0
+ * with @errp set if they cannot be had.
+ */
+int sev_get_pdh_info(int fd, uint8_t **pdh, size_t *pdh_len,
+                     uint8_t **cert_chain, size_t *cert_chain_len,
+                     Error **errp);
 
 #else
 

@@ -13,7 +13,7 @@
 #ifndef MIGRATION_MULTIFD_ENCRYPTED_H
 #define MIGRATION_MULTIFD_ENCRYPTED_H
 
-#include "multifd.h"
+#include "migration/multifd.h"
 
 /* Section, and instance, of a packet with a record of private pages */
 #define MULTIFD_ENCRYPTED_IDSTR "ram"

@@ -8,7 +8,7 @@
 #include "qapi/error.h"
 #include "qemu/base64.h"
 #include "migration/sev-destination.h"
-#include "migration.h"
+#include "migration/migration.h"
 #include "monitor/monitor.h"
 
 const SevDestination *migrate_sev_destination(void)
@@ -31,9 +31,10 @@ static bool check_base64(const char *value, const char *name, Error **errp)
     return data;
 }
 
-bool sev_destination_check(const SevDestination *d, Error **errp)
+bool sev_destination_check(const MigrationParameters *params, Error **errp)
 {
     ERRP_GUARD();
+    const SevDestination *d = qapi_MigrationParameters_base(params);
 
     return check_base64(d->sev_pdh, "sev-pdh", errp) &&
            check_base64(d->sev_plat_cert, "sev-plat-cert", errp) &&
@@ -56,7 +57,7 @@ static void set_large_packets(SevDestination *to, const SevDestination *from)
     }
 }
 
-void sev_destination_set(SevDestination *to, const SevDestination *from)
+static void set(SevDestination *to, const SevDestination *from)
 {
     set_string(&to->sev_pdh, from->sev_pdh);
     set_string(&to->sev_plat_cert, from->sev_plat_cert);
@@ -64,8 +65,25 @@ void sev_destination_set(SevDestination *to, const SevDestination *from)
     set_large_packets(to, from);
 }
 
-void sev_destination_overlay(SevDestination *to, const SevDestination *from)
+void sev_destination_query(MigrationParameters *to,
+                           const MigrationParameters *from)
 {
+    set(qapi_MigrationParameters_base(to), qapi_MigrationParameters_base(from));
+}
+
+void sev_destination_apply(MigrationParameters *to,
+                           const MigrateSetParameters *from)
+{
+    set(qapi_MigrationParameters_base(to),
+        qapi_MigrateSetParameters_base(from));
+}
+
+void sev_destination_overlay(MigrationParameters *dest,
+                             const MigrateSetParameters *params)
+{
+    SevDestination *to = qapi_MigrationParameters_base(dest);
+    const SevDestination *from = qapi_MigrateSetParameters_base(params);
+
     to->sev_pdh = from->sev_pdh ?: to->sev_pdh;
     to->sev_plat_cert = from->sev_plat_cert ?: to->sev_plat_cert;
     to->sev_amd_cert = from->sev_amd_cert ?: to->sev_amd_cert;
@@ -87,9 +105,10 @@ static char **cert_of(SevDestination *d, MigrationParameter param)
     }
 }
 
-void sev_destination_visit(SevDestination *d, MigrationParameter param,
-                           Visitor *v, Error **errp)
+void sev_destination_visit(MigrateSetParameters *params,
+                           MigrationParameter param, Visitor *v, Error **errp)
 {
+    SevDestination *d = qapi_MigrateSetParameters_base(params);
     const char *name = MigrationParameter_str(param);
 
     if (param == MIGRATION_PARAMETER_SEV_LARGE_PACKETS) {
@@ -100,8 +119,10 @@ void sev_destination_visit(SevDestination *d, MigrationParameter param,
     }
 }
 
-void sev_destination_print(Monitor *mon, SevDestination *d)
+void sev_destination_print(Monitor *mon, MigrationParameters *params)
 {
+    SevDestination *d = qapi_MigrationParameters_base(params);
+
     for (MigrationParameter p = MIGRATION_PARAMETER_SEV_PDH;
          p <= MIGRATION_PARAMETER_SEV_AMD_CERT; p++) {
         const char *value = *cert_of(d, p);

@@ -35,11 +35,11 @@
 #include "encrypted-pending.h"
 #include "encrypted-records.h"
 #include "encrypted-stats.h"
-#include "migration.h"
-#include "migration-stats.h"
+#include "migration/migration.h"
+#include "migration/migration-stats.h"
 #include "multifd-encrypted.h"
-#include "options.h"
-#include "ram.h"
+#include "migration/options.h"
+#include "migration/ram.h"
 #include "trace.h"
 
 /* Private pages that are told in one record to have no content */

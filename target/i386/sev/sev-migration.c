@@ -67,6 +67,17 @@ static ConfidentialGuestSupport *sev_migration_guest(void)
     return cgs;
 }
 
+static uint32_t guest_policy(ConfidentialGuestSupport *cgs)
+{
+    return object_property_get_uint(OBJECT(cgs), "policy", &error_abort);
+}
+
+int sev_guest_cmd(ConfidentialGuestSupport *cgs, int cmd, void *data,
+                  int *fw_error)
+{
+    return sev_ioctl(sev_guest_fd(cgs), cmd, data, fw_error);
+}
+
 /*
  * State: which pages are private
  */
@@ -393,7 +404,7 @@ static bool kernel_offers(Error **errp)
 bool sev_migration_kvm_init(ConfidentialGuestSupport *cgs, Error **errp)
 {
     SevMigration *m = sev_guest_migration(cgs);
-    uint32_t policy = sev_guest_policy(cgs);
+    uint32_t policy = guest_policy(cgs);
     Error *why = NULL;
 
     qemu_mutex_init(&m->lock);
@@ -570,8 +581,9 @@ static bool can_leave(ConfidentialGuestSupport *cgs, Error **errp)
     return check_consent(m, errp) && check_state_known(m, errp);
 }
 
-SevMigrationInfo *sev_migration_info(ConfidentialGuestSupport *cgs)
+SevMigrationInfo *sev_migration_info(void)
 {
+    ConfidentialGuestSupport *cgs = sev_migration_guest();
     SevMigration *m = sev_guest_migration(cgs);
     SevMigrationInfo *info = g_new0(SevMigrationInfo, 1);
     Error *why = NULL;
@@ -660,10 +672,10 @@ static bool sev_send_start(ConfidentialGuestSupport *cgs, GByteArray *session,
                            Error **errp)
 {
     SevMigration *m = sev_guest_migration(cgs);
-    g_autofree uint8_t *own_pdh = NULL, *data = NULL;
+    g_autofree uint8_t *own_pdh = NULL, *own_plat = NULL, *data = NULL;
     g_autofree uint8_t *pdh = NULL, *plat = NULL, *amd = NULL;
     gsize pdh_len, plat_len, amd_len;
-    size_t own_pdh_len;
+    size_t own_pdh_len, own_plat_len;
     struct kvm_sev_send_start start = {};
     int fw_error, ret;
 
@@ -672,7 +684,8 @@ static bool sev_send_start(ConfidentialGuestSupport *cgs, GByteArray *session,
         return false;
     }
     /* The destination needs it for its half of the key agreement */
-    if (!sev_guest_get_pdh(cgs, &own_pdh, &own_pdh_len, errp)) {
+    if (sev_get_pdh_info(sev_guest_fd(cgs), &own_pdh, &own_pdh_len, &own_plat,
+                         &own_plat_len, errp)) {
         return false;
     }
     if (!own_pdh_len || own_pdh_len > SEV_WIRE_PDH_MAX) {
@@ -864,10 +877,10 @@ static bool sev_receive_start(ConfidentialGuestSupport *cgs,
                    s.cbitpos, sev_get_cbit_position());
         return false;
     }
-    if (s.policy != sev_guest_policy(cgs)) {
+    if (s.policy != guest_policy(cgs)) {
         error_setg(errp, "SEV: the incoming guest has policy 0x%x, this "
                    "sev-guest 0x%x: start both sides with the same",
-                   s.policy, sev_guest_policy(cgs));
+                   s.policy, guest_policy(cgs));
         return false;
     }
     start.policy = s.policy;
@@ -880,7 +893,8 @@ static bool sev_receive_start(ConfidentialGuestSupport *cgs,
         sev_cmd_error(errp, "RECEIVE_START", ret, fw_error);
         return false;
     }
-    sev_guest_set_handle(cgs, start.handle);
+    object_property_set_uint(OBJECT(cgs), "handle", start.handle,
+                             &error_abort);
     sev_guest_set_state(cgs, SEV_STATE_RECEIVE_UPDATE);
     sev_packets_open(&m->packets, cgs, true);
     m->pages = 0;
@@ -992,6 +1006,8 @@ static const ConfidentialGuestMigrationOps sev_migration_ops = {
     .receive_start = sev_receive_start,
     .receive_pages = sev_receive_pages,
     .receive_final = sev_receive_final,
+    .can_run = sev_can_run,
+    .prepare_guest_memfd = sev_prepare_guest_memfd,
 };
 
 static void get_mode(Object *obj, Visitor *v, const char *name, void *opaque,
@@ -1020,8 +1036,6 @@ void sev_migration_class_init(ObjectClass *oc)
     ConfidentialGuestSupportClass *klass = CONFIDENTIAL_GUEST_SUPPORT_CLASS(oc);
 
     klass->migration = &sev_migration_ops;
-    klass->prepare_guest_memfd = sev_prepare_guest_memfd;
-    klass->can_run = sev_can_run;
     object_class_property_add(oc, "migration", "OnOffAuto", get_mode, set_mode,
                               NULL, NULL);
     object_class_property_set_description(oc, "migration",

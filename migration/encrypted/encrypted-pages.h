@@ -12,7 +12,7 @@
 
 #include "qapi/qapi-types-encrypted-ram.h"
 #include "exec/cpu-common.h"
-#include "qemu-file.h"
+#include "migration/qemu-file.h"
 
 struct RAMState;
 

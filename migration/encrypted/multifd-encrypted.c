@@ -19,13 +19,13 @@
 #include "encrypted-pages.h"
 #include "multifd-encrypted.h"
 
-struct MultiFDCopies {
+typedef struct MultiFDCopies {
     RAMBlock block;
     /* The block that they are of, or NULL */
     RAMBlock *of;
     /* Offset of each in @of; of those that came, normal pages come first */
     ram_addr_t *offset;
-};
+} MultiFDCopies;
 
 static MultiFDCopies *copies_new(void)
 {

@@ -16,7 +16,7 @@
 #include "exec/ramlist.h"
 #include "exec/target_page.h"
 #include "encrypted-records.h"
-#include "ram.h"
+#include "migration/ram.h"
 #include "trace.h"
 
 #define RECORD_VERSION 1
