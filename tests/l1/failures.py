@@ -13,6 +13,7 @@
 
 import logging
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -380,7 +381,8 @@ class Counted:
 def cut_at(point, then=None):
     """
     A tamper function that cuts the connection at @point, (kind of record or
-    '' for any, bytes, seconds after them), and calls @then() before.
+    '' for any, bytes, seconds after them), and calls @then() before.  Its
+    .reached says whether the stream was so long.
     """
     kind, size, wait = point
     seen = [0]
@@ -396,8 +398,10 @@ def cut_at(point, then=None):
         seen[0] += len(record.raw)
         if seen[0] < size:
             return record.raw
+        tamper.reached = True
         raise relay.Cut(record.raw[:len(record.raw) - (seen[0] - size)], end)
 
+    tamper.reached = False
     return tamper
 
 
@@ -499,14 +503,17 @@ def points(count, total, rest):
     """
     Where to kill: @count points as cut_at() takes them.  Half of them in the
     whole stream of @total bytes, a quarter in the @rest of devices after RAM,
-    a quarter in the seconds after its last byte, most of them at once.
+    a quarter in the seconds after its last byte, most of them at once.  In an
+    order, always the same, in which a part of them is spread as they all are.
     """
     whole, devices = count // 2, count // 4
     later = count - whole - devices
-    return ([('', 1 + total * i // whole, 0) for i in range(whole)] +
-            [('rest', 1 + rest * i // devices, 0) for i in range(devices)] +
-            [('rest', rest, 10 * ((i + 1) / later) ** 4)
-             for i in range(later)])
+    out = ([('', 1 + total * i // whole, 0) for i in range(whole)] +
+           [('rest', 1 + rest * i // devices, 0) for i in range(devices)] +
+           [('rest', rest, 10 * ((i + 1) / later) ** 4)
+            for i in range(later)])
+    random.Random(count).shuffle(out)
+    return out
 
 
 class Kill(Base):
@@ -521,12 +528,16 @@ class Kill(Base):
         def kill():
             os.kill(who.get_pid(), signal.SIGKILL)
 
-        link = self.prepare(destination, tamper=cut_at(point, kill))
+        cut = cut_at(point, kill)
+        link = self.prepare(destination, tamper=cut)
         try:
             flow.start(self.source, link)
             outcome = flow.wait(self.source, MIGRATION, poll=0.1)
         except vm.Gone:
             outcome = flow.Outcome('gone')
+        if outcome.completed and not cut.reached:
+            # No two streams are alike, this one has ended before the point
+            kill()
         who.wait_for_end(STEP)
         link.close()
         return outcome
@@ -575,13 +586,14 @@ class Kill(Base):
         total, _ = self.migrates(tamper=rest)
         note(f'{total} bytes, {rest.bytes} of them after RAM')
         seen = {'before': 0, 'between': 0, 'after': 0}
-        for number, point in enumerate(points(KILL_POINTS, total,
-                                              rest.bytes)):
+        # And one that no stream reaches
+        for number, point in enumerate(
+                points(KILL_POINTS, total, rest.bytes) + [('', 2 * total, 0)]):
             # A count that is long takes long to look at
             type(self).clean &= number % 20 < 19
             self.have_source()
             when = kill(point)
-            note(f'{point}: {when} the guest had moved')
+            note(f'{number + 1}: {point}: {when} the guest had moved')
             seen[when] += 1
         note(f'{kill.__name__}: {seen}')
         self.assertTrue(seen['before'] and seen['after'], seen)
