@@ -17,22 +17,32 @@ sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
 from sevmig import guest, tap, vm   # noqa: E402
 from sevmig.tap import note         # noqa: E402
 
-# Nothing in here depends on how fast the machine is but these
-BOOT = int(os.environ.get('BOOT', '1500'))
-KVM = '/sys/module/kvm/parameters'
-KVM_AMD = '/sys/module/kvm_amd/parameters'
+BOOT = 1500     # seconds
+MIN_TIMER_PERIOD = '/sys/module/kvm/parameters/min_timer_period_us'
+SEV_ES = '/sys/module/kvm_amd/parameters/sev_es'
 
 
-def slow_timer(period_us):
+def parameter(path):
+    with open(path, encoding='ascii') as f:
+        return f.read().strip()
+
+
+def set_parameter(path, value):
+    with open(path, 'w', encoding='ascii') as f:
+        f.write(value)
+
+
+def slow_timer(case):
     """
-    The shortest period that KVM gives to a periodic timer of the APIC.
+    Let KVM give no periodic timer of the APIC less than a second.
 
     OVMF's has 10 ms of real time, and its handler exits 45 times: on a busy
     machine it is not done before the next, and nothing else runs any more.
     Linux programs each of its timer interrupts anew: this is not for it.
     """
-    with open(f'{KVM}/min_timer_period_us', 'w', encoding='ascii') as f:
-        f.write(str(period_us))
+    case.addCleanup(set_parameter, MIN_TIMER_PERIOD,
+                    parameter(MIN_TIMER_PERIOD))
+    set_parameter(MIN_TIMER_PERIOD, '1000000')
 
 
 class Boots(unittest.TestCase):
@@ -59,10 +69,8 @@ class Boots(unittest.TestCase):
 
     def test_es(self):
         """Linux says what the guest's SEV_STATUS has."""
-        with open(f'{KVM_AMD}/sev_es', encoding='ascii') as f:
-            self.assertEqual(f.read().strip(), 'Y', 'the host has no SEV-ES')
-        slow_timer(1000000)
-        self.addCleanup(slow_timer, 200)
+        self.assertEqual(parameter(SEV_ES), 'Y', 'the host has no SEV-ES')
+        slow_timer(self)
         self.assertRegex(self.boot(vm.POLICY_NODBG | vm.POLICY_ES),
                          r'Features active: AMD SEV SEV-ES\n')
 
