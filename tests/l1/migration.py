@@ -23,10 +23,9 @@ sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
 # pylint: disable=wrong-import-position
 from sevmig import (REPO, flash, flow, guest, psp, relay, scan,  # noqa: E402
                     stream, tap, vm)
+from sevmig.guest import BOOT, MIGRATION, TICKS     # noqa: E402
 from sevmig.tap import note     # noqa: E402
 
-# Nothing in here depends on how fast the machine is but these
-BOOT, MIGRATION, TICKS = 900, 1200, 300
 OLD_QEMU = os.environ.get('OLD_QEMU', '/usr/bin/qemu-system-x86_64')
 ANALYZE = os.path.join(REPO, 'scripts/analyze-encrypted-ram')
 

@@ -16,9 +16,9 @@ import time
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 # pylint: disable=wrong-import-position
 from sevmig import flow, guest, vm      # noqa: E402
+from sevmig.guest import BOOT, MIGRATION, TICKS     # noqa: E402
 
 MEMORY = 192 * vm.MIB
-BOOT, MIGRATION, TICKS = 900, 1200, 300
 
 
 def sample(what, sev, seconds):

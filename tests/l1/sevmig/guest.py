@@ -14,6 +14,10 @@ MARKED_PAGES = 64
 IO_SIZE = 64 * 1024
 PAGE = 4096
 
+# Seconds that the guest may take to boot, a migration, and ticks of a guest that
+# has booted, on the busiest machine.  Nothing else depends on its speed.
+BOOT, MIGRATION, TICKS = 900, 1200, 300
+
 TICK = re.compile(
     r'^tick (\d+) chain ([0-9a-f]{32}) static ([0-9a-f]{16}) bad (\d+) '
     r'marks (\d+) io (\d+) mono (\d+\.\d{3}) real (\d+\.\d{3})\r?$', re.M)
