@@ -45,6 +45,7 @@ struct CGTestState {
     uint32_t conversions;   /* per second */
     uint32_t busy_every;    /* so many runs to send, one is being converted */
     uint32_t page_us;       /* time to pack or unpack a page */
+    bool rewrite;           /* what is sent is dirty again while the guest runs */
     uint64_t bad_page;      /* the so-manieth page received is not authentic */
     bool lazy;              /* pages are unallocated until the guest writes */
     uint64_t begin_touched; /* so many of its first pages are not */
@@ -120,6 +121,9 @@ static int cgtest_send_pages(ConfidentialGuestSupport *cgs, RAMBlock *rb,
         return -EAGAIN;
     }
     g_byte_array_set_size(out, began + run * (sizeof(uint64_t) + size));
+    if (g->dev->rewrite && runstate_is_running()) {
+        memory_region_set_dirty(rb->mr, offset, run * size);
+    }
     return run;
 }
 
@@ -360,6 +364,7 @@ static const Property cgtest_properties[] = {
     DEFINE_PROP_UINT32("conversions", CGTestState, conversions, 0),
     DEFINE_PROP_UINT32("busy-every", CGTestState, busy_every, 0),
     DEFINE_PROP_UINT32("page-us", CGTestState, page_us, 0),
+    DEFINE_PROP_BOOL("rewrite", CGTestState, rewrite, false),
     DEFINE_PROP_UINT32("shared-mib", CGTestState, shared_mib, 0),
     DEFINE_PROP_UINT64("bad-page", CGTestState, bad_page, 0),
     DEFINE_PROP_BOOL("lazy", CGTestState, lazy, false),

@@ -318,7 +318,10 @@ static void completes(Pair p)
     same_ram(p);
 }
 
-/* A migration of which three rounds at least are sent by a running guest */
+/* What is sent is dirty again: however slow the guest is, no end comes early */
+#define LIVE ",rewrite=on"
+
+/* A running guest sends three rounds at least of this one; @p has LIVE */
 static void completes_live(Pair p)
 {
     uint64_t rounds;
@@ -335,7 +338,6 @@ static void completes_live(Pair p)
         qobject_unref(info);
         g_usleep(1000);
     } while (rounds < 4);
-    /* The test device changes pages faster than it packs them */
     set_downtime(p.src, 10000);
     completes(p);
 }
@@ -369,7 +371,7 @@ static void test_still(void)
 /* The guest converts while it migrates */
 static void test_conversions(void)
 {
-    Pair p = pair_start(",conversions=2000,page-us=50", "");
+    Pair p = pair_start(LIVE ",conversions=2000,page-us=50", "");
     QDict *info;
 
     fill_ram(p.src);
@@ -491,7 +493,7 @@ static void test_fast_road(void)
 /* Pages whose state is changing are sent later, and not forgotten */
 static void test_busy(void)
 {
-    Pair p = pair_start(",conversions=500,busy-every=7,page-us=10", "");
+    Pair p = pair_start(LIVE ",conversions=500,busy-every=7,page-us=10", "");
     QDict *info;
 
     fill_ram(p.src);
@@ -508,8 +510,8 @@ static void test_busy(void)
  */
 static void test_unallocated(void)
 {
-    Pair p = pair_start(",lazy=on,conversions=500,page-us=300,touch-every=3",
-                        "");
+    Pair p = pair_start(LIVE ",lazy=on,begin-touched=64,conversions=500,"
+                        "page-us=300,touch-every=3", "");
     QDict *info;
 
     completes_live(p);
@@ -784,8 +786,8 @@ static void test_multifd(const void *compression)
         return;
     }
 #endif
-    p = pair_start_multifd(",conversions=2000,busy-every=7,page-us=50", "",
-                           compression);
+    p = pair_start_multifd(LIVE ",conversions=2000,busy-every=7,page-us=50",
+                           "", compression);
     listen_at(p.dst);
     completes_live(p);
     went_through_channels(p);
@@ -829,8 +831,9 @@ static void test_multifd_mid_round(void)
 /* Records of pages without content go through the channels, too */
 static void test_multifd_unallocated(void)
 {
-    Pair p = pair_start_multifd(",lazy=on,conversions=500,page-us=300,"
-                                "touch-every=3", "", "none");
+    Pair p = pair_start_multifd(LIVE ",lazy=on,begin-touched=64,"
+                                "conversions=500,page-us=300,touch-every=3",
+                                "", "none");
     QDict *info;
 
     listen_at(p.dst);
@@ -861,7 +864,8 @@ static void test_multifd_tls(void)
 {
     static const char key[] = "qemu:8a41c07b2f53e6d9905b6e14c7fa2d38\n";
     g_autofree char *file = g_build_filename(tmp, "keys.psk", NULL);
-    Pair p = pair_start_multifd(",conversions=2000,page-us=50", "", "none");
+    Pair p = pair_start_multifd(LIVE ",conversions=2000,page-us=50", "",
+                                "none");
 
     g_assert(g_file_set_contents(file, key, strlen(key), NULL));
     if (add_tls(p.src, "client") && add_tls(p.dst, "server")) {
