@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* KVM_SET_MEMORY_ATTRIBUTES2: in-place conversion, for both kinds of VM. */
 #define _GNU_SOURCE
+#include <sys/mount.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -165,6 +166,73 @@ static void holes(struct vm *vm)
     ok(p[PAGE] == 0, "the private one reads 0 once it is shared");
 }
 
+#define TRACING "/sys/kernel/tracing"
+
+static bool tracing_write(const char *file, int flags, const char *text)
+{
+    char path[64];
+    bool written;
+    int fd;
+
+    snprintf(path, sizeof(path), TRACING "/%s", file);
+    fd = open(path, O_WRONLY | flags);
+    written = fd >= 0 && write(fd, text, strlen(text)) > 0;
+    if (fd >= 0) {
+        close(fd);
+    }
+    return written;
+}
+
+/* How often KVM had the caches written back since the probe was set */
+static long write_backs(void)
+{
+    FILE *f = fopen(TRACING "/kprobe_profile", "r");
+    char line[128];
+    long hits = -1;
+
+    while (f && fgets(line, sizeof(line), f)) {
+        sscanf(line, " convert_reclaimed %ld", &hits);
+    }
+    if (!f || hits < 0) {
+        bail("no count of the kernel's probe");
+    }
+    fclose(f);
+    return hits;
+}
+
+/*
+ * A conversion leaves the page with its guest, who has to flush what it wrote
+ * with the other C-bit, as without guest_memfd.  It is when a page leaves the
+ * guest that nothing of it may stay in a cache: WBINVD, on all CPUs.
+ */
+static void caches(struct vm *vm)
+{
+    int mode = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
+    long before, converted, punched;
+
+    mount("none", TRACING, "tracefs", 0, NULL);
+    if (!tracing_write("kprobe_events", O_APPEND,
+                       "p:convert_reclaimed kvm_arch_guest_memory_reclaimed")) {
+        note("skipped: when caches are written back (%s)", strerror(errno));
+        return;
+    }
+    if (!tracing_write("events/kprobes/convert_reclaimed/enable", 0, "1")) {
+        bail("the probe cannot be enabled");
+    }
+    MUST(vm_convert(vm, 0x90000, 16 * PAGE, PRIVATE));
+    before = write_backs();
+    for (int i = 0; i < 16; i++) {
+        MUST(vm_convert(vm, 0x90000 + i * PAGE, PAGE, SHARED));
+    }
+    converted = write_backs() - before;
+    CHECK(fallocate(vm->gmem, mode, 0x90000, 16 * PAGE));
+    punched = write_backs() - before - converted;
+    ok(converted == 0 && punched > 0, "caches are written back when pages go "
+       "(%ld times), not when they become shared (%ld)", punched, converted);
+    tracing_write("events/kprobes/convert_reclaimed/enable", 0, "0");
+    tracing_write("kprobe_events", O_APPEND, "-:convert_reclaimed");
+}
+
 static void processes(struct vm *vm)
 {
     uint8_t *p = vm->mem + 0x50000;
@@ -301,6 +369,7 @@ int main(void)
         arguments(&vm);
         pages(&vm);
         holes(&vm);
+        caches(&vm);
         processes(&vm);
         others(&vm);
         guest(&vm);

@@ -81,6 +81,7 @@ struct gmem_attributes *kvm_gmem_attributes(struct file *file);
 struct folio *kvm_gmem_get_folio(struct inode *inode, pgoff_t index);
 void kvm_gmem_clear_new_folio(struct folio *folio);
 void kvm_gmem_invalidate_start(struct inode *inode, pgoff_t start, pgoff_t end);
+void kvm_gmem_convert_start(struct inode *inode, pgoff_t start, pgoff_t end);
 void kvm_gmem_invalidate_end(struct inode *inode, pgoff_t start, pgoff_t end);
 typedef void (*kvm_gmem_binding_fn)(struct kvm_memory_slot *slot,
 				    pgoff_t start, pgoff_t end);

@@ -142,7 +142,7 @@ static void gmem_change(struct inode *inode, struct gmem_attributes *attributes,
 
 	lockdep_assert_held_write(&inode->i_mapping->invalidate_lock);
 
-	kvm_gmem_invalidate_start(inode, start, end);
+	kvm_gmem_convert_start(inode, start, end);
 	kvm_gmem_page_enc_begin(inode);
 	while (gmem_attributes_next_run(attributes, &run, &run_end, end, !private)) {
 		gmem_attributes_set(attributes, run, run_end, private);
