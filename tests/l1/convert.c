@@ -4,7 +4,6 @@
 #include <sys/mount.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <linux/falloc.h>
 #include "guest.h"
 
@@ -16,14 +15,6 @@ static bool is_mapped(const void *p)
     CHECK(pread(fd, &entry, 8, (uintptr_t)p / PAGE * 8));
     close(fd);
     return entry >> 63;
-}
-
-static double now(void)
-{
-    struct timespec ts;
-
-    clock_gettime(CLOCK_MONOTONIC, &ts);
-    return ts.tv_sec + ts.tv_nsec * 1e-9;
 }
 
 /* Which pages of [@p, @p + 8) raise SIGBUS: bit i for page i */

@@ -11,7 +11,6 @@
  */
 #define _GNU_SOURCE
 #include <sys/random.h>
-#include <time.h>
 #include "sev-transport.h"
 
 #define STEPS           150
@@ -912,14 +911,6 @@ static bool run(uint64_t seed)
         note("again: l1-fuzz 0 %#llx", (long long)seed);
     }
     return !failed;
-}
-
-static double now(void)
-{
-    struct timespec ts;
-
-    clock_gettime(CLOCK_MONOTONIC, &ts);
-    return ts.tv_sec + ts.tv_nsec * 1e-9;
 }
 
 int main(int argc, char **argv)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What every test program in here needs: TAP, and accesses that may raise
- * SIGBUS.  One program, one file; include this once.
+ * What every test program in here needs: TAP, the time, and accesses that may
+ * raise SIGBUS.  One program, one file; include this once.
  */
 #ifndef TESTS_L1_HARNESS_H
 #define TESTS_L1_HARNESS_H
@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 static int tap_cases, tap_failed;
 
@@ -44,6 +45,15 @@ note(const char *fmt, ...)
     vprintf(fmt, ap);
     va_end(ap);
     putchar('\n');
+}
+
+/* now - seconds, of no particular beginning */
+static double __attribute__((unused)) now(void)
+{
+    struct timespec ts;
+
+    clock_gettime(CLOCK_MONOTONIC, &ts);
+    return ts.tv_sec + ts.tv_nsec * 1e-9;
 }
 
 /* skip_all - this program cannot run here, and why */

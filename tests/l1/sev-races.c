@@ -6,7 +6,6 @@
  */
 #define _GNU_SOURCE
 #include <pthread.h>
-#include <time.h>
 #include "sev-transport.h"
 
 #define SECONDS         5
@@ -22,14 +21,6 @@ static struct vm_converter c = {
     .size = (CONVERTED_END - CONVERTED) * PAGE,
 };
 static long end_of_guest = -1;
-
-static double now(void)
-{
-    struct timespec ts;
-
-    clock_gettime(CLOCK_MONOTONIC, &ts);
-    return ts.tv_sec + ts.tv_nsec * 1e-9;
-}
 
 static void *run_guest(void *opaque)
 {

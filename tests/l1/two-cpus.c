@@ -11,7 +11,6 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <fcntl.h>
-#include <time.h>
 #include <unistd.h>
 #include "harness.h"
 
@@ -53,14 +52,6 @@ static void *load_fpu(void *opaque)
         loads++;
     }
     return opaque;
-}
-
-static double now(void)
-{
-    struct timespec ts;
-
-    clock_gettime(CLOCK_MONOTONIC, &ts);
-    return ts.tv_sec + ts.tv_nsec * 1e-9;
 }
 
 int main(void)
