@@ -97,7 +97,8 @@ void encbitmap_set(RAMBlock *rb, uint64_t first, uint64_t npages,
  * encbitmap_update: take over pages [@first, @first + @npages) from @le, a
  * little-endian bitmap whose bit 0 is page @first.  Zero words count as any
  * other.  Where the provider does not mark pages dirty itself, those that
- * changed are.  Returns how many bits changed.  Writer's lock held.
+ * changed are, with those that share a word with them.  Returns in how
+ * many words of the bitmap.  Writer's lock held.
  */
 uint64_t encbitmap_update(RAMBlock *rb, uint64_t first, uint64_t npages,
                           const uint64_t *le);

@@ -28,6 +28,9 @@
 #include "exec/target_page.h"
 #include "trace.h"
 
+/* What encbitmap_update() compares at once, in words of 64 pages: 16 MiB */
+#define SAME_WORDS 64
+
 struct EncBitmap {
     const EncBitmapProvider *provider;
     uint64_t npages;
@@ -193,8 +196,8 @@ static unsigned long next_piece(uint64_t *page, uint64_t end, unsigned *nbits)
     return mask;
 }
 
-/* The bits of @mask become those of @val; returns how many changed */
-static unsigned put_bits(EncBitmap *eb, uint64_t word, unsigned long mask,
+/* The bits of @mask become those of @val; returns whether any changed */
+static bool put_bits(EncBitmap *eb, uint64_t word, unsigned long mask,
                          unsigned long val)
 {
     unsigned long old = eb->map[word];
@@ -203,7 +206,7 @@ static unsigned put_bits(EncBitmap *eb, uint64_t word, unsigned long mask,
     if (old != new) {
         qatomic_set(&eb->map[word], new);
     }
-    return ctpopl(old ^ new);
+    return old != new;
 }
 
 static void check_range(const EncBitmap *eb, uint64_t first, uint64_t npages)
@@ -294,16 +297,23 @@ static uint64_t update_words(RAMBlock *rb, EncBitmap *eb, uint64_t page,
     unsigned long *map = &eb->map[BIT_WORD(page)];
     uint64_t changed = 0;
 
-    for (uint64_t i = 0; i < nwords; i++) {
-        unsigned long old = map[i], new = le64_to_cpu(le[i]);
-
-        if (old == new) {
+    for (uint64_t at = 0, n; at < nwords; at += n) {
+        n = MIN(nwords - at, SAME_WORDS);
+        /* Several times as fast as the loop */
+        if (!HOST_BIG_ENDIAN && !memcmp(&map[at], &le[at], n * sizeof(*le))) {
             continue;
         }
-        qatomic_set(&map[i], new);
-        changed += ctpopl(old ^ new);
-        if (dirty) {
-            mark_dirty(rb, page + i * 64, 64);
+        for (uint64_t i = at; i < at + n; i++) {
+            unsigned long new = le64_to_cpu(le[i]);
+
+            if (map[i] == new) {
+                continue;
+            }
+            qatomic_set(&map[i], new);
+            changed++;
+            if (dirty) {
+                mark_dirty(rb, page + i * 64, 64);
+            }
         }
     }
     return changed;
@@ -324,16 +334,18 @@ uint64_t encbitmap_update(RAMBlock *rb, uint64_t first, uint64_t npages,
     }
     while (page < end) {
         uint64_t at = page;
-        unsigned nbits, n;
+        unsigned nbits;
         unsigned long mask = next_piece(&page, end, &nbits);
         unsigned long val = get_le_bits(le, at - first, nbits);
 
-        n = put_bits(eb, BIT_WORD(at), mask, val << (at % BITS_PER_LONG));
-        if (n && dirty) {
+        if (!put_bits(eb, BIT_WORD(at), mask, val << (at % BITS_PER_LONG))) {
+            continue;
+        }
+        changed++;
+        if (dirty) {
             /* Up to a word's pages too many: they are only sent once more */
             mark_dirty(rb, at, nbits);
         }
-        changed += n;
     }
     return changed;
 }

@@ -142,7 +142,7 @@ static void test_zero_words(void)
     fake_reset(rb, true);
     memset(fake.state + 64, 0, 128);
     g_assert(encbitmap_sync(&error_abort));
-    g_assert_cmpuint(fake.changed, ==, 128);
+    g_assert_cmpuint(fake.changed, ==, 2);
     g_assert_cmpuint(encbitmap_count(rb, 0, 256), ==, 128);
     g_assert_cmpuint(encbitmap_count(rb, 64, 128), ==, 0);
 
@@ -373,7 +373,8 @@ static void test_big(void)
 /* Everything against one byte a page, with random ranges */
 static void test_model(void)
 {
-    enum { NPAGES = 1000 };
+    /* Not a multiple of anything, and more than is compared at once */
+    enum { NPAGES = 9001 };
     g_autofree uint8_t *model = g_malloc0(NPAGES);
     RAMBlock *rb = block_new("ram", NPAGES);
     uint64_t le[NPAGES / 64 + 2];
@@ -398,11 +399,13 @@ static void test_model(void)
             memset(model + first, val, n);
             break;
         case 2:
-            for (unsigned i = 0; i < NPAGES; i++) {
-                bool in = i >= first && i < first + n;
-
-                fake.state[i] = in ? g_test_rand_int_range(0, 2) : model[i];
-                changed += fake.state[i] != model[i];
+            memcpy(fake.state, model, NPAGES);
+            for (unsigned i = first, last = UINT_MAX; i < first + n; i++) {
+                fake.state[i] = g_test_rand_int_range(0, 2);
+                if (fake.state[i] != model[i] && last / 64 != i / 64) {
+                    changed++;
+                    last = i;
+                }
             }
             g_assert(encbitmap_sync(&error_abort));
             g_assert_cmpuint(fake.changed, ==, changed);
