@@ -28,6 +28,7 @@
 #include "hw/core/cpu.h"
 #include "hw/misc/amd-psp.h"
 #include "hw/misc/amd-psp-authority.h"
+#include "hw/misc/amd-psp-costs.h"
 #include "hw/misc/amd-psp-faults.h"
 #include "hw/pci/msi.h"
 #include "hw/pci/pci_device.h"
@@ -91,12 +92,8 @@ struct AmdPspState {
     uint32_t cmdbuf_lo;
     uint32_t cmdbuf_hi;
 
-    /* Nanoseconds; of a KiB of guest memory that is read or written */
-    uint32_t cost_doorbell;
-    uint32_t cost_command;
-    uint32_t cost_kib;
-
-    /* Faults that are still to happen, and counters; under the BQL */
+    /* Costs, faults that are still to happen, and counters; under the BQL */
+    AmdPspCosts costs;
     SevPlatformFaultList *faults;
     AmdPspCounter counters[AMD_PSP_COMMAND__MAX];
 
@@ -177,23 +174,12 @@ static void amd_psp_end(void *opaque)
     }
 }
 
-/* How long a processor of the wanted speed would have been busy */
-static int64_t amd_psp_cost(AmdPspState *s)
-{
-    int64_t ns = s->cost_doorbell;
-
-    if (amd_psp_command_known(s->command)) {
-        ns += s->cost_command;
-    }
-    /* No command takes over 4 GiB twice: it does not overflow */
-    return ns + s->guest_bytes * s->cost_kib / KiB;
-}
-
 /* s->status is there; when does the host get to know? */
 static void amd_psp_executed(AmdPspState *s)
 {
     AmdPspCounter *c = amd_psp_counter(s, s->command);
-    int64_t end = s->start + amd_psp_cost(s);
+    int64_t end = s->start + amd_psp_costs_of(&s->costs, s->command,
+                                              s->guest_bytes);
 
     c->guest_bytes += s->guest_bytes;
     c->busy_ns += s->busy_ns;
@@ -529,6 +515,7 @@ SevPlatformInfo *amd_psp_query(DeviceState *dev)
     info->hung = s->hung;
     info->memory = amd_psp_query_memory();
     info->faults = QAPI_CLONE(SevPlatformFaultList, s->faults);
+    info->costs = QAPI_CLONE(SevPlatformCommandCostList, s->costs.own);
     info->commands = amd_psp_query_commands(s);
     return info;
 }
@@ -558,18 +545,44 @@ static void amd_psp_set_faults(Object *obj, Visitor *v, const char *name,
     s->faults = faults;
 }
 
+static void amd_psp_get_costs(Object *obj, Visitor *v, const char *name,
+                              void *opaque, Error **errp)
+{
+    AmdPspState *s = AMD_PSP(obj);
+
+    visit_type_SevPlatformCommandCostList(v, name, &s->costs.own, errp);
+}
+
+static void amd_psp_set_costs(Object *obj, Visitor *v, const char *name,
+                              void *opaque, Error **errp)
+{
+    AmdPspState *s = AMD_PSP(obj);
+    SevPlatformCommandCostList *own = NULL;
+
+    if (!visit_type_SevPlatformCommandCostList(v, name, &own, errp)) {
+        return;
+    }
+    if (!amd_psp_costs_check(own, errp)) {
+        qapi_free_SevPlatformCommandCostList(own);
+        return;
+    }
+    qapi_free_SevPlatformCommandCostList(s->costs.own);
+    s->costs.own = own;
+}
+
 static void amd_psp_finalize(Object *obj)
 {
     qapi_free_SevPlatformFaultList(AMD_PSP(obj)->faults);
+    qapi_free_SevPlatformCommandCostList(AMD_PSP(obj)->costs.own);
     amd_psp_authority_free(AMD_PSP(obj)->authority);
 }
 
 static const Property amd_psp_properties[] = {
     DEFINE_PROP_STRING("seed", AmdPspState, seed),
     DEFINE_PROP_STRING("ark", AmdPspState, ark),
-    DEFINE_PROP_UINT32("cost-doorbell-ns", AmdPspState, cost_doorbell, 0),
-    DEFINE_PROP_UINT32("cost-command-ns", AmdPspState, cost_command, 0),
-    DEFINE_PROP_UINT32("cost-kib-ns", AmdPspState, cost_kib, 0),
+    DEFINE_PROP_UINT32("cost-doorbell-ns", AmdPspState, costs.doorbell, 0),
+    DEFINE_PROP_UINT32("cost-command-ns", AmdPspState, costs.command, 0),
+    DEFINE_PROP_UINT32("cost-kib-ns", AmdPspState, costs.kib, 0),
 };
 
 static void amd_psp_class_init(ObjectClass *klass, void *data)
@@ -594,6 +607,11 @@ static void amd_psp_class_init(ObjectClass *klass, void *data)
                               NULL, NULL);
     object_class_property_set_description(klass, "faults",
         "What goes wrong with commands; also with qom-set, at any time");
+    object_class_property_add(klass, "costs", "SevPlatformCommandCostList",
+                              amd_psp_get_costs, amd_psp_set_costs,
+                              NULL, NULL);
+    object_class_property_set_description(klass, "costs",
+        "What single commands take instead; also with qom-set, at any time");
     object_class_property_set_description(klass, "seed",
         "Name of the platform's identity and keys (default: a new platform)");
     object_class_property_set_description(klass, "ark",

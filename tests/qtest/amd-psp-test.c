@@ -1135,12 +1135,17 @@ static void test_attestation(void)
     psp_close(&p);
 }
 
-static QDict *set_faults(Psp *p, const char *json)
+static QDict *set_property(Psp *p, const char *name, const char *json)
 {
     return qtest_qmp(p->qts, "{'execute': 'qom-set', 'arguments': {"
                      "'path': '/machine/peripheral/psp',"
-                     "'property': 'faults', 'value': %p}}",
+                     "'property': %s, 'value': %p}}", name,
                      qobject_from_json(json, &error_abort));
+}
+
+static QDict *set_faults(Psp *p, const char *json)
+{
+    return set_property(p, "faults", json);
 }
 
 static void inject(Psp *p, const char *json)
@@ -1549,6 +1554,50 @@ static void test_cost(void)
     qtest_clock_step(p.qts, 1);
     p.step = 0;
     g_assert_cmphex(psp_wait(&p, 0x31), ==, 0);
+    psp_close(&p);
+}
+
+static void set_costs(Psp *p, const char *json, const char *error)
+{
+    QDict *answer = set_property(p, "costs", json);
+
+    if (error) {
+        g_assert_nonnull(strstr(qdict_get_str(qdict_get_qdict(answer, "error"),
+                                              "desc"), error));
+    } else {
+        g_assert(qdict_haskey(answer, "return"));
+    }
+    qobject_unref(answer);
+}
+
+/* Of single commands; what is not told of them is as for all */
+static void test_costs(void)
+{
+    Psp p;
+
+    psp_open(&p, ",cost-doorbell-ns=500,cost-command-ns=1000");
+    p.step = 10000;
+    psp_init(&p);
+    clear(&p);
+    set_costs(&p, "[{'command': 'DF_FLUSH', 'command-ns': 7000},"
+                  " {'command': 'PLATFORM_STATUS', 'doorbell-ns': 0}]", NULL);
+    assert_takes(&p, "DF_FLUSH", 0x0a, 7500, 0);
+    assert_takes(&p, "PLATFORM_STATUS", 0x04, 1000, 0);
+    assert_takes(&p, "PDH_GEN", 0x09, 1500, 0);
+
+    /* Who is refused changes nothing */
+    set_costs(&p, "[{'command': 'DF_FLUSHED', 'command-ns': 1}]",
+              "no command 'DF_FLUSHED'");
+    set_costs(&p, "[{'command': 'DF_FLUSH'}, {'command': 'DF_FLUSH'}]",
+              "costs of 'DF_FLUSH' are there twice");
+    assert_takes(&p, "DF_FLUSH", 0x0a, 7500, 0);
+    set_costs(&p, "[]", NULL);
+    assert_takes(&p, "DF_FLUSH", 0x0a, 1500, 0);
+
+    /* As long as can be said: it ends, and not before it began */
+    set_costs(&p, "[{'command': 'DF_FLUSH', 'doorbell-ns': 4294967295,"
+                  "  'command-ns': 4294967295, 'kib-ns': 4294967295}]", NULL);
+    assert_takes(&p, "DF_FLUSH", 0x0a, 2LL * UINT32_MAX, 0);
     psp_close(&p);
 }
 
@@ -2752,6 +2801,7 @@ int main(int argc, char **argv)
     qtest_add_func("/amd-psp/fault/property", test_fault_property);
     qtest_add_func("/amd-psp/stats", test_stats);
     qtest_add_func("/amd-psp/cost", test_cost);
+    qtest_add_func("/amd-psp/costs", test_costs);
     qtest_add_func("/amd-psp/stays", test_stays);
     qtest_add_func("/amd-psp/trace", test_trace);
 

@@ -1,0 +1,36 @@
+/*
+ * Emulated AMD Platform Security Processor: how long commands take
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#ifndef HW_MISC_AMD_PSP_COSTS_H
+#define HW_MISC_AMD_PSP_COSTS_H
+
+#include "qapi/qapi-types-sev-platform.h"
+
+/* In nanoseconds; of a KiB of guest memory that is read or written */
+typedef struct AmdPspCosts {
+    uint32_t doorbell;
+    uint32_t command;
+    uint32_t kib;
+    SevPlatformCommandCostList *own;    /* of single kinds of commands */
+} AmdPspCosts;
+
+/**
+ * amd_psp_costs_check: whether @own makes sense
+ *
+ * Returns false with @errp set if it names a command that there is not, or
+ * one twice.
+ */
+bool amd_psp_costs_check(const SevPlatformCommandCostList *own, Error **errp);
+
+/**
+ * amd_psp_costs_of: nanoseconds that a command takes at the least
+ * @id: the command, which there may not be: then it is only given
+ * @guest_bytes: what it reads and writes of guests' memory
+ */
+int64_t amd_psp_costs_of(const AmdPspCosts *costs, uint32_t id,
+                         uint64_t guest_bytes);
+
+#endif
