@@ -89,7 +89,7 @@ exec sleep 100000
                 f.write(text)
         self.vm.add_args('-accel', 'tcg,thread=multi', '-no-reboot',
                          '-cpu', 'EPYC-Milan,+svm,+npt,+nrip-save,'
-                         '+decodeassists,+flushbyasid,+sev',
+                         '+decodeassists,+flushbyasid,+sev,-erms,-fsrm',
                          '-smp', '2', '-m', '2G', '-device', 'amd-psp',
                          '-kernel', kernel, '-initrd', initrd, '-append',
                          'console=ttyS0 panic=-1 reboot=t no_timer_check',
