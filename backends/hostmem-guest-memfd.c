@@ -13,7 +13,6 @@
 #include "qom/object.h"
 #include "exec/memory.h"
 #include "exec/ramblock.h"
-#include "hw/qdev-core.h"
 #include "migration/blocker.h"
 #include "system/hostmem.h"
 #include "system/kvm-page-enc.h"
@@ -25,12 +24,6 @@ static bool check_options(HostMemoryBackend *backend, Error **errp)
 {
     const char *option = NULL, *why = NULL;
 
-    if (phase_check(PHASE_MACHINE_READY)) {
-        /* It would be shared, and the guest takes new RAM for private */
-        error_setg(errp, "%s cannot be added to a machine that is made",
-                   TYPE_MEMORY_BACKEND_GUEST_MEMFD);
-        return false;
-    }
     if (!backend->size) {
         error_setg(errp, "can't create backend with size 0");
         return false;
@@ -91,7 +84,9 @@ guest_memfd_backend_memory_alloc(HostMemoryBackend *backend, Error **errp)
         return false;
     }
     rb = backend->mr.ram_block;
-    kvm_page_enc_init_block(rb);
+    if (!kvm_page_enc_init_block(rb, errp)) {
+        return false;
+    }
 
     error_setg(&rb->cpr_blocker, "Memory region %s is a guest_memfd, which "
                "is not supported with CPR.", name);

@@ -114,6 +114,11 @@ static bool prepare_vm(Error **errp)
         error_setg(errp, "guest_memfd needs KVM (-accel kvm)");
         return false;
     }
+    if (phase_check(PHASE_MACHINE_READY)) {
+        error_setg(errp, "the first guest_memfd cannot be added to a machine "
+                   "that is made: it must have one from the start");
+        return false;
+    }
     if (!probe_bitmap()) {
         error_setg(errp, "the host's KVM cannot convert guest_memfd in place "
                    "(it has no KVM_GET_PAGE_ENC_BITMAP)");
@@ -335,8 +340,12 @@ static EncBitmapProvider page_enc_provider = {
     .allocated = page_enc_allocated,
 };
 
-void kvm_page_enc_init_block(RAMBlock *rb)
+bool kvm_page_enc_init_block(RAMBlock *rb, Error **errp)
 {
+    ConfidentialGuestSupport *cgs = current_machine->cgs;
+    const ConfidentialGuestMigrationOps *ops =
+        CONFIDENTIAL_GUEST_SUPPORT_GET_CLASS(cgs)->migration;
+
     assert(rb->flags & RAM_GUEST_MEMFD_IN_PLACE);
     /*
      * The kernel marks what it converts, but a vCPU that changes the memory
@@ -347,6 +356,7 @@ void kvm_page_enc_init_block(RAMBlock *rb)
     page_enc_provider.dirties = kvm_state->manual_dirty_log_protect &
                                 KVM_DIRTY_LOG_INITIALLY_SET;
     encbitmap_init(rb, &page_enc_provider, false);
+    return !ops->guest_memfd_added || ops->guest_memfd_added(cgs, rb, errp);
 }
 
 bool kvm_page_enc_memory_fault(const MemoryRegionSection *section,

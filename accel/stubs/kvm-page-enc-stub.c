@@ -14,7 +14,7 @@ int kvm_page_enc_create_memfd(uint64_t size, Error **errp)
     return -1;
 }
 
-void kvm_page_enc_init_block(RAMBlock *rb)
+bool kvm_page_enc_init_block(RAMBlock *rb, Error **errp)
 {
     g_assert_not_reached();
 }

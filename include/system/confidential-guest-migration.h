@@ -96,6 +96,14 @@ typedef struct ConfidentialGuestMigrationOps {
      * memory slot and vCPU, with the BQL.  NULL: not possible.
      */
     bool (*prepare_guest_memfd)(ConfidentialGuestSupport *cgs, Error **errp);
+
+    /**
+     * @guest_memfd_added: @rb is a new one of these, all shared and not in the
+     * guest's memory yet: give its pages the state that the guest takes them
+     * to have.  BQL.  NULL: they stay shared.
+     */
+    bool (*guest_memfd_added)(ConfidentialGuestSupport *cgs, RAMBlock *rb,
+                              Error **errp);
 } ConfidentialGuestMigrationOps;
 
 static inline bool confidential_guest_can_run(ConfidentialGuestSupport *cgs,

@@ -16,7 +16,7 @@
  * kvm_page_enc_create_memfd: a guest_memfd that can be mapped and converted
  * @size: bytes, a multiple of the host's page size
  *
- * All pages start shared.  Readies the VM for it first (see
+ * All pages start shared.  The first readies the VM for it (see
  * ConfidentialGuestSupportClass.prepare_guest_memfd), so it must come before
  * the first memory slot and vCPU.  BQL.  Returns the file descriptor, or -1.
  */
@@ -24,9 +24,10 @@ int kvm_page_enc_create_memfd(uint64_t size, Error **errp);
 
 /**
  * kvm_page_enc_init_block: @rb, new and all shared, is mapped from such a
- * guest_memfd (RAM_GUEST_MEMFD_IN_PLACE): give it its bitmap
+ * guest_memfd (RAM_GUEST_MEMFD_IN_PLACE): give it its bitmap, and its pages
+ * the state in which the guest expects them.  BQL.
  */
-void kvm_page_enc_init_block(RAMBlock *rb);
+bool kvm_page_enc_init_block(RAMBlock *rb, Error **errp);
 
 /**
  * kvm_page_enc_memory_fault: KVM could not map a page for the guest

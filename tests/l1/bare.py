@@ -9,6 +9,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
 import glob
+import json
 import os
 import re
 import statistics
@@ -192,6 +193,8 @@ class Places(Bare):
         super().setUpClass()
         cls.high = flipper.config(cls.work, mem=64, high=True)
         cls.small = flipper.config(cls.work, mem=16, high=True)
+        cls.memory = {'qom-type': f'memory-backend-{cls.small.backend}',
+                      'id': 'more', 'size': 128 << 20}
 
     def two_places(self):
         """One block at two places: its end is above 4 GiB."""
@@ -207,36 +210,52 @@ class Places(Bare):
         self.moves(self.two_places())
 
     def dimm(self):
-        kind = self.small.backend
         return self.small.change(extra=[
-            '-m', '16M,slots=2,maxmem=1G',
-            '-object', f'memory-backend-{kind},id=more,size=128M',
+            '-m', '16M,slots=2,maxmem=1G', '-object', json.dumps(self.memory),
             '-device', 'pc-dimm,memdev=more,id=dimm'])
 
-    def test_dimm(self):
-        source, _ = self.moves(self.dimm())
-        # Which is where it was
-        found = [d['data'] for d in source.cmd('query-memory-devices')]
+    def is_in_use(self, v):
+        """The dimm is where the guest's pages are."""
+        found = [d['data'] for d in v.cmd('query-memory-devices')]
         self.assertEqual([(d['addr'], d['size']) for d in found],
                          [(4 << 30, 128 << 20)])
 
+    def test_dimm(self):
+        source, _ = self.moves(self.dimm())
+        self.is_in_use(source)
+
+    def plugged_later(self, *before):
+        """
+        The guest has told of pages, and takes new ones for private, before
+        there is the dimm; its memory may be there, by the options @before.
+        """
+        source = self.launch(f'src{self.next()}', self.small.change(
+            extra=['-m', '16M,slots=2,maxmem=1G', *before]))
+        source.wait_for('guest without memory', lambda: 'no memory yet' in
+                        source.console(), PATIENCE)
+        if not before:
+            # And memory that comes and goes
+            source.cmd('object-add', **{**self.memory, 'id': 'other'})
+            source.cmd('object-del', id='other')
+            source.cmd('object-add', **self.memory)
+        source.cmd('device_add', driver='pc-dimm', memdev='more', id='dimm')
+        flipper.wait_passes(source, 2, PATIENCE)
+        self.is_in_use(source)
+        destination, _ = self.move(source, self.dimm())
+        self.good(source, destination)
+
     def test_dimm_plugged_later(self):
-        """New memory would be shared, and the guest takes it for private."""
-        source = self.boot(flipper.config(self.work).change(
-            extra=['-m', '16M,slots=2,maxmem=1G']))
-        kind = source.config.backend
-        try:
+        self.plugged_later()
+
+    def test_dimm_of_memory_there_was(self):
+        self.plugged_later('-object', json.dumps(self.memory))
+
+    def test_first_guest_memfd_later(self):
+        """The VM was made for other memory."""
+        source = self.boot(flipper.config(self.work).change(backend='ram'))
+        with self.assertRaisesRegex(flow.ExecuteError, 'guest_memfd'):
             source.cmd('object-add', **{
-                'qom-type': f'memory-backend-{kind}', 'id': 'late',
-                'size': 16 << 20})
-            source.cmd('device_add', driver='pc-dimm', memdev='late')
-            refused = False
-        except flow.ExecuteError as e:
-            note(str(e))
-            refused = True
-        if not refused:
-            # Pinned memory: private until the guest says otherwise
-            self.assertEqual(kind, 'ram')
+                **self.memory, 'qom-type': 'memory-backend-guest-memfd'})
         self.good(source)
 
     def test_discard(self):

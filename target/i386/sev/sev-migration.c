@@ -194,21 +194,28 @@ static bool find_in_place(Int128 start, Int128 len, const MemoryRegion *mr,
  * all of them being private until it says otherwise.  Those of guest_memfds
  * are not: firmware that does not tell shares buffers with devices.  Now it
  * is time, also for memory that the guest has from its firmware and never
- * mentions (ACPI tables, runtime services).  Pages that no guest address
- * leads to stay shared: there is no slot to send them by.
+ * mentions (ACPI tables, runtime services), and for what is to be plugged in
+ * later.  Of memory that is there, pages that no guest address leads to stay
+ * shared: there is no slot to send them by.
  */
 static bool announce(SevMigration *m, Error **errp)
 {
     g_autoptr(GArray) found = g_array_new(false, true, sizeof(Stretch));
+    RAMBlock *rb;
 
     if (m->announced) {
         return true;
     }
     m->announced = true;
-    WITH_RCU_READ_LOCK_GUARD() {
-        flatview_for_each_range(address_space_to_flatview(
-                                    &address_space_memory),
-                                find_in_place, found);
+    RCU_READ_LOCK_GUARD();
+    flatview_for_each_range(address_space_to_flatview(&address_space_memory),
+                            find_in_place, found);
+    RAMBLOCK_FOREACH(rb) {
+        Stretch all = { .rb = rb, .size = rb->max_length };
+
+        if (is_in_place(rb) && !memory_region_is_mapped(rb->mr)) {
+            g_array_append_val(found, all);
+        }
     }
     for (guint i = 0; i < found->len; i++) {
         Stretch *r = &g_array_index(found, Stretch, i);
@@ -220,6 +227,17 @@ static bool announce(SevMigration *m, Error **errp)
     }
     trace_sev_migration_announce(found->len);
     return true;
+}
+
+/* Memory that is plugged in: private, as all that the guest has not shared */
+static bool sev_guest_memfd_added(ConfidentialGuestSupport *cgs, RAMBlock *rb,
+                                  Error **errp)
+{
+    SevMigration *m = sev_guest_migration(cgs);
+
+    QEMU_LOCK_GUARD(&m->lock);
+    return !m->announced ||
+           !encbitmap_convert(rb, 0, rb->max_length, true, NULL, errp);
 }
 
 /* Returns the guest's result; @errp is set if a state is lost */
@@ -1008,6 +1026,7 @@ static const ConfidentialGuestMigrationOps sev_migration_ops = {
     .receive_final = sev_receive_final,
     .can_run = sev_can_run,
     .prepare_guest_memfd = sev_prepare_guest_memfd,
+    .guest_memfd_added = sev_guest_memfd_added,
 };
 
 static void get_mode(Object *obj, Visitor *v, const char *name, void *opaque,

@@ -11,6 +11,9 @@
  * came by the wrong road, or not again after it was converted or written, is
  * found at the next look, and all of them are looked at in every pass.
  *
+ * If the machine has a slot for memory and nothing in it, the area is what will
+ * be plugged in there: it is waited for ("no memory yet").
+ *
  * Console, every pass:
  *   flip PASS converted PAGES calls CALLS retries RETRIES bad BAD
  */
@@ -22,6 +25,7 @@
 #endif
 #define PAGES 1024u
 #define SHARED (1ul << 39)      /* start.S */
+#define TOLD (2ul << 20)         /* a page that is told of, and not used */
 #define RUN_MAX 64
 #define STEPS 128               /* in a pass */
 
@@ -29,6 +33,11 @@
 #define MIGRATION_READY 1
 #define HC_MAP_GPA_RANGE 12
 #define MAP_ENCRYPTED (1 << 4)
+
+/* docs/specs/acpi_mem_hotplug.rst */
+#define SLOT_SELECT 0xa00
+#define SLOT_FLAGS 0xa14
+#define SLOT_ENABLED 1
 
 /* volatile: that it changes by itself is what is looked for */
 typedef volatile uint64_t Word;
@@ -41,6 +50,14 @@ static uint64_t converted, calls, retries, bad;
 static inline void out(uint16_t port, uint8_t val)
 {
     asm volatile("outb %0, %1" : : "a"(val), "Nd"(port));
+}
+
+static inline uint8_t in(uint16_t port)
+{
+    uint8_t val;
+
+    asm volatile("inb %1, %0" : "=a"(val) : "Nd"(port));
+    return val;
 }
 
 static inline void wrmsr(uint32_t msr, uint64_t val)
@@ -152,11 +169,23 @@ static void step(void)
     }
 }
 
+/* The first slot's; where there are no slots, nobody answers: all ones */
+static int has_memory(void)
+{
+    asm volatile("outl %0, %1" : : "a"(0), "Nd"((uint16_t)SLOT_SELECT));
+    return in(SLOT_FLAGS) & SLOT_ENABLED;
+}
+
 void main(void)
 {
     /* RAM is private only once the guest has told of a page */
-    while (map_gpa_range(AREA, PAGES, MAP_ENCRYPTED)) {
+    while (map_gpa_range(TOLD, 1, MAP_ENCRYPTED)) {
         retries++;
+    }
+    if (!has_memory()) {
+        say("no memory yet\n");
+        while (!has_memory()) {
+        }
     }
     for (uint32_t i = 0; i < PAGES; i++) {
         fill(i);
