@@ -7,6 +7,7 @@
  *   workload.seed=TEXT       see workload.c
  *   workload.static=KIB      memory that stays as it is (default 16384)
  *   workload.dynamic=KIB     memory rewritten every tick (default 256)
+ *   workload.cpus=N          CPUs to do that on (default 1)
  *   workload.period=MS       sleep between ticks (default 200)
  *   workload.churn=1         unbind and bind /dev/vdb all the time
  */
@@ -142,6 +143,7 @@ int main(void)
     opt.seed = strdup(option("workload.seed") ?: "");
     opt.static_size = option_size("workload.static", 16384) << 10;
     opt.dynamic_size = option_size("workload.dynamic", 256) << 10;
+    opt.cpus = option_size("workload.cpus", 1);
     opt.period_ms = option_size("workload.period", 200);
     opt.churn = option_size("workload.churn", 0) ? "/dev/vdb" : NULL;
     wait_for(opt.disk);

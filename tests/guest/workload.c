@@ -13,10 +13,15 @@
  * together with this file:
  *
  *   chain(0)   = SHAKE128("chain", seed)
- *   dyn(n)     = SHAKE128("dyn", chain(n))
+ *   part(p, n) = SHAKE128("dyn", p in one byte, chain(n))
+ *   dyn(n)     = part(0, n) to part(cpus - 1, n), of the same size
  *   io(n)      = SHAKE128("io", chain(n)), the first 64 bytes of each 4 KiB
  *                replaced by the shared marker
  *   chain(n+1) = SHAKE128("next", chain(n), dyn(n) and io(n) as read back)
+ *
+ * Each part of dyn is written by a thread on a CPU of its own, all at the same
+ * time, and in the next tick by the thread of another CPU.  A tick says which CPUs
+ * they were on.
  *
  * The private marker stands in memory of this program and goes nowhere else;
  * the shared marker goes through shared memory all the time.  Neither is on
@@ -27,6 +32,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
+#include <sched.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -88,6 +95,82 @@ static void derive(void *out, size_t size, const char *label,
     shake_absorb(&s, in, in_size);
     shake_finish(&s);
     shake_squeeze(&s, out, size);
+}
+
+typedef struct Writers {
+    unsigned cpus;
+    uint8_t *dyn;
+    size_t part_size;
+    /* Of this tick */
+    unsigned long tick;
+    uint8_t chain[CHAIN_SIZE];
+    uint64_t wrote;             /* the CPUs that have written, a bit each */
+    pthread_barrier_t begin, end;
+} Writers;
+
+typedef struct Writer {
+    Writers *all;
+    unsigned cpu;
+} Writer;
+
+static void *writer_run(void *opaque)
+{
+    Writer *w = opaque;
+    Writers *all = w->all;
+    cpu_set_t cpus;
+
+    CPU_ZERO(&cpus);
+    CPU_SET(w->cpu, &cpus);
+    if (sched_setaffinity(0, sizeof(cpus), &cpus)) {
+        say("guest: CPU %u: %s", w->cpu, strerror(errno));
+    }
+    for (;;) {
+        uint8_t in[1 + CHAIN_SIZE];
+
+        pthread_barrier_wait(&all->begin);
+        in[0] = (w->cpu + all->tick) % all->cpus;
+        memcpy(in + 1, all->chain, CHAIN_SIZE);
+        derive(all->dyn + in[0] * all->part_size, all->part_size, "dyn", in,
+               sizeof(in));
+        __atomic_fetch_or(&all->wrote, 1ULL << (sched_getcpu() & 63),
+                          __ATOMIC_RELAXED);
+        pthread_barrier_wait(&all->end);
+    }
+    return NULL;
+}
+
+static bool writers_start(Writers *all)
+{
+    pthread_barrier_init(&all->begin, NULL, all->cpus + 1);
+    pthread_barrier_init(&all->end, NULL, all->cpus + 1);
+    for (unsigned cpu = 0; cpu < all->cpus; cpu++) {
+        Writer *w = malloc(sizeof(*w));
+        pthread_t thread;
+
+        if (!w) {
+            say("guest: no memory for a thread");
+            return false;
+        }
+        *w = (Writer) { .all = all, .cpu = cpu };
+        errno = pthread_create(&thread, NULL, writer_run, w);
+        if (errno) {
+            say("guest: no thread: %s", strerror(errno));
+            return false;
+        }
+    }
+    return true;
+}
+
+/* Rewrites dyn from @chain; the CPUs that have done it, a bit each */
+static uint64_t writers_tick(Writers *all, unsigned long tick,
+                             const uint8_t *chain)
+{
+    all->tick = tick;
+    memcpy(all->chain, chain, CHAIN_SIZE);
+    all->wrote = 0;
+    pthread_barrier_wait(&all->begin);
+    pthread_barrier_wait(&all->end);
+    return all->wrote;
 }
 
 /* Fast, and enough for memory that nobody changes on purpose */
@@ -216,7 +299,12 @@ void workload_run(const WorkloadOptions *opt)
     uint64_t private_marker[MARKER_SIZE / 8], shared_marker[MARKER_SIZE / 8];
     uint8_t chain[CHAIN_SIZE];
     size_t seed_size = strlen(opt->seed);
-    uint8_t *fixed, *dyn, *io, *io_back, *marked;
+    Writers writers = {
+        .cpus = opt->cpus,
+        .part_size = opt->dynamic_size / opt->cpus,
+    };
+    size_t dyn_size = writers.part_size * writers.cpus;
+    uint8_t *fixed, *io, *io_back, *marked;
     uint64_t fixed_fold;
     unsigned long io_bad = 0;
     int disk;
@@ -226,7 +314,7 @@ void workload_run(const WorkloadOptions *opt)
         _exit(1);
     }
     fixed = private_pages(opt->static_size);
-    dyn = private_pages(opt->dynamic_size);
+    writers.dyn = private_pages(dyn_size);
     io = private_pages(IO_SIZE);
     io_back = private_pages(IO_SIZE);
     disk = open(opt->disk, O_RDWR | O_DIRECT);
@@ -238,22 +326,23 @@ void workload_run(const WorkloadOptions *opt)
            seed_size);
     derive(shared_marker, MARKER_SIZE, "shared marker", opt->seed, seed_size);
     marked = marked_pages(private_marker);
-    if (!fixed || !dyn || !io || !io_back || !marked) {
+    if (!fixed || !writers.dyn || !io || !io_back || !marked ||
+        !writers_start(&writers)) {
         return;
     }
     derive(fixed, opt->static_size, "static", opt->seed, seed_size);
     fixed_fold = fold((uint64_t *)fixed, opt->static_size);
     derive(chain, sizeof(chain), "chain", opt->seed, seed_size);
     say("guest: runs; %zu KiB static, %zu KiB rewritten every tick",
-        opt->static_size >> 10, opt->dynamic_size >> 10);
+        opt->static_size >> 10, dyn_size >> 10);
 
     for (unsigned long tick = 0;; tick++) {
         off_t at = (off_t)(tick % IO_SLOTS) * IO_SIZE;
-        uint64_t fold_now;
+        uint64_t fold_now, wrote;
         struct timespec mono, real;
         Shake s;
 
-        derive(dyn, opt->dynamic_size, "dyn", chain, sizeof(chain));
+        wrote = writers_tick(&writers, tick, chain);
         derive(io, IO_SIZE, "io", chain, sizeof(chain));
         for (size_t i = 0; i < IO_SIZE; i += PAGE) {
             memcpy(io + i, shared_marker, MARKER_SIZE);
@@ -266,12 +355,13 @@ void workload_run(const WorkloadOptions *opt)
         clock_gettime(CLOCK_REALTIME, &real);
         say("tick %lu chain %02x%02x%02x%02x%02x%02x%02x%02x%02x%02x%02x%02x"
             "%02x%02x%02x%02x static %016llx bad %d marks %u io %lu "
-            "mono %lld.%03ld real %lld.%03ld", tick,
+            "cpus %llx mono %lld.%03ld real %lld.%03ld", tick,
             chain[0], chain[1], chain[2], chain[3], chain[4], chain[5],
             chain[6], chain[7], chain[8], chain[9], chain[10], chain[11],
             chain[12], chain[13], chain[14], chain[15],
             (unsigned long long)fold_now, fold_now != fixed_fold,
             marked_pages_good(marked, private_marker), io_bad,
+            (unsigned long long)wrote,
             (long long)mono.tv_sec, mono.tv_nsec / 1000000,
             (long long)real.tv_sec, real.tv_nsec / 1000000);
 
@@ -285,7 +375,7 @@ void workload_run(const WorkloadOptions *opt)
         shake_init(&s);
         shake_absorb(&s, "next", 4);
         shake_absorb(&s, chain, sizeof(chain));
-        shake_absorb(&s, dyn, opt->dynamic_size);
+        shake_absorb(&s, writers.dyn, dyn_size);
         shake_absorb(&s, io_back, IO_SIZE);
         shake_finish(&s);
         shake_squeeze(&s, chain, sizeof(chain));

@@ -12,6 +12,7 @@ typedef struct WorkloadOptions {
     const char *seed;       /* everything random comes from it */
     size_t static_size;     /* bytes of private memory that never change */
     size_t dynamic_size;    /* bytes of private memory rewritten every tick */
+    unsigned cpus;          /* that rewrite it, each a part; 1 to 64 */
     unsigned period_ms;     /* sleep after a tick */
     const char *disk;       /* written and read back every tick */
     const char *churn;      /* block device to unbind and bind, or NULL */

@@ -338,7 +338,7 @@ class Booted(Base):
         super().setUpClass()
         # Small, because there are many migrations
         cls.workload = guest.Workload('5e7d', static_kib=4096, dynamic_kib=128,
-                                      churn=True)
+                                      churn=True, cpus=2)
         cls.config = vm.Config.from_env(cls.workload, cls.work,
                                         mem=192 * vm.MIB, trace=[
                                             'sev_migration_send_final',

@@ -20,7 +20,8 @@ BOOT, MIGRATION, TICKS = 900, 1200, 300
 
 TICK = re.compile(
     r'^tick (\d+) chain ([0-9a-f]{32}) static ([0-9a-f]{16}) bad (\d+) '
-    r'marks (\d+) io (\d+) mono (\d+\.\d{3}) real (\d+\.\d{3})\r?$', re.M)
+    r'marks (\d+) io (\d+) cpus ([0-9a-f]+) mono (\d+\.\d{3}) '
+    r'real (\d+\.\d{3})\r?$', re.M)
 CHURN = re.compile(r'^churn (\d+) bad (\d+)\r?$', re.M)
 
 
@@ -36,6 +37,7 @@ class Tick:
     bad: int
     marks: int
     io_bad: int
+    cpus: int       # those that have written, a bit each
     mono: float
     real: float
 
@@ -43,19 +45,21 @@ class Tick:
 def ticks(console):
     """The whole ticks that a console's text holds."""
     return [Tick(int(m[1]), m[2], m[3], int(m[4]), int(m[5]), int(m[6]),
-                 float(m[7]), float(m[8])) for m in TICK.finditer(console)]
+                 int(m[7], 16), float(m[8]), float(m[9]))
+            for m in TICK.finditer(console)]
 
 
 class Workload:
     """The workload that a seed makes."""
 
     def __init__(self, seed, dynamic_kib=256, static_kib=16384, period_ms=200,
-                 churn=False):
+                 churn=False, cpus=1):
         self.seed = seed.encode()
         self.dynamic_kib = dynamic_kib
         self.static_kib = static_kib
         self.period_ms = period_ms
         self.churn = churn
+        self.cpus = cpus
         self.private_marker = derive(b'private marker', self.seed, MARKER_SIZE)
         self.shared_marker = derive(b'shared marker', self.seed, MARKER_SIZE)
         self._chain = [derive(b'chain', self.seed, CHAIN_SIZE)]
@@ -64,6 +68,7 @@ class Workload:
         return (f'workload.seed={self.seed.decode()} '
                 f'workload.dynamic={self.dynamic_kib} '
                 f'workload.static={self.static_kib} '
+                f'workload.cpus={self.cpus} '
                 f'workload.period={self.period_ms} '
                 f'workload.churn={int(self.churn)}')
 
@@ -75,7 +80,9 @@ class Workload:
             for at in range(0, IO_SIZE, PAGE):
                 io[at:at + MARKER_SIZE] = self.shared_marker
             h = hashlib.shake_128(b'next' + c)
-            h.update(derive(b'dyn', c, self.dynamic_kib * 1024))
+            part_size = self.dynamic_kib * 1024 // self.cpus
+            for part in range(self.cpus):
+                h.update(derive(b'dyn', bytes([part]) + c, part_size))
             h.update(io)
             self._chain.append(h.digest(CHAIN_SIZE))
         return self._chain[number].hex()
@@ -108,6 +115,9 @@ class Workload:
                            'marked pages')
             if t.io_bad:
                 out.append(f'tick {t.number}: {t.io_bad} bad disk accesses')
+            if t.cpus != (1 << self.cpus) - 1:
+                out.append(f'tick {t.number}: CPUs {t.cpus:#b} have written, '
+                           f'expected {self.cpus}')
             if want and t.mono <= seen[want - 1].mono:
                 out.append(f'tick {t.number}: the clock went from '
                            f'{seen[want - 1].mono} to {t.mono}')

@@ -50,7 +50,6 @@ class Config:
     ovmf_code: str = ''
     ovmf_vars: str = ''
     mem: int = 256 * MIB
-    smp: int = 1
     # 'guest-memfd' needs the module; 'ram' is what stock kernels have
     backend: str = ''
     policy: int = 0
@@ -113,7 +112,7 @@ class VM(QEMUMachine):
         c = self.config
         machine = 'q35,vmport=off,memory-backend=ram'
         args = ['-nodefaults', '-no-reboot', '-accel', c.accel, '-cpu', 'host',
-                '-smp', str(c.smp), '-m', f'{c.mem // MIB}M']
+                '-smp', str(c.workload.cpus), '-m', f'{c.mem // MIB}M']
         if c.sev:
             machine += ',confidential-guest-support=sev0'
             # One physical address bit goes to the C-bit in every SEV guest
