@@ -2,16 +2,19 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What QEMU's part of a migration costs, natively: no guest runs.
 
-  bench-stream.py [--rounds N] [--memory MIB] [--json FILE]
+  bench-stream.py [--only plain|channels|sync] [--starts N] [--turns N]
+                  [--rounds N] [--memory MIB] [--json FILE]
 
 Compared in turns, within one run: a plain guest of our QEMU and of the
-distribution's, built alike (scripts/build-bare-qemu); memory of a confidential
-guest whose encryption costs nothing (hw/misc/confidential-guest-testdev.c)
-against plain memory; the sync of a large bitmap against copying it.  Ratios of
-medians; goals that are missed are listed, and fail nothing.
+distribution's, built alike (scripts/build-bare-qemu), by CPU time; memory of a
+confidential guest whose encryption costs nothing
+(hw/misc/confidential-guest-testdev.c) and plain memory, with and without
+multifd, by the clock; the sync of a large bitmap against copying it.  Goals that
+are missed are listed, and fail nothing.
 """
 import argparse
 import collections
+import ctypes
 import json
 import os
 import socket
@@ -31,13 +34,28 @@ from table import table     # noqa: E402
 OURS, BARE = '/b/qemu/qemu-system-x86_64', '/b/qemu-bare/qemu-system-x86_64'
 SYNC = '/b/qemu/tests/bench/encbitmap-bench'
 TESTDEV = ['-device', 'confidential-guest-testdev']
+# What it says to /dev/null as fd:, and as file: it does not take it
+DEPRECATED = 'fd: migration to a file is deprecated'
+CHANNELS = (0, 1, 2, 4)     # 0: without multifd
 MIB = 1 << 20
+LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+def cpu_clock(pid):
+    """The clock of what all threads of @pid, also ended ones, have used."""
+    clock = ctypes.c_int()
+    error = LIBC.clock_getcpuclockid(pid, ctypes.byref(clock))
+    if error:
+        raise OSError(error, os.strerror(error))
+    return clock.value
 
 
 class Guest:
     """A stopped guest with @memory MiB that are not zeros."""
 
-    def __init__(self, work, name, qemu, memory, extra=(), incoming=None):
+    def __init__(self, work, name, qemu, memory, extra=(), incoming=False):
+        with open(f'{work}/bios', 'wb') as f:
+            f.write(bytes(64 << 10))
         args = [qemu, '-L', '/usr/share/seabios', '-L', '/usr/share/qemu',
                 '-nodefaults', '-no-user-config', '-display', 'none', '-S',
                 '-accel', 'qtest', '-machine', 'pc', '-m', str(memory),
@@ -46,9 +64,14 @@ class Guest:
                 '-qtest', f'unix:{work}/{name}.qtest,server=on,wait=off',
                 '-qtest-log', 'none', *extra]
         if incoming:
-            args += ['-incoming', incoming]
-        self.proc = subprocess.Popen(args, stdin=subprocess.DEVNULL)
+            args += ['-incoming', 'defer']
+        self.log = f'{work}/{name}.log'
+        with open(self.log, 'wb') as log:
+            self.proc = subprocess.Popen(args, stdin=subprocess.DEVNULL,
+                                         stderr=log)
+        self.clock = cpu_clock(self.proc.pid)
         self.qmp = Qmp(f'{work}/{name}.qmp', self.proc)
+        self.qmp.cmd('migrate-set-parameters', **{'max-bandwidth': 1 << 40})
         if not incoming:
             self.fill(f'{work}/{name}.qtest', memory)
 
@@ -62,76 +85,155 @@ class Guest:
                 if f.readline().strip() != 'OK':
                     raise RuntimeError('qtest: memset')
 
+    def capabilities(self, *names):
+        self.qmp.cmd('migrate-set-capabilities', capabilities=[
+            {'capability': n, 'state': True} for n in names])
+
+    def migrate(self, uri):
+        """Start, and wait for the end."""
+        self.qmp.cmd('migrate', uri=uri)
+        while (status := self.qmp.event('MIGRATION')['status']) != 'completed':
+            if status in ('failed', 'cancelled'):
+                raise RuntimeError(self.qmp.cmd('query-migrate').get(
+                    'error-desc', status))
+        # The event comes first; another migration may begin only after this
+        while self.qmp.cmd('query-status')['status'] != 'postmigrate':
+            time.sleep(0.001)
+
+    def migrate_to_nowhere(self):
+        """Nanoseconds of CPU time.  It can be done again."""
+        began = time.clock_gettime_ns(self.clock)
+        with open('/dev/null', 'wb') as f:
+            self.qmp.give(f.fileno(), 'nowhere')
+        self.migrate('fd:nowhere')
+        ns = time.clock_gettime_ns(self.clock) - began
+        # A guest that has gone is refused, a stopped one is not
+        self.qmp.cmd('cont')
+        self.qmp.cmd('stop')
+        return ns
+
     def end(self):
         self.proc.kill()
         self.proc.wait()
+        with open(self.log, encoding='utf-8', errors='replace') as log:
+            for said in log:
+                if DEPRECATED not in said:
+                    sys.stderr.write(said)
 
 
-def migrate(qemu, memory, extra=()):
-    """Nanoseconds for RAM, from one process to another, and query-migrate."""
+# Times in ns, medians; @least: the ratio of the least, which other work on the
+# machine hits less; @starts: the median ratio of each start of the processes,
+# if they had several samples
+Line = collections.namedtuple(
+    'Line', 'what ours against theirs ratio least starts goal')
+
+
+def line(what, ours, against, theirs, goal=None, inverse=False, turns=None):
+    """
+    Of samples, of which each two were taken one after the other, @turns of them
+    in each start of the processes.  @inverse: the ratio of speeds, not of times.
+    """
+    def ratio(o, t):
+        return t / o if inverse else o / t
+
+    ratios = [ratio(o, t) for o, t in zip(ours, theirs)]
+    starts = [statistics.median(ratios[i:i + turns])
+              for i in range(0, len(ratios), turns)] if turns else []
+    return Line(what, statistics.median(ours), against,
+                statistics.median(theirs), statistics.median(ratios),
+                ratio(min(ours), min(theirs)), starts, goal)
+
+
+def in_turns(things, i):
+    """Who comes first differs."""
+    i %= len(things)
+    return things[i:] + things[:i]
+
+
+def plain(starts, turns, memory, samples):
+    """
+    A plain guest of both QEMUs, which goes to nowhere over and over.  That is
+    all QEMU's own time, and 1 % of it can be told: nobody waits for a process
+    on the other side, and CPU time is not that of other work.
+    """
+    kinds = [('ours', OURS), ('bare', BARE), ('bare again', BARE)]
+    for start in range(starts):
+        with tempfile.TemporaryDirectory() as work:
+            guests = []
+            try:
+                for name, qemu in in_turns(kinds, start):
+                    guests.append((name, Guest(
+                        work, name.replace(' ', '-'), qemu, memory)))
+                for _, guest in guests:
+                    guest.capabilities('events')
+                    guest.migrate_to_nowhere()
+                for turn in range(turns):
+                    for name, guest in in_turns(guests, turn):
+                        samples['plain', name].append(
+                            guest.migrate_to_nowhere())
+            finally:
+                for _, guest in guests:
+                    guest.end()
+    ours, bare, again = (samples['plain', name] for name, _ in kinds)
+    yield line(f'plain guest of {memory} MiB, CPU time', ours,
+               'unpatched QEMU', bare, ('>=', 0.99), inverse=True, turns=turns)
+    yield line('unpatched QEMU, CPU time', again, 'itself: noise', bare,
+               inverse=True, turns=turns)
+
+
+def between_two(memory, extra, channels):
+    """
+    Nanoseconds for RAM, from one process to another, and query-migrate.
+    """
     with tempfile.TemporaryDirectory() as work:
-        with open(f'{work}/bios', 'wb') as f:
-            f.write(bytes(64 << 10))
         uri = f'unix:{work}/socket'
         src = dst = None
         try:
-            dst = Guest(work, 'dst', qemu, memory, extra, uri)
-            src = Guest(work, 'src', qemu, memory, extra)
-            src.qmp.cmd('migrate-set-capabilities', capabilities=[
-                {'capability': 'return-path', 'state': True}])
-            src.qmp.cmd('migrate-set-parameters', **{'max-bandwidth': 1 << 40})
-            src.qmp.cmd('migrate', uri=uri)
-            while True:
-                info = src.qmp.cmd('query-migrate')
-                if info['status'] == 'completed':
-                    # What comes before and after is not ours
-                    ms = info['total-time'] - info['setup-time']
-                    return ms * 1e6, info
-                if info['status'] in ('failed', 'cancelled'):
-                    raise RuntimeError(info.get('error-desc', info['status']))
-                time.sleep(0.02)
+            dst = Guest(work, 'dst', OURS, memory, extra, incoming=True)
+            src = Guest(work, 'src', OURS, memory, extra)
+            for guest in (src, dst):
+                guest.capabilities('return-path', 'events')
+                if channels:
+                    guest.capabilities('multifd')
+                    guest.qmp.cmd('migrate-set-parameters',
+                                  **{'multifd-channels': channels})
+            dst.qmp.cmd('migrate-incoming', uri=uri)
+            src.migrate(uri)
+            info = src.qmp.cmd('query-migrate')
+            # What comes before and after is not ours
+            return (info['total-time'] - info['setup-time']) * 1e6, info
         finally:
             for guest in (src, dst):
                 if guest:
                     guest.end()
 
 
-# Times in ns, medians; @least: the ratio of the least, which other work on the
-# machine hits less
-Line = collections.namedtuple('Line',
-                              'what ours against theirs ratio least goal')
+def channels_name(n):
+    return {0: 'no multifd', 1: '1 channel'}.get(n, f'{n} channels')
 
 
-def line(what, ours, against, theirs, goal=None, inverse=False):
-    """Of samples.  @inverse: the ratio of speeds, not of times."""
-    def ratio(f):
-        return f(theirs) / f(ours) if inverse else f(ours) / f(theirs)
-
-    return Line(what, statistics.median(ours), against,
-                statistics.median(theirs), ratio(statistics.median),
-                ratio(min), goal)
-
-
-def roads(rounds, memory, samples):
-    """A plain guest of both QEMUs, and a confidential one of ours."""
+def channels(rounds, memory, samples):
+    """Private memory and plain, from one process to another."""
+    cases = [(kind, extra, n) for n in CHANNELS
+             for kind, extra in (('plain', ()), ('private', TESTDEV))]
     records = 0
     for i in range(rounds):
-        # Who comes first differs
-        order = [('ours', OURS, ()), ('bare', BARE, ()),
-                 ('private', OURS, TESTDEV), ('bare again', BARE, ())]
-        for name, qemu, extra in order[i % 4:] + order[:i % 4]:
-            ns, info = migrate(qemu, memory, extra)
-            samples['migrate', name].append(ns)
+        for kind, extra, n in in_turns(cases, i):
+            ns, info = between_two(memory, extra, n)
+            samples[kind, channels_name(n)].append(ns)
             if extra:
                 records = info['encrypted-ram']['batches']
-    m = {k[1]: v for k, v in samples.items() if k[0] == 'migrate'}
-    rate = records / min(m['private']) * 1e9
-    yield line(f'plain guest of {memory} MiB', m['ours'], 'unpatched QEMU',
-               m['bare'], ('>=', 0.99), inverse=True)
-    yield line('unpatched QEMU', m['bare again'], 'itself: noise', m['bare'],
-               inverse=True)
-    yield line(f'private memory, crypto taken out, {rate:.0f} records/s',
-               m['private'], 'plain memory', m['ours'], inverse=True)
+    names = [channels_name(n) for n in CHANNELS]
+    rate = records / min(samples['private', names[0]]) * 1e9
+    for name in names:
+        what = f', {rate:.0f} records/s' if name == names[0] else ''
+        yield line(f'private memory, {name}{what}', samples['private', name],
+                   f'plain memory, {name}', samples['plain', name],
+                   inverse=True)
+    for kind in ('plain', 'private'):
+        for name in names[1:]:
+            yield line(f'{kind} memory, {name}', samples[kind, name],
+                       names[0], samples[kind, names[0]], inverse=True)
 
 
 def syncs(rounds, samples):
@@ -155,11 +257,14 @@ def met(l):
 
 
 def show(lines):
-    rows = [('what', 'ms', 'against', 'ms', 'ratio', 'of least', 'goal', '')]
+    rows = [('what', 'ms', 'against', 'ms', 'ratio', 'of least', 'of starts',
+             'goal', '')]
     for l in lines:
         rows.append((l.what, f'{l.ours / 1e6:.1f}', l.against,
                      f'{l.theirs / 1e6:.1f}', f'{l.ratio:.3f}',
                      f'{l.least:.3f}',
+                     f'{min(l.starts):.3f} to {max(l.starts):.3f}'
+                     if l.starts else '-',
                      f'{l.goal[0]} {l.goal[1]}' if l.goal else '-',
                      {None: '', True: 'met', False: 'MISSED'}[met(l)]))
     print(table(rows), end='')
@@ -167,13 +272,21 @@ def show(lines):
 
 def main():
     p = argparse.ArgumentParser()
+    p.add_argument('--only', choices=['plain', 'channels', 'sync'])
+    p.add_argument('--starts', type=int, default=8)
+    p.add_argument('--turns', type=int, default=30)
     p.add_argument('--rounds', type=int, default=9)
     p.add_argument('--memory', type=int, default=1024)
     p.add_argument('--json')
     a = p.parse_args()
     samples = collections.defaultdict(list)
-    lines = list(roads(a.rounds, a.memory, samples))
-    lines += syncs(a.rounds, samples)
+    lines = []
+    if a.only in (None, 'plain'):
+        lines += plain(a.starts, a.turns, a.memory, samples)
+    if a.only in (None, 'channels'):
+        lines += channels(a.rounds, a.memory, samples)
+    if a.only in (None, 'sync'):
+        lines += syncs(a.rounds, samples)
     show(lines)
     goals = [l for l in lines if l.goal]
     print(f'{sum(map(met, goals))} of {len(goals)} goals met')

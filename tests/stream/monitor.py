@@ -20,15 +20,42 @@ class Qmp:
                     raise RuntimeError(f'QEMU ended with {proc.returncode}')
                 time.sleep(0.05)
         self.file = self.sock.makefile('r')
+        self.events = []        # that nobody has waited for yet
         self.file.readline()
         self.cmd('qmp_capabilities')
 
+    def give(self, fd, name):
+        """It has @fd as fd:@name from now on, until that is used."""
+        self._send('getfd', {'fdname': name}, fd)
+        self._answer('getfd')
+
     def cmd(self, name, **args):
-        self.sock.sendall(json.dumps({'execute': name,
-                                      'arguments': args}).encode())
+        self._send(name, args)
+        return self._answer(name)
+
+    def _send(self, name, args, *fds):
+        request = json.dumps({'execute': name, 'arguments': args}).encode()
+        # The first byte takes them along
+        if fds:
+            socket.send_fds(self.sock, [request[:1]], fds)
+            request = request[1:]
+        self.sock.sendall(request)
+
+    def _answer(self, name):
         while True:
             answer = json.loads(self.file.readline())
+            if 'event' in answer:
+                self.events.append(answer)
             if 'error' in answer:
                 raise RuntimeError(f'{name}: {answer["error"]["desc"]}')
             if 'return' in answer:
                 return answer['return']
+
+    def event(self, name):
+        """Wait for the next event @name; its data."""
+        while True:
+            while self.events:
+                event = self.events.pop(0)
+                if event['event'] == name:
+                    return event['data']
+            self.events.append(json.loads(self.file.readline()))
