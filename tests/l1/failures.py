@@ -11,6 +11,8 @@
 #
 # SPDX-License-Identifier: GPL-2.0-or-later
 
+import collections
+import contextlib
 import logging
 import os
 import random
@@ -26,11 +28,12 @@ import unittest
 sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
 # pylint: disable=wrong-import-position
 from sevmig import (counter, flash, flow, guest, hardware,  # noqa: E402
-                    relay, tap, vm)
+                    relay, stream, tap, vm)
 from sevmig.tap import note     # noqa: E402
 
 # Nothing in here depends on how fast the machine is but these
 STEP, MIGRATION = 120, 600
+NARROW = 16384      # bytes that a socket takes, where it matters
 KILL_POINTS = int(os.environ.get('KILL_POINTS', '4'))
 HARDWARE = hardware.Hardware()
 
@@ -342,28 +345,40 @@ class Commands(Base):
 class Held:
     """
     A tamper function that stops the stream before record @number of @kind
-    until release().
+    until release().  Before that, @before has those of counter.PAGES that were
+    forwarded; in the end @pages has all that the source has sent.
     """
 
     def __init__(self, kind, number=1):
         self.kind = kind
+        self.before = self.pages = frozenset()
         self._left = number
         self._there = threading.Event()
         self._go = threading.Event()
 
     def __call__(self, record):
         self._left -= record.kind == self.kind
-        if self._left <= 0:
+        if self._left <= 0 and not self._there.is_set():
+            self.before = self.pages
             self._there.set()
             self._go.wait(MIGRATION)
+        if record.kind == 'private' and record.block == vm.RAM:
+            first = record.offset // stream.PAGE
+            self.pages |= counter.PAGES & frozenset(
+                range(first, first + record.count))
         return record.raw
 
     def release(self):
         self._go.set()
 
-    def wait(self):
-        if not self._there.wait(MIGRATION):
-            raise vm.Timeout(f'no {self.kind} record in the stream')
+    def wait(self, source):
+        end = time.monotonic() + MIGRATION
+        while not self._there.wait(0.5):
+            info = source.cmd('query-migrate')
+            if info['status'] in flow.FINAL or time.monotonic() > end:
+                raise vm.Timeout(f'no {self.kind} record in the stream: '
+                                 f'{info["status"]}, '
+                                 f'{info.get("error-desc", "no error")}')
 
 
 class Counted:
@@ -405,18 +420,39 @@ def cut_at(point, then=None):
     return tamper
 
 
+@contextlib.contextmanager
+def narrow_sockets():
+    """
+    Sockets that begin to exist now take a few KiB, not hundreds, before who
+    writes has to wait.
+    """
+    path = '/proc/sys/net/core/wmem_default'
+    with open(path, encoding='ascii') as f:
+        usual = f.read()
+    try:
+        with open(path, 'w', encoding='ascii') as f:
+            f.write(str(NARROW))
+        yield
+    finally:
+        with open(path, 'w', encoding='ascii') as f:
+            f.write(usual)
+
+
 class Cancel(Base):
     """migrate_cancel at every stage."""
 
-    def cancelled(self, held=None, destination=None):
+    def cancelled(self, held=None, destination=None, **link):
         def cancel():
-            if held:
-                held.wait()
-            self.source.cmd('migrate_cancel')
-            if held:
-                held.release()
+            try:
+                if held:
+                    held.wait(self.source)
+                self.source.cmd('migrate_cancel')
+            finally:
+                if held:
+                    held.release()
 
-        outcome, destination = self.fails(cancel, destination, tamper=held)
+        outcome, destination = self.fails(cancel, destination, tamper=held,
+                                          **link)
         self.assertEqual(outcome.status, 'cancelled')
         return destination
 
@@ -429,15 +465,36 @@ class Cancel(Base):
         self.migrates()
 
     def at(self, kind, number=1):
-        self.gave_up(self.cancelled(Held(kind, number)))
+        """
+        The stream is held before a record.  It takes the source no further than
+        what a socket and the relay hold, which is less than what it has to
+        send: it has not even packed all private pages when it is cancelled.
+        Returns how many pages were forwarded before, and what the destination
+        has had its firmware unpack.
+        """
+        held = Held(kind, number)
+        before = collections.Counter(HARDWARE.counts())
+        with narrow_sockets():
+            destination = self.cancelled(held, ahead=NARROW)
+        self.gave_up(destination)
+        commands = collections.Counter(HARDWARE.counts()) - before
+        note(f'of {len(counter.PAGES)} private pages {len(held.before)} were '
+             f'forwarded, {len(held.pages)} sent; '
+             f'{commands["SEND_UPDATE_DATA"]} commands packed, '
+             f'{commands["RECEIVE_UPDATE_DATA"]} unpacked')
+        self.assertLess(held.pages, counter.PAGES)
         self.source_runs_on()
         self.migrates()
+        return len(held.before), commands['RECEIVE_UPDATE_DATA']
 
     def test_at_session(self):
-        self.at('session')
+        forwarded, _ = self.at('session')
+        self.assertEqual(forwarded, 0)
 
     def test_among_private(self):
-        self.at('private', 2)
+        forwarded, unpacked = self.at('private', 2)
+        self.assertGreater(forwarded, 0)
+        self.assertGreater(unpacked, 0)
 
     def test_after_all_is_sent(self):
         """

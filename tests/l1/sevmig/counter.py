@@ -70,6 +70,9 @@ CODE = bytes.fromhex(
     'f4'                # hlt
     'ebfd')             # jmp to it
 
+# Pages that it has written and never shares: they are private, and have content
+PAGES = frozenset([0x1, 0x5, *range(0x20, 0x90)])
+
 DIGITS = str.maketrans('abcdefghijklmnop', '0123456789abcdef')
 
 

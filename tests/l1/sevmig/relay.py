@@ -40,10 +40,11 @@ class Relay:
              to forward instead, or raises Cut
     @answer: the same for the return path, called with (type, message)
     @cut_at: forward so many bytes, then end the connection
+    @ahead: how many bytes @tamper may have been read ahead of
     """
 
     def __init__(self, listen, target, record=None, tamper=None, answer=None,
-                 cut_at=None):
+                 cut_at=None, ahead=CHUNK):
         self.listen = listen
         self.target = target
         self.forwarded = 0
@@ -52,6 +53,7 @@ class Relay:
         self._tamper = tamper
         self._answer = answer
         self._cut_at = cut_at
+        self._ahead = ahead
         self._ends = []
         self._threads = []
         if os.path.exists(listen):
@@ -113,7 +115,7 @@ class Relay:
                 raise Cut
 
     def _forward_records(self, source, destination):
-        with source.makefile('rb', buffering=CHUNK) as f:
+        with source.makefile('rb', buffering=self._ahead) as f:
             for record in stream.Stream(f).records():
                 data = self._tamper(record)
                 destination.sendall(data)

@@ -19,6 +19,8 @@ from qemu.qmp import ExecuteError, QMPError
 
 MIB = 1 << 20
 
+RAM = 'ram'         # the block with the guest's memory
+
 POLICY_NODBG = 1 << 0
 POLICY_ES = 1 << 2
 POLICY_NOSEND = 1 << 3
