@@ -555,9 +555,11 @@ static unsigned long dirty_end(RAMBlock *rb, unsigned long page)
                               page + 1);
 }
 
-bool encrypted_pages_save(QEMUFile *f, RAMBlock *rb, unsigned long page,
-                          bool last_stage, EncryptedPagesTake *take,
-                          struct RAMState *rs, uint8_t **p, int *pages)
+bool encrypted_pages_save_confidential(QEMUFile *f, RAMBlock *rb,
+                                       unsigned long page, bool last_stage,
+                                       EncryptedPagesTake *take,
+                                       struct RAMState *rs, uint8_t **p,
+                                       int *pages)
 {
     uint64_t offset = (uint64_t)page << qemu_target_page_bits();
     bool is_private, allocated;
@@ -566,9 +568,6 @@ bool encrypted_pages_save(QEMUFile *f, RAMBlock *rb, unsigned long page,
     size_t npages;
     int ret;
 
-    if (!encbitmap_npages(rb)) {
-        return false;
-    }
     if (!save.open || !save.plain) {
         error_setg(&err, "block %s: a guest with private memory, whose "
                    "machine cannot migrate it", rb->idstr);

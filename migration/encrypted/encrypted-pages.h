@@ -12,6 +12,7 @@
 
 #include "qapi/qapi-types-encrypted-ram.h"
 #include "exec/cpu-common.h"
+#include "exec/ramblock.h"
 #include "migration/qemu-file.h"
 
 struct RAMState;
@@ -46,6 +47,16 @@ void encrypted_pages_sync(uint64_t round);
 void encrypted_pages_synced(void);
 
 /**
+ * encrypted_pages_save_confidential: encrypted_pages_save() of a page of a block
+ * that can have private pages
+ */
+bool encrypted_pages_save_confidential(QEMUFile *f, RAMBlock *rb,
+                                       unsigned long page, bool last_stage,
+                                       EncryptedPagesTake *take,
+                                       struct RAMState *rs, uint8_t **p,
+                                       int *pages);
+
+/**
  * encrypted_pages_save: send a private page, and private ones behind it that
  * are dirty
  * @page: its dirty bit is cleared already
@@ -59,9 +70,17 @@ void encrypted_pages_synced(void);
  * Returns false if the caller has to send the page.  Takes the block's
  * reader's lock; not held on return, nor while @f is written to.
  */
-bool encrypted_pages_save(QEMUFile *f, RAMBlock *rb, unsigned long page,
-                          bool last_stage, EncryptedPagesTake *take,
-                          struct RAMState *rs, uint8_t **p, int *pages);
+static inline bool encrypted_pages_save(QEMUFile *f, RAMBlock *rb,
+                                        unsigned long page, bool last_stage,
+                                        EncryptedPagesTake *take,
+                                        struct RAMState *rs, uint8_t **p,
+                                        int *pages)
+{
+    /* No call for a plain guest's page, which takes 200 ns in all */
+    return qatomic_read(&rb->encbmap) &&
+           encrypted_pages_save_confidential(f, rb, page, last_stage, take, rs,
+                                             p, pages);
+}
 
 /**
  * encrypted_pages_ignore_hint: must @npages pages from byte @offset of @rb be
