@@ -555,11 +555,11 @@ static unsigned long dirty_end(RAMBlock *rb, unsigned long page)
                               page + 1);
 }
 
-bool encrypted_pages_save_confidential(QEMUFile *f, RAMBlock *rb,
-                                       unsigned long page, bool last_stage,
-                                       EncryptedPagesTake *take,
-                                       struct RAMState *rs, uint8_t **p,
-                                       int *pages)
+uint8_t *encrypted_pages_save_confidential(QEMUFile *f, RAMBlock *rb,
+                                           unsigned long page, uint8_t *p,
+                                           bool last_stage,
+                                           EncryptedPagesTake *take,
+                                           struct RAMState *rs, int *pages)
 {
     uint64_t offset = (uint64_t)page << qemu_target_page_bits();
     bool is_private, allocated;
@@ -573,14 +573,14 @@ bool encrypted_pages_save_confidential(QEMUFile *f, RAMBlock *rb,
                    "machine cannot migrate it", rb->idstr);
         qemu_file_set_error_obj(f, -EINVAL, err);
         *pages = -EINVAL;
-        return true;
+        return NULL;
     }
     if (migrate_multifd()) {
         /* Both may wait, and conversions must not */
         copy = flush_channels(f) < 0 ? NULL : multifd_encrypted_room(rb);
         if (!copy) {
             *pages = -EIO;
-            return true;
+            return NULL;
         }
     }
     encbitmap_send_lock(rb);
@@ -590,17 +590,16 @@ bool encrypted_pages_save_confidential(QEMUFile *f, RAMBlock *rb,
          * A copy: what is queued or written without the lock could be
          * private by the time that somebody reads it.
          */
-        memcpy(copy, rb->host + offset, qemu_target_page_size());
+        memcpy(copy, p, qemu_target_page_size());
         encbitmap_send_unlock(rb);
         encrypted_stats_shared(save.stats, block_index(rb), page);
         trace_encrypted_pages_shared(rb->idstr, offset);
         if (migrate_multifd()) {
             multifd_encrypted_queue(offset);
             *pages = 1;
-            return true;
+            return NULL;
         }
-        *p = save.plain;
-        return false;
+        return copy;
     }
     npages = encbitmap_allocated_run(rb, page, npages, &allocated);
     if (allocated) {
@@ -614,12 +613,12 @@ bool encrypted_pages_save_confidential(QEMUFile *f, RAMBlock *rb,
         ret = still_unallocated(rb, page, npages);
         encbitmap_send_unlock(rb);
         *pages = ret ? send_unallocated(f, rb, page, ret) : 0;
-        return true;
+        return NULL;
     }
     encbitmap_send_unlock(rb);
     ret = pack_pages(rb, offset, npages, &err);
     *pages = send_private(f, rb, offset, npages, ret, err, last_stage);
-    return true;
+    return NULL;
 }
 
 bool encrypted_pages_ignore_hint(RAMBlock *rb, uint64_t offset,
