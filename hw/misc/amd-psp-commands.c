@@ -114,6 +114,9 @@ static hwaddr get_address(const uint8_t *b, size_t offset)
 static bool mem_read(AmdPspPlatform *p, hwaddr pa, unsigned asid, void *buf,
                      size_t len)
 {
+    if (amd_psp_ring_overlaps(&p->ring, pa, len)) {
+        return false;
+    }
     if (asid != SEV_MEMORY_RAW) {
         p->guest_bytes += len;
     }
@@ -126,6 +129,9 @@ static bool mem_write(AmdPspPlatform *p, hwaddr pa, unsigned asid,
     g_autofree uint8_t *flipped = NULL;
     uint64_t at = p->written;
 
+    if (amd_psp_ring_overlaps(&p->ring, pa, len)) {
+        return false;
+    }
     p->written += len;
     if (asid != SEV_MEMORY_RAW) {
         p->guest_bytes += len;
@@ -136,6 +142,13 @@ static bool mem_write(AmdPspPlatform *p, hwaddr pa, unsigned asid,
         buf = flipped;
     }
     return sev_memory_write(pa, asid, buf, len);
+}
+
+/* Of memory that the host gives, and that is only looked at for this */
+static bool mem_is_ram(AmdPspPlatform *p, hwaddr pa, size_t len)
+{
+    return !amd_psp_ring_overlaps(&p->ring, pa, len) &&
+           sev_memory_is_ram(pa, len);
 }
 
 static bool get_random(void *buf, size_t len)
@@ -238,6 +251,7 @@ void amd_psp_platform_reset(AmdPspPlatform *p)
     p->nv = 0;
     p->initialized = false;
     p->es = false;
+    amd_psp_ring_leave(&p->ring, "the platform is reset");
 }
 
 static void platform_cert(const AmdPspEcKey *key, AmdPspCertUsage usage,
@@ -307,7 +321,7 @@ static AmdPspStatus platform_start(AmdPspPlatform *p, uint32_t flags,
     if (es && tmr_len < TMR_LEN) {
         return AMD_PSP_INVALID_LEN;
     }
-    if (es && (tmr % TMR_LEN || !sev_memory_is_ram(tmr, TMR_LEN))) {
+    if (es && (tmr % TMR_LEN || !mem_is_ram(p, tmr, TMR_LEN))) {
         return AMD_PSP_INVALID_ADDRESS;
     }
     p->initialized = true;
@@ -442,7 +456,7 @@ static AmdPspStatus cmd_download_firmware(AmdPspPlatform *p, AmdPspGuest *g,
     if (!len || len > FIRMWARE_MAX) {
         return AMD_PSP_INVALID_LEN;
     }
-    if (!sev_memory_is_ram(get_address(b, 0), len)) {
+    if (!mem_is_ram(p, get_address(b, 0), len)) {
         return AMD_PSP_INVALID_ADDRESS;
     }
     return AMD_PSP_BAD_SIGNATURE;
@@ -591,6 +605,13 @@ static AmdPspStatus cmd_get_id(AmdPspPlatform *p, AmdPspGuest *g, uint8_t *b)
            AMD_PSP_SUCCESS : AMD_PSP_INVALID_ADDRESS;
 }
 
+/* [0] and on: see amd-psp-ring.c */
+static AmdPspStatus cmd_ring_buffer(AmdPspPlatform *p, AmdPspGuest *g,
+                                    uint8_t *b)
+{
+    return amd_psp_ring_enter(&p->ring, b);
+}
+
 static AmdPspStatus cmd_decommission(AmdPspPlatform *p, AmdPspGuest *g,
                                      uint8_t *b)
 {
@@ -648,7 +669,7 @@ static AmdPspStatus cmd_activate_ex(AmdPspPlatform *p, AmdPspGuest *g,
     if (ldl_le_p(b) != ACTIVATE_EX_LEN || !n || n > ACTIVATE_EX_IDS_MAX) {
         return AMD_PSP_INVALID_PARAM;
     }
-    if (!sev_memory_is_ram(get_address(b, 16), n * 4)) {
+    if (!mem_is_ram(p, get_address(b, 16), n * 4)) {
         return AMD_PSP_INVALID_ADDRESS;
     }
     return guest_activate(p, g, ldl_le_p(b + 8));
@@ -1278,6 +1299,9 @@ static const Command commands[] = {
         .platform = P_IN(UNINIT),
     },
     [AMD_PSP_GET_ID] = { "GET_ID", cmd_get_id, 12, .platform = P_ANY },
+    [AMD_PSP_RING_BUFFER] = {
+        "RING_BUFFER", cmd_ring_buffer, AMD_PSP_RING_BUFFER_LEN,
+    },
     [AMD_PSP_DECOMMISSION] = {
         "DECOMMISSION", cmd_decommission, 4, IN_ANY,
     },

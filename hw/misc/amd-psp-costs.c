@@ -44,20 +44,25 @@ bool amd_psp_costs_check(const SevPlatformCommandCostList *own, Error **errp)
     return true;
 }
 
-int64_t amd_psp_costs_of(const AmdPspCosts *costs, uint32_t id,
-                         uint64_t guest_bytes)
+int64_t amd_psp_costs_doorbell(const AmdPspCosts *costs, uint32_t id)
 {
     const SevPlatformCommandCost *own = own_cost(costs->own, id);
-    uint32_t doorbell = costs->doorbell, command = costs->command;
-    uint32_t kib = costs->kib;
+
+    return own && own->has_doorbell_ns ? own->doorbell_ns : costs->doorbell;
+}
+
+int64_t amd_psp_costs_execute(const AmdPspCosts *costs, uint32_t id,
+                              uint64_t guest_bytes)
+{
+    const SevPlatformCommandCost *own = own_cost(costs->own, id);
+    uint32_t command = costs->command, kib = costs->kib;
 
     if (!amd_psp_command_known(id)) {
-        return doorbell;
+        return 0;
     }
     if (own) {
-        doorbell = own->has_doorbell_ns ? own->doorbell_ns : doorbell;
         command = own->has_command_ns ? own->command_ns : command;
         kib = own->has_kib_ns ? own->kib_ns : kib;
     }
-    return (int64_t)doorbell + command + muldiv64(guest_bytes, kib, KiB);
+    return (int64_t)command + muldiv64(guest_bytes, kib, KiB);
 }

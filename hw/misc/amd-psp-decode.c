@@ -37,6 +37,12 @@ static const Field pek_cert_import[] = {
 static const Field area[] = {
     { 0, 8, "address" }, { 8, 4, "len" }, { }
 };
+static const Field ring_buffer[] = {
+    { 0, 8, "low" }, { 8, 8, "low-status" }, { 16, 8, "high" },
+    { 24, 8, "high-status" }, { 32, 1, "low-size" }, { 33, 1, "high-size" },
+    { 34, 2, "low-threshold" }, { 36, 2, "high-threshold" },
+    { 38, 2, "int-on-empty" }, { }
+};
 static const Field handle[] = {
     { 0, 4, "handle" }, { }
 };
@@ -90,6 +96,7 @@ static const Field *const layouts[AMD_PSP_COMMAND__MAX] = {
     [AMD_PSP_PDH_CERT_EXPORT] = pdh_cert_export,
     [AMD_PSP_DOWNLOAD_FIRMWARE] = area,
     [AMD_PSP_GET_ID] = area,
+    [AMD_PSP_RING_BUFFER] = ring_buffer,
     [AMD_PSP_DECOMMISSION] = handle,
     [AMD_PSP_ACTIVATE] = activate,
     [AMD_PSP_DEACTIVATE] = handle,

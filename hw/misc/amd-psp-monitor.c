@@ -73,11 +73,12 @@ void hmp_info_sev_platform(Monitor *mon, const QDict *qdict)
         SevPlatformGuestList *g;
 
         monitor_printf(mon, "%s: %s, %" PRIu32 " guests, %" PRIu32
-                       " active%s\n", i->value->qom_path,
+                       " active%s%s\n", i->value->qom_path,
                        SevPlatformState_str(i->value->state),
                        i->value->guests, i->value->active,
                        i->value->hung ? ", hung" :
-                       i->value->busy ? ", busy" : "");
+                       i->value->busy ? ", busy" : "",
+                       i->value->ring ? ", ring buffer mode" : "");
         for (g = i->value->contexts; g; g = g->next) {
             monitor_printf(mon, "  guest %" PRIu32 ": %s, ASID %" PRIu32 "\n",
                            g->value->handle,

@@ -11,6 +11,10 @@
  * Commands execute within the write of the register: the vCPU that wrote it
  * waits, and no other can change the view of a page meanwhile.  The few that
  * change views themselves need all vCPUs to stop and execute as safe work.
+ *
+ * In ring buffer mode (amd-psp-ring.h) the same registers are control, tail
+ * and head of queues.  A command of a queue goes the same way as one of the
+ * mailbox; when it has ended the next one is started, wherever that is.
  */
 
 #include "qemu/osdep.h"
@@ -65,6 +69,12 @@ OBJECT_DECLARE_SIMPLE_TYPE(AmdPspState, AMD_PSP)
 
 #define FEATURE_SEV         BIT(0)
 
+/*
+ * Commands of queues that execute in one write of a register at the most:
+ * nobody else gets the BQL meanwhile
+ */
+#define COMMANDS_AT_ONCE    64
+
 /* Of one kind of command, see SevPlatformCommandStats */
 typedef struct AmdPspCounter {
     uint64_t count;
@@ -102,7 +112,11 @@ struct AmdPspState {
      * has it to itself until it schedules executed_bh.
      */
     bool busy;
+    bool to_work;                       /* safe work is to execute it */
     bool hung;                          /* and will never end */
+    bool queued;                        /* it is from a queue */
+    bool left;                          /* not executed: it ended the mode */
+    bool doorbell;                      /* it is the first after the write */
     bool faulty;                        /* fault happens to it */
     SevPlatformFault fault;
     uint32_t command;
@@ -156,21 +170,60 @@ static void amd_psp_update_irq(AmdPspState *s)
     }
 }
 
-/* The command ends for the host */
-static void amd_psp_end(void *opaque)
+/* What is asked for happens, unless a fault is that it does not */
+static void amd_psp_interrupt(AmdPspState *s)
 {
-    AmdPspState *s = opaque;
+    if (!amd_psp_has_fault(s, SEV_PLATFORM_FAULT_KIND_NO_INTERRUPT)) {
+        s->intsts |= INT_CMD_DONE;
+        amd_psp_update_irq(s);
+    }
+}
+
+static bool amd_psp_ring_on(AmdPspState *s)
+{
+    QEMU_LOCK_GUARD(&s->lock);
+    return s->platform.ring.on;
+}
+
+/* The ring's head goes where the host sees it, and interrupts if it has to */
+static void amd_psp_ring_show(AmdPspState *s)
+{
+    bool interrupt;
+
+    WITH_QEMU_LOCK_GUARD(&s->lock) {
+        s->cmdbuf_lo = s->platform.ring.head;
+        interrupt = amd_psp_ring_interrupt(&s->platform.ring);
+    }
+    if (interrupt) {
+        amd_psp_interrupt(s);
+    }
+}
+
+/* The command ends for the host */
+static void amd_psp_end(AmdPspState *s)
+{
     AmdPspCounter *c = amd_psp_counter(s, s->command);
     bool ioc = s->cmdresp & CMDRESP_IOC;
 
-    qatomic_set(&s->busy, false);
+    s->busy = false;
     c->last_status = s->status;
     c->failed += !!s->status;
+    if (s->queued) {
+        WITH_QEMU_LOCK_GUARD(&s->lock) {
+            amd_psp_ring_post(&s->platform.ring, s->status);
+        }
+        amd_psp_ring_show(s);
+        return;
+    }
     s->cmdresp = (s->cmdresp & ~(uint32_t)UINT16_MAX) | CMDRESP_DONE |
                  s->status;
-    if (ioc && !amd_psp_has_fault(s, SEV_PLATFORM_FAULT_KIND_NO_INTERRUPT)) {
-        s->intsts |= INT_CMD_DONE;
-        amd_psp_update_irq(s);
+    if (amd_psp_ring_on(s)) {
+        /* It was RING_BUFFER: tail and head, which is not written yet */
+        s->cmdbuf_hi = 0;
+        s->cmdbuf_lo = 0;
+    }
+    if (ioc) {
+        amd_psp_interrupt(s);
     }
 }
 
@@ -178,9 +231,15 @@ static void amd_psp_end(void *opaque)
 static void amd_psp_executed(AmdPspState *s)
 {
     AmdPspCounter *c = amd_psp_counter(s, s->command);
-    int64_t end = s->start + amd_psp_costs_of(&s->costs, s->command,
-                                              s->guest_bytes);
+    int64_t end = s->start;
 
+    if (s->doorbell) {
+        end += amd_psp_costs_doorbell(&s->costs, s->command);
+        s->doorbell = false;
+    }
+    if (!s->left) {
+        end += amd_psp_costs_execute(&s->costs, s->command, s->guest_bytes);
+    }
     c->guest_bytes += s->guest_bytes;
     c->busy_ns += s->busy_ns;
     if (amd_psp_has_fault(s, SEV_PLATFORM_FAULT_KIND_LATE)) {
@@ -193,43 +252,28 @@ static void amd_psp_executed(AmdPspState *s)
     }
 }
 
-static void amd_psp_executed_bh(void *opaque)
-{
-    AmdPspState *s = opaque;
-
-    if (s->busy) {
-        amd_psp_executed(s);
-    }
-}
-
 /* With all vCPUs stopped, and without the BQL */
 static void amd_psp_work(CPUState *cs, run_on_cpu_data data)
 {
     AmdPspState *s = data.host_ptr;
 
-    if (qatomic_read(&s->busy)) {
+    /* Not so if this is for a command that a reset has ended */
+    if (qatomic_xchg(&s->to_work, false)) {
         amd_psp_run(s);
         qemu_bh_schedule(s->executed_bh);
     }
 }
 
-static void amd_psp_start(AmdPspState *s, uint32_t value)
+/* @here: it can execute here, if it is a vCPU */
+static void amd_psp_start(AmdPspState *s, uint32_t id, hwaddr buffer,
+                          bool here)
 {
-    uint32_t id = extract32(value, CMDRESP_CMD_SHIFT, CMDRESP_CMD_LEN);
-
-    if (s->busy) {
-        qemu_log_mask(LOG_GUEST_ERROR,
-                      "amd-psp: command 0x%x while another executes\n", id);
-        return;
-    }
-    s->cmdresp = value & (CMDRESP_IOC | MAKE_64BIT_MASK(CMDRESP_CMD_SHIFT,
-                                                        CMDRESP_CMD_LEN));
     s->command = id;
-    s->buffer = deposit64(s->cmdbuf_lo, 32, 32, s->cmdbuf_hi);
+    s->buffer = buffer;
     s->start = qemu_clock_get_ns(QEMU_CLOCK_VIRTUAL);
     s->guest_bytes = 0;
     s->busy_ns = 0;
-    qatomic_set(&s->busy, true);
+    s->busy = true;
 
     amd_psp_counter(s, id)->count++;
     s->faulty = amd_psp_faults_next(&s->faults, id, &s->fault);
@@ -243,13 +287,121 @@ static void amd_psp_start(AmdPspState *s, uint32_t value)
     } else if (amd_psp_has_fault(s, SEV_PLATFORM_FAULT_KIND_STATUS)) {
         s->status = s->fault.u.status.status;
         amd_psp_executed(s);
-    } else if (current_cpu && !amd_psp_command_stops_cpus(id)) {
+    } else if (s->left) {
+        s->status = AMD_PSP_EXIT_RING_BUFFER;
+        amd_psp_executed(s);
+    } else if (current_cpu && here && !amd_psp_command_stops_cpus(id)) {
         amd_psp_run(s);
         amd_psp_executed(s);
     } else {
         /* Or nobody knows what the vCPUs do: the write is not of one of them */
+        qatomic_set(&s->to_work, true);
         async_safe_run_on_cpu(current_cpu ?: first_cpu, amd_psp_work,
                               RUN_ON_CPU_HOST_PTR(s));
+    }
+}
+
+/* The command that is in the mailbox; @left: it has ended ring buffer mode */
+static void amd_psp_start_mailbox(AmdPspState *s, bool left)
+{
+    s->cmdresp &= CMDRESP_IOC | MAKE_64BIT_MASK(CMDRESP_CMD_SHIFT,
+                                                CMDRESP_CMD_LEN);
+    s->queued = false;
+    s->left = left;
+    amd_psp_start(s, extract32(s->cmdresp, CMDRESP_CMD_SHIFT, CMDRESP_CMD_LEN),
+                  deposit64(s->cmdbuf_lo, 32, 32, s->cmdbuf_hi), true);
+}
+
+/* Start what the ring has next; false: nothing, until the host writes again */
+static bool amd_psp_start_next(AmdPspState *s, bool here)
+{
+    AmdPspRingStep step;
+    hwaddr buffer;
+    uint32_t id;
+
+    WITH_QEMU_LOCK_GUARD(&s->lock) {
+        step = amd_psp_ring_next(&s->platform.ring, s->cmdresp, s->cmdbuf_hi,
+                                 &id, &buffer);
+        if (step == AMD_PSP_RING_COMMAND) {
+            /* What the host has cleared or resumed; interrupts come later */
+            s->cmdbuf_lo = s->platform.ring.head;
+        }
+    }
+    switch (step) {
+    case AMD_PSP_RING_COMMAND:
+        s->queued = true;
+        s->left = false;
+        amd_psp_start(s, id, buffer, here);
+        return true;
+    case AMD_PSP_RING_LEFT:
+        amd_psp_start_mailbox(s, true);
+        return false;
+    case AMD_PSP_RING_IDLE:
+        amd_psp_ring_show(s);
+        return false;
+    case AMD_PSP_RING_OFF:
+        return false;
+    }
+    g_assert_not_reached();
+}
+
+/*
+ * Start one command after the other, until one does not end at once.  While
+ * we have the BQL nobody adds any, so there are not more than the queues have.
+ */
+static void amd_psp_go_on(AmdPspState *s)
+{
+    unsigned n = 0;
+
+    while (!s->busy && amd_psp_start_next(s, n < COMMANDS_AT_ONCE)) {
+        n++;
+    }
+}
+
+static void amd_psp_end_timer(void *opaque)
+{
+    AmdPspState *s = opaque;
+
+    amd_psp_end(s);
+    if (s->queued) {
+        amd_psp_go_on(s);
+    }
+}
+
+static void amd_psp_executed_bh(void *opaque)
+{
+    AmdPspState *s = opaque;
+
+    if (!s->busy) {
+        return;
+    }
+    amd_psp_executed(s);
+    if (s->queued) {
+        amd_psp_go_on(s);
+    }
+}
+
+static void amd_psp_doorbell(AmdPspState *s, uint32_t value)
+{
+    bool ring = amd_psp_ring_on(s);
+
+    if (s->busy && !(ring && s->queued)) {
+        qemu_log_mask(LOG_GUEST_ERROR,
+                      "amd-psp: command 0x%x while another executes\n",
+                      extract32(value, CMDRESP_CMD_SHIFT, CMDRESP_CMD_LEN));
+        return;
+    }
+    s->cmdresp = value;
+    if (s->busy) {
+        /* It is read again when the command has ended */
+        return;
+    }
+    s->doorbell = true;
+    s->faulty = false;
+    if (ring) {
+        amd_psp_go_on(s);
+    } else {
+        amd_psp_start_mailbox(s, false);
     }
 }
 
@@ -304,7 +456,7 @@ static void amd_psp_write(void *opaque, hwaddr addr, uint64_t value,
         s->intsts &= ~value;
         break;
     case REG_CMDRESP:
-        amd_psp_start(s, value);
+        amd_psp_doorbell(s, value);
         break;
     case REG_CMDBUF_LO:
         s->cmdbuf_lo = value;
@@ -345,8 +497,14 @@ static void amd_psp_reset_hold(Object *obj, ResetType type)
     s->cmdbuf_lo = 0;
     s->cmdbuf_hi = 0;
     timer_del(s->end_timer);
+    qemu_bh_cancel(s->executed_bh);
     s->hung = false;
-    qatomic_set(&s->busy, false);
+    s->queued = false;
+    s->busy = false;
+    qatomic_set(&s->to_work, false);
+    WITH_QEMU_LOCK_GUARD(&s->lock) {
+        amd_psp_ring_leave(&s->platform.ring, "the device is reset");
+    }
     if (current_cpu) {
         /* A reset of the bus by the guest, whose other vCPUs run on */
         async_safe_run_on_cpu(current_cpu, amd_psp_reset_platform,
@@ -405,7 +563,7 @@ static void amd_psp_realize(PCIDevice *dev, Error **errp)
     qemu_mutex_init(&s->lock);
     s->executed_bh = qemu_bh_new_guarded(amd_psp_executed_bh, s,
                                          &DEVICE(dev)->mem_reentrancy_guard);
-    s->end_timer = timer_new_ns(QEMU_CLOCK_VIRTUAL, amd_psp_end, s);
+    s->end_timer = timer_new_ns(QEMU_CLOCK_VIRTUAL, amd_psp_end_timer, s);
     memory_region_init_io(&s->mmio, OBJECT(s), &amd_psp_ops, s, TYPE_AMD_PSP,
                           AMD_PSP_BAR_SIZE);
     pci_register_bar(dev, AMD_PSP_BAR, PCI_BASE_ADDRESS_SPACE_MEMORY |
@@ -507,6 +665,7 @@ SevPlatformInfo *amd_psp_query(DeviceState *dev)
             break;
         }
         info->contexts = amd_psp_query_guests(s);
+        info->ring = s->platform.ring.on;
     }
     info->qom_path = object_get_canonical_path(OBJECT(dev));
     info->guests = guests;

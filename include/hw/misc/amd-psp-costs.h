@@ -26,11 +26,17 @@ typedef struct AmdPspCosts {
 bool amd_psp_costs_check(const SevPlatformCommandCostList *own, Error **errp);
 
 /**
- * amd_psp_costs_of: nanoseconds that a command takes at the least
- * @id: the command, which there may not be: then it is only given
+ * amd_psp_costs_doorbell: nanoseconds that giving a command takes at the least
+ * @id: the command, which there may not be
+ */
+int64_t amd_psp_costs_doorbell(const AmdPspCosts *costs, uint32_t id);
+
+/**
+ * amd_psp_costs_execute: nanoseconds that executing it takes, in addition
+ * @id: the command; one that there is not is not executed
  * @guest_bytes: what it reads and writes of guests' memory
  */
-int64_t amd_psp_costs_of(const AmdPspCosts *costs, uint32_t id,
-                         uint64_t guest_bytes);
+int64_t amd_psp_costs_execute(const AmdPspCosts *costs, uint32_t id,
+                              uint64_t guest_bytes);
 
 #endif

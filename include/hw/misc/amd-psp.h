@@ -14,6 +14,7 @@
 #include "hw/misc/amd-psp-authority.h"
 #include "hw/misc/amd-psp-certs.h"
 #include "hw/misc/amd-psp-crypto.h"
+#include "hw/misc/amd-psp-ring.h"
 #include "hw/misc/sev-memory.h"
 #include "hw/qdev-core.h"
 #include "qapi/qapi-types-sev-platform.h"
@@ -55,6 +56,7 @@ typedef enum AmdPspStatus {
     AMD_PSP_INVALID_PARAM           = 0x16,
     AMD_PSP_RESOURCE_LIMIT          = 0x17,
     AMD_PSP_SECURE_DATA_INVALID     = 0x18,
+    AMD_PSP_EXIT_RING_BUFFER        = 0x1f,
 } AmdPspStatus;
 
 typedef enum AmdPspCommand {
@@ -71,6 +73,7 @@ typedef enum AmdPspCommand {
     AMD_PSP_DOWNLOAD_FIRMWARE   = 0x0b,
     AMD_PSP_GET_ID              = 0x0c,
     AMD_PSP_INIT_EX             = 0x0d,
+    AMD_PSP_RING_BUFFER         = 0x0f,
     AMD_PSP_DECOMMISSION        = 0x20,
     AMD_PSP_ACTIVATE            = 0x21,
     AMD_PSP_DEACTIVATE          = 0x22,
@@ -162,6 +165,7 @@ typedef struct AmdPspPlatform {
     AmdPspGuest guests[AMD_PSP_MAX_GUESTS];
     /* ASIDs that were in use, or may have been, since the last DF_FLUSH */
     DECLARE_BITMAP(df_flush, SEV_MEMORY_MAX_ASID + 1);
+    AmdPspRing ring;
 
     /* Of the command that executes, or did last; in bytes */
     uint64_t guest_bytes;               /* of guests, read and written */

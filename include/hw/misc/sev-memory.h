@@ -98,6 +98,21 @@ bool sev_memory_read(hwaddr pa, unsigned asid, void *buf, size_t len);
 bool sev_memory_write(hwaddr pa, unsigned asid, const void *buf, size_t len);
 
 /**
+ * sev_memory_dma_read: read memory as a device does
+ *
+ * As sev_memory_read() in the raw view, but from anywhere, with the BQL.  A
+ * page that is plaintext is counted as read by no vCPU.
+ */
+bool sev_memory_dma_read(hwaddr pa, void *buf, size_t len);
+
+/**
+ * sev_memory_dma_write: write memory as a device does
+ *
+ * As sev_memory_dma_read().  Nothing is written if any of it is not RAM.
+ */
+bool sev_memory_dma_write(hwaddr pa, const void *buf, size_t len);
+
+/**
  * sev_memory_forget_wbinvd: from now on, WBINVD has been executed nowhere
  */
 void sev_memory_forget_wbinvd(void);

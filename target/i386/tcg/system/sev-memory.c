@@ -448,6 +448,25 @@ bool sev_memory_write(hwaddr pa, unsigned asid, const void *buf, size_t len)
            sev_memory_rw(pa, asid, (void *)buf, len, true);
 }
 
+static bool sev_memory_dma(hwaddr pa, void *buf, size_t len, bool is_write)
+{
+    /* What is RAM stays it meanwhile, so this does not get to a device */
+    g_assert(bql_locked());
+    return sev_memory_is_ram(pa, len) &&
+           address_space_rw(&address_space_memory, pa, MEMTXATTRS_UNSPECIFIED,
+                            buf, len, is_write) == MEMTX_OK;
+}
+
+bool sev_memory_dma_read(hwaddr pa, void *buf, size_t len)
+{
+    return sev_memory_dma(pa, buf, len, false);
+}
+
+bool sev_memory_dma_write(hwaddr pa, const void *buf, size_t len)
+{
+    return sev_memory_dma(pa, (void *)buf, len, true);
+}
+
 /* Whether any page of [@addr, @addr + @len) of RAM is plaintext, or was now */
 static bool sev_memory_any_plain(ram_addr_t addr, size_t len)
 {
