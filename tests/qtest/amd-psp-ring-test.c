@@ -1,0 +1,1204 @@
+/*
+ * The ring buffer mode of the emulated AMD PSP
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * Bits and offsets are written out here instead of shared with the device, as
+ * in amd-psp-test.c, which has the commands themselves.
+ */
+
+#include "qemu/osdep.h"
+#include "libqtest.h"
+#include "qapi/error.h"
+#include "qobject/qdict.h"
+#include "qobject/qjson.h"
+#include "qobject/qlist.h"
+#include "qobject/qnum.h"
+#include "libqos/pci.h"
+#include "libqos/pci-pc.h"
+#include "hw/pci/pci_regs.h"
+
+/* Registers; in the mode they are control, head and tail */
+#define INTEN       0x10690
+#define INTSTS      0x10694
+#define CMDRESP     0x10980
+#define CMDBUF_LO   0x109e0
+#define CMDBUF_HI   0x109e4
+
+#define DONE        (1u << 31)
+
+/* Control; of the low queue, the high one's are the next bits */
+#define NEAR_INT    (1u << 0)
+#define RESUME      (1u << 8)
+#define CLEAR       (1u << 29)
+#define GO          (3u << 30)
+
+/* Head */
+#define LOW_RUNS    (1u << 11)
+#define HIGH_AT(i)  ((i) << 16)
+#define HIGH_RUNS   (1u << 27)
+#define EMPTY       (1u << 28)
+#define COMPLETE    (1u << 29)
+#define PAUSED      (1u << 30)
+#define NEAR        (1u << 31)
+#define INTS        (15u << 28)
+
+/* Flags of an entry */
+#define INT_DONE    1
+#define GO_ON       2
+
+/* Where things are in the machine's memory */
+#define BUF         0x100000    /* RING_BUFFER's, or the mailbox's */
+#define ARG         0x110000    /* of the entries, 256 bytes each */
+#define OUT         0x120000
+#define LOW         0x130000    /* entries, then statuses */
+#define HIGH        0x140000
+#define MSI_ADDR    0x150000
+#define GUEST       0x160000
+#define NOT_RAM     0xfed00000
+#define CBIT        (1ull << 47)
+
+#define PAGE        0x1000
+
+#define MSI_DATA    0x5a5a
+
+/* Commands, and one that there is not */
+#define INIT        0x01
+#define SHUTDOWN    0x02
+#define STATUS      0x04
+#define DF_FLUSH    0x0a
+#define GET_ID      0x0c
+#define RING_BUFFER 0x0f
+#define NONE        0x7f
+
+/*
+ * What a vCPU executes, in the tests that have one: it writes registers for
+ * us, as a host's would, so that commands execute within its write.
+ */
+#define TODO        0x500       /* not 0: write */
+#define TODO_WHERE  0x504
+#define TODO_WHAT   0x508
+
+#define CODE_AT     0xffff0000
+#define CODE_LEN    0x10000
+#define RESET_AT    0xfff0
+
+static const uint8_t vcpu_code[] = {
+    0xfa,                                       /*    cli */
+    0x2e, 0x66, 0x0f, 0x01, 0x16, 0x58, 0x00,   /*    lgdt cs:[0x58] */
+    0x0f, 0x20, 0xc0,                           /*    mov eax, cr0 */
+    0x0c, 0x01,                                 /*    or al, 1 */
+    0x0f, 0x22, 0xc0,                           /*    mov cr0, eax */
+    0x66, 0xea, 0x18, 0, 0xff, 0xff, 0x08, 0,   /*    jmp 8:CODE_AT + 0x18 */
+    0x66, 0xb8, 0x10, 0,                        /*    mov ax, 0x10 */
+    0x8e, 0xd8,                                 /*    mov ds, ax */
+    0xf3, 0x90,                                 /* 1: pause */
+    0x80, 0x3d, 0x00, 0x05, 0, 0, 0,            /*    cmp byte [TODO], 0 */
+    0x74, 0xf5,                                 /*    je 1b */
+    0x8b, 0x1d, 0x04, 0x05, 0, 0,               /*    mov ebx, [TODO_WHERE] */
+    0xa1, 0x08, 0x05, 0, 0,                     /*    mov eax, [TODO_WHAT] */
+    0x89, 0x03,                                 /*    mov [ebx], eax */
+    0xc6, 0x05, 0x00, 0x05, 0, 0, 0,            /*    mov byte [TODO], 0 */
+    0xeb, 0xdf,                                 /*    jmp 1b */
+    0, 0, 0, 0, 0, 0, 0, 0, 0,                  /* 0x40: segments */
+    0xff, 0xff, 0, 0, 0, 0x9a, 0xcf, 0,
+    0xff, 0xff, 0, 0, 0, 0x92, 0xcf, 0,
+    0x17, 0, 0x40, 0, 0xff, 0xff,               /* 0x58: their table */
+};
+
+static char *firmware;
+
+typedef struct Psp {
+    QTestState *qts;
+    QPCIBus *bus;
+    QPCIDevice *dev;
+    QPCIBar bar;
+    int64_t step;       /* ns that pass while we wait */
+    bool vcpu;          /* who writes registers */
+} Psp;
+
+static void psp_attach(Psp *p)
+{
+    p->bus = qpci_new_pc(p->qts, NULL);
+    p->dev = qpci_device_find(p->bus, QPCI_DEVFN(4, 0));
+    g_assert_nonnull(p->dev);
+    /*
+     * As its size is asked for it is where the vCPU's code is, if it is
+     * anywhere
+     */
+    p->bar = qpci_iomap(p->dev, 2, NULL);
+    qpci_device_enable(p->dev);
+}
+
+static void psp_open_accel(Psp *p, const char *accel, const char *options)
+{
+    memset(p, 0, sizeof(*p));
+    p->qts = qtest_initf("%s -nodefaults -machine q35 -bios %s "
+                         "-cpu EPYC-Milan,+svm,+sev "
+                         "-device amd-psp,id=psp,addr=04.0%s", accel, firmware,
+                         options);
+    psp_attach(p);
+}
+
+static void psp_open(Psp *p, const char *options)
+{
+    psp_open_accel(p, "", options);
+}
+
+static void psp_close(Psp *p)
+{
+    g_free(p->dev);
+    qpci_free_pc(p->bus);
+    qtest_quit(p->qts);
+}
+
+static void psp_reset(Psp *p)
+{
+    qtest_system_reset(p->qts);
+    p->bar = qpci_iomap(p->dev, 2, NULL);
+    qpci_device_enable(p->dev);
+}
+
+static uint32_t psp_read(Psp *p, uint64_t reg)
+{
+    return qpci_io_readl(p->dev, p->bar, reg);
+}
+
+static void psp_write(Psp *p, uint64_t reg, uint32_t value)
+{
+    if (!p->vcpu) {
+        qpci_io_writel(p->dev, p->bar, reg, value);
+        return;
+    }
+    g_assert_cmphex(p->bar.addr >> 32, ==, 0);
+    qtest_writel(p->qts, TODO_WHERE, p->bar.addr + reg);
+    qtest_writel(p->qts, TODO_WHAT, value);
+    qtest_writeb(p->qts, TODO, 1);
+    for (int i = 0; qtest_readb(p->qts, TODO); i++) {
+        g_assert_cmpint(i, <, 100000);
+        g_usleep(100);
+    }
+}
+
+/* A register gets to be @value; commands execute beside the test */
+static void await(Psp *p, uint64_t reg, uint32_t mask, uint32_t value)
+{
+    for (int i = 0; i < 1100; i++) {
+        if ((psp_read(p, reg) & mask) == value) {
+            return;
+        }
+        if (p->step) {
+            qtest_clock_step(p->qts, p->step);
+        }
+        g_usleep(i < 100 ? 100 : 10000);
+    }
+    g_assert_cmphex(psp_read(p, reg) & mask, ==, value);
+}
+
+static void psp_give(Psp *p, unsigned cmd, uint64_t buf)
+{
+    psp_write(p, CMDBUF_LO, buf);
+    psp_write(p, CMDBUF_HI, buf >> 32);
+    psp_write(p, CMDRESP, cmd << 16);
+}
+
+static unsigned psp_wait(Psp *p, unsigned cmd)
+{
+    await(p, CMDRESP, DONE, DONE);
+    g_assert_cmphex(psp_read(p, CMDRESP) >> 16 & 0x7ff, ==, cmd);
+    return psp_read(p, CMDRESP) & 0xffff;
+}
+
+/* A command by the mailbox; the status */
+static unsigned psp_cmd(Psp *p, unsigned cmd)
+{
+    psp_give(p, cmd, BUF);
+    return psp_wait(p, cmd);
+}
+
+static void clear(Psp *p)
+{
+    qtest_memset(p->qts, BUF, 0, 128);
+}
+
+static void psp_init(Psp *p)
+{
+    clear(p);
+    g_assert_cmphex(psp_cmd(p, INIT), ==, 0);
+    g_assert_cmphex(psp_cmd(p, DF_FLUSH), ==, 0);
+}
+
+static QDict *query(Psp *p)
+{
+    QDict *answer = qtest_qmp(p->qts, "{'execute': 'query-sev-platform'}");
+    QDict *info = qobject_to(QDict, qlist_pop(qdict_get_qlist(answer,
+                                                              "return")));
+
+    g_assert_nonnull(info);
+    qobject_unref(answer);
+    return info;
+}
+
+static bool query_is(Psp *p, const char *key)
+{
+    QDict *info = query(p);
+    bool is = qdict_get_bool(info, key);
+
+    qobject_unref(info);
+    return is;
+}
+
+/* A number of @command in query-sev-platform */
+static uint64_t stat_of(Psp *p, const char *command, const char *key)
+{
+    QDict *info = query(p);
+    uint64_t value = 0;
+    QListEntry *e;
+
+    QLIST_FOREACH_ENTRY(qdict_get_qlist(info, "commands"), e) {
+        QDict *c = qobject_to(QDict, qlist_entry_obj(e));
+
+        if (g_str_equal(qdict_get_str(c, "command"), command)) {
+            value = qnum_get_uint(qobject_to(QNum, qdict_get(c, key)));
+        }
+    }
+    qobject_unref(info);
+    return value;
+}
+
+static void inject(Psp *p, const char *json)
+{
+    QDict *answer = qtest_qmp(p->qts, "{'execute': 'qom-set', 'arguments': {"
+                              "'path': '/machine/peripheral/psp',"
+                              "'property': 'faults', 'value': %p}}",
+                              qobject_from_json(json, &error_abort));
+
+    g_assert(qdict_haskey(answer, "return"));
+    qobject_unref(answer);
+}
+
+/* What RING_BUFFER is given */
+typedef struct Config {
+    uint64_t pages[4];
+    uint8_t sizes[2];
+    uint16_t thresholds[2];
+    uint16_t int_on_empty;
+} Config;
+
+static const Config low_only = {
+    .pages = { LOW, LOW + PAGE }, .sizes = { 1 }, .int_on_empty = 1,
+};
+static const Config both = {
+    .pages = { LOW, LOW + PAGE, HIGH, HIGH + PAGE }, .sizes = { 1, 1 },
+};
+
+static void put_config(Psp *p, const Config *c)
+{
+    QEMU_BUILD_BUG_ON(sizeof(*c) != 0x28);
+    qtest_memwrite(p->qts, BUF, c, sizeof(*c));
+}
+
+static unsigned ring_enter(Psp *p, const Config *c)
+{
+    put_config(p, c);
+    return psp_cmd(p, RING_BUFFER);
+}
+
+/* Nobody has written these statuses */
+static void forget_statuses(Psp *p)
+{
+    qtest_memset(p->qts, LOW + PAGE, 0xaa, PAGE);
+    qtest_memset(p->qts, HIGH + PAGE, 0xaa, PAGE);
+}
+
+/* A platform that was initialized, in the mode */
+static void ring_open(Psp *p, const char *options, const Config *c)
+{
+    psp_open(p, options);
+    p->step = *options ? 10000 : 0;
+    psp_init(p);
+    forget_statuses(p);
+    g_assert_cmphex(ring_enter(p, c), ==, 0);
+}
+
+static void put_entry(Psp *p, uint64_t queue, unsigned index, unsigned cmd,
+                      unsigned flags, uint64_t buf)
+{
+    uint64_t at = queue + index * 16;
+
+    qtest_writew(p->qts, at, cmd);
+    qtest_writew(p->qts, at + 2, flags);
+    qtest_writel(p->qts, at + 4, 0x12345678);
+    qtest_writeq(p->qts, at + 8, buf);
+}
+
+static void put_entries(Psp *p, uint64_t queue, unsigned index, unsigned n,
+                        unsigned cmd)
+{
+    for (; n--; index++) {
+        put_entry(p, queue, index % 256, cmd, 0, ARG + index % 256 * 256);
+    }
+}
+
+static void assert_status(Psp *p, uint64_t queue, unsigned index,
+                          unsigned status)
+{
+    uint64_t at = queue + PAGE + index * 16;
+
+    g_assert_cmphex(qtest_readw(p->qts, at), ==, status);
+    g_assert_cmphex(qtest_readw(p->qts, at + 2), ==, 0);
+    g_assert_cmphex(qtest_readl(p->qts, at + 4), ==, 0);
+    g_assert_cmphex(qtest_readq(p->qts, at + 8), ==, 0);
+}
+
+static void assert_not_posted(Psp *p, uint64_t queue, unsigned index)
+{
+    g_assert_cmphex(qtest_readq(p->qts, queue + PAGE + index * 16), ==,
+                    0xaaaaaaaaaaaaaaaaull);
+}
+
+static void ring_go(Psp *p, uint32_t tail, uint32_t control)
+{
+    psp_write(p, CMDBUF_HI, tail);
+    psp_write(p, CMDRESP, GO | control);
+}
+
+static void await_head(Psp *p, uint32_t head)
+{
+    await(p, CMDBUF_LO, ~0u, head);
+}
+
+/* The status of one command in the low queue, at @index */
+static unsigned ring_cmd(Psp *p, unsigned index, unsigned cmd, uint64_t buf)
+{
+    put_entry(p, LOW, index, cmd, GO_ON, buf);
+    ring_go(p, index + 1, CLEAR);
+    await_head(p, LOW_RUNS | EMPTY | (index + 1));
+    return qtest_readw(p->qts, LOW + PAGE + index * 16);
+}
+
+/* What RING_BUFFER refuses, and that it changes nothing then */
+static void test_enter(void)
+{
+    static const Config bad_param[] = {
+        { .pages = { LOW, LOW + PAGE }, .sizes = { 0 } },
+        { .pages = { LOW, LOW + PAGE }, .sizes = { 2 } },
+        { .pages = { LOW, LOW + PAGE, HIGH, HIGH + PAGE }, .sizes = { 0, 1 } },
+        { .pages = { LOW, LOW + PAGE, HIGH, HIGH + PAGE }, .sizes = { 1, 2 } },
+    };
+    static const uint64_t bad_pages[] = {
+        LOW + 16, LOW + 0x800, NOT_RAM, 1ull << 40, 0xfffffffffffff000,
+        0x8000000,      /* where RAM ends */
+    };
+    g_autofree char *text = NULL;
+    Config c = both;
+    Psp p;
+
+    psp_open(&p, "");
+    g_assert_cmphex(ring_enter(&p, &low_only), ==, 0x01);
+    psp_init(&p);
+    for (unsigned i = 0; i < ARRAY_SIZE(bad_param); i++) {
+        g_assert_cmphex(ring_enter(&p, &bad_param[i]), ==, 0x16);
+    }
+    for (unsigned i = 0; i < 4; i++) {
+        for (unsigned k = 0; k < ARRAY_SIZE(bad_pages); k++) {
+            c = both;
+            c.pages[i] = bad_pages[k];
+            g_assert_cmphex(ring_enter(&p, &c), ==, 0x09);
+        }
+    }
+    psp_give(&p, RING_BUFFER, NOT_RAM);
+    g_assert_cmphex(psp_wait(&p, RING_BUFFER), ==, 0x09);
+    g_assert_cmphex(psp_read(&p, CMDBUF_LO), ==, NOT_RAM);
+    g_assert(!query_is(&p, "ring"));
+    clear(&p);
+    g_assert_cmphex(psp_cmd(&p, STATUS), ==, 0);
+
+    /* Pages of a queue that there is not; the C-bit */
+    c = low_only;
+    c.pages[0] |= CBIT;
+    c.pages[2] = NOT_RAM;
+    put_config(&p, &c);
+    psp_give(&p, RING_BUFFER, BUF | CBIT);
+    g_assert_cmphex(psp_wait(&p, RING_BUFFER), ==, 0);
+    g_assert(query_is(&p, "ring"));
+    text = qtest_hmp(p.qts, "info sev-platform");
+    g_assert_nonnull(strstr(text, "0 active, ring buffer mode"));
+    /* The head is written when the control is */
+    g_assert_cmphex(psp_read(&p, CMDBUF_LO), ==, 0);
+    g_assert_cmphex(psp_read(&p, CMDBUF_HI), ==, 0);
+    ring_go(&p, 0, 0);
+    g_assert_cmphex(psp_read(&p, CMDBUF_LO), ==, LOW_RUNS | EMPTY);
+    /* It is on */
+    put_config(&p, &low_only);
+    g_assert_cmphex(ring_cmd(&p, 0, RING_BUFFER, BUF), ==, 0x16);
+    g_assert(query_is(&p, "ring"));
+    g_assert_cmphex(psp_cmd(&p, RING_BUFFER), ==, 0x1f);
+    g_assert(!query_is(&p, "ring"));
+
+    /* With a guest, and with both */
+    clear(&p);
+    g_assert_cmphex(psp_cmd(&p, 0x30), ==, 0);
+    g_assert_cmphex(ring_enter(&p, &both), ==, 0);
+    g_assert_cmphex(psp_read(&p, CMDBUF_LO), ==, 0);
+    ring_go(&p, 0, 0);
+    g_assert_cmphex(psp_read(&p, CMDBUF_LO), ==, LOW_RUNS | HIGH_RUNS);
+    psp_close(&p);
+}
+
+/* N commands, one doorbell */
+static void test_batch(void)
+{
+    Psp p;
+
+    ring_open(&p, "", &low_only);
+    for (unsigned i = 0; i < 10; i++) {
+        put_entry(&p, LOW, i, STATUS, 0,
+                  (ARG + i * 256) | (i & 1 ? CBIT : 0));
+    }
+    ring_go(&p, 10, CLEAR);
+    await_head(&p, LOW_RUNS | EMPTY | 10);
+    g_assert_cmphex(psp_read(&p, CMDRESP), ==, GO | CLEAR);
+    g_assert_cmphex(psp_read(&p, CMDBUF_HI), ==, 10);
+    for (unsigned i = 0; i < 10; i++) {
+        assert_status(&p, LOW, i, 0);
+        g_assert_cmpuint(qtest_readb(p.qts, ARG + i * 256), ==, 1);
+        g_assert_cmpuint(qtest_readb(p.qts, ARG + i * 256 + 1), ==, 55);
+    }
+    assert_not_posted(&p, LOW, 10);
+    g_assert_cmpuint(qtest_readb(p.qts, ARG + 10 * 256), ==, 0);
+    g_assert_cmpuint(stat_of(&p, "PLATFORM_STATUS", "count"), ==, 10);
+    g_assert_cmpuint(stat_of(&p, "RING_BUFFER", "count"), ==, 1);
+
+    /* Nothing more: the head says so again */
+    ring_go(&p, 10, CLEAR);
+    g_assert_cmphex(psp_read(&p, CMDBUF_LO), ==, LOW_RUNS | EMPTY | 10);
+    psp_close(&p);
+}
+
+/* Behind the last entry is the first */
+static void test_wrap(void)
+{
+    Psp p;
+
+    ring_open(&p, "", &low_only);
+    put_entries(&p, LOW, 0, 255, STATUS);
+    ring_go(&p, 255, CLEAR);
+    await_head(&p, LOW_RUNS | EMPTY | 255);
+    assert_status(&p, LOW, 254, 0);
+    assert_not_posted(&p, LOW, 255);
+
+    forget_statuses(&p);
+    put_entries(&p, LOW, 255, 100, DF_FLUSH);
+    ring_go(&p, 99, CLEAR);
+    await_head(&p, LOW_RUNS | EMPTY | 99);
+    assert_status(&p, LOW, 255, 0);
+    assert_status(&p, LOW, 0, 0);
+    assert_status(&p, LOW, 98, 0);
+    assert_not_posted(&p, LOW, 99);
+    assert_not_posted(&p, LOW, 254);
+    g_assert_cmpuint(stat_of(&p, "PLATFORM_STATUS", "count"), ==, 255);
+    g_assert_cmpuint(stat_of(&p, "DF_FLUSH", "count"), ==, 101);
+    psp_close(&p);
+}
+
+/* A command that fails pauses its queue, unless it has the flag */
+static void test_pause(void)
+{
+    Psp p;
+
+    ring_open(&p, "", &low_only);
+    put_entries(&p, LOW, 0, 5, STATUS);
+    put_entry(&p, LOW, 1, NONE, 0, 0);
+    put_entry(&p, LOW, 3, NONE, GO_ON, 0);
+    ring_go(&p, 5, 0);
+    await_head(&p, PAUSED | EMPTY | 2);
+    assert_status(&p, LOW, 0, 0);
+    assert_status(&p, LOW, 1, 0x11);
+    assert_not_posted(&p, LOW, 2);
+
+    /* A doorbell does not help; bits are cleared before it looks for more */
+    ring_go(&p, 5, CLEAR);
+    g_assert_cmphex(psp_read(&p, CMDBUF_LO), ==, EMPTY | 2);
+    /* It runs again, and will execute when the bit is taken back */
+    ring_go(&p, 5, CLEAR | RESUME);
+    g_assert_cmphex(psp_read(&p, CMDBUF_LO), ==, LOW_RUNS | EMPTY | 2);
+    g_assert(!query_is(&p, "busy"));
+    ring_go(&p, 5, CLEAR);
+    await_head(&p, LOW_RUNS | EMPTY | 5);
+    assert_status(&p, LOW, 2, 0);
+    assert_status(&p, LOW, 3, 0x11);
+    assert_status(&p, LOW, 4, 0);
+    g_assert_cmpuint(stat_of(&p, "unknown", "failed"), ==, 2);
+
+    /* With CLEAR in the control the pause's bit is gone with the next look */
+    put_entry(&p, LOW, 5, NONE, 0, 0);
+    ring_go(&p, 6, CLEAR);
+    await_head(&p, EMPTY | 6);
+    psp_close(&p);
+}
+
+/* One queue's pause is not the other's */
+static void test_pause_one(void)
+{
+    Psp p;
+
+    ring_open(&p, "", &both);
+    put_entries(&p, HIGH, 0, 2, STATUS);
+    put_entry(&p, HIGH, 0, NONE, 0, 0);
+    put_entries(&p, LOW, 0, 2, STATUS);
+    ring_go(&p, HIGH_AT(2) | 2, 0);
+    await_head(&p, PAUSED | LOW_RUNS | HIGH_AT(1) | 2);
+    assert_status(&p, HIGH, 0, 0x11);
+    assert_not_posted(&p, HIGH, 1);
+    assert_status(&p, LOW, 1, 0);
+
+    /* Of a queue that runs, the bit is that it waits */
+    put_entries(&p, LOW, 2, 1, STATUS);
+    ring_go(&p, HIGH_AT(2) | 3, CLEAR | RESUME);
+    g_assert_cmphex(psp_read(&p, CMDBUF_LO), ==, LOW_RUNS | HIGH_AT(1) | 2);
+    ring_go(&p, HIGH_AT(2) | 3, RESUME << 1);
+    await_head(&p, LOW_RUNS | HIGH_RUNS | HIGH_AT(1) | 3);
+    assert_not_posted(&p, HIGH, 1);
+    ring_go(&p, HIGH_AT(2) | 3, 0);
+    await_head(&p, LOW_RUNS | HIGH_RUNS | HIGH_AT(2) | 3);
+    assert_status(&p, HIGH, 1, 0);
+    psp_close(&p);
+
+    /* There is no high queue to resume, nor one to execute */
+    ring_open(&p, "", &low_only);
+    put_entries(&p, HIGH, 0, 1, STATUS);
+    ring_go(&p, HIGH_AT(1), RESUME << 1);
+    g_assert_cmphex(psp_read(&p, CMDBUF_LO), ==, LOW_RUNS | EMPTY);
+    ring_go(&p, HIGH_AT(1), 0);
+    g_assert_cmphex(psp_read(&p, CMDBUF_LO), ==, LOW_RUNS | EMPTY);
+    g_assert(!query_is(&p, "busy"));
+    psp_close(&p);
+}
+
+/* An MSI that is a write to RAM can be seen there */
+static void enable_msi(Psp *p)
+{
+    uint8_t cap = qpci_find_capability(p->dev, PCI_CAP_ID_MSI, 0);
+
+    g_assert_cmpuint(cap, !=, 0);
+    qpci_config_writel(p->dev, cap + PCI_MSI_ADDRESS_LO, MSI_ADDR);
+    qpci_config_writel(p->dev, cap + PCI_MSI_ADDRESS_HI, 0);
+    qpci_config_writew(p->dev, cap + PCI_MSI_DATA_64, MSI_DATA);
+    qpci_config_writew(p->dev, cap + PCI_MSI_FLAGS,
+                       qpci_config_readw(p->dev, cap + PCI_MSI_FLAGS) |
+                       PCI_MSI_FLAGS_ENABLE);
+    qtest_writel(p->qts, MSI_ADDR, 0);
+}
+
+/* Whether there was an interrupt; not any more */
+static bool interrupted(Psp *p)
+{
+    bool was = psp_read(p, INTSTS) & 2;
+
+    g_assert_cmphex(qtest_readl(p->qts, MSI_ADDR), ==, was ? MSI_DATA : 0);
+    psp_write(p, INTSTS, 2);
+    qtest_writel(p->qts, MSI_ADDR, 0);
+    return was;
+}
+
+static void test_interrupts(void)
+{
+    Config near = both;
+    Psp p;
+
+    ring_open(&p, "", &both);
+    enable_msi(&p);
+    psp_write(&p, INTEN, 2);
+    g_assert(!interrupted(&p));
+
+    /* Nobody asked for one */
+    put_entries(&p, LOW, 0, 8, STATUS);
+    ring_go(&p, 1, 0);
+    await_head(&p, LOW_RUNS | HIGH_RUNS | 1);
+    ring_go(&p, 1, 0);
+    g_assert(!interrupted(&p));
+    /* When a command is done; the bit stays, and interrupts once */
+    put_entry(&p, LOW, 1, STATUS, INT_DONE, ARG);
+    ring_go(&p, 2, 0);
+    await_head(&p, COMPLETE | LOW_RUNS | HIGH_RUNS | 2);
+    g_assert(interrupted(&p));
+    ring_go(&p, 2, 0);
+    g_assert(!interrupted(&p));
+    g_assert_cmphex(psp_read(&p, CMDBUF_LO) & INTS, ==, COMPLETE);
+    ring_go(&p, 2, CLEAR);
+    g_assert_cmphex(psp_read(&p, CMDBUF_LO) & INTS, ==, 0);
+    /* Although it failed; and that it pauses the queue is one, too */
+    put_entry(&p, LOW, 2, NONE, INT_DONE | GO_ON, 0);
+    ring_go(&p, 3, 0);
+    await_head(&p, COMPLETE | LOW_RUNS | HIGH_RUNS | 3);
+    g_assert(interrupted(&p));
+    put_entry(&p, LOW, 3, NONE, 0, 0);
+    ring_go(&p, 4, 0);
+    await_head(&p, COMPLETE | PAUSED | HIGH_RUNS | 4);
+    g_assert(interrupted(&p));
+    /* As one of the mailbox, which has to ask for it: this one leaves */
+    g_assert_cmphex(psp_cmd(&p, STATUS), ==, 0x1f);
+    g_assert(!interrupted(&p));
+    near.int_on_empty = 0xfffe;
+    near.thresholds[0] = 2;
+    put_config(&p, &near);
+    psp_write(&p, CMDBUF_LO, BUF);
+    psp_write(&p, CMDRESP, RING_BUFFER << 16 | 1);
+    g_assert_cmphex(psp_wait(&p, RING_BUFFER), ==, 0);
+    g_assert(interrupted(&p));
+
+    /* Two entries are not near empty, and one is, but nobody enabled that */
+    put_entries(&p, LOW, 0, 8, STATUS);
+    ring_go(&p, 3, 0);
+    await_head(&p, LOW_RUNS | HIGH_RUNS | 3);
+    g_assert(!interrupted(&p));
+    /* Or not for this queue */
+    ring_go(&p, 4, NEAR_INT << 1);
+    await_head(&p, LOW_RUNS | HIGH_RUNS | 4);
+    g_assert(!interrupted(&p));
+    ring_go(&p, 5, NEAR_INT);
+    await_head(&p, NEAR | LOW_RUNS | HIGH_RUNS | 5);
+    g_assert(interrupted(&p));
+    /* With three and two entries; the third is not looked for */
+    put_entry(&p, LOW, 6, NONE, 0, 0);
+    ring_go(&p, 8, NEAR_INT | CLEAR);
+    await_head(&p, HIGH_RUNS | 7);
+    g_assert(interrupted(&p));
+    psp_close(&p);
+}
+
+/* Both halves of a command's time: executed, but not ended */
+static void await_executed(Psp *p, const char *name, uint64_t before)
+{
+    for (int i = 0; i < 100000; i++) {
+        if (stat_of(p, name, "busy-ns") != before) {
+            return;
+        }
+        g_usleep(100);
+    }
+    g_assert_not_reached();
+}
+
+/*
+ * The command that executes ends after @ns, and not before: then the head is
+ * @head, and it was something else.
+ */
+static void assert_takes(Psp *p, const char *name, uint64_t *busy_ns,
+                         int64_t ns, uint32_t head)
+{
+    await_executed(p, name, *busy_ns);
+    *busy_ns = stat_of(p, name, "busy-ns");
+    qtest_clock_step(p->qts, ns - 1);
+    g_assert_cmphex(psp_read(p, CMDBUF_LO), !=, head);
+    qtest_clock_step(p->qts, 1);
+    g_assert_cmphex(psp_read(p, CMDBUF_LO), ==, head);
+}
+
+#define COSTS ",cost-doorbell-ns=500,cost-command-ns=1000"
+
+/* The doorbell is paid once, whatever is behind it */
+static void test_costs(void)
+{
+    uint64_t busy = 0;
+    Psp p;
+
+    ring_open(&p, COSTS, &low_only);
+    put_entries(&p, LOW, 0, 8, STATUS);
+    ring_go(&p, 3, CLEAR);
+    assert_takes(&p, "PLATFORM_STATUS", &busy, 1500, LOW_RUNS | 1);
+    assert_status(&p, LOW, 0, 0);
+    assert_not_posted(&p, LOW, 1);
+    assert_takes(&p, "PLATFORM_STATUS", &busy, 1000, LOW_RUNS | 2);
+    assert_takes(&p, "PLATFORM_STATUS", &busy, 1000, LOW_RUNS | EMPTY | 3);
+    g_assert(!query_is(&p, "busy"));
+
+    /* More of them while one executes: no doorbell is waited for */
+    ring_go(&p, 4, CLEAR);
+    await_executed(&p, "PLATFORM_STATUS", busy);
+    ring_go(&p, 5, CLEAR);
+    assert_takes(&p, "PLATFORM_STATUS", &busy, 1500, LOW_RUNS | 4);
+    assert_takes(&p, "PLATFORM_STATUS", &busy, 1000, LOW_RUNS | EMPTY | 5);
+
+    /* What ends the mode is given, and not executed */
+    psp_give(&p, STATUS, BUF);
+    qtest_clock_step(p.qts, 499);
+    g_assert_cmphex(psp_read(&p, CMDRESP), ==, STATUS << 16);
+    qtest_clock_step(p.qts, 1);
+    g_assert_cmphex(psp_read(&p, CMDRESP), ==, DONE | STATUS << 16 | 0x1f);
+    g_assert_cmpuint(stat_of(&p, "PLATFORM_STATUS", "busy-ns"), ==, busy);
+    psp_close(&p);
+}
+
+/* The high queue is first, each time */
+static void test_priority(void)
+{
+    const uint32_t run = LOW_RUNS | HIGH_RUNS;
+    uint64_t busy = 0;
+    Psp p;
+
+    ring_open(&p, COSTS, &both);
+    put_entries(&p, LOW, 0, 2, STATUS);
+    put_entries(&p, HIGH, 0, 3, STATUS);
+    ring_go(&p, HIGH_AT(2) | 2, 0);
+    assert_takes(&p, "PLATFORM_STATUS", &busy, 1500, run | HIGH_AT(1));
+    assert_takes(&p, "PLATFORM_STATUS", &busy, 1000, run | HIGH_AT(2));
+    await_executed(&p, "PLATFORM_STATUS", busy);
+    ring_go(&p, HIGH_AT(3) | 2, 0);
+    assert_takes(&p, "PLATFORM_STATUS", &busy, 1000, run | HIGH_AT(2) | 1);
+    assert_takes(&p, "PLATFORM_STATUS", &busy, 1000, run | HIGH_AT(3) | 1);
+    assert_takes(&p, "PLATFORM_STATUS", &busy, 1000, run | HIGH_AT(3) | 2);
+    psp_close(&p);
+}
+
+/* A command of the mailbox ends the mode, and is not executed */
+static void test_leave(void)
+{
+    static const uint32_t also[] = { 1u << 31, 1u << 30, 0 };
+    uint64_t busy = 0;
+    Psp p;
+
+    ring_open(&p, "", &low_only);
+    put_entries(&p, LOW, 0, 4, STATUS);
+    clear(&p);
+    g_assert_cmphex(psp_cmd(&p, STATUS), ==, 0x1f);
+    g_assert_cmpuint(qtest_readb(p.qts, BUF), ==, 0);
+    g_assert_cmphex(psp_read(&p, CMDBUF_LO), ==, BUF);
+    g_assert_cmphex(psp_cmd(&p, STATUS), ==, 0);
+    g_assert_cmpuint(qtest_readb(p.qts, BUF), ==, 1);
+    g_assert_cmpuint(stat_of(&p, "PLATFORM_STATUS", "count"), ==, 2);
+    g_assert_cmpuint(stat_of(&p, "PLATFORM_STATUS", "failed"), ==, 1);
+
+    /* With one of the two bits, or nothing */
+    for (unsigned i = 0; i < ARRAY_SIZE(also); i++) {
+        g_assert_cmphex(ring_enter(&p, &low_only), ==, 0);
+        psp_write(&p, CMDBUF_HI, 1);
+        psp_write(&p, CMDRESP, also[i] | STATUS << 16);
+        g_assert_cmphex(psp_wait(&p, STATUS), ==, 0x1f);
+        assert_not_posted(&p, LOW, 0);
+        g_assert(!query_is(&p, "ring"));
+    }
+    psp_close(&p);
+
+    /* While a command executes: it ends, and the next one is not begun */
+    ring_open(&p, COSTS, &low_only);
+    put_entries(&p, LOW, 0, 4, STATUS);
+    ring_go(&p, 4, CLEAR);
+    await_executed(&p, "PLATFORM_STATUS", busy);
+    psp_give(&p, DF_FLUSH, BUF);
+    g_assert_cmphex(psp_wait(&p, DF_FLUSH), ==, 0x1f);
+    assert_status(&p, LOW, 0, 0);
+    assert_not_posted(&p, LOW, 1);
+    g_assert_cmpuint(stat_of(&p, "PLATFORM_STATUS", "count"), ==, 1);
+    g_assert(!query_is(&p, "ring"));
+    psp_close(&p);
+}
+
+/* SHUTDOWN as well, and it is posted */
+static void test_shutdown(void)
+{
+    Psp p;
+
+    ring_open(&p, "", &low_only);
+    put_entries(&p, LOW, 0, 3, STATUS);
+    put_entry(&p, LOW, 1, SHUTDOWN, INT_DONE, 0);
+    ring_go(&p, 3, CLEAR);
+    await_head(&p, COMPLETE | LOW_RUNS | 2);
+    assert_status(&p, LOW, 1, 0);
+    assert_not_posted(&p, LOW, 2);
+    g_assert(!query_is(&p, "ring"));
+    g_assert_cmpuint(stat_of(&p, "PLATFORM_STATUS", "count"), ==, 1);
+    psp_init(&p);
+    psp_close(&p);
+}
+
+/* Not by the mailbox: that is a command that is not executed */
+static void test_shutdown_mailbox(void)
+{
+    Psp p;
+
+    ring_open(&p, "", &low_only);
+    g_assert_cmphex(psp_cmd(&p, SHUTDOWN), ==, 0x1f);
+    g_assert_cmphex(psp_cmd(&p, INIT), ==, 0x01);
+    g_assert_cmphex(psp_cmd(&p, SHUTDOWN), ==, 0);
+    psp_init(&p);
+    psp_close(&p);
+}
+
+/* Queues are the firmware's: no command reads or writes there */
+static void test_overlap(void)
+{
+    static const uint64_t good[] = {
+        LOW - 64, HIGH - 64, LOW + 2 * PAGE, HIGH + 2 * PAGE,
+    };
+    static const uint64_t bad[] = {
+        LOW - 63, LOW, LOW + 0x800, LOW + PAGE, LOW + 2 * PAGE - 1,
+        HIGH - 1, HIGH + PAGE, HIGH + 2 * PAGE - 64, (HIGH + 64) | CBIT,
+    };
+    Config c = both;
+    unsigned n = 0;
+    uint32_t handle;
+    Psp p;
+
+    c.int_on_empty = 1;
+    psp_open(&p, "");
+    psp_init(&p);
+    clear(&p);
+    g_assert_cmphex(psp_cmd(&p, 0x30), ==, 0);
+    handle = qtest_readl(p.qts, BUF);
+    qtest_writel(p.qts, BUF + 4, 1);
+    g_assert_cmphex(psp_cmd(&p, 0x21), ==, 0);      /* ACTIVATE */
+    g_assert_cmphex(ring_enter(&p, &c), ==, 0);
+
+    for (unsigned i = 0; i < ARRAY_SIZE(good) + ARRAY_SIZE(bad); i++) {
+        bool is_bad = i >= ARRAY_SIZE(good);
+        uint64_t to = is_bad ? bad[i - ARRAY_SIZE(good)] : good[i];
+
+        qtest_writeq(p.qts, ARG, to);
+        qtest_writel(p.qts, ARG + 8, 64);
+        put_entry(&p, LOW, n++, GET_ID, GO_ON, ARG);
+        ring_go(&p, n, CLEAR);
+        await_head(&p, LOW_RUNS | HIGH_RUNS | EMPTY | n);
+        assert_status(&p, LOW, n - 1, is_bad ? 0x09 : 0);
+        /* A command buffer; entries are read before that */
+        put_entry(&p, LOW, n++, STATUS, GO_ON, to);
+        ring_go(&p, n, CLEAR);
+        await_head(&p, LOW_RUNS | HIGH_RUNS | EMPTY | n);
+        if (to != LOW - 63) {
+            assert_status(&p, LOW, n - 1, is_bad ? 0x09 : 0);
+        }
+        /* Guest memory */
+        qtest_memset(p.qts, ARG, 0, 64);
+        qtest_writel(p.qts, ARG, handle);
+        qtest_writeq(p.qts, ARG + 8, to & ~15ull);
+        qtest_writel(p.qts, ARG + 16, 64);
+        put_entry(&p, LOW, n++, 0x31, GO_ON, ARG);
+        ring_go(&p, n, CLEAR);
+        await_head(&p, LOW_RUNS | HIGH_RUNS | EMPTY | n);
+        if ((to & 15) == 0) {
+            assert_status(&p, LOW, n - 1, is_bad ? 0x09 : 0);
+        }
+    }
+    /* What is only looked at: ACTIVATE_EX's list of cores */
+    qtest_memset(p.qts, ARG, 0, 64);
+    qtest_writel(p.qts, ARG, 24);
+    qtest_writel(p.qts, ARG + 4, handle);
+    qtest_writel(p.qts, ARG + 8, 2);
+    qtest_writel(p.qts, ARG + 12, 1);
+    qtest_writeq(p.qts, ARG + 16, LOW + 8);
+    put_entry(&p, LOW, n++, 0x25, GO_ON, ARG);
+    ring_go(&p, n, CLEAR);
+    await_head(&p, LOW_RUNS | HIGH_RUNS | EMPTY | n);
+    assert_status(&p, LOW, n - 1, 0x09);
+
+    /* Without the mode they are memory */
+    g_assert_cmphex(psp_cmd(&p, STATUS), ==, 0x1f);
+    for (unsigned i = 0; i < ARRAY_SIZE(bad); i++) {
+        clear(&p);
+        qtest_writeq(p.qts, BUF, bad[i]);
+        qtest_writel(p.qts, BUF + 8, 64);
+        g_assert_cmphex(psp_cmd(&p, GET_ID), ==, 0);
+    }
+    psp_close(&p);
+}
+
+/* PAM1 of the host bridge: whether there is RAM at 0xc0000 */
+static void set_pam(Psp *p, bool ram)
+{
+    qtest_outl(p->qts, 0xcf8, 0x80000090);
+    qtest_outb(p->qts, 0xcfd, ram ? 0x33 : 0);
+}
+
+/* Queues whose memory goes while they are used */
+static void test_no_ram(void)
+{
+    Config c = low_only;
+    Psp p;
+
+    psp_open(&p, "");
+    psp_init(&p);
+    put_entries(&p, LOW, 0, 4, STATUS);
+    c.pages[1] = 0xc0000;
+    set_pam(&p, false);
+    g_assert_cmphex(ring_enter(&p, &c), ==, 0x09);
+    set_pam(&p, true);
+    g_assert_cmphex(ring_enter(&p, &c), ==, 0);
+    set_pam(&p, false);
+    ring_go(&p, 2, 0);
+    await_head(&p, PAUSED | EMPTY | 1);
+    g_assert_cmpuint(stat_of(&p, "PLATFORM_STATUS", "count"), ==, 1);
+
+    set_pam(&p, true);
+    ring_go(&p, 2, CLEAR | RESUME);
+    ring_go(&p, 2, CLEAR);
+    await_head(&p, LOW_RUNS | EMPTY | 2);
+    g_assert_cmphex(qtest_readw(p.qts, 0xc0000 + 16), ==, 0);
+    g_assert_cmphex(psp_cmd(&p, STATUS), ==, 0x1f);
+
+    /* Entries that cannot be read are not executed */
+    c = low_only;
+    c.pages[0] = 0xc0000;
+    put_entries(&p, 0xc0000, 0, 4, STATUS);
+    g_assert_cmphex(ring_enter(&p, &c), ==, 0);
+    set_pam(&p, false);
+    ring_go(&p, 2, 0);
+    g_assert_cmphex(psp_read(&p, CMDBUF_LO), ==, PAUSED);
+    g_assert(!query_is(&p, "busy"));
+    psp_close(&p);
+}
+
+/* Faults are for commands, wherever they are from */
+static void test_faults(void)
+{
+    uint64_t busy;
+    Psp p;
+
+    ring_open(&p, "", &low_only);
+    enable_msi(&p);
+    psp_write(&p, INTEN, 2);
+    put_entries(&p, LOW, 0, 20, STATUS);
+    inject(&p, "[{'kind': 'status', 'command': 'PLATFORM_STATUS', 'nth': 3,"
+               "  'status': 23}]");
+    ring_go(&p, 4, 0);
+    await_head(&p, PAUSED | EMPTY | 3);
+    assert_status(&p, LOW, 1, 0);
+    assert_status(&p, LOW, 2, 23);
+    g_assert_cmpuint(qtest_readb(p.qts, ARG + 2 * 256), ==, 0);
+    g_assert_cmpuint(stat_of(&p, "PLATFORM_STATUS", "faults"), ==, 1);
+    g_assert(interrupted(&p));
+    ring_go(&p, 4, CLEAR | RESUME);
+    g_assert(interrupted(&p));
+
+    /* The API's major version is 1 */
+    inject(&p, "[{'kind': 'corrupt', 'offset': 0, 'nth': 2}]");
+    ring_go(&p, 6, CLEAR);
+    await_head(&p, LOW_RUNS | EMPTY | 6);
+    assert_status(&p, LOW, 4, 0);
+    g_assert_cmpuint(qtest_readb(p.qts, ARG + 3 * 256), ==, 1);
+    g_assert_cmpuint(qtest_readb(p.qts, ARG + 4 * 256), ==, 0);
+    g_assert_cmpuint(qtest_readb(p.qts, ARG + 5 * 256), ==, 1);
+    g_assert(interrupted(&p));
+
+    /* The one after which nothing is left; the next doorbell interrupts */
+    inject(&p, "[{'kind': 'no-interrupt', 'nth': 2}]");
+    ring_go(&p, 8, CLEAR);
+    await_head(&p, LOW_RUNS | EMPTY | 8);
+    g_assert(!interrupted(&p));
+    ring_go(&p, 8, CLEAR);
+    g_assert(interrupted(&p));
+    /* Not that of another */
+    inject(&p, "[{'kind': 'no-interrupt'}]");
+    ring_go(&p, 10, CLEAR);
+    await_head(&p, LOW_RUNS | EMPTY | 10);
+    g_assert(interrupted(&p));
+
+    /* Late, and what is behind it with it */
+    busy = stat_of(&p, "PLATFORM_STATUS", "busy-ns");
+    inject(&p, "[{'kind': 'late', 'delay-us': 3000000}]");
+    ring_go(&p, 12, CLEAR);
+    await_executed(&p, "PLATFORM_STATUS", busy);
+    qtest_clock_step(p.qts, 2999999999);
+    g_assert_cmphex(psp_read(&p, CMDBUF_LO), ==, LOW_RUNS | 10);
+    assert_not_posted(&p, LOW, 10);
+    qtest_clock_step(p.qts, 1);
+    await_head(&p, LOW_RUNS | EMPTY | 12);
+    g_assert(interrupted(&p));
+
+    /* What ends the mode can be hit, too */
+    inject(&p, "[{'kind': 'status', 'status': 24}]");
+    g_assert_cmphex(psp_cmd(&p, STATUS), ==, 24);
+    g_assert(!query_is(&p, "ring"));
+    g_assert_cmphex(psp_cmd(&p, STATUS), ==, 0);
+    /* And what begins it */
+    inject(&p, "[{'kind': 'status', 'status': 24,"
+               "  'command': 'RING_BUFFER'}]");
+    g_assert_cmphex(ring_enter(&p, &low_only), ==, 24);
+    g_assert(!query_is(&p, "ring"));
+    g_assert_cmphex(psp_cmd(&p, STATUS), ==, 0);
+    psp_close(&p);
+}
+
+/* Only a reset helps */
+static void test_hang(void)
+{
+    Psp p;
+
+    ring_open(&p, "", &low_only);
+    put_entries(&p, LOW, 0, 4, STATUS);
+    inject(&p, "[{'kind': 'hang', 'nth': 2}]");
+    ring_go(&p, 4, CLEAR);
+    await_head(&p, LOW_RUNS | 1);
+    g_assert(query_is(&p, "hung"));
+    ring_go(&p, 3, CLEAR);
+    qtest_clock_step(p.qts, 1000 * 1000 * 1000);
+    g_assert_cmphex(psp_read(&p, CMDBUF_LO), ==, LOW_RUNS | 1);
+    /* Nor does it leave */
+    psp_give(&p, STATUS, BUF);
+    qtest_clock_step(p.qts, 1000 * 1000 * 1000);
+    g_assert_cmphex(psp_read(&p, CMDRESP), ==, STATUS << 16);
+    assert_not_posted(&p, LOW, 1);
+
+    psp_reset(&p);
+    g_assert(!query_is(&p, "hung"));
+    g_assert(!query_is(&p, "ring"));
+    psp_init(&p);
+    g_assert_cmphex(ring_enter(&p, &low_only), ==, 0);
+    ring_go(&p, 2, CLEAR);
+    await_head(&p, LOW_RUNS | EMPTY | 2);
+    psp_close(&p);
+}
+
+/* What had not ended is never posted */
+static void test_reset(void)
+{
+    Psp p;
+
+    ring_open(&p, COSTS, &both);
+    put_entries(&p, LOW, 0, 4, STATUS);
+    ring_go(&p, 4, CLEAR);
+    await_executed(&p, "PLATFORM_STATUS", 0);
+    psp_reset(&p);
+    g_assert(!query_is(&p, "busy"));
+    g_assert(!query_is(&p, "ring"));
+    qtest_clock_step(p.qts, 1000 * 1000);
+    g_assert_cmphex(psp_read(&p, CMDBUF_LO), ==, 0);
+    g_assert_cmphex(psp_read(&p, CMDBUF_HI), ==, 0);
+    g_assert_cmphex(psp_read(&p, CMDRESP), ==, 0);
+    assert_not_posted(&p, LOW, 0);
+    assert_not_posted(&p, LOW, 1);
+    g_assert_cmpuint(stat_of(&p, "PLATFORM_STATUS", "count"), ==, 1);
+    psp_init(&p);
+    psp_close(&p);
+}
+
+static void test_trace(void)
+{
+    g_autofree char *path = NULL, *options = NULL, *text = NULL;
+    int fd;
+    Psp p;
+
+    fd = g_file_open_tmp("amd-psp-ring-test-XXXXXX", &path, NULL);
+    g_assert_cmpint(fd, >=, 0);
+    close(fd);
+    options = g_strdup_printf(" -D %s -d trace:amd_psp_ring_enter,"
+                              "trace:amd_psp_ring_leave,"
+                              "trace:amd_psp_ring_pause,"
+                              "trace:amd_psp_request", path);
+    psp_open(&p, options);
+    psp_init(&p);
+    g_assert_cmphex(ring_enter(&p, &low_only), ==, 0);
+    put_entry(&p, LOW, 0, NONE, 0, 0);
+    ring_go(&p, 1, 0);
+    await_head(&p, PAUSED | EMPTY | 1);
+    g_assert_cmphex(psp_cmd(&p, STATUS), ==, 0x1f);
+    psp_close(&p);
+
+    g_assert(g_file_get_contents(path, &text, NULL, NULL));
+    unlink(path);
+    if (!*text) {
+        g_test_skip("QEMU was built without the trace backend 'log'");
+        return;
+    }
+    g_assert_nonnull(strstr(text, "RING_BUFFER: low 0x130000, "
+                            "low-status 0x131000, "));
+    g_assert_nonnull(strstr(text, "int-on-empty 0x1"));
+    g_assert_nonnull(strstr(text, "low queue 0x130000, its statuses "
+                            "0x131000; "));
+    g_assert_nonnull(strstr(text, "low queue before entry 1: a command "
+                            "failed"));
+    g_assert_nonnull(strstr(text, "a command for the mailbox"));
+}
+
+/*
+ * A vCPU writes: commands execute in its write, but for one that stops all,
+ * and those after a number of them
+ */
+static void test_vcpu(void)
+{
+    Psp p;
+
+    psp_open_accel(&p, "-accel tcg", "");
+    p.vcpu = true;
+    enable_msi(&p);
+    psp_write(&p, INTEN, 2);
+    clear(&p);
+    g_assert_cmphex(psp_cmd(&p, INIT), ==, 0);
+    forget_statuses(&p);
+    g_assert_cmphex(ring_enter(&p, &low_only), ==, 0);
+    put_entries(&p, LOW, 0, 8, STATUS);
+    ring_go(&p, 8, CLEAR);
+    /* As soon as it was written */
+    g_assert_cmphex(psp_read(&p, CMDBUF_LO), ==, LOW_RUNS | EMPTY | 8);
+    g_assert(interrupted(&p));
+    for (unsigned i = 0; i < 8; i++) {
+        assert_status(&p, LOW, i, 0);
+    }
+
+    put_entries(&p, LOW, 8, 200, STATUS);
+    ring_go(&p, 208, CLEAR);
+    await_head(&p, LOW_RUNS | EMPTY | 208);
+    assert_status(&p, LOW, 207, 0);
+    g_assert_cmpuint(stat_of(&p, "PLATFORM_STATUS", "count"), ==, 208);
+    g_assert(interrupted(&p));
+
+    put_entries(&p, LOW, 208, 40, STATUS);
+    put_entry(&p, LOW, 210, 0x22, GO_ON, ARG);      /* DEACTIVATE */
+    ring_go(&p, 248, CLEAR);
+    await_head(&p, LOW_RUNS | EMPTY | 248);
+    assert_status(&p, LOW, 209, 0);
+    assert_status(&p, LOW, 210, 0x10);
+    assert_status(&p, LOW, 247, 0);
+
+    put_entries(&p, LOW, 248, 3, SHUTDOWN);
+    ring_go(&p, 251, CLEAR);
+    await_head(&p, LOW_RUNS | 249);
+    assert_status(&p, LOW, 248, 0);
+    assert_not_posted(&p, LOW, 249);
+    clear(&p);
+    g_assert_cmphex(psp_cmd(&p, INIT), ==, 0);
+    psp_close(&p);
+}
+
+int main(int argc, char **argv)
+{
+    int fd, ret;
+
+    g_test_init(&argc, &argv, NULL);
+    if (!qtest_has_device("amd-psp")) {
+        g_test_skip("QEMU has no amd-psp device: built without hogweed?");
+        return 0;
+    }
+    qtest_add_func("/amd-psp-ring/enter", test_enter);
+    qtest_add_func("/amd-psp-ring/batch", test_batch);
+    qtest_add_func("/amd-psp-ring/wrap", test_wrap);
+    qtest_add_func("/amd-psp-ring/pause", test_pause);
+    qtest_add_func("/amd-psp-ring/pause/one", test_pause_one);
+    qtest_add_func("/amd-psp-ring/interrupts", test_interrupts);
+    qtest_add_func("/amd-psp-ring/costs", test_costs);
+    qtest_add_func("/amd-psp-ring/priority", test_priority);
+    qtest_add_func("/amd-psp-ring/leave", test_leave);
+    qtest_add_func("/amd-psp-ring/shutdown", test_shutdown);
+    qtest_add_func("/amd-psp-ring/shutdown/mailbox", test_shutdown_mailbox);
+    qtest_add_func("/amd-psp-ring/overlap", test_overlap);
+    qtest_add_func("/amd-psp-ring/no-ram", test_no_ram);
+    qtest_add_func("/amd-psp-ring/faults", test_faults);
+    qtest_add_func("/amd-psp-ring/hang", test_hang);
+    qtest_add_func("/amd-psp-ring/reset", test_reset);
+    qtest_add_func("/amd-psp-ring/trace", test_trace);
+    if (qtest_has_accel("tcg")) {
+        qtest_add_func("/amd-psp-ring/vcpu", test_vcpu);
+    }
+
+    fd = g_file_open_tmp("amd-psp-ring-test-XXXXXX", &firmware, NULL);
+    g_assert_cmpint(fd, >=, 0);
+    g_assert_cmpint(ftruncate(fd, CODE_LEN), ==, 0);
+    g_assert_cmpint(pwrite(fd, vcpu_code, sizeof(vcpu_code), 0), ==,
+                    sizeof(vcpu_code));
+    /* Its start: a jump to the next byte, which in 16 bits is the first */
+    g_assert_cmpint(pwrite(fd, "\xe9\x0d", 3, RESET_AT), ==, 3);
+    close(fd);
+    ret = g_test_run();
+    unlink(firmware);
+    g_free(firmware);
+    return ret;
+}
