@@ -1,9 +1,10 @@
 /*
- * Fuzzer of the emulated AMD PSP's mailbox
+ * Fuzzer of the emulated AMD PSP's mailbox and queues
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
- * An input is what a host does: it fills command buffers and gives commands.
+ * An input is what a host does: it fills command buffers and gives commands,
+ * one at a time or in queues.
  * See docs/devel/fuzzing.rst.  Memory and the keys of ASIDs are made up here,
  * everything else is the code that the device runs.
  *
@@ -33,6 +34,10 @@ static uint8_t *low, *high;
 static bool keyed[MAX_ASID + 1];
 /* Those of guests with SEV-ES; what an input's first record says */
 static unsigned max_es_asid;
+
+/* What runs */
+static const uint8_t *input;
+static size_t input_len;
 
 static AmdPspAuthority *authority;
 static AmdPspPlatform fresh, psp;
@@ -168,22 +173,48 @@ static bool has(const uint8_t *buf, size_t len, const uint8_t *key,
     return false;
 }
 
+/* It has, and not because libFuzzer has found the key by comparing with it */
+static bool leaks(const uint8_t *buf, size_t len, const uint8_t *key,
+                  size_t key_len)
+{
+    return has(buf, len, key, key_len) && !has(input, input_len, key, key_len);
+}
+
+bool sev_memory_dma_read(hwaddr pa, void *buf, size_t len)
+{
+    return copy(pa, SEV_MEMORY_RAW, buf, ram(pa, len), len);
+}
+
+/* Only statuses are written like this */
+bool sev_memory_dma_write(hwaddr pa, const void *buf, size_t len)
+{
+    hwaddr page = pa & ~(hwaddr)0xfff;
+
+    MUST(len == 16 && pa % 16 == 0, "a status");
+    MUST(page == psp.ring.queues[AMD_PSP_RING_LOW].statuses ||
+         (psp.ring.queues[AMD_PSP_RING_HIGH].there &&
+          page == psp.ring.queues[AMD_PSP_RING_HIGH].statuses),
+         "in its page");
+    return copy(pa, SEV_MEMORY_RAW, ram(pa, len), buf, len);
+}
+
 bool sev_memory_write(hwaddr pa, unsigned asid, const void *buf, size_t len)
 {
     size_t i;
 
-    MUST(!has(buf, len, psp.seed, sizeof(psp.seed)) &&
-         !has(buf, len, psp.pdh.d, sizeof(psp.pdh.d)) &&
-         !has(buf, len, psp.pek.d, sizeof(psp.pek.d)) &&
-         !has(buf, len, psp.cek.d, sizeof(psp.cek.d)),
+    MUST(!amd_psp_ring_overlaps(&psp.ring, pa, len), "nothing in the queues");
+    MUST(!leaks(buf, len, psp.seed, sizeof(psp.seed)) &&
+         !leaks(buf, len, psp.pdh.d, sizeof(psp.pdh.d)) &&
+         !leaks(buf, len, psp.pek.d, sizeof(psp.pek.d)) &&
+         !leaks(buf, len, psp.cek.d, sizeof(psp.cek.d)),
          "no keys of the platform in what is written");
     for (i = 0; i < ARRAY_SIZE(psp.guests); i++) {
         const AmdPspGuest *g = &psp.guests[i];
 
         MUST(!g->handle ||
-             (!has(buf, len, g->vek, sizeof(g->vek)) &&
-              !has(buf, len, (const uint8_t *)&g->transport,
-                   sizeof(g->transport))),
+             (!leaks(buf, len, g->vek, sizeof(g->vek)) &&
+              !leaks(buf, len, (const uint8_t *)&g->transport,
+                     sizeof(g->transport))),
              "no keys of a guest in what is written");
     }
     return copy(pa, asid, ram(pa, len), buf, len);
@@ -217,6 +248,7 @@ static void check_platform(void)
         MUST(owners[i] == keyed[i], "one guest with ASID %zu: %u", i,
              owners[i]);
     }
+    MUST(!psp.ring.on || psp.initialized, "no queues before INIT");
 }
 
 /*
@@ -240,21 +272,48 @@ enum {
     FLAG_ES = 128,      /* in the first record: CPUs with SEV-ES */
 };
 
+/* The command of a record that writes registers: control and tail */
+#define DOORBELL    0xf0
+
+/* What one input executes at the most; more of the same finds nothing */
+#define COMMANDS_MAX 256
+
 #define BUFFER      0x100
 #define RECORD_LEN  3
 
+/* As the device does when the host has written; how many were executed */
+static unsigned doorbell(uint32_t control, uint32_t tail)
+{
+    AmdPspRing *r = &psp.ring;
+    unsigned n = 0;
+    hwaddr buffer;
+    uint32_t id;
+
+    while (amd_psp_ring_next(r, control, tail, &id, &buffer) ==
+           AMD_PSP_RING_COMMAND) {
+        MUST(r->on, "the mode, where there is a command");
+        MUST(n++ < 2 * 255, "as many commands as queues have");
+        amd_psp_ring_post(r, amd_psp_execute(&psp, id, buffer, -1));
+        amd_psp_ring_interrupt(r);
+        check_platform();
+    }
+    return n;
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 {
-    unsigned commands = 0;
+    unsigned records = 0, commands = 0;
 
     psp = fresh;
+    input = data;
+    input_len = len;
     random_state = 1;
     max_es_asid = len >= RECORD_LEN && (data[2] & FLAG_ES) ? 2 : 0;
     memset(low, 0, RAM_LEN);
     memset(high, 0, RAM_LEN);
     memcpy(low + 0x4000, amd_psp_authority_certs(authority),
            AMD_PSP_ASK_ARK_LEN);
-    while (len >= RECORD_LEN && commands++ < 64) {
+    while (len >= RECORD_LEN && records++ < 64 && commands < COMMANDS_MAX) {
         Record r = { data[0], data[1], data[2] };
         hwaddr pa = BUFFER;
         size_t n;
@@ -267,6 +326,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
                 memcpy(low + MIN(lduw_le_p(data), RAM_LEN - n), data + 2,
                        n - 2);
             }
+        } else if (r.command == DOORBELL) {
+            if (n >= 8) {
+                commands += doorbell(ldl_le_p(data), ldl_le_p(data + 4));
+            }
+        } else if (psp.ring.on) {
+            doorbell(r.command << 16, 0);
+            MUST(!psp.ring.on, "a command of the mailbox ends the mode");
         } else {
             if (r.flags & FLAG_FAR) {
                 pa = RAM_LEN - n;
@@ -284,6 +350,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
                                                0x700 : 0),
                             pa | (r.flags & FLAG_CBIT ? CBIT : 0),
                             r.flags & FLAG_CORRUPT ? r.len : -1);
+            commands++;
             check_platform();
         }
         data += n;
@@ -309,8 +376,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 #define OUT         0xc000
 #define NV          0x10000
 
+/* Pages of both queues */
+#define LOW         0xe000
+#define HIGH_QUEUE  0x2000
+
 #define SEED_ES     6
-#define SEEDS       7
+#define SEED_RING   7
+#define SEEDS       8
 
 static void give(GByteArray *out, uint8_t command, const uint8_t *b, uint8_t n)
 {
@@ -392,6 +464,56 @@ static void seed_send(GByteArray *out, uint32_t policy)
          { 32, 4096 }, { 40, TRANS }, { 48, 4096 });
 }
 
+/* Bytes that go to memory */
+static void put(GByteArray *out, uint16_t at, const void *bytes, uint8_t n)
+{
+    const uint8_t record[] = { n + 2, 0, FLAG_DATA, at & 0xff, at >> 8 };
+
+    g_byte_array_append(out, record, sizeof(record));
+    g_byte_array_append(out, bytes, n);
+}
+
+static void put_entry(GByteArray *out, uint16_t at, uint16_t command,
+                      uint16_t flags, uint64_t buffer)
+{
+    uint8_t entry[16] = { 0 };
+
+    stw_le_p(entry, command);
+    stw_le_p(entry + 2, flags);
+    stq_le_p(entry + 8, buffer);
+    put(out, at, entry, sizeof(entry));
+}
+
+static void ring(GByteArray *out, uint32_t control, uint32_t tail)
+{
+    GIVE(out, DOORBELL, 8, { 0, AMD_PSP_RING_ACTIVE | AMD_PSP_RING_OWNED |
+                             control }, { 4, tail });
+}
+
+static void seed_ring(GByteArray *out)
+{
+    GIVE(out, AMD_PSP_RING_BUFFER, 40, { 0, LOW }, { 8, LOW + 0x1000 },
+         { 16, HIGH_QUEUE }, { 24, HIGH_QUEUE + 0x1000 },
+         { 32, 0x00020101 }, { 36, 0x00010001 });
+    put_entry(out, LOW, AMD_PSP_PLATFORM_STATUS, 0, OUT);
+    put_entry(out, LOW + 16, AMD_PSP_LAUNCH_START, 1, PAGE_A);
+    put_entry(out, LOW + 32, AMD_PSP_GET_ID, 2, LOW);
+    put_entry(out, LOW + 48, AMD_PSP_GET_ID, 0, LOW);
+    put_entry(out, LOW + 64, AMD_PSP_PLATFORM_STATUS, 0, OUT);
+    put_entry(out, LOW + 80, AMD_PSP_SHUTDOWN, 0, 0);
+    put_entry(out, HIGH_QUEUE, AMD_PSP_DF_FLUSH, 3, 0);
+    ring(out, 3, 5);
+    ring(out, AMD_PSP_RING_CLEAR | AMD_PSP_RING_RESUME, 0x10005);
+    ring(out, AMD_PSP_RING_CLEAR, 0x10005);
+    /* Ends the mode, and begins it again */
+    GIVE(out, AMD_PSP_PLATFORM_STATUS, 12, { 0, 0 });
+    GIVE(out, AMD_PSP_RING_BUFFER, 40, { 0, LOW }, { 8, LOW + 0x1000 },
+         { 32, 0x00000001 }, { 36, 0x00010000 });
+    ring(out, 0, 6);
+    ring(out, AMD_PSP_RING_RESUME, 6);
+    ring(out, 0, 6);
+}
+
 static void seed(unsigned which, GByteArray *out)
 {
     static const uint32_t policies[] = { 0, 1, 0x30 };
@@ -415,6 +537,10 @@ static void seed(unsigned which, GByteArray *out)
         seed_start_es(out);
     } else {
         seed_start(out);
+    }
+    if (which == SEED_RING) {
+        seed_ring(out);
+        return;
     }
     if (which == 1) {
         GIVE(out, AMD_PSP_GET_ID, 12, { 0, OUT }, { 8, 64 });
@@ -455,7 +581,12 @@ static void write_seeds(const char *dir)
 
         seed(i, out);
         LLVMFuzzerTestOneInput(out->data, out->len);
-        MUST(p->last_handle >= MIN(i, 2), "guests in seed %u", i);
+        MUST(p->last_handle >= (i == SEED_RING ? 1 : MIN(i, 2)),
+             "guests in seed %u", i);
+        MUST(i != SEED_RING ||
+             (lduw_le_p(low + LOW + 0x1000 + 3 * 16) == 0x09 &&
+              !p->initialized),
+             "all of the queue in seed %u", i);
         g_assert(g_file_set_contents(name, (char *)out->data, out->len,
                                      NULL));
     }
