@@ -1,0 +1,402 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The ring buffer mode of the PSP: many commands by one doorbell.
+ *
+ * The command RING_BUFFER gives the firmware a queue in memory, and other
+ * meanings to the registers of the mailbox: the command register becomes one of
+ * control, and those of the argument's address the indices to which the host
+ * has filled the queue (tail) and the firmware has emptied it (head).  The next
+ * command that is written to the mailbox ends the mode; it is not executed.
+ *
+ * Everything else in this driver, and all of its users, knows the mailbox only,
+ * and never sees the mode: __sev_do_cmd_locked(), through which all of them go,
+ * leaves it before it writes to the mailbox.  Until then it stays on, as groups
+ * of commands come one after the other, and to enter and leave costs a command
+ * each.
+ */
+#include <linux/bitfield.h>
+#include <linux/irqflags.h>
+#include <linux/jiffies.h>
+#include <linux/lockdep.h>
+#include <linux/mm.h>
+#include <linux/module.h>
+#include <linux/psp.h>
+#include <linux/psp-sev.h>
+#include <linux/psp-sev-ring.h>
+#include <linux/wait.h>
+
+#include "psp-dev.h"
+#include "sev-dev.h"
+
+/* The command register, as one of control */
+#define SEV_RING_CLEAR		BIT(29)	/* the status bits of the head, to 0 */
+#define SEV_RING_ACTIVE		BIT(30)
+#define SEV_RING_HOST		BIT(31)	/* PSP_CMDRESP_RESP, for sev_irq_handler() */
+
+/* The head, in the low register of the argument's address */
+#define SEV_RING_HEAD_LOW	GENMASK(7, 0)
+#define SEV_RING_RUNNING	BIT(11)	/* not: a command has failed */
+#define SEV_RING_EMPTY		BIT(28)
+
+/* The tail, in the high one */
+#define SEV_RING_TAIL_LOW	GENMASK(7, 0)
+
+/* No flags: it pauses the queue if it fails, and does not interrupt if not */
+struct sev_ring_cmd {
+	u16 id;
+	u16 flags;
+	u32 unused;
+	u64 address;
+} __packed;
+
+struct sev_ring_status {
+	u16 status;
+	u16 reserved1;
+	u32 reserved2;
+	u64 extended_error;
+} __packed;
+
+/* What the firmware does not write, so a status that it has not written yet */
+#define SEV_RING_NO_STATUS	0xffff
+
+/**
+ * struct sev_ring - the mode, of one device
+ * @cmds: page of the low priority queue, the one that is used
+ * @statuses: page of their statuses
+ * @absent: this firmware has no such mode, or not as it is known here
+ * @on: it was entered, and not left
+ * @next: index in the queue that is filled next; the queue is empty
+ *
+ * Protected by sev_cmd_mutex.
+ */
+struct sev_ring {
+	struct sev_ring_cmd *cmds;
+	struct sev_ring_status *statuses;
+	bool absent;
+	bool on;
+	u8 next;
+};
+
+static bool sev_ring_enabled = true;
+module_param_named(sev_ring, sev_ring_enabled, bool, 0644);
+MODULE_PARM_DESC(sev_ring, " Use the ring buffer mode of the PSP, if it has it");
+
+/* The pages are the device's until it goes, as its command buffer is */
+static struct sev_ring *sev_ring_get(struct sev_device *sev)
+{
+	struct sev_ring *ring = sev->ring;
+
+	lockdep_assert_held(&sev_cmd_mutex);
+
+	/* Indices wrap as a u8 does */
+	BUILD_BUG_ON(SEV_RING_MAX != U8_MAX);
+	BUILD_BUG_ON((SEV_RING_MAX + 1) * sizeof(*ring->cmds) != PAGE_SIZE);
+	BUILD_BUG_ON((SEV_RING_MAX + 1) * sizeof(*ring->statuses) != PAGE_SIZE);
+
+	if (ring)
+		return ring;
+
+	ring = devm_kzalloc(sev->dev, sizeof(*ring), GFP_KERNEL);
+	if (!ring)
+		return NULL;
+
+	ring->cmds = (void *)devm_get_free_pages(sev->dev, GFP_KERNEL, 1);
+	if (!ring->cmds) {
+		devm_kfree(sev->dev, ring);
+		return NULL;
+	}
+	ring->statuses = (void *)ring->cmds + PAGE_SIZE;
+
+	sev->ring = ring;
+	return ring;
+}
+
+static int sev_ring_enter(struct sev_device *sev, struct sev_ring *ring)
+{
+	struct sev_data_ring_buffer data = {
+		.low_cmds = __psp_pa(ring->cmds),
+		.low_statuses = __psp_pa(ring->statuses),
+		.low_size = 1,
+		.flags = SEV_RING_INT_ON_EMPTY,
+	};
+	int error = 0, ret;
+
+	lockdep_assert_held(&sev_cmd_mutex);
+
+	if (ring->on)
+		return 0;
+
+	ret = __sev_do_cmd_locked(SEV_CMD_RING_BUFFER, &data, &error);
+	if (!ret) {
+		ring->on = true;
+		ring->next = 0;
+	}
+	if (ret != -EIO)
+		return ret;
+
+	/*
+	 * That the platform is not initialized says nothing of its firmware, and
+	 * the commands will say it again.
+	 */
+	if (error != SEV_RET_INVALID_PLATFORM_STATE) {
+		dev_info(sev->dev, "SEV: no ring buffer mode (%#x)\n", error);
+		ring->absent = true;
+	}
+	return -EOPNOTSUPP;
+}
+
+/**
+ * sev_ring_leave - the mailbox is one again
+ * @sev: the device
+ *
+ * The caller holds sev_cmd_mutex, and is about to write to the mailbox.
+ *
+ * Return: 0, or -%EBUSY if the PSP was given up.
+ */
+int sev_ring_leave(struct sev_device *sev)
+{
+	struct sev_user_data_status status = { };
+	struct sev_ring *ring = sev->ring;
+	int error = 0, ret;
+
+	lockdep_assert_held(&sev_cmd_mutex);
+
+	if (!ring || !ring->on)
+		return 0;
+
+	ring->on = false;
+	ret = __sev_do_cmd_locked(SEV_CMD_PLATFORM_STATUS, &status, &error);
+	if (ret == -EIO && error == SEV_RET_EXIT_RING_BUFFER)
+		return 0;
+
+	/*
+	 * If there was no answer, the PSP is given up by now.  Any answer has
+	 * come through the mailbox, which is what others need to know: their
+	 * guests need not be lost.  But the mode is not what it is taken for.
+	 */
+	dev_err(sev->dev,
+		"SEV: the ring buffer was left with %d, %#x, it will not be used again\n",
+		ret, error);
+	ring->absent = true;
+	return psp_dead ? -EBUSY : 0;
+}
+
+/*
+ * Has the firmware stopped, at a command that failed or behind the last?  A
+ * paused queue counts as empty.  But that one is empty it can still be saying of
+ * the time before, and of one that it has not looked at yet, that it is not
+ * running.  There is a status bit for a pause, which is cleared at once as long
+ * as SEV_RING_CLEAR is there.
+ */
+static bool sev_ring_stopped(unsigned int head, u8 tail)
+{
+	return (head & SEV_RING_EMPTY) &&
+	       (!(head & SEV_RING_RUNNING) ||
+		FIELD_GET(SEV_RING_HEAD_LOW, head) == tail);
+}
+
+/* Fill the queue, let the firmware go, wait until it stops; @head: out */
+static int sev_ring_run(struct sev_device *sev, struct sev_ring *ring, int cmd,
+			phys_addr_t data, size_t size, unsigned int n,
+			unsigned int *head)
+{
+	void __iomem *head_reg = sev->io_regs + sev->vdata->cmdbuff_addr_lo_reg;
+	void __iomem *tail_reg = sev->io_regs + sev->vdata->cmdbuff_addr_hi_reg;
+	u8 tail = ring->next, last = tail;
+	unsigned long moved;
+
+	lockdep_assert_held(&sev_cmd_mutex);
+
+	for (; n; n--, tail++, data += size) {
+		ring->cmds[tail] = (struct sev_ring_cmd) {
+			.id = cmd,
+			.address = data,
+		};
+		ring->statuses[tail].status = SEV_RING_NO_STATUS;
+	}
+
+	sev->int_rcvd = 0;
+	iowrite32(FIELD_PREP(SEV_RING_TAIL_LOW, tail), tail_reg);
+	iowrite32(SEV_RING_HOST | SEV_RING_ACTIVE | SEV_RING_CLEAR,
+		  sev->io_regs + sev->vdata->cmdresp_reg);
+
+	/*
+	 * As long as for one command, for each of them: where the firmware is, is
+	 * looked at now and then.
+	 */
+	moved = jiffies;
+	do {
+		wait_event_timeout(sev->int_queue, sev->int_rcvd, HZ);
+		/* Before the head is read, or the next interrupt could be lost */
+		sev->int_rcvd = 0;
+		*head = ioread32(head_reg);
+		if (FIELD_GET(SEV_RING_HEAD_LOW, *head) != last) {
+			last = FIELD_GET(SEV_RING_HEAD_LOW, *head);
+			moved = jiffies;
+		}
+		if (sev_ring_stopped(*head, tail))
+			return 0;
+	} while (time_before(jiffies, moved + psp_timeout * HZ));
+
+	/*
+	 * Whoever owns the memory gets it back.  If the firmware wakes up, the
+	 * command that it is at is the last: what comes next in the queue is none,
+	 * which pauses it.
+	 */
+	memset(ring->cmds, 0, PAGE_SIZE);
+	dev_err(sev->dev,
+		"sev command %#x in the ring buffer timed out, disabling PSP\n", cmd);
+	psp_dead = true;
+	return -ETIMEDOUT;
+}
+
+/*
+ * How many have succeeded, and the status of the first that has not.  The
+ * statuses say so; the head only says how far to look.
+ */
+static int sev_ring_result(struct sev_device *sev, struct sev_ring *ring,
+			   unsigned int head, unsigned int n,
+			   unsigned int *done, int *error)
+{
+	u8 seen = FIELD_GET(SEV_RING_HEAD_LOW, head) - ring->next;
+	u16 status = SEV_RING_NO_STATUS;
+	unsigned int i;
+
+	for (i = 0; i < min(seen, n); i++) {
+		status = READ_ONCE(ring->statuses[(u8)(ring->next + i)].status);
+		if (status)
+			break;
+	}
+
+	*done = i;
+	if (i == n && seen == n) {
+		ring->next += n;
+		return 0;
+	}
+
+	if (i < seen && seen <= n && status != SEV_RING_NO_STATUS) {
+		*error = status;
+	} else {
+		dev_err(sev->dev,
+			"SEV: ring buffer stopped at %u of %u (%#010x), it will not be used again\n",
+			i, n, head);
+		ring->absent = true;
+	}
+	return -EIO;
+}
+
+static int sev_do_cmds_locked(int cmd, void *data, size_t size, unsigned int n,
+			      unsigned int *done, int *psp_ret)
+{
+	struct psp_device *psp = psp_master;
+	struct sev_device *sev;
+	struct sev_ring *ring;
+	unsigned int head;
+	int ret;
+
+	lockdep_assert_held(&sev_cmd_mutex);
+
+	if (!psp || !psp->sev_data)
+		return -ENODEV;
+
+	if (psp_dead)
+		return -EBUSY;
+
+	/*
+	 * Firmware with SNP has to own what it writes to, which
+	 * __sev_do_cmd_locked() sees to for each command.
+	 */
+	sev = psp->sev_data;
+	if (!READ_ONCE(sev_ring_enabled) || sev->snp_initialized)
+		return -EOPNOTSUPP;
+
+	ring = sev_ring_get(sev);
+	if (!ring || ring->absent)
+		return -EOPNOTSUPP;
+
+	ret = sev_ring_enter(sev, ring);
+	if (ret)
+		return ret;
+
+	dev_dbg(sev->dev, "sev command id %#x, %u of them, timeout %us\n",
+		cmd, n, psp_timeout);
+
+	ret = sev_ring_run(sev, ring, cmd, __psp_pa(data), size, n, &head);
+	if (ret)
+		return ret;
+
+	ret = sev_ring_result(sev, ring, head, n, done, psp_ret);
+	/* What failed has stopped the queue, with what is behind it in it */
+	if (ret)
+		sev_ring_leave(sev);
+	return ret;
+}
+
+/* Commands that can be in a queue: none that is about the platform itself */
+static size_t sev_ring_cmd_len(int cmd)
+{
+	switch (cmd) {
+	case SEV_CMD_SEND_UPDATE_DATA:
+		return sizeof(struct sev_data_send_update_data);
+	case SEV_CMD_RECEIVE_UPDATE_DATA:
+		return sizeof(struct sev_data_receive_update_data);
+	default:
+		return 0;
+	}
+}
+
+/**
+ * sev_issue_cmds_external_user - issue many SEV commands of one kind
+ * @filep: SEV device file pointer
+ * @cmd: SEND_UPDATE_DATA or RECEIVE_UPDATE_DATA
+ * @data: array of @n arguments, in memory that is contiguous physically, too:
+ *	of kmalloc() or of the page allocator
+ * @size: of an element of it, in bytes: an argument, and maybe padding
+ * @n: number of commands, at most SEV_RING_MAX
+ * @done: out: how many have succeeded
+ * @psp_ret: out: the firmware's code for the first that has not
+ *
+ * The commands are executed in order, up to the first that fails; those behind
+ * it are not.
+ *
+ * Context: process context; sleeps for as long as the commands take.
+ *
+ * Return: 0 if all have succeeded;
+ * -%EOPNOTSUPP: none was issued; they can be, one by one
+ * -%EINVAL:     not a command or memory that can be given
+ * -%EBADF:      not an SEV device file
+ * -%ENODEV:     there is no SEV device
+ * -%EBUSY:      the PSP was given up
+ * -%ETIMEDOUT:  it is given up now, and nobody knows what is done
+ * -%EIO:        a command has failed; 0 in *@psp_ret if the firmware did not
+ *               say how
+ */
+int sev_issue_cmds_external_user(struct file *filep, int cmd, void *data,
+				 size_t size, unsigned int n,
+				 unsigned int *done, int *psp_ret)
+{
+	size_t len = sev_ring_cmd_len(cmd);
+	int ret;
+
+	*done = 0;
+	*psp_ret = 0;
+
+	if (!filep || filep->f_op != &sev_fops)
+		return -EBADF;
+
+	if (!len || size < len || !n || n > SEV_RING_MAX ||
+	    WARN_ON_ONCE(!virt_addr_valid(data) ||
+			 !virt_addr_valid(data + n * size - 1)))
+		return -EINVAL;
+
+	/* There would be no interrupt, see sev_wait_cmd_ioc() */
+	if (irqs_disabled())
+		return -EOPNOTSUPP;
+
+	mutex_lock(&sev_cmd_mutex);
+	ret = sev_do_cmds_locked(cmd, data, size, n, done, psp_ret);
+	mutex_unlock(&sev_cmd_mutex);
+
+	return ret;
+}
+EXPORT_SYMBOL_GPL(sev_issue_cmds_external_user);

@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* Many commands of the SEV firmware by one doorbell. */
+#ifndef __PSP_SEV_RING_H__
+#define __PSP_SEV_RING_H__
+
+#include <linux/types.h>
+
+struct file;
+
+/* A platform command that <linux/psp-sev.h> does not have */
+#define SEV_CMD_RING_BUFFER	0x00F
+
+/* What the firmware has room for in a queue: a full one would look empty */
+#define SEV_RING_MAX		255
+
+/**
+ * struct sev_data_ring_buffer - RING_BUFFER command parameters
+ *
+ * @low_cmds: physical address of the page of commands of the low priority queue
+ * @low_statuses: of the page of their statuses
+ * @high_cmds: the same for the high priority queue
+ * @high_statuses: the same for the high priority queue
+ * @low_size: pages of commands of the low priority queue: 1
+ * @high_size: of the high priority queue: 0 or 1
+ * @low_threshold: commands left for which a queue counts as near empty, or 0
+ * @high_threshold: the same for the high priority queue
+ * @flags: SEV_RING_INT_ON_EMPTY
+ */
+struct sev_data_ring_buffer {
+	u64 low_cmds;				/* In */
+	u64 low_statuses;			/* In */
+	u64 high_cmds;				/* In */
+	u64 high_statuses;			/* In */
+	u8 low_size;				/* In */
+	u8 high_size;				/* In */
+	u16 low_threshold;			/* In */
+	u16 high_threshold;			/* In */
+	u16 flags;				/* In */
+} __packed;
+
+/* Interrupt when no queue has a command left */
+#define SEV_RING_INT_ON_EMPTY	1
+
+/* drivers/crypto/ccp/sev-ring.c */
+int sev_issue_cmds_external_user(struct file *filep, int cmd, void *data,
+				 size_t size, unsigned int n,
+				 unsigned int *done, int *psp_ret);
+
+#endif	/* __PSP_SEV_RING_H__ */
