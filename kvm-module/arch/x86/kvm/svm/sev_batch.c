@@ -7,52 +7,41 @@
  * addresses only: they are pages that follow each other in memory, at the
  * receiver as well, since a packet cannot be split.
  *
- * What a batch saves besides is the way to the kernel and back, buffers, and the
- * copy of arguments.  What it must not do is to keep others from the VM for as
- * long as it takes.  So kvm->lock, which vCPUs' and memory ioctls want, is held
- * for a command at a time, and not while user memory is copied; a page is pinned
- * for its own command only, so that conversions of the others go on; and what
- * the VM is, is asked again for each.
+ * What a batch saves besides is the way to the kernel and back, buffers, the
+ * copy of arguments, and the doorbell of commands that are given in a group
+ * (sev_group.c), if that is what they take so long for.  What it must not do is
+ * to keep others from the VM for as long as it takes.  So kvm->lock, which vCPUs'
+ * and memory ioctls want, is held for a command at a time, or for a group that
+ * takes twenty milliseconds, and not while user memory is copied; a page is pinned
+ * for as long only, so that conversions of the others go on; and what the VM is,
+ * is asked again for each.
  */
 #include <linux/kvm_host.h>
-#include <linux/log2.h>
 #include <linux/mm.h>
-#include <linux/psp.h>
 #include <linux/psp-sev.h>
 #include <linux/sched/signal.h>
-#include <linux/slab.h>
 #include <linux/uaccess.h>
 
 #include "svm.h"
 #include "sev_batch.h"
+#include "sev_group.h"
 
 /**
  * struct sev_batch - what the pages of one call have in common
  * @kvm: an SEV VM
  * @send: from guest memory, otherwise to it
  * @args: of the caller
- * @max: pages of a packet, at most: 1 or SEV_PACKET_PAGES
- * @hdr: buffer for a packet's header, @args.hdr_len bytes
- * @trans: buffer for a packet, @max pages
+ * @group: the packets that are handled next
  */
 struct sev_batch {
 	struct kvm *kvm;
 	bool send;
 	struct kvm_sev_update_batch args;
-	u32 max;
-	void *hdr;
-	void *trans;
+	struct sev_group group;
 };
 
-/*
- * The firmware that AMD has published (AMD-ASPFW) takes 20 KiB in one command;
- * 16 is what can be allocated.
- */
-#define SEV_PACKET_PAGES	KVM_GMEM_BLOCK
-static_assert(SEV_PACKET_PAGES == KVM_SEV_UPDATE_BATCH_PACKET_MAX);
-
 /* May the VM be sent or received, as far as KVM can tell? */
-static int sev_batch_check_vm(struct kvm *kvm)
+int sev_batch_check_vm(struct kvm *kvm)
 {
 	struct kvm_sev_info *sev = to_kvm_sev_info(kvm);
 
@@ -95,63 +84,16 @@ static int sev_batch_check_args(struct kvm *kvm,
 	return 0;
 }
 
-/*
- * One command of the firmware, between guest memory and the buffers: all of
- * @npages to receive, as many as follow each other to send.  Returns how many.
- */
-static int sev_batch_issue(struct sev_batch *batch, unsigned long uaddr,
-			   int npages, int *error)
+/* Where the caller has the packet that begins with page @i */
+static void __user *sev_batch_hdr(const struct sev_batch *batch, u32 i)
 {
-	struct sev_data_send_update_data data = {
-		.hdr_address = __psp_pa(batch->hdr),
-		.hdr_len = batch->args.hdr_len,
-		.trans_address = __psp_pa(batch->trans),
-	};
-	struct page *pages[SEV_PACKET_PAGES];
-	struct kvm *kvm = batch->kvm;
-	bool ordinary;
-	int n, r;
+	return u64_to_user_ptr(batch->args.hdr_uaddr +
+			       (u64)i * batch->args.hdr_len);
+}
 
-	/* Both commands have the same argument. */
-	BUILD_BUG_ON(sizeof(data) != sizeof(struct sev_data_receive_update_data));
-
-	ACQUIRE(mutex_kill, lock)(&kvm->lock);
-	if (ACQUIRE_ERR(mutex_kill, &lock))
-		return -EINTR;
-
-	r = sev_batch_check_vm(kvm);
-	if (r)
-		return r;
-
-	/* From here on they can become shared, but then they are dirty, too. */
-	n = kvm_gmem_pin_block(kvm, uaddr, npages, !batch->send, pages);
-	ordinary = n == -ENOENT;
-	if (ordinary) {
-		if (!batch->send && npages > 1)
-			return -EOPNOTSUPP;
-		pages[0] = sev_pin_page(kvm, uaddr, batch->send ? 0 : FOLL_WRITE);
-		n = IS_ERR(pages[0]) ? PTR_ERR(pages[0]) : 1;
-	}
-	if (n < 0)
-		return n;
-
-	/* What the firmware writes must not be overwritten from a cache. */
-	if (!batch->send)
-		sev_clflush_pages(pages, n);
-
-	data.handle = to_kvm_sev_info(kvm)->handle;
-	data.guest_address = page_to_phys(pages[0]) | sev_me_mask;
-	data.guest_len = n << PAGE_SHIFT;
-	data.trans_len = data.guest_len;
-	r = sev_issue_cmd(kvm, batch->send ? SEV_CMD_SEND_UPDATE_DATA :
-					     SEV_CMD_RECEIVE_UPDATE_DATA,
-			  &data, error);
-
-	if (ordinary)
-		sev_unpin_page(kvm, pages[0]);
-	else
-		unpin_user_pages(pages, n);
-	return r ?: n;
+static void __user *sev_batch_trans(const struct sev_batch *batch, u32 i)
+{
+	return u64_to_user_ptr(batch->args.trans_uaddr + ((u64)i << PAGE_SHIFT));
 }
 
 /* How many pages the packet has that begins with page @i, as the caller says */
@@ -159,11 +101,11 @@ static int sev_batch_packet_pages(const struct sev_batch *batch, u32 i)
 {
 	u8 n;
 
-	if (batch->max == 1)
+	if (batch->group.max == 1)
 		return 1;
 	if (get_user(n, (u8 __user *)u64_to_user_ptr(batch->args.packets_uaddr) + i))
 		return -EFAULT;
-	return n && n <= batch->max && n <= batch->args.count - i ? n : -EINVAL;
+	return n && n <= batch->group.max && n <= batch->args.count - i ? n : -EINVAL;
 }
 
 static int sev_batch_tell_pages(const struct sev_batch *batch, u32 i, u8 n)
@@ -178,76 +120,109 @@ static int sev_batch_tell_pages(const struct sev_batch *batch, u32 i, u8 n)
 	return 0;
 }
 
-/* The packet that begins with page @i.  Returns how many pages it has. */
-static int sev_batch_packet(struct sev_batch *batch, u32 i, int *error)
+/*
+ * The packets from page @i on that the caller has, at most @n, into the group.
+ * Returns how many; @ret: why not more.
+ */
+static u32 sev_batch_read(struct sev_batch *batch, u32 i, u32 n, int *ret)
 {
 	const struct kvm_sev_update_batch *args = &batch->args;
-	void __user *trans = u64_to_user_ptr(args->trans_uaddr +
-					     ((u64)i << PAGE_SHIFT));
-	void __user *hdr = u64_to_user_ptr(args->hdr_uaddr +
-					   (u64)i * args->hdr_len);
-	unsigned long uaddr = args->guest_uaddr + ((u64)i << PAGE_SHIFT);
-	int n, r;
+	u32 k;
 
-	if (batch->send) {
-		n = min(batch->max, args->count - i);
-	} else {
-		n = sev_batch_packet_pages(batch, i);
-		if (n < 0)
-			return n;
-		if (copy_from_user(batch->hdr, hdr, args->hdr_len) ||
-		    copy_from_user(batch->trans, trans, n << PAGE_SHIFT))
-			return -EFAULT;
+	for (k = 0; k < n && i < args->count; k++) {
+		struct sev_packet *packet = &batch->group.packets[k];
+		int npages = sev_batch_packet_pages(batch, i);
+
+		if (npages < 0) {
+			*ret = npages;
+			break;
+		}
+		if (copy_from_user(packet->hdr, sev_batch_hdr(batch, i),
+				   args->hdr_len) ||
+		    copy_from_user(packet->trans, sev_batch_trans(batch, i),
+				   npages << PAGE_SHIFT)) {
+			*ret = -EFAULT;
+			break;
+		}
+		packet->npages = npages;
+		i += npages;
 	}
+	return k;
+}
 
-	r = sev_batch_issue(batch, uaddr, n, error);
-	if (r == -EIO && *error == SEV_RET_INVALID_LEN && batch->send && n > 1) {
-		/* Another firmware may take less, but a page it always did */
-		batch->max = 1;
-		*error = 0;
-		r = sev_batch_issue(batch, uaddr, 1, error);
-	}
-	if (r < 0)
-		return r;
-
-	if (batch->send && (copy_to_user(hdr, batch->hdr, args->hdr_len) ||
-			    copy_to_user(trans, batch->trans, r << PAGE_SHIFT) ||
-			    sev_batch_tell_pages(batch, i, r)))
+/* A packet that was sent, which begins with page @i, to the caller */
+static int sev_batch_write(struct sev_batch *batch, u32 i,
+			   const struct sev_packet *packet)
+{
+	if (copy_to_user(sev_batch_hdr(batch, i), packet->hdr,
+			 batch->args.hdr_len) ||
+	    copy_to_user(sev_batch_trans(batch, i), packet->trans,
+			 packet->npages << PAGE_SHIFT))
 		return -EFAULT;
-	return r;
+	return sev_batch_tell_pages(batch, i, packet->npages);
+}
+
+/* Some packets more, from page @done on.  What is done counts, whatever comes. */
+static int sev_batch_packets(struct sev_batch *batch, u32 *done, int *error)
+{
+	const struct kvm_sev_update_batch *args = &batch->args;
+	struct sev_group *group = &batch->group;
+	unsigned long uaddr = args->guest_uaddr + ((u64)*done << PAGE_SHIFT);
+	u32 n, issued, npages = args->count - *done;
+	int r, unread = 0;
+
+	n = sev_group_packets(group, npages);
+	if (!n)
+		return -ENOMEM;
+	if (!batch->send) {
+		n = sev_batch_read(batch, *done, n, &unread);
+		if (!n)
+			return unread;
+	}
+
+	issued = sev_group_issue(group, uaddr, n, npages, &r, error);
+	for (u32 k = 0; k < issued; k++) {
+		const struct sev_packet *packet = &group->packets[k];
+
+		if (batch->send && sev_batch_write(batch, *done, packet))
+			return -EFAULT;
+		*done += packet->npages;
+	}
+
+	if (r == -EIO && *error == SEV_RET_INVALID_LEN && batch->send &&
+	    group->packets[issued].npages > 1) {
+		/* Another firmware may take less, but a page it always did */
+		group->max = 1;
+		*error = 0;
+		r = 0;
+	}
+	/* What could not be read is next only if all before it are done. */
+	return r || issued < n ? r : unread;
 }
 
 static int sev_batch_pages(struct sev_batch *batch, u32 *done, int *error)
 {
-	unsigned int order;
+	const struct kvm_sev_update_batch *args = &batch->args;
 	int r;
 
-	if (!batch->args.count)
+	if (!args->count)
 		return 0;
 
-	batch->max = batch->args.flags & KVM_SEV_UPDATE_BATCH_PACKETS ?
-		     SEV_PACKET_PAGES : 1;
-	order = ilog2(batch->max);
-	/* Zeroed: a firmware that writes less must not give memory away. */
-	batch->hdr = kzalloc(batch->args.hdr_len, GFP_KERNEL_ACCOUNT);
-	batch->trans = (void *)__get_free_pages(GFP_KERNEL_ACCOUNT | __GFP_ZERO,
-						order);
-	r = batch->hdr && batch->trans ? 0 : -ENOMEM;
+	r = sev_group_init(&batch->group, batch->kvm, batch->send, args->hdr_len,
+			   args->flags & KVM_SEV_UPDATE_BATCH_PACKETS ?
+			   SEV_PACKET_PAGES : 1);
 
-	while (r >= 0 && *done < batch->args.count) {
+	while (!r && *done < args->count) {
 		if (signal_pending(current)) {
 			r = -EINTR;
 			break;
 		}
-		r = sev_batch_packet(batch, *done, error);
-		if (r > 0)
-			*done += r;
+		r = sev_batch_packets(batch, done, error);
 		cond_resched();
 	}
 
-	free_pages((unsigned long)batch->trans, order);
-	kfree(batch->hdr);
-	return min(r, 0);
+	sev_group_destroy(&batch->group);
+	return r;
 }
 
 /**

@@ -13,6 +13,7 @@ static inline bool sev_is_batch(u32 id)
 	       id == KVM_SEV_RECEIVE_UPDATE_BATCH;
 }
 
+int sev_batch_check_vm(struct kvm *kvm);
 int sev_update_batch(struct kvm *kvm, void __user *argp,
 		     struct kvm_sev_cmd *cmd);
 

@@ -1,0 +1,364 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Groups of packets: SEND_UPDATE_DATA and RECEIVE_UPDATE_DATA commands that are
+ * given to the firmware by one doorbell, in its ring buffer mode.
+ *
+ * The mode is our ccp's (drivers/crypto/ccp/sev-ring.c).  With the distribution's,
+ * which may have been loaded from an initramfs, commands go one by one: there is
+ * no dependency on the symbol, but a reference for as long as a batch takes.  So
+ * neither module has to be loaded or unloaded in an order that it had not to be
+ * before: kvm-amd needs ccp, whichever it is.
+ */
+#include <linux/file.h>
+#include <linux/ktime.h>
+#include <linux/log2.h>
+#include <linux/mm.h>
+#include <linux/module.h>
+#include <linux/psp.h>
+#include <linux/psp-sev.h>
+#include <linux/slab.h>
+
+#include "svm.h"
+#include "sev_batch.h"
+#include "sev_group.h"
+
+/* Apart, and in one page; both commands have the same argument */
+struct sev_group_cmd {
+	struct sev_data_send_update_data data;
+} __aligned(64);
+static_assert(sizeof(struct sev_data_send_update_data) ==
+	      sizeof(struct sev_data_receive_update_data));
+
+/*
+ * The mode may have to be entered first, and left by the next command that is
+ * none of these: fewer packets can hardly gain anything.
+ */
+#define SEV_GROUP_MIN	4U
+#define SEV_GROUP_MAX	((u32)(PAGE_SIZE / sizeof(struct sev_group_cmd)))
+static_assert(SEV_GROUP_MAX <= SEV_RING_MAX);
+/* How long others may have to wait for kvm->lock, and a conversion for a page */
+#define SEV_GROUP_NS	(20ULL * NSEC_PER_MSEC)
+/* How often it is done as it was found to be best before that is tried again */
+#define SEV_PACE_HOLD	64
+
+/**
+ * struct sev_pace - how many packets should be in a group
+ * @packets: so many; 1: it is not worth while
+ * @hold: how many times more that is not changed
+ * @good: the last group paid, and kept nobody waiting for too long
+ * @single_ns: what a command of one, two... pages takes if it is given alone;
+ *	0: not known yet
+ *
+ * Groups pay if the time that a command takes is that of the doorbell, and do
+ * not if it is the command's own.  Which it is depends on the firmware, so it is
+ * measured.  The commands of other VMs come between, and that is as it should
+ * be: they keep others waiting as well.  So one group that took too long says
+ * little; it takes two in a row, but for the first of all.
+ *
+ * For all VMs, without a lock: each value is written at once, and what comes of
+ * a race is a group of another size.
+ */
+struct sev_pace {
+	u32 packets;
+	u32 hold;
+	bool good;
+	u64 single_ns[SEV_PACKET_PAGES];
+};
+
+/* Receiving, sending; at first it is to be seen what a single command takes */
+static struct sev_pace sev_paces[2] = {
+	{ .packets = 1, .hold = 1 }, { .packets = 1, .hold = 1 },
+};
+
+static u32 sev_pace_packets(struct sev_pace *pace)
+{
+	u32 packets = READ_ONCE(pace->packets);
+
+	return packets > 1 || READ_ONCE(pace->hold) ? packets : SEV_GROUP_MIN;
+}
+
+static void sev_pace_set(struct sev_pace *pace, u32 packets, u32 hold)
+{
+	WRITE_ONCE(pace->packets, packets);
+	WRITE_ONCE(pace->hold, hold);
+}
+
+static void sev_pace_single(struct sev_pace *pace, u32 npages, u64 ns)
+{
+	u64 *single = &pace->single_ns[npages - 1], old = READ_ONCE(*single);
+	u32 hold = READ_ONCE(pace->hold);
+
+	/* Not all of it at once: a thread that was preempted proves little */
+	WRITE_ONCE(*single, old ? old - old / 4 + ns / 4 : ns);
+	if (hold)
+		WRITE_ONCE(pace->hold, hold - 1);
+}
+
+/* What a command of @npages takes, or one of another size: some size is known */
+static u64 sev_pace_single_ns(struct sev_pace *pace, u32 npages)
+{
+	u64 ns = READ_ONCE(pace->single_ns[npages - 1]);
+
+	for (u32 i = 0; !ns && i < SEV_PACKET_PAGES; i++)
+		ns = READ_ONCE(pace->single_ns[i]);
+	return ns;
+}
+
+/* A group of @n took @ns; its packets one by one would have taken @single_ns */
+static void sev_pace_group(struct sev_pace *pace, u32 n, u64 ns, u64 single_ns)
+{
+	u32 packets = READ_ONCE(pace->packets), hold = READ_ONCE(pace->hold);
+	bool good = ns <= min(single_ns, SEV_GROUP_NS), was_good = READ_ONCE(pace->good);
+
+	WRITE_ONCE(pace->good, good);
+	if (!good && was_good)
+		return;
+	if (ns > single_ns)
+		sev_pace_set(pace, 1, SEV_PACE_HOLD);
+	else if (ns > SEV_GROUP_NS)
+		sev_pace_set(pace, max(n / 2, SEV_GROUP_MIN), SEV_PACE_HOLD);
+	else if (hold)
+		WRITE_ONCE(pace->hold, hold - 1);
+	else if (n >= packets)
+		WRITE_ONCE(pace->packets, min(2 * n, SEV_GROUP_MAX));
+}
+
+/**
+ * sev_group_init - prepare for packets
+ * @group: to be initialized; sev_group_destroy() in any case
+ * @kvm: an SEV VM
+ * @send: from guest memory, otherwise to it
+ * @hdr_len: size of a header, in bytes
+ * @max: pages of a packet, at most: 1 or SEV_PACKET_PAGES
+ *
+ * Return: 0 or -%ENOMEM.
+ */
+int sev_group_init(struct sev_group *group, struct kvm *kvm, bool send,
+		   u32 hdr_len, u32 max)
+{
+	*group = (struct sev_group) {
+		.kvm = kvm,
+		.send = send,
+		.hdr_len = hdr_len,
+		.max = max,
+		.order = ilog2(max),
+		.issue = symbol_get(sev_issue_cmds_external_user),
+	};
+	group->packets = kcalloc(SEV_GROUP_MAX, sizeof(*group->packets),
+				 GFP_KERNEL_ACCOUNT);
+	group->cmds = (void *)get_zeroed_page(GFP_KERNEL_ACCOUNT);
+	return group->packets && group->cmds ? 0 : -ENOMEM;
+}
+
+void sev_group_destroy(struct sev_group *group)
+{
+	while (group->room) {
+		struct sev_packet *packet = &group->packets[--group->room];
+
+		free_pages((unsigned long)packet->trans, group->order);
+		kfree(packet->hdr);
+	}
+	free_page((unsigned long)group->cmds);
+	kfree(group->packets);
+	if (group->issue)
+		symbol_put(sev_issue_cmds_external_user);
+}
+
+/* Buffers of one packet more */
+static bool sev_group_add_room(struct sev_group *group)
+{
+	struct sev_packet *packet = &group->packets[group->room];
+	/* Zeroed: a firmware that writes less must not give memory away. */
+	gfp_t gfp = GFP_KERNEL_ACCOUNT | __GFP_ZERO;
+
+	/* One is needed; others are as good as the memory is easy to get. */
+	if (group->room)
+		gfp |= __GFP_NORETRY | __GFP_NOWARN;
+
+	packet->hdr = kmalloc(group->hdr_len, gfp);
+	packet->trans = (void *)__get_free_pages(gfp, group->order);
+	if (!packet->hdr || !packet->trans) {
+		kfree(packet->hdr);
+		free_pages((unsigned long)packet->trans, group->order);
+		return false;
+	}
+	group->room++;
+	return true;
+}
+
+/**
+ * sev_group_packets - how many packets should be next
+ * @group: that they will be in
+ * @npages: how many pages there are
+ *
+ * Return: so many, which have buffers; 0 if there is no memory for any.
+ */
+u32 sev_group_packets(struct sev_group *group, u32 npages)
+{
+	u32 n = group->issue ? sev_pace_packets(&sev_paces[group->send]) : 1;
+
+	n = npages < SEV_GROUP_MIN ? 1 : min(n, npages);
+	while (group->room < n && sev_group_add_room(group))
+		;
+	return min(n, group->room);
+}
+
+/*
+ * Guest memory of @packet, from @uaddr on: all pages of a packet to receive; of
+ * one to send, as many as follow each other.
+ */
+static int sev_group_pin(struct sev_group *group, struct sev_packet *packet,
+			 unsigned long uaddr)
+{
+	struct kvm *kvm = group->kvm;
+	bool send = group->send;
+	int n;
+
+	/* From here on they can become shared, but then they are dirty, too. */
+	n = kvm_gmem_pin_block(kvm, uaddr, packet->npages, !send, packet->pages);
+	packet->ordinary = n == -ENOENT;
+	if (packet->ordinary) {
+		if (!send && packet->npages > 1)
+			return -EOPNOTSUPP;
+		packet->pages[0] = sev_pin_page(kvm, uaddr,
+						send ? 0 : FOLL_WRITE);
+		n = IS_ERR(packet->pages[0]) ? PTR_ERR(packet->pages[0]) : 1;
+	}
+	if (n < 0)
+		return n;
+	packet->npages = n;
+
+	/* What the firmware writes must not be overwritten from a cache. */
+	if (!send)
+		sev_clflush_pages(packet->pages, n);
+	return 0;
+}
+
+static void sev_group_unpin(struct sev_group *group, struct sev_packet *packet)
+{
+	if (packet->ordinary)
+		sev_unpin_page(group->kvm, packet->pages[0]);
+	else
+		unpin_user_pages(packet->pages, packet->npages);
+}
+
+static void sev_group_fill(struct sev_group *group, u32 i)
+{
+	struct sev_packet *packet = &group->packets[i];
+	u32 len = packet->npages << PAGE_SHIFT;
+
+	group->cmds[i].data = (struct sev_data_send_update_data) {
+		.handle = to_kvm_sev_info(group->kvm)->handle,
+		.hdr_address = __psp_pa(packet->hdr),
+		.hdr_len = group->hdr_len,
+		.guest_address = page_to_phys(packet->pages[0]) | sev_me_mask,
+		.guest_len = len,
+		.trans_address = __psp_pa(packet->trans),
+		.trans_len = len,
+	};
+}
+
+/* By one doorbell, and how long that takes.  -EOPNOTSUPP: not, so one by one. */
+static int sev_group_ring(struct sev_group *group, int cmd, u32 n, u32 *done,
+			  int *error)
+{
+	struct sev_pace *pace = &sev_paces[group->send];
+	u64 ns, single_ns = 0;
+	int r;
+
+	CLASS(fd, f)(to_kvm_sev_info(group->kvm)->fd);
+	if (fd_empty(f))
+		return -EBADF;
+
+	ns = ktime_get_ns();
+	r = group->issue(fd_file(f), cmd, group->cmds, sizeof(*group->cmds), n,
+			 done, error);
+	ns = ktime_get_ns() - ns;
+
+	if (r == -EOPNOTSUPP)
+		sev_pace_set(pace, 1, SEV_PACE_HOLD);
+	if (r)
+		return r;
+
+	for (u32 i = 0; i < n; i++)
+		single_ns += sev_pace_single_ns(pace, group->packets[i].npages);
+	sev_pace_group(pace, n, ns, single_ns);
+	return 0;
+}
+
+static int sev_group_single(struct sev_group *group, int cmd, u32 *done,
+			    int *error)
+{
+	u64 ns = ktime_get_ns();
+	int r;
+
+	r = sev_issue_cmd(group->kvm, cmd, &group->cmds[0].data, error);
+	if (r)
+		return r;
+
+	*done = 1;
+	sev_pace_single(&sev_paces[group->send], group->packets[0].npages,
+			ktime_get_ns() - ns);
+	return 0;
+}
+
+/**
+ * sev_group_issue - commands of the firmware for packets, between guest memory
+ *	and their buffers
+ * @group: the packets; if they are to be received, each says how many pages it
+ *	has; if they are to be sent, each is told
+ * @uaddr: host address of the guest's memory
+ * @n: how many packets, of those that sev_group_packets() has allowed
+ * @npages: how many pages at most
+ * @ret: out: why the next one is not done: 0 if there is no reason
+ * @error: out: the firmware's, for -%EIO
+ *
+ * They are done in order.  kvm->lock is held, and their pages are pinned, for all
+ * of them together; the caller does not hold it.  A packet that is not done has
+ * nothing in its buffers that its caller could be given.
+ *
+ * Return: how many are done.
+ */
+u32 sev_group_issue(struct sev_group *group, unsigned long uaddr, u32 n,
+		    u32 npages, int *ret, int *error)
+{
+	int cmd = group->send ? SEV_CMD_SEND_UPDATE_DATA :
+				SEV_CMD_RECEIVE_UPDATE_DATA;
+	u32 pinned, done = 0;
+	int r = -EOPNOTSUPP;
+
+	ACQUIRE(mutex_kill, lock)(&group->kvm->lock);
+	*ret = ACQUIRE_ERR(mutex_kill, &lock) ? -EINTR :
+	       sev_batch_check_vm(group->kvm);
+	if (*ret)
+		return 0;
+
+	for (pinned = 0; pinned < n && npages; pinned++) {
+		struct sev_packet *packet = &group->packets[pinned];
+
+		if (group->send)
+			packet->npages = min(group->max, npages);
+		*ret = sev_group_pin(group, packet, uaddr);
+		if (*ret)
+			break;
+		sev_group_fill(group, pinned);
+		uaddr += (unsigned long)packet->npages << PAGE_SHIFT;
+		npages -= packet->npages;
+	}
+	if (!pinned)
+		return 0;
+
+	if (pinned >= SEV_GROUP_MIN)
+		r = sev_group_ring(group, cmd, pinned, &done, error);
+	/* The others' turn will come: kvm->lock is held for one. */
+	if (r == -EOPNOTSUPP)
+		r = sev_group_single(group, cmd, &done, error);
+
+	for (u32 i = 0; i < pinned; i++)
+		sev_group_unpin(group, &group->packets[i]);
+
+	/* What could not be pinned is next only if all before it are done. */
+	if (r || done < pinned)
+		*ret = r;
+	return done;
+}
