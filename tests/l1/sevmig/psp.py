@@ -17,6 +17,7 @@ COMMANDS = {
     0x06: 'PEK_CSR', 0x07: 'PEK_CERT_IMPORT',
     0x08: 'PDH_CERT_EXPORT', 0x09: 'PDH_GEN', 0x0a: 'DF_FLUSH',
     0x0b: 'DOWNLOAD_FIRMWARE', 0x0c: 'GET_ID', 0x0d: 'INIT_EX',
+    0x0f: 'RING_BUFFER',
     0x20: 'DECOMMISSION', 0x21: 'ACTIVATE', 0x22: 'DEACTIVATE',
     0x23: 'GUEST_STATUS', 0x30: 'LAUNCH_START', 0x31: 'LAUNCH_UPDATE_DATA',
     0x33: 'LAUNCH_MEASURE', 0x34: 'LAUNCH_SECRET', 0x35: 'LAUNCH_FINISH',
@@ -27,7 +28,7 @@ COMMANDS = {
 }
 
 TRACING = '/sys/kernel/tracing'
-EVENT = f'{TRACING}/events/sevmig/psp'
+EVENTS = f'{TRACING}/events/sevmig'
 
 # include/uapi/linux/psp-sev.h
 SEV_PDH_GEN = 4
@@ -36,8 +37,9 @@ SEV_ISSUE_CMD = 3 << 30 | 16 << 16 | ord('S') << 8
 
 class Counter:
     """
-    Counts with a kprobe at the one function of ccp that every command goes
-    through.  @why says why not, where it cannot.
+    Counts with kprobes at the one function of ccp that every command goes
+    through, and at the one of our ccp that gives many at once.  @why says why
+    not, where it cannot.
     """
 
     def __init__(self):
@@ -47,9 +49,16 @@ class Counter:
                 host.mount('tracefs', TRACING)
             self._write(f'{TRACING}/kprobe_events',
                         'p:sevmig/psp __sev_do_cmd_locked cmd=$arg1:u32')
-            self._write(f'{EVENT}/trigger', 'hist:keys=cmd.hex')
+            self._write(f'{EVENTS}/psp/trigger', 'hist:keys=cmd.hex')
         except OSError as e:
             self.why = f'the kernel does not let its PSP driver be probed: {e}'
+            return
+        if os.path.exists('/sys/module/ccp/parameters/sev_ring'):
+            self._write(f'{TRACING}/kprobe_events',
+                        'r:sevmig/ring sev_issue_cmds_external_user '
+                        'cmd=$arg2:u32 n=$arg5:u32 ret=$retval:s32')
+            self._write(f'{EVENTS}/ring/trigger',
+                        'hist:keys=cmd.hex:vals=n if ret==0')
 
     @staticmethod
     def _write(path, text):
@@ -64,11 +73,17 @@ class Counter:
         """Command name -> how often since the counter was made."""
         if self.why:
             return {}
-        with open(f'{EVENT}/hist', encoding='ascii') as f:
-            found = re.findall(r'cmd:\s*([0-9a-f]+) \} hitcount:\s*(\d+)',
-                               f.read())
-        return {COMMANDS.get(int(c, 16), f'{int(c, 16):#x}'): int(n)
-                for c, n in found}
+        counts = {}
+        for event, value in ('psp', 'hitcount'), ('ring', 'n'):
+            if not os.path.exists(f'{EVENTS}/{event}'):
+                continue
+            with open(f'{EVENTS}/{event}/hist', encoding='ascii') as f:
+                found = re.findall(r'cmd:\s*([0-9a-f]+) \}.*\b' + value +
+                                   r':\s*(\d+)', f.read())
+            for c, n in found:
+                name = COMMANDS.get(int(c, 16), f'{int(c, 16):#x}')
+                counts[name] = counts.get(name, 0) + int(n)
+        return counts
 
     def since(self, before):
         """Counts after a read() that returned @before."""

@@ -1,0 +1,394 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Batches whose commands are given to the firmware in groups, by the ring buffer
+ * mode of our ccp: that there are such groups, and that everything is as it is
+ * without them.
+ *
+ *   sev-ring           the mode is there; in the end the firmware hangs in it
+ *   sev-ring absent    a firmware that does not know it
+ *
+ * Wants a platform whose doorbell takes long (cost-doorbell-ns), so that groups
+ * pay, and scripts/l1 --qmp.
+ */
+#define _GNU_SOURCE
+#include <pthread.h>
+#include <sys/mount.h>
+#include "hardware.h"
+#include "sev-transport.h"
+
+#define SEND            KVM_SEV_SEND_UPDATE_BATCH
+#define RECEIVE         KVM_SEV_RECEIVE_UPDATE_BATCH
+#define FIRST           0x20000         /* gpa of the pages that are sent */
+#define N               192
+#define BAD_MEASUREMENT 0xb
+#define PARAMETERS      "/sys/module/ccp/parameters/"
+#define TRACING         "/sys/kernel/tracing/"
+
+static struct packets packets;
+
+static bool file_write(const char *path, int flags, const char *text)
+{
+    int fd = open(path, O_WRONLY | flags);
+    bool written = fd >= 0 && write(fd, text, strlen(text)) ==
+                   (ssize_t)strlen(text);
+
+    if (fd >= 0) {
+        close(fd);
+    }
+    return written;
+}
+
+static void must_write(const char *path, int flags, const char *text)
+{
+    if (!file_write(path, flags, text)) {
+        bail("%s: %s", path, strerror(errno));
+    }
+}
+
+/* Groups since this was asked last: by a probe at the end of ccp's function */
+static struct { int good, failed, refused; } groups;
+
+static void groups_look(void)
+{
+    FILE *f = fopen(TRACING "trace", "r");
+    char line[256], *ret;
+
+    memset(&groups, 0, sizeof(groups));
+    while (f && fgets(line, sizeof(line), f)) {
+        ret = line[0] == '#' ? NULL : strstr(line, " ret=");
+        if (!ret || !strstr(line, "sev_ring_ends")) {
+            continue;
+        }
+        switch (atoi(ret + 5)) {
+        case 0: groups.good++; break;
+        case -EOPNOTSUPP: groups.refused++; break;
+        default: groups.failed++;
+        }
+    }
+    if (!f) {
+        bail("no trace: %s", strerror(errno));
+    }
+    fclose(f);
+    must_write(TRACING "trace", O_TRUNC, " ");
+}
+
+static void groups_watch(void)
+{
+    mount("none", TRACING, "tracefs", 0, NULL);
+    must_write(TRACING "kprobe_events", O_APPEND,
+               "r:sev_ring_ends sev_issue_cmds_external_user ret=$retval:s32");
+    must_write(TRACING "events/kprobes/sev_ring_ends/enable", 0, "1");
+    groups_look();
+}
+
+static void groups_unwatch(void)
+{
+    must_write(TRACING "events/kprobes/sev_ring_ends/enable", 0, "0");
+    must_write(TRACING "kprobe_events", O_APPEND, "-:sev_ring_ends");
+}
+
+/* N pages; 0 if all are done */
+static int batch(struct vm *vm, uint32_t id)
+{
+    int r = transport_batch(vm, id, FIRST, N, &packets);
+
+    return r ?: packets.done != N;
+}
+
+static uint8_t content(unsigned page, unsigned i)
+{
+    return page * 7 + (i == PAGE - 1 ? 101 : i / 512);
+}
+
+static bool arrived(struct vm *vm)
+{
+    static uint8_t page[PAGE] __attribute__((aligned(4096)));
+    unsigned bad = 0;
+
+    for (unsigned i = 0; i < N; i++) {
+        struct kvm_sev_dbg dbg = {
+            .src_uaddr = (uintptr_t)vm->mem + FIRST + i * PAGE,
+            .dst_uaddr = (uintptr_t)page, .len = PAGE,
+        };
+
+        SEV_MUST(vm, KVM_SEV_DBG_DECRYPT, &dbg);
+        for (unsigned j = 0; j < PAGE; j++) {
+            if (page[j] != content(i, j)) {
+                bad++;
+                break;
+            }
+        }
+    }
+    note("%u of %u pages are not what they were on the other side", bad, N);
+    return !bad;
+}
+
+/*
+ * After 64 commands one by one a group is tried at the latest, so each of these
+ * batches has one.
+ */
+static void both_ways(struct vm *a, struct vm *b)
+{
+    unsigned long sent = hardware_count("SEND_UPDATE_DATA");
+    unsigned long ring = hardware_count("RING_BUFFER");
+    bool good;
+
+    groups_look();
+    good = !batch(a, SEND);
+    groups_look();
+    ok(good && groups.good && !groups.failed,
+       "%d pages are sent, some of them in %d groups", N, groups.good);
+    ring = hardware_count("RING_BUFFER") - ring;
+    ok(hardware_count("SEND_UPDATE_DATA") - sent == N &&
+       ring && ring <= (unsigned long)groups.good,
+       "the firmware has executed %lu commands for it, and entered its ring "
+       "buffer mode %lu times", hardware_count("SEND_UPDATE_DATA") - sent,
+       ring);
+    good = !batch(b, RECEIVE);
+    groups_look();
+    ok(good && groups.good && !groups.failed,
+       "and are received, some of them in %d groups", groups.good);
+}
+
+/* The firmware's own commands, in the mailbox */
+static bool mailbox_works(void)
+{
+    struct sev_user_data_status status = { 0 };
+    struct sev_issue_cmd cmd = {
+        .cmd = SEV_PLATFORM_STATUS, .data = (uintptr_t)&status,
+    };
+
+    return !ioctl(sev_fd, SEV_ISSUE_CMD, &cmd) && status.state == 2;
+}
+
+/* A forged packet, wherever it comes in a group */
+static void forged(struct vm *b)
+{
+    int in_group = 0, wrong = 0, tries = 0, other = 0;
+
+    for (unsigned p = 2; p < N && (in_group < 5 || tries < 12); p += 5) {
+        unsigned long before = hardware_count("RECEIVE_UPDATE_DATA");
+        unsigned long given;
+        struct packets rest;
+        int r;
+
+        packets.data[p][77] ^= 1;
+        r = transport_batch(b, RECEIVE, FIRST, N, &packets);
+        given = hardware_count("RECEIVE_UPDATE_DATA") - before;
+        groups_look();
+        tries++;
+        in_group += groups.failed;
+        if (r != -EIO || sev_error != BAD_MEASUREMENT || packets.done != p ||
+            given != p + 1) {
+            note("page %u: %s, firmware %#x, %u done, %lu commands", p,
+                 strerror(-r), sev_error, packets.done, given);
+            wrong++;
+        }
+        packets.data[p][77] ^= 1;
+        other += !mailbox_works();
+        rest = (struct packets){ packets.headers + p, packets.data + p };
+        other += transport_batch(b, RECEIVE, FIRST + p * PAGE, N - p, &rest) ||
+                 rest.done != N - p;
+    }
+    ok(!wrong && in_group, "a forged packet, %d times, %d of them in a group: "
+       "the firmware's error, those before it are done, none behind it was "
+       "given to the firmware", tries, in_group);
+    ok(!other, "then the mailbox works, and from there on it goes on");
+}
+
+/* Statuses that the firmware can answer at any time */
+static void refused(struct vm *a, struct vm *b)
+{
+    static uint8_t pages[N];
+    struct packets p = { packets.headers, packets.data, pages };
+    int r, ones = 0, fours = 0;
+
+    hardware_fault("\"kind\": \"status\", \"command\": \"SEND_UPDATE_DATA\", "
+                   "\"nth\": 171, \"status\": 23");
+    r = transport_batch(a, SEND, FIRST, N, &packets);
+    ok(r == -EIO && sev_error == 23 && packets.done == 170,
+       "the firmware refuses the 171st: %u done, firmware %#x", packets.done,
+       sev_error);
+
+    /* One that takes no more than a page, which shows at its 30th packet */
+    hardware_fault("\"kind\": \"status\", \"command\": \"SEND_UPDATE_DATA\", "
+                   "\"nth\": 30, \"status\": 4");
+    r = transport_batch(a, SEND, FIRST, N, &p);
+    for (unsigned i = 0; i < N; i++) {
+        ones += pages[i] == 1;
+        fours += pages[i] == 4;
+    }
+    groups_look();
+    ok(!r && p.done == N && fours == 29 && ones == N - 29 * 4,
+       "INVALID_LEN: %d packets of 4 pages before it, %d of 1 page after it",
+       fours, ones);
+    ok(!transport_batch(b, RECEIVE, FIRST, N, &p) && p.done == N,
+       "and all are received");
+}
+
+static void switched_off(struct vm *a, struct vm *b)
+{
+    unsigned long ring = hardware_count("RING_BUFFER");
+    bool good;
+
+    must_write(PARAMETERS "sev_ring", 0, "0");
+    groups_look();
+    good = !batch(a, SEND) && !batch(b, RECEIVE);
+    groups_look();
+    ok(good && !groups.good && !groups.failed && groups.refused &&
+       hardware_count("RING_BUFFER") == ring,
+       "switched off: all go one by one, groups were asked for %d times",
+       groups.refused);
+    must_write(PARAMETERS "sev_ring", 0, "1");
+    good = !batch(a, SEND) && !batch(b, RECEIVE);
+    groups_look();
+    ok(good && groups.good, "and on again: %d groups", groups.good);
+}
+
+static struct vm *busy;
+static volatile bool stop;
+static volatile long calls, others, errors;
+
+/* Something that needs kvm->lock, and something else that needs the firmware */
+static void *run_beside(void *opaque)
+{
+    while (!stop) {
+        struct kvm_sev_guest_status status;
+
+        errors += sev_cmd(busy, KVM_SEV_GUEST_STATUS, &status) != 0;
+        calls++;
+        errors += !mailbox_works();
+        others++;
+    }
+    return opaque;
+}
+
+static void beside(struct vm *vm)
+{
+    struct vm_converter c = {
+        .vm = vm, .offset = FIRST + 90 * PAGE, .size = 4 * PAGE,
+    };
+    long batches, wrong = 0, shared = 0, good = 0;
+    pthread_t status, converter;
+
+    busy = vm;
+    groups_look();
+    pthread_create(&status, NULL, run_beside, NULL);
+    pthread_create(&converter, NULL, vm_run_converter, &c);
+    for (batches = 0; batches < 300; batches++) {
+        int r = transport_batch(vm, SEND, FIRST, N, &packets);
+
+        shared += r == -EAGAIN && packets.done >= 90 && packets.done <= 93;
+        wrong += r ? r != -EAGAIN || packets.done < 90 || packets.done > 93 :
+                     packets.done != N;
+        groups_look();
+        good += groups.good;
+        if (batches > 20 && good > 20 && calls > 20 && others > 20 &&
+            c.done > 20) {
+            break;
+        }
+    }
+    stop = c.stop = true;
+    pthread_join(status, NULL);
+    pthread_join(converter, NULL);
+    MUST(vm_convert(vm, c.offset, c.size, PRIVATE));
+    ok(!wrong && !errors && !c.errors && good > 20 && calls > 20 &&
+       others > 20 && c.done > 20,
+       "%ld batches with %ld groups beside %ld calls for the VM, %ld for the "
+       "platform, and %ld conversions (%ld refused); %ld met a shared page",
+       batches, good, calls, others, c.done, c.refused, shared);
+}
+
+/* Last: the PSP is given up then, until it is reset */
+static void hangs(struct vm *a)
+{
+    struct sev_user_data_status status = { 0 };
+    struct sev_issue_cmd cmd = {
+        .cmd = SEV_PLATFORM_STATUS, .data = (uintptr_t)&status,
+    };
+    unsigned long before;
+    int r;
+
+    must_write(PARAMETERS "psp_cmd_timeout", 0, "2");
+    if (!mailbox_works()) {
+        bail("the platform's status");
+    }
+    hardware_fault("\"kind\": \"hang\", \"command\": \"SEND_UPDATE_DATA\", "
+                   "\"nth\": 171");
+    before = hardware_count("SEND_UPDATE_DATA");
+    groups_look();
+    r = transport_batch(a, SEND, FIRST, N, &packets);
+    groups_look();
+    ok(r == -ETIMEDOUT && packets.done <= 170 && !sev_error &&
+       hardware_count("SEND_UPDATE_DATA") - before == 171,
+       "the firmware hangs at the 171st: ETIMEDOUT, %u done", packets.done);
+    note("it was %s", groups.failed ? "in a group" : "alone");
+    ok(ioctl(sev_fd, SEV_ISSUE_CMD, &cmd) && errno == EBUSY &&
+       transport_batch(a, SEND, FIRST, N, &packets) == -EBUSY && !packets.done,
+       "nothing more is given to it: EBUSY");
+}
+
+static void absent(struct vm *a, struct vm *b)
+{
+    unsigned long ring = hardware_count("RING_BUFFER");
+    bool good;
+
+    hardware_fault("\"kind\": \"status\", \"command\": \"RING_BUFFER\", "
+                   "\"status\": 17");
+    good = !batch(a, SEND) && !batch(b, RECEIVE);
+    groups_look();
+    ok(good && !groups.good && !groups.failed && groups.refused,
+       "the firmware has no ring buffer mode: all go one by one");
+    ok(hardware_count("RING_BUFFER") - ring == 1,
+       "it was asked for once, though groups were wanted %d times",
+       groups.refused);
+}
+
+int main(int argc, char **argv)
+{
+    bool is_absent = argc > 1 && !strcmp(argv[1], "absent");
+    struct vm a, b;
+
+    vm_require(VM_SEV);
+    if (!hardware_open()) {
+        skip_all("no port to the QMP of the hardware: scripts/l1 --qmp");
+    }
+    if (!ok(!access(PARAMETERS "sev_ring", R_OK), "our ccp is loaded")) {
+        return done_testing();
+    }
+    packets.headers = calloc(N, HEADER_SIZE);
+    packets.data = mmap(NULL, N * PAGE, PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    vm_init(&a, VM_SEV, GUEST_SIZE);
+    vm_init(&b, VM_SEV, GUEST_SIZE);
+    for (unsigned i = 0; i < N; i++) {
+        for (unsigned j = 0; j < PAGE; j++) {
+            a.mem[FIRST + i * PAGE + j] = content(i, j);
+        }
+    }
+    if (!ok(!guest_launch(&a, FIRST + N * PAGE), "a guest runs") ||
+        !ok(!transport_start(&a, &b), "and is being sent")) {
+        return done_testing();
+    }
+    MUST(vm_convert(&b, 0, GUEST_SIZE, PRIVATE));
+    groups_watch();
+    if (is_absent) {
+        absent(&a, &b);
+    } else {
+        both_ways(&a, &b);
+        forged(&b);
+        refused(&a, &b);
+        switched_off(&a, &b);
+        beside(&a);
+        ok(!batch(&a, SEND) && !batch(&b, RECEIVE), "all, once more");
+    }
+    SEV_MUST(&b, KVM_SEV_RECEIVE_FINISH, NULL);
+    ok(arrived(&b), "all pages have arrived");
+    if (!is_absent) {
+        hangs(&a);
+    }
+    groups_unwatch();
+    vm_destroy(&a);
+    vm_destroy(&b);
+    return done_testing();
+}
