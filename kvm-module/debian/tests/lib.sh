@@ -3,7 +3,7 @@
 # shellcheck shell=bash
 
 PATH=$PATH:/usr/sbin:/sbin
-modules=(kvm kvm-amd kvm-intel)
+modules=(kvm kvm-amd kvm-intel ccp)
 failed=0
 
 # check TEXT CMD...: CMD succeeds
@@ -14,6 +14,15 @@ check() {
 not() { ! "$@"; }
 skip() { echo "SKIP: $*"; exit 77; }
 
+# stock KERNEL MODULE: the distribution's own file of it
+stock() { find "/lib/modules/$1/kernel" -name "$2.ko*" | grep .; }
+# untouched: no file of a package with one of these modules is another than it was
+untouched() {
+    local p
+    for p in $(dpkg-query -W -f '${Package}\n' 'linux-modules-*' 'linux-image-*' 2> /dev/null); do
+        ! dpkg -V "$p" 2> /dev/null | grep -E '/(kvm|ccp)' || return 1
+    done
+}
 # Where modprobe would take MODULE from: found KERNEL MODULE
 found() { modinfo -k "$1" -F filename "$2" 2> /dev/null | sed 's,^/usr/lib/,/lib/,'; }
 # is DIR KERNEL MODULE: from DIR of the kernel's
