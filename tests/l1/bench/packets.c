@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Private pages to packets: a page a call, which is what Linux has, many pages a
- * call, many pages a packet, and two threads of the latter, as multifd would
- * have.  Nanoseconds a page; how long the firmware takes is the emulated PSP's
- * cost model.
+ * call, many pages a packet, two threads of the latter, as multifd would have,
+ * and many packets a doorbell.  Nanoseconds a page; how long the firmware takes
+ * is the emulated PSP's cost model.
  */
 #define _GNU_SOURCE
 #include <pthread.h>
@@ -11,10 +11,13 @@
 #include "../sev-transport.h"
 
 #define FIRST   0x20000         /* gpa of the pages that are sent */
-#define PAGES   128
+#define PAGES   256
+#define RING    "/sys/module/ccp/parameters/sev_ring"
 
-enum way { SINGLE, BATCH, LARGE, THREADS, WAYS };
-static const char *const way_name[] = { "page", "batch", "large", "threads" };
+enum way { SINGLE, BATCH, LARGE, THREADS, RINGED, WAYS };
+static const char *const way_name[] = {
+    "page", "batch", "large", "threads", "ring",
+};
 
 struct part {
     struct vm *vm;
@@ -67,6 +70,7 @@ static void run(struct part *all, enum way way)
         batch(all, NULL);
         break;
     case LARGE:
+    case RINGED:
         batch(all, all->p.pages);
         break;
     default:
@@ -74,6 +78,16 @@ static void run(struct part *all, enum way way)
         pthread_create(&thread, NULL, run_large, &half[1]);
         run_large(&half[0]);
         pthread_join(thread, NULL);
+    }
+}
+
+/* Whether ccp.ko may give many commands by one doorbell */
+static void ring_set(bool on)
+{
+    FILE *f = fopen(RING, "w");
+
+    if (!f || fputs(on ? "Y" : "N", f) < 0 || fclose(f)) {
+        bail(RING);
     }
 }
 
@@ -101,6 +115,12 @@ int main(int argc, char **argv)
             struct part send = { &a, true, 0, PAGES, p };
             struct part receive = { &b, false, 0, PAGES, p };
 
+            ring_set(way == RINGED);
+            if (way == RINGED) {
+                /* kvm-amd finds out how many, as it does when a guest is sent */
+                run(&send, way);
+                run(&receive, way);
+            }
             snprintf(what, sizeof(what), "send, %s", model);
             sample("packets", what, way_name[way], PAGES * PAGE,
                    (double)TIME(run(&send, way)) / PAGES);
