@@ -171,6 +171,31 @@ class Conversions(Bare):
         link.close()
 
 
+class Groups(Bare):
+    """Packets that the firmware is given by one doorbell, as that is slow."""
+
+    def setUp(self):
+        super().setUp()
+        if HARDWARE.why:
+            self.skipTest(HARDWARE.why)
+        if not os.path.exists('/sys/module/ccp/parameters/sev_ring'):
+            self.skipTest('the distribution\'s ccp gives them one by one')
+        HARDWARE.costs(*({'command': f'{way}_UPDATE_DATA',
+                          'doorbell-ns': 2450000}
+                         for way in ('SEND', 'RECEIVE')))
+        self.addCleanup(HARDWARE.costs)
+
+    def test_flips(self):
+        before = HARDWARE.counts()
+        self.flips(flipper.config(self.work, trace=['encbitmap_convert_wait']))
+        after = HARDWARE.counts()
+        note('commands: ' + ', '.join(
+            f'{n - before.get(c, 0)} {c}' for c, n in after.items()
+            if c.endswith('_UPDATE_DATA') or c == 'RING_BUFFER'))
+        self.assertGreater(after.get('RING_BUFFER', 0),
+                           before.get('RING_BUFFER', 0))
+
+
 class DirtyRing(Bare):
     """KVM logs what vCPUs write in rings, and conversions in bitmaps."""
 

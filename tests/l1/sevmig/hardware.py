@@ -86,5 +86,10 @@ class Hardware:
         self.cmd('qom-set', path=self._psp, property='faults',
                  value=list(faults))
 
+    def costs(self, *costs):
+        """What commands take from now on: SevPlatformCommandCost."""
+        self.cmd('qom-set', path=self._psp, property='costs',
+                 value=list(costs))
+
     def faults_left(self):
         return self._platform()['faults']
