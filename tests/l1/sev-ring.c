@@ -47,13 +47,20 @@ static void must_write(const char *path, int flags, const char *text)
 
 /* Groups since this was asked last: by a probe at the end of ccp's function */
 static struct { int good, failed, refused; } groups;
+/* Not where the kernel has no probes, as those that look for errors */
+static bool watching;
+#define SEEN(groups)    (!watching || (groups))
 
 static void groups_look(void)
 {
-    FILE *f = fopen(TRACING "trace", "r");
+    FILE *f;
     char line[256], *ret;
 
     memset(&groups, 0, sizeof(groups));
+    if (!watching) {
+        return;
+    }
+    f = fopen(TRACING "trace", "r");
     while (f && fgets(line, sizeof(line), f)) {
         ret = line[0] == '#' ? NULL : strstr(line, " ret=");
         if (!ret || !strstr(line, "sev_ring_ends")) {
@@ -75,6 +82,11 @@ static void groups_look(void)
 static void groups_watch(void)
 {
     mount("none", TRACING, "tracefs", 0, NULL);
+    watching = !access(TRACING "kprobe_events", W_OK);
+    if (!watching) {
+        note("no probes in this kernel: groups are not seen");
+        return;
+    }
     must_write(TRACING "kprobe_events", O_APPEND,
                "r:sev_ring_ends sev_issue_cmds_external_user ret=$retval:s32");
     must_write(TRACING "events/kprobes/sev_ring_ends/enable", 0, "1");
@@ -83,6 +95,9 @@ static void groups_watch(void)
 
 static void groups_unwatch(void)
 {
+    if (!watching) {
+        return;
+    }
     must_write(TRACING "events/kprobes/sev_ring_ends/enable", 0, "0");
     must_write(TRACING "kprobe_events", O_APPEND, "-:sev_ring_ends");
 }
@@ -136,17 +151,17 @@ static void both_ways(struct vm *a, struct vm *b)
     groups_look();
     good = !batch(a, SEND);
     groups_look();
-    ok(good && groups.good && !groups.failed,
+    ok(good && SEEN(groups.good && !groups.failed),
        "%d pages are sent, some of them in %d groups", N, groups.good);
     ring = hardware_count("RING_BUFFER") - ring;
     ok(hardware_count("SEND_UPDATE_DATA") - sent == N &&
-       ring && ring <= (unsigned long)groups.good,
+       ring && SEEN(ring <= (unsigned long)groups.good),
        "the firmware has executed %lu commands for it, and entered its ring "
        "buffer mode %lu times", hardware_count("SEND_UPDATE_DATA") - sent,
        ring);
     good = !batch(b, RECEIVE);
     groups_look();
-    ok(good && groups.good && !groups.failed,
+    ok(good && SEEN(groups.good && !groups.failed),
        "and are received, some of them in %d groups", groups.good);
 }
 
@@ -190,7 +205,7 @@ static void forged(struct vm *b)
         other += transport_batch(b, RECEIVE, FIRST + p * PAGE, N - p, &rest) ||
                  rest.done != N - p;
     }
-    ok(!wrong && in_group, "a forged packet, %d times, %d of them in a group: "
+    ok(!wrong && SEEN(in_group), "a forged packet, %d times, %d of them in a group: "
        "the firmware's error, those before it are done, none behind it was "
        "given to the firmware", tries, in_group);
     ok(!other, "then the mailbox works, and from there on it goes on");
@@ -235,14 +250,15 @@ static void switched_off(struct vm *a, struct vm *b)
     groups_look();
     good = !batch(a, SEND) && !batch(b, RECEIVE);
     groups_look();
-    ok(good && !groups.good && !groups.failed && groups.refused &&
+    ok(good && SEEN(!groups.good && !groups.failed && groups.refused) &&
        hardware_count("RING_BUFFER") == ring,
        "switched off: all go one by one, groups were asked for %d times",
        groups.refused);
     must_write(PARAMETERS "sev_ring", 0, "1");
     good = !batch(a, SEND) && !batch(b, RECEIVE);
     groups_look();
-    ok(good && groups.good, "and on again: %d groups", groups.good);
+    ok(good && SEEN(groups.good) && hardware_count("RING_BUFFER") > ring,
+       "and on again: %d groups", groups.good);
 }
 
 static struct vm *busy;
@@ -283,7 +299,7 @@ static void beside(struct vm *vm)
                      packets.done != N;
         groups_look();
         good += groups.good;
-        if (batches > 20 && good > 20 && calls > 20 && others > 20 &&
+        if (batches > 20 && SEEN(good > 20) && calls > 20 && others > 20 &&
             c.done > 20) {
             break;
         }
@@ -292,7 +308,7 @@ static void beside(struct vm *vm)
     pthread_join(status, NULL);
     pthread_join(converter, NULL);
     MUST(vm_convert(vm, c.offset, c.size, PRIVATE));
-    ok(!wrong && !errors && !c.errors && good > 20 && calls > 20 &&
+    ok(!wrong && !errors && !c.errors && SEEN(good > 20) && calls > 20 &&
        others > 20 && c.done > 20,
        "%ld batches with %ld groups beside %ld calls for the VM, %ld for the "
        "platform, and %ld conversions (%ld refused); %ld met a shared page",
@@ -337,7 +353,7 @@ static void absent(struct vm *a, struct vm *b)
                    "\"status\": 17");
     good = !batch(a, SEND) && !batch(b, RECEIVE);
     groups_look();
-    ok(good && !groups.good && !groups.failed && groups.refused,
+    ok(good && SEEN(!groups.good && !groups.failed && groups.refused),
        "the firmware has no ring buffer mode: all go one by one");
     ok(hardware_count("RING_BUFFER") - ring == 1,
        "it was asked for once, though groups were wanted %d times",
