@@ -8,24 +8,7 @@
  */
 
 #include "qemu/osdep.h"
-#include "libqtest.h"
-#include "qapi/error.h"
-#include "qobject/qdict.h"
-#include "qobject/qjson.h"
-#include "qobject/qlist.h"
-#include "qobject/qnum.h"
-#include "libqos/pci.h"
-#include "libqos/pci-pc.h"
-#include "hw/pci/pci_regs.h"
-
-/* Registers; in the mode they are control, head and tail */
-#define INTEN       0x10690
-#define INTSTS      0x10694
-#define CMDRESP     0x10980
-#define CMDBUF_LO   0x109e0
-#define CMDBUF_HI   0x109e4
-
-#define DONE        (1u << 31)
+#include "amd-psp-mailbox.h"
 
 /* Control; of the low queue, the high one's are the next bits */
 #define NEAR_INT    (1u << 0)
@@ -59,8 +42,6 @@
 #define CBIT        (1ull << 47)
 
 #define PAGE        0x1000
-
-#define MSI_DATA    0x5a5a
 
 /* Commands, and one that there is not */
 #define INIT        0x01
@@ -108,28 +89,6 @@ static const uint8_t vcpu_code[] = {
 
 static char *firmware;
 
-typedef struct Psp {
-    QTestState *qts;
-    QPCIBus *bus;
-    QPCIDevice *dev;
-    QPCIBar bar;
-    int64_t step;       /* ns that pass while we wait */
-    bool vcpu;          /* who writes registers */
-} Psp;
-
-static void psp_attach(Psp *p)
-{
-    p->bus = qpci_new_pc(p->qts, NULL);
-    p->dev = qpci_device_find(p->bus, QPCI_DEVFN(4, 0));
-    g_assert_nonnull(p->dev);
-    /*
-     * As its size is asked for it is where the vCPU's code is, if it is
-     * anywhere
-     */
-    p->bar = qpci_iomap(p->dev, 2, NULL);
-    qpci_device_enable(p->dev);
-}
-
 static void psp_open_accel(Psp *p, const char *accel, const char *options)
 {
     memset(p, 0, sizeof(*p));
@@ -145,13 +104,6 @@ static void psp_open(Psp *p, const char *options)
     psp_open_accel(p, "", options);
 }
 
-static void psp_close(Psp *p)
-{
-    g_free(p->dev);
-    qpci_free_pc(p->bus);
-    qtest_quit(p->qts);
-}
-
 static void psp_reset(Psp *p)
 {
     qtest_system_reset(p->qts);
@@ -159,17 +111,8 @@ static void psp_reset(Psp *p)
     qpci_device_enable(p->dev);
 }
 
-static uint32_t psp_read(Psp *p, uint64_t reg)
+static void vcpu_write(Psp *p, uint64_t reg, uint32_t value)
 {
-    return qpci_io_readl(p->dev, p->bar, reg);
-}
-
-static void psp_write(Psp *p, uint64_t reg, uint32_t value)
-{
-    if (!p->vcpu) {
-        qpci_io_writel(p->dev, p->bar, reg, value);
-        return;
-    }
     g_assert_cmphex(p->bar.addr >> 32, ==, 0);
     qtest_writel(p->qts, TODO_WHERE, p->bar.addr + reg);
     qtest_writel(p->qts, TODO_WHAT, value);
@@ -180,40 +123,10 @@ static void psp_write(Psp *p, uint64_t reg, uint32_t value)
     }
 }
 
-/* A register gets to be @value; commands execute beside the test */
-static void await(Psp *p, uint64_t reg, uint32_t mask, uint32_t value)
-{
-    for (int i = 0; i < 1100; i++) {
-        if ((psp_read(p, reg) & mask) == value) {
-            return;
-        }
-        if (p->step) {
-            qtest_clock_step(p->qts, p->step);
-        }
-        g_usleep(i < 100 ? 100 : 10000);
-    }
-    g_assert_cmphex(psp_read(p, reg) & mask, ==, value);
-}
-
-static void psp_give(Psp *p, unsigned cmd, uint64_t buf)
-{
-    psp_write(p, CMDBUF_LO, buf);
-    psp_write(p, CMDBUF_HI, buf >> 32);
-    psp_write(p, CMDRESP, cmd << 16);
-}
-
-static unsigned psp_wait(Psp *p, unsigned cmd)
-{
-    await(p, CMDRESP, DONE, DONE);
-    g_assert_cmphex(psp_read(p, CMDRESP) >> 16 & 0x7ff, ==, cmd);
-    return psp_read(p, CMDRESP) & 0xffff;
-}
-
 /* A command by the mailbox; the status */
 static unsigned psp_cmd(Psp *p, unsigned cmd)
 {
-    psp_give(p, cmd, BUF);
-    return psp_wait(p, cmd);
+    return psp_cmd_at(p, cmd, BUF, false);
 }
 
 static void clear(Psp *p)
@@ -228,53 +141,13 @@ static void psp_init(Psp *p)
     g_assert_cmphex(psp_cmd(p, DF_FLUSH), ==, 0);
 }
 
-static QDict *query(Psp *p)
-{
-    QDict *answer = qtest_qmp(p->qts, "{'execute': 'query-sev-platform'}");
-    QDict *info = qobject_to(QDict, qlist_pop(qdict_get_qlist(answer,
-                                                              "return")));
-
-    g_assert_nonnull(info);
-    qobject_unref(answer);
-    return info;
-}
-
 static bool query_is(Psp *p, const char *key)
 {
-    QDict *info = query(p);
+    QDict *info = psp_query(p);
     bool is = qdict_get_bool(info, key);
 
     qobject_unref(info);
     return is;
-}
-
-/* A number of @command in query-sev-platform */
-static uint64_t stat_of(Psp *p, const char *command, const char *key)
-{
-    QDict *info = query(p);
-    uint64_t value = 0;
-    QListEntry *e;
-
-    QLIST_FOREACH_ENTRY(qdict_get_qlist(info, "commands"), e) {
-        QDict *c = qobject_to(QDict, qlist_entry_obj(e));
-
-        if (g_str_equal(qdict_get_str(c, "command"), command)) {
-            value = qnum_get_uint(qobject_to(QNum, qdict_get(c, key)));
-        }
-    }
-    qobject_unref(info);
-    return value;
-}
-
-static void inject(Psp *p, const char *json)
-{
-    QDict *answer = qtest_qmp(p->qts, "{'execute': 'qom-set', 'arguments': {"
-                              "'path': '/machine/peripheral/psp',"
-                              "'property': 'faults', 'value': %p}}",
-                              qobject_from_json(json, &error_abort));
-
-    g_assert(qdict_haskey(answer, "return"));
-    qobject_unref(answer);
 }
 
 /* What RING_BUFFER is given */
@@ -365,7 +238,7 @@ static void ring_go(Psp *p, uint32_t tail, uint32_t control)
 
 static void await_head(Psp *p, uint32_t head)
 {
-    await(p, CMDBUF_LO, ~0u, head);
+    psp_await(p, CMDBUF_LO, ~0u, head);
 }
 
 /* The status of one command in the low queue, at @index */
@@ -407,7 +280,7 @@ static void test_enter(void)
             g_assert_cmphex(ring_enter(&p, &c), ==, 0x09);
         }
     }
-    psp_give(&p, RING_BUFFER, NOT_RAM);
+    psp_give(&p, RING_BUFFER, NOT_RAM, false);
     g_assert_cmphex(psp_wait(&p, RING_BUFFER), ==, 0x09);
     g_assert_cmphex(psp_read(&p, CMDBUF_LO), ==, NOT_RAM);
     g_assert(!query_is(&p, "ring"));
@@ -419,7 +292,7 @@ static void test_enter(void)
     c.pages[0] |= CBIT;
     c.pages[2] = NOT_RAM;
     put_config(&p, &c);
-    psp_give(&p, RING_BUFFER, BUF | CBIT);
+    psp_give(&p, RING_BUFFER, BUF | CBIT, false);
     g_assert_cmphex(psp_wait(&p, RING_BUFFER), ==, 0);
     g_assert(query_is(&p, "ring"));
     text = qtest_hmp(p.qts, "info sev-platform");
@@ -467,8 +340,8 @@ static void test_batch(void)
     }
     assert_not_posted(&p, LOW, 10);
     g_assert_cmpuint(qtest_readb(p.qts, ARG + 10 * 256), ==, 0);
-    g_assert_cmpuint(stat_of(&p, "PLATFORM_STATUS", "count"), ==, 10);
-    g_assert_cmpuint(stat_of(&p, "RING_BUFFER", "count"), ==, 1);
+    g_assert_cmpuint(psp_stat_of(&p, "PLATFORM_STATUS", "count"), ==, 10);
+    g_assert_cmpuint(psp_stat_of(&p, "RING_BUFFER", "count"), ==, 1);
 
     /* Nothing more: the head says so again */
     ring_go(&p, 10, CLEAR);
@@ -497,8 +370,8 @@ static void test_wrap(void)
     assert_status(&p, LOW, 98, 0);
     assert_not_posted(&p, LOW, 99);
     assert_not_posted(&p, LOW, 254);
-    g_assert_cmpuint(stat_of(&p, "PLATFORM_STATUS", "count"), ==, 255);
-    g_assert_cmpuint(stat_of(&p, "DF_FLUSH", "count"), ==, 101);
+    g_assert_cmpuint(psp_stat_of(&p, "PLATFORM_STATUS", "count"), ==, 255);
+    g_assert_cmpuint(psp_stat_of(&p, "DF_FLUSH", "count"), ==, 101);
     psp_close(&p);
 }
 
@@ -529,7 +402,7 @@ static void test_pause(void)
     assert_status(&p, LOW, 2, 0);
     assert_status(&p, LOW, 3, 0x11);
     assert_status(&p, LOW, 4, 0);
-    g_assert_cmpuint(stat_of(&p, "unknown", "failed"), ==, 2);
+    g_assert_cmpuint(psp_stat_of(&p, "unknown", "failed"), ==, 2);
 
     /* With CLEAR in the control the pause's bit is gone with the next look */
     put_entry(&p, LOW, 5, NONE, 0, 0);
@@ -576,21 +449,6 @@ static void test_pause_one(void)
     psp_close(&p);
 }
 
-/* An MSI that is a write to RAM can be seen there */
-static void enable_msi(Psp *p)
-{
-    uint8_t cap = qpci_find_capability(p->dev, PCI_CAP_ID_MSI, 0);
-
-    g_assert_cmpuint(cap, !=, 0);
-    qpci_config_writel(p->dev, cap + PCI_MSI_ADDRESS_LO, MSI_ADDR);
-    qpci_config_writel(p->dev, cap + PCI_MSI_ADDRESS_HI, 0);
-    qpci_config_writew(p->dev, cap + PCI_MSI_DATA_64, MSI_DATA);
-    qpci_config_writew(p->dev, cap + PCI_MSI_FLAGS,
-                       qpci_config_readw(p->dev, cap + PCI_MSI_FLAGS) |
-                       PCI_MSI_FLAGS_ENABLE);
-    qtest_writel(p->qts, MSI_ADDR, 0);
-}
-
 /* Whether there was an interrupt; not any more */
 static bool interrupted(Psp *p)
 {
@@ -608,7 +466,7 @@ static void test_interrupts(void)
     Psp p;
 
     ring_open(&p, "", &both);
-    enable_msi(&p);
+    psp_enable_msi(&p, MSI_ADDR);
     psp_write(&p, INTEN, 2);
     g_assert(!interrupted(&p));
 
@@ -672,7 +530,7 @@ static void test_interrupts(void)
 static void await_executed(Psp *p, const char *name, uint64_t before)
 {
     for (int i = 0; i < 100000; i++) {
-        if (stat_of(p, name, "busy-ns") != before) {
+        if (psp_stat_of(p, name, "busy-ns") != before) {
             return;
         }
         g_usleep(100);
@@ -688,7 +546,7 @@ static void assert_takes(Psp *p, const char *name, uint64_t *busy_ns,
                          int64_t ns, uint32_t head)
 {
     await_executed(p, name, *busy_ns);
-    *busy_ns = stat_of(p, name, "busy-ns");
+    *busy_ns = psp_stat_of(p, name, "busy-ns");
     qtest_clock_step(p->qts, ns - 1);
     g_assert_cmphex(psp_read(p, CMDBUF_LO), !=, head);
     qtest_clock_step(p->qts, 1);
@@ -721,12 +579,12 @@ static void test_costs(void)
     assert_takes(&p, "PLATFORM_STATUS", &busy, 1000, LOW_RUNS | EMPTY | 5);
 
     /* What ends the mode is given, and not executed */
-    psp_give(&p, STATUS, BUF);
+    psp_give(&p, STATUS, BUF, false);
     qtest_clock_step(p.qts, 499);
     g_assert_cmphex(psp_read(&p, CMDRESP), ==, STATUS << 16);
     qtest_clock_step(p.qts, 1);
     g_assert_cmphex(psp_read(&p, CMDRESP), ==, DONE | STATUS << 16 | 0x1f);
-    g_assert_cmpuint(stat_of(&p, "PLATFORM_STATUS", "busy-ns"), ==, busy);
+    g_assert_cmpuint(psp_stat_of(&p, "PLATFORM_STATUS", "busy-ns"), ==, busy);
     psp_close(&p);
 }
 
@@ -766,8 +624,8 @@ static void test_leave(void)
     g_assert_cmphex(psp_read(&p, CMDBUF_LO), ==, BUF);
     g_assert_cmphex(psp_cmd(&p, STATUS), ==, 0);
     g_assert_cmpuint(qtest_readb(p.qts, BUF), ==, 1);
-    g_assert_cmpuint(stat_of(&p, "PLATFORM_STATUS", "count"), ==, 2);
-    g_assert_cmpuint(stat_of(&p, "PLATFORM_STATUS", "failed"), ==, 1);
+    g_assert_cmpuint(psp_stat_of(&p, "PLATFORM_STATUS", "count"), ==, 2);
+    g_assert_cmpuint(psp_stat_of(&p, "PLATFORM_STATUS", "failed"), ==, 1);
 
     /* With one of the two bits, or nothing */
     for (unsigned i = 0; i < ARRAY_SIZE(also); i++) {
@@ -785,11 +643,11 @@ static void test_leave(void)
     put_entries(&p, LOW, 0, 4, STATUS);
     ring_go(&p, 4, CLEAR);
     await_executed(&p, "PLATFORM_STATUS", busy);
-    psp_give(&p, DF_FLUSH, BUF);
+    psp_give(&p, DF_FLUSH, BUF, false);
     g_assert_cmphex(psp_wait(&p, DF_FLUSH), ==, 0x1f);
     assert_status(&p, LOW, 0, 0);
     assert_not_posted(&p, LOW, 1);
-    g_assert_cmpuint(stat_of(&p, "PLATFORM_STATUS", "count"), ==, 1);
+    g_assert_cmpuint(psp_stat_of(&p, "PLATFORM_STATUS", "count"), ==, 1);
     g_assert(!query_is(&p, "ring"));
     psp_close(&p);
 }
@@ -807,7 +665,7 @@ static void test_shutdown(void)
     assert_status(&p, LOW, 1, 0);
     assert_not_posted(&p, LOW, 2);
     g_assert(!query_is(&p, "ring"));
-    g_assert_cmpuint(stat_of(&p, "PLATFORM_STATUS", "count"), ==, 1);
+    g_assert_cmpuint(psp_stat_of(&p, "PLATFORM_STATUS", "count"), ==, 1);
     psp_init(&p);
     psp_close(&p);
 }
@@ -926,7 +784,7 @@ static void test_no_ram(void)
     set_pam(&p, false);
     ring_go(&p, 2, 0);
     await_head(&p, PAUSED | EMPTY | 1);
-    g_assert_cmpuint(stat_of(&p, "PLATFORM_STATUS", "count"), ==, 1);
+    g_assert_cmpuint(psp_stat_of(&p, "PLATFORM_STATUS", "count"), ==, 1);
 
     set_pam(&p, true);
     ring_go(&p, 2, CLEAR | RESUME);
@@ -954,23 +812,23 @@ static void test_faults(void)
     Psp p;
 
     ring_open(&p, "", &low_only);
-    enable_msi(&p);
+    psp_enable_msi(&p, MSI_ADDR);
     psp_write(&p, INTEN, 2);
     put_entries(&p, LOW, 0, 20, STATUS);
-    inject(&p, "[{'kind': 'status', 'command': 'PLATFORM_STATUS', 'nth': 3,"
-               "  'status': 23}]");
+    psp_inject(&p, "[{'kind': 'status', 'command': 'PLATFORM_STATUS', 'nth': 3,"
+                   "  'status': 23}]");
     ring_go(&p, 4, 0);
     await_head(&p, PAUSED | EMPTY | 3);
     assert_status(&p, LOW, 1, 0);
     assert_status(&p, LOW, 2, 23);
     g_assert_cmpuint(qtest_readb(p.qts, ARG + 2 * 256), ==, 0);
-    g_assert_cmpuint(stat_of(&p, "PLATFORM_STATUS", "faults"), ==, 1);
+    g_assert_cmpuint(psp_stat_of(&p, "PLATFORM_STATUS", "faults"), ==, 1);
     g_assert(interrupted(&p));
     ring_go(&p, 4, CLEAR | RESUME);
     g_assert(interrupted(&p));
 
     /* The API's major version is 1 */
-    inject(&p, "[{'kind': 'corrupt', 'offset': 0, 'nth': 2}]");
+    psp_inject(&p, "[{'kind': 'corrupt', 'offset': 0, 'nth': 2}]");
     ring_go(&p, 6, CLEAR);
     await_head(&p, LOW_RUNS | EMPTY | 6);
     assert_status(&p, LOW, 4, 0);
@@ -980,21 +838,21 @@ static void test_faults(void)
     g_assert(interrupted(&p));
 
     /* The one after which nothing is left; the next doorbell interrupts */
-    inject(&p, "[{'kind': 'no-interrupt', 'nth': 2}]");
+    psp_inject(&p, "[{'kind': 'no-interrupt', 'nth': 2}]");
     ring_go(&p, 8, CLEAR);
     await_head(&p, LOW_RUNS | EMPTY | 8);
     g_assert(!interrupted(&p));
     ring_go(&p, 8, CLEAR);
     g_assert(interrupted(&p));
     /* Not that of another */
-    inject(&p, "[{'kind': 'no-interrupt'}]");
+    psp_inject(&p, "[{'kind': 'no-interrupt'}]");
     ring_go(&p, 10, CLEAR);
     await_head(&p, LOW_RUNS | EMPTY | 10);
     g_assert(interrupted(&p));
 
     /* Late, and what is behind it with it */
-    busy = stat_of(&p, "PLATFORM_STATUS", "busy-ns");
-    inject(&p, "[{'kind': 'late', 'delay-us': 3000000}]");
+    busy = psp_stat_of(&p, "PLATFORM_STATUS", "busy-ns");
+    psp_inject(&p, "[{'kind': 'late', 'delay-us': 3000000}]");
     ring_go(&p, 12, CLEAR);
     await_executed(&p, "PLATFORM_STATUS", busy);
     qtest_clock_step(p.qts, 2999999999);
@@ -1005,13 +863,13 @@ static void test_faults(void)
     g_assert(interrupted(&p));
 
     /* What ends the mode can be hit, too */
-    inject(&p, "[{'kind': 'status', 'status': 24}]");
+    psp_inject(&p, "[{'kind': 'status', 'status': 24}]");
     g_assert_cmphex(psp_cmd(&p, STATUS), ==, 24);
     g_assert(!query_is(&p, "ring"));
     g_assert_cmphex(psp_cmd(&p, STATUS), ==, 0);
     /* And what begins it */
-    inject(&p, "[{'kind': 'status', 'status': 24,"
-               "  'command': 'RING_BUFFER'}]");
+    psp_inject(&p, "[{'kind': 'status', 'status': 24,"
+                   "  'command': 'RING_BUFFER'}]");
     g_assert_cmphex(ring_enter(&p, &low_only), ==, 24);
     g_assert(!query_is(&p, "ring"));
     g_assert_cmphex(psp_cmd(&p, STATUS), ==, 0);
@@ -1025,7 +883,7 @@ static void test_hang(void)
 
     ring_open(&p, "", &low_only);
     put_entries(&p, LOW, 0, 4, STATUS);
-    inject(&p, "[{'kind': 'hang', 'nth': 2}]");
+    psp_inject(&p, "[{'kind': 'hang', 'nth': 2}]");
     ring_go(&p, 4, CLEAR);
     await_head(&p, LOW_RUNS | 1);
     g_assert(query_is(&p, "hung"));
@@ -1033,7 +891,7 @@ static void test_hang(void)
     qtest_clock_step(p.qts, 1000 * 1000 * 1000);
     g_assert_cmphex(psp_read(&p, CMDBUF_LO), ==, LOW_RUNS | 1);
     /* Nor does it leave */
-    psp_give(&p, STATUS, BUF);
+    psp_give(&p, STATUS, BUF, false);
     qtest_clock_step(p.qts, 1000 * 1000 * 1000);
     g_assert_cmphex(psp_read(&p, CMDRESP), ==, STATUS << 16);
     assert_not_posted(&p, LOW, 1);
@@ -1066,7 +924,7 @@ static void test_reset(void)
     g_assert_cmphex(psp_read(&p, CMDRESP), ==, 0);
     assert_not_posted(&p, LOW, 0);
     assert_not_posted(&p, LOW, 1);
-    g_assert_cmpuint(stat_of(&p, "PLATFORM_STATUS", "count"), ==, 1);
+    g_assert_cmpuint(psp_stat_of(&p, "PLATFORM_STATUS", "count"), ==, 1);
     psp_init(&p);
     psp_close(&p);
 }
@@ -1118,8 +976,8 @@ static void test_vcpu(void)
     Psp p;
 
     psp_open_accel(&p, "-accel tcg", "");
-    p.vcpu = true;
-    enable_msi(&p);
+    p.write = vcpu_write;
+    psp_enable_msi(&p, MSI_ADDR);
     psp_write(&p, INTEN, 2);
     clear(&p);
     g_assert_cmphex(psp_cmd(&p, INIT), ==, 0);
@@ -1138,7 +996,7 @@ static void test_vcpu(void)
     ring_go(&p, 208, CLEAR);
     await_head(&p, LOW_RUNS | EMPTY | 208);
     assert_status(&p, LOW, 207, 0);
-    g_assert_cmpuint(stat_of(&p, "PLATFORM_STATUS", "count"), ==, 208);
+    g_assert_cmpuint(psp_stat_of(&p, "PLATFORM_STATUS", "count"), ==, 208);
     g_assert(interrupted(&p));
 
     put_entries(&p, LOW, 208, 40, STATUS);

@@ -10,29 +10,14 @@
 
 #include "qemu/osdep.h"
 #include "qemu/bswap.h"
-#include "libqtest.h"
-#include "qapi/error.h"
-#include "qobject/qdict.h"
-#include "qobject/qjson.h"
-#include "qobject/qlist.h"
-#include "qobject/qnum.h"
-#include "libqos/pci.h"
-#include "libqos/pci-pc.h"
+#include "amd-psp-mailbox.h"
 #include "hw/misc/amd-psp-authority.h"
 #include "hw/misc/amd-psp-certs.h"
 #include "hw/misc/amd-psp-crypto.h"
-#include "hw/pci/pci_regs.h"
 
-/* Registers */
-#define INTEN       0x10690
-#define INTSTS      0x10694
-#define CMDRESP     0x10980
-#define CMDBUF_LO   0x109e0
-#define CMDBUF_HI   0x109e4
+/* Registers that only this test looks at */
 #define BOOTLOADER  0x109ec
 #define FEATURE     0x109fc
-
-#define DONE        (1u << 31)
 
 #define CBIT        (1ull << 47)
 
@@ -59,7 +44,6 @@
 #define CHAIN_LEN   (3 * CERT_LEN)
 #define ASK_ARK_LEN 3200
 #define MSI_ADDR    0x170000
-#define MSI_DATA    0x5a5a
 
 /* Nothing runs in the machine; this is what it would start with: zeros */
 static char *firmware;
@@ -67,31 +51,10 @@ static char *firmware;
 /* Where the authority is that platforms have unless they say otherwise */
 static char *dir, *ark;
 
-typedef struct Psp {
-    QTestState *qts;
-    QPCIBus *bus;
-    QPCIDevice *dev;
-    QPCIBar bar;
-    int64_t step;   /* ns that pass while we wait for a command */
-} Psp;
-
-/* To the device in p->qts */
-static void psp_attach(Psp *p)
-{
-    p->bus = qpci_new_pc(p->qts, NULL);
-    p->dev = qpci_device_find(p->bus, QPCI_DEVFN(4, 0));
-    g_assert_nonnull(p->dev);
-    g_assert_cmphex(qpci_config_readw(p->dev, PCI_VENDOR_ID), ==, 0x1022);
-    g_assert_cmphex(qpci_config_readw(p->dev, PCI_DEVICE_ID), ==, 0x14ca);
-    g_assert_cmphex(qpci_config_readw(p->dev, PCI_CLASS_DEVICE), ==, 0x1080);
-    qpci_device_enable(p->dev);
-    p->bar = qpci_iomap(p->dev, 2, NULL);
-}
-
 /* @device: what to say after -device; @cpu: after the CPU's name */
 static void psp_open_cpu(Psp *p, const char *device, const char *cpu)
 {
-    p->step = 0;
+    memset(p, 0, sizeof(*p));
     p->qts = qtest_initf("-nodefaults -machine q35 -bios %s "
                          "-cpu EPYC-Milan,+svm,+sev%s "
                          "-device %s", firmware, cpu, device);
@@ -127,57 +90,6 @@ static void psp_open_ark(Psp *p, const char *path, const char *options)
 static void psp_open(Psp *p, const char *options)
 {
     psp_open_ark(p, ark, options);
-}
-
-static void psp_close(Psp *p)
-{
-    g_free(p->dev);
-    qpci_free_pc(p->bus);
-    qtest_quit(p->qts);
-}
-
-static uint32_t psp_read(Psp *p, uint64_t reg)
-{
-    return qpci_io_readl(p->dev, p->bar, reg);
-}
-
-static void psp_write(Psp *p, uint64_t reg, uint32_t value)
-{
-    qpci_io_writel(p->dev, p->bar, reg, value);
-}
-
-static void psp_give(Psp *p, unsigned cmd, uint64_t buf, bool ioc)
-{
-    psp_write(p, CMDBUF_LO, buf);
-    psp_write(p, CMDBUF_HI, buf >> 32);
-    psp_write(p, CMDRESP, cmd << 16 | ioc);
-}
-
-/* Wait for the end of a command; the status */
-static unsigned psp_wait(Psp *p, unsigned cmd)
-{
-    uint32_t resp;
-    int i;
-
-    for (i = 0; i < 1100; i++) {
-        resp = psp_read(p, CMDRESP);
-        if (resp & DONE) {
-            g_assert_cmphex(resp >> 16 & 0x7ff, ==, cmd);
-            return resp & 0xffff;
-        }
-        if (p->step) {
-            qtest_clock_step(p->qts, p->step);
-        }
-        g_usleep(i < 100 ? 100 : 10000);
-    }
-    g_assert_not_reached();
-}
-
-/* Execute a command with the buffer at @buf; the status */
-static unsigned psp_cmd_at(Psp *p, unsigned cmd, uint64_t buf, bool ioc)
-{
-    psp_give(p, cmd, buf, ioc);
-    return psp_wait(p, cmd);
 }
 
 static unsigned psp_cmd(Psp *p, unsigned cmd)
@@ -385,27 +297,12 @@ static void test_registers(void)
     psp_close(&p);
 }
 
-/* An MSI that is a write to RAM can be seen there */
-static void enable_msi(Psp *p)
-{
-    uint8_t cap = qpci_find_capability(p->dev, PCI_CAP_ID_MSI, 0);
-
-    g_assert_cmpuint(cap, !=, 0);
-    qpci_config_writel(p->dev, cap + PCI_MSI_ADDRESS_LO, MSI_ADDR);
-    qpci_config_writel(p->dev, cap + PCI_MSI_ADDRESS_HI, 0);
-    qpci_config_writew(p->dev, cap + PCI_MSI_DATA_64, MSI_DATA);
-    qpci_config_writew(p->dev, cap + PCI_MSI_FLAGS,
-                       qpci_config_readw(p->dev, cap + PCI_MSI_FLAGS) |
-                       PCI_MSI_FLAGS_ENABLE);
-    qtest_writel(p->qts, MSI_ADDR, 0);
-}
-
 static void test_interrupt(void)
 {
     Psp p;
 
     psp_open(&p, "");
-    enable_msi(&p);
+    psp_enable_msi(&p, MSI_ADDR);
 
     /* Not asked for: no status, no message */
     psp_write(&p, INTEN, ~0u);
@@ -1030,7 +927,7 @@ static void test_flushes(void)
     memcpy(rom, wbinvd_on_demand, sizeof(wbinvd_on_demand));
     memcpy(rom + 0xfff0, jump_to_it, sizeof(jump_to_it));
     g_assert(g_file_set_contents(name, rom, 64 * 1024, NULL));
-    p.step = 0;
+    memset(&p, 0, sizeof(p));
     /* The second CPU is never started, and not waited for */
     p.qts = qtest_initf("-accel tcg -nodefaults -machine q35 -bios %s -smp 2 "
                         "-cpu EPYC-Milan,+svm,+sev "
@@ -1135,25 +1032,9 @@ static void test_attestation(void)
     psp_close(&p);
 }
 
-static QDict *set_property(Psp *p, const char *name, const char *json)
-{
-    return qtest_qmp(p->qts, "{'execute': 'qom-set', 'arguments': {"
-                     "'path': '/machine/peripheral/psp',"
-                     "'property': %s, 'value': %p}}", name,
-                     qobject_from_json(json, &error_abort));
-}
-
 static QDict *set_faults(Psp *p, const char *json)
 {
-    return set_property(p, "faults", json);
-}
-
-static void inject(Psp *p, const char *json)
-{
-    QDict *answer = set_faults(p, json);
-
-    g_assert(qdict_haskey(answer, "return"));
-    qobject_unref(answer);
+    return psp_set_property(p, "faults", json);
 }
 
 /* The faults that are still to happen, from the property */
@@ -1170,43 +1051,9 @@ static QList *get_faults(Psp *p)
     return faults;
 }
 
-static QDict *query(Psp *p)
-{
-    QDict *answer = qtest_qmp(p->qts, "{'execute': 'query-sev-platform'}");
-    QList *list = qdict_get_qlist(answer, "return");
-    QDict *info = qobject_to(QDict, qlist_pop(list));
-
-    g_assert_nonnull(info);
-    g_assert(qlist_empty(list));
-    qobject_unref(answer);
-    return info;
-}
-
-/* A number in query-sev-platform; of @command, unless NULL */
-static uint64_t stat_of(Psp *p, const char *command, const char *key)
-{
-    QDict *info = query(p);
-    uint64_t value = 0;
-    QListEntry *e;
-
-    if (!command) {
-        value = qnum_get_uint(qobject_to(QNum, qdict_get(info, key)));
-    } else {
-        QLIST_FOREACH_ENTRY(qdict_get_qlist(info, "commands"), e) {
-            QDict *c = qobject_to(QDict, qlist_entry_obj(e));
-
-            if (g_str_equal(qdict_get_str(c, "command"), command)) {
-                value = qnum_get_uint(qobject_to(QNum, qdict_get(c, key)));
-            }
-        }
-    }
-    qobject_unref(info);
-    return value;
-}
-
 static void assert_query(Psp *p, const char *state, bool busy, bool hung)
 {
-    QDict *info = query(p);
+    QDict *info = psp_query(p);
 
     g_assert_cmpstr(qdict_get_str(info, "qom-path"), ==,
                     "/machine/peripheral/psp");
@@ -1220,7 +1067,7 @@ static void assert_query(Psp *p, const char *state, bool busy, bool hung)
 static void assert_guest(Psp *p, uint32_t handle, uint32_t asid,
                          const char *state)
 {
-    QDict *info = query(p), *g;
+    QDict *info = psp_query(p), *g;
 
     g = qobject_to(QDict, qlist_peek(qdict_get_qlist(info, "contexts")));
     g_assert_nonnull(g);
@@ -1238,8 +1085,8 @@ static void test_fault_status(void)
     psp_init(&p);
 
     /* The second and the third of one kind; those between do not count */
-    inject(&p, "[{'kind': 'status', 'command': 'PLATFORM_STATUS', 'nth': 2,"
-               "  'count': 2, 'status': 23}]");
+    psp_inject(&p, "[{'kind': 'status', 'command': 'PLATFORM_STATUS', 'nth': 2,"
+                   "  'count': 2, 'status': 23}]");
     clear(&p);
     g_assert_cmphex(psp_cmd(&p, 0x04), ==, 0);
     g_assert_cmphex(psp_cmd(&p, 0x0a), ==, 0);
@@ -1251,25 +1098,26 @@ static void test_fault_status(void)
     g_assert_cmpuint(qtest_readb(p.qts, BUF), ==, 1);
 
     /* A guest that was not launched is not there */
-    inject(&p, "[{'kind': 'status', 'command': 'LAUNCH_START', 'status': 19}]");
+    psp_inject(&p, "[{'kind': 'status', 'command': 'LAUNCH_START',"
+                   "  'status': 19}]");
     clear(&p);
     g_assert_cmphex(psp_cmd(&p, 0x30), ==, 0x13);
     g_assert_cmpuint(get32(&p, 0), ==, 0);
-    g_assert_cmpuint(stat_of(&p, NULL, "guests"), ==, 0);
+    g_assert_cmpuint(psp_stat_of(&p, NULL, "guests"), ==, 0);
     launch_start(&p, 0);
 
     /* All commands, for ever, with any status, even those that are none */
-    inject(&p, "[{'kind': 'status', 'count': 0, 'status': 65535}]");
+    psp_inject(&p, "[{'kind': 'status', 'count': 0, 'status': 65535}]");
     g_assert_cmphex(psp_cmd(&p, 0x0a), ==, 0xffff);
     g_assert_cmphex(psp_cmd(&p, 0x7f), ==, 0xffff);
     g_assert_cmphex(psp_cmd(&p, 0x09), ==, 0xffff);
-    inject(&p, "[]");
+    psp_inject(&p, "[]");
     g_assert_cmphex(psp_cmd(&p, 0x0a), ==, 0);
     g_assert_cmphex(psp_cmd(&p, 0x7f), ==, 0x11);
 
     /* Two that are due together happen one after the other */
-    inject(&p, "[{'kind': 'status', 'command': 'DF_FLUSH', 'status': 1},"
-               " {'kind': 'status', 'status': 2}]");
+    psp_inject(&p, "[{'kind': 'status', 'command': 'DF_FLUSH', 'status': 1},"
+                   " {'kind': 'status', 'status': 2}]");
     g_assert_cmphex(psp_cmd(&p, 0x0a), ==, 1);
     g_assert_cmphex(psp_cmd(&p, 0x0a), ==, 2);
     g_assert_cmphex(psp_cmd(&p, 0x0a), ==, 0);
@@ -1282,7 +1130,7 @@ static void test_fault_hang(void)
 
     psp_open(&p, "");
     psp_init(&p);
-    inject(&p, "[{'kind': 'hang', 'command': 'LAUNCH_START'}]");
+    psp_inject(&p, "[{'kind': 'hang', 'command': 'LAUNCH_START'}]");
     clear(&p);
     psp_give(&p, 0x30, BUF, true);
     qtest_clock_step(p.qts, 1000 * 1000 * 1000);
@@ -1290,7 +1138,7 @@ static void test_fault_hang(void)
     assert_query(&p, "init", true, true);
 
     /* Nor does another command end, and taking the fault back is too late */
-    inject(&p, "[]");
+    psp_inject(&p, "[]");
     psp_give(&p, 0x0a, BUF, false);
     qtest_clock_step(p.qts, 1000 * 1000 * 1000);
     g_assert_cmphex(psp_read(&p, CMDRESP), ==, 0x30 << 16 | 1);
@@ -1309,11 +1157,11 @@ static void test_fault_hang(void)
 static void assert_takes(Psp *p, const char *name, unsigned cmd, int64_t ns,
                          unsigned status)
 {
-    uint64_t before = stat_of(p, name, "busy-ns");
+    uint64_t before = psp_stat_of(p, name, "busy-ns");
 
     psp_give(p, cmd, BUF, false);
     /* The firmware's own time has passed: only what we wait for is left */
-    while (stat_of(p, name, "busy-ns") == before) {
+    while (psp_stat_of(p, name, "busy-ns") == before) {
         g_usleep(100);
     }
     qtest_clock_step(p->qts, ns - 1);
@@ -1329,8 +1177,8 @@ static void test_fault_late(void)
 
     psp_open(&p, "");
     psp_init(&p);
-    inject(&p, "[{'kind': 'late', 'command': 'PLATFORM_STATUS',"
-               "  'delay-us': 3000000}]");
+    psp_inject(&p, "[{'kind': 'late', 'command': 'PLATFORM_STATUS',"
+                   "  'delay-us': 3000000}]");
     clear(&p);
     assert_takes(&p, "PLATFORM_STATUS", 0x04, 3000000000, 0);
     g_assert_cmpuint(qtest_readb(p.qts, BUF), ==, 1);
@@ -1338,7 +1186,7 @@ static void test_fault_late(void)
     g_assert_cmphex(psp_cmd(&p, 0x04), ==, 0);
 
     /* A reset while the end is still to come: it does not come */
-    inject(&p, "[{'kind': 'late', 'delay-us': 10}]");
+    psp_inject(&p, "[{'kind': 'late', 'delay-us': 10}]");
     psp_give(&p, 0x04, BUF, false);
     qtest_system_reset(p.qts);
     qpci_device_enable(p.dev);
@@ -1363,17 +1211,17 @@ static void test_fault_corrupt(void)
     put32(&p, 8, 64);
     g_assert_cmphex(psp_cmd(&p, 0x0c), ==, 0);
     qtest_memread(p.qts, OUT, id, sizeof(id));
-    inject(&p, "[{'kind': 'corrupt', 'command': 'GET_ID', 'offset': 10}]");
+    psp_inject(&p, "[{'kind': 'corrupt', 'command': 'GET_ID', 'offset': 10}]");
     g_assert_cmphex(psp_cmd(&p, 0x0c), ==, 0);
     qtest_memread(p.qts, OUT, again, sizeof(again));
     again[10] ^= 1;
     g_assert_cmpmem(id, sizeof(id), again, sizeof(again));
 
     /* Where there is no other reply, the buffer; none beyond it */
-    inject(&p, "[{'kind': 'corrupt', 'command': 'PLATFORM_STATUS',"
-               "  'offset': 8},"
-               " {'kind': 'corrupt', 'command': 'PLATFORM_STATUS',"
-               "  'offset': 12}]");
+    psp_inject(&p, "[{'kind': 'corrupt', 'command': 'PLATFORM_STATUS',"
+                   "  'offset': 8},"
+                   " {'kind': 'corrupt', 'command': 'PLATFORM_STATUS',"
+                   "  'offset': 12}]");
     clear(&p);
     g_assert_cmphex(psp_cmd(&p, 0x04), ==, 0);
     g_assert_cmpuint(get32(&p, 8), ==, 1);
@@ -1381,7 +1229,7 @@ static void test_fault_corrupt(void)
     clear(&p);
     g_assert_cmphex(psp_cmd(&p, 0x04), ==, 0);
     g_assert_cmpuint(get32(&p, 8), ==, 0);
-    g_assert_cmpuint(stat_of(&p, "PLATFORM_STATUS", "faults"), ==, 2);
+    g_assert_cmpuint(psp_stat_of(&p, "PLATFORM_STATUS", "faults"), ==, 2);
 
     /* A packet that was corrupted, data or header, is not taken */
     g_assert_cmphex(export_certs(&p), ==, 0);
@@ -1389,9 +1237,9 @@ static void test_fault_corrupt(void)
     g_assert_cmphex(send_start(&p, a), ==, 0);
     g_assert_cmphex(receive_start(&p, 0, &b), ==, 0);
     g_assert_cmphex(activate(&p, b, 2), ==, 0);
-    inject(&p, "[{'kind': 'corrupt', 'command': 'SEND_UPDATE_DATA'},"
-               " {'kind': 'corrupt', 'command': 'SEND_UPDATE_DATA',"
-               "  'offset': 4100}]");
+    psp_inject(&p, "[{'kind': 'corrupt', 'command': 'SEND_UPDATE_DATA'},"
+                   " {'kind': 'corrupt', 'command': 'SEND_UPDATE_DATA',"
+                   "  'offset': 4100}]");
     g_assert_cmphex(update_data(&p, 0x41, a, PAGE_A, 4096), ==, 0);
     g_assert_cmphex(update_data(&p, 0x51, b, PAGE_B, 4096), ==, 0x0b);
     g_assert_cmphex(update_data(&p, 0x41, a, PAGE_A, 4096), ==, 0);
@@ -1400,8 +1248,8 @@ static void test_fault_corrupt(void)
     g_assert_cmphex(update_data(&p, 0x51, b, PAGE_B, 4096), ==, 0);
 
     /* Memory of the guest */
-    inject(&p, "[{'kind': 'corrupt', 'command': 'RECEIVE_UPDATE_DATA',"
-               "  'offset': 7}]");
+    psp_inject(&p, "[{'kind': 'corrupt', 'command': 'RECEIVE_UPDATE_DATA',"
+                   "  'offset': 7}]");
     g_assert_cmphex(update_data(&p, 0x41, a, PAGE_A, 4096), ==, 0);
     g_assert_cmphex(update_data(&p, 0x51, b, PAGE_B, 4096), ==, 0);
     g_assert_cmphex(dbg(&p, 0x60, b, PAGE_B, OUT, 4096), ==, 0);
@@ -1417,9 +1265,9 @@ static void test_fault_no_interrupt(void)
     Psp p;
 
     psp_open(&p, "");
-    enable_msi(&p);
+    psp_enable_msi(&p, MSI_ADDR);
     psp_write(&p, INTEN, 2);
-    inject(&p, "[{'kind': 'no-interrupt'}]");
+    psp_inject(&p, "[{'kind': 'no-interrupt'}]");
     clear(&p);
     g_assert_cmphex(psp_cmd_at(&p, 0x04, BUF, true), ==, 0);
     g_assert_cmpuint(qtest_readb(p.qts, BUF), ==, 1);
@@ -1489,30 +1337,30 @@ static void test_stats(void)
 
     psp_open(&p, "");
     assert_query(&p, "uninit", false, false);
-    g_assert_cmpuint(stat_of(&p, "INIT", "count"), ==, 0);
+    g_assert_cmpuint(psp_stat_of(&p, "INIT", "count"), ==, 0);
     psp_init(&p);
     assert_query(&p, "init", false, false);
     g_assert_cmphex(psp_cmd(&p, 0x01), ==, 0x01);
     g_assert_cmphex(psp_cmd(&p, 0x7f), ==, 0x11);
     h = launch(&p, 0, 1);
     assert_query(&p, "working", false, false);
-    g_assert_cmpuint(stat_of(&p, NULL, "guests"), ==, 1);
-    g_assert_cmpuint(stat_of(&p, NULL, "active"), ==, 1);
+    g_assert_cmpuint(psp_stat_of(&p, NULL, "guests"), ==, 1);
+    g_assert_cmpuint(psp_stat_of(&p, NULL, "active"), ==, 1);
     assert_guest(&p, h, 1, "running");
-    g_assert_cmpuint(stat_of(&p, "INIT", "count"), ==, 2);
-    g_assert_cmpuint(stat_of(&p, "INIT", "failed"), ==, 1);
-    g_assert_cmpuint(stat_of(&p, "INIT", "last-status"), ==, 1);
-    g_assert_cmpuint(stat_of(&p, "unknown", "count"), ==, 1);
-    g_assert_cmpuint(stat_of(&p, "LAUNCH_UPDATE_DATA", "guest-bytes"), ==,
+    g_assert_cmpuint(psp_stat_of(&p, "INIT", "count"), ==, 2);
+    g_assert_cmpuint(psp_stat_of(&p, "INIT", "failed"), ==, 1);
+    g_assert_cmpuint(psp_stat_of(&p, "INIT", "last-status"), ==, 1);
+    g_assert_cmpuint(psp_stat_of(&p, "unknown", "count"), ==, 1);
+    g_assert_cmpuint(psp_stat_of(&p, "LAUNCH_UPDATE_DATA", "guest-bytes"), ==,
                      4096);
     g_assert_cmphex(dbg(&p, 0x60, h, PAGE_A, OUT, 48), ==, 0);
-    g_assert_cmpuint(stat_of(&p, "DBG_DECRYPT", "guest-bytes"), ==, 48);
+    g_assert_cmpuint(psp_stat_of(&p, "DBG_DECRYPT", "guest-bytes"), ==, 48);
     g_assert_cmphex(guest_cmd(&p, 0x22, h), ==, 0);
-    g_assert_cmpuint(stat_of(&p, NULL, "active"), ==, 0);
+    g_assert_cmpuint(psp_stat_of(&p, NULL, "active"), ==, 0);
     assert_guest(&p, h, 0, "running");
 
-    inject(&p, "[{'kind': 'late', 'delay-us': 7, 'command': 'INIT',"
-               "  'nth': 5}]");
+    psp_inject(&p, "[{'kind': 'late', 'delay-us': 7, 'command': 'INIT',"
+                   "  'nth': 5}]");
     text = qtest_hmp(p.qts, "info sev-platform");
     g_assert_nonnull(strstr(text, "/machine/peripheral/psp: working, "
                             "1 guests, 0 active"));
@@ -1535,7 +1383,7 @@ static void test_cost(void)
     clear(&p);
     assert_takes(&p, "PLATFORM_STATUS", 0x04, 1500, 0);
     assert_takes(&p, "unknown", 0x7f, 500, 0x11);
-    inject(&p, "[{'kind': 'late', 'delay-us': 2}]");
+    psp_inject(&p, "[{'kind': 'late', 'delay-us': 2}]");
     assert_takes(&p, "DF_FLUSH", 0x0a, 3500, 0);
 
     /* 4 KiB more */
@@ -1546,7 +1394,7 @@ static void test_cost(void)
     put64(&p, 8, PAGE_A);
     put32(&p, 16, 4096);
     psp_give(&p, 0x31, BUF, false);
-    while (!stat_of(&p, "LAUNCH_UPDATE_DATA", "busy-ns")) {
+    while (!psp_stat_of(&p, "LAUNCH_UPDATE_DATA", "busy-ns")) {
         g_usleep(100);
     }
     qtest_clock_step(p.qts, 2299);
@@ -1559,7 +1407,7 @@ static void test_cost(void)
 
 static void set_costs(Psp *p, const char *json, const char *error)
 {
-    QDict *answer = set_property(p, "costs", json);
+    QDict *answer = psp_set_property(p, "costs", json);
 
     if (error) {
         g_assert_nonnull(strstr(qdict_get_str(qdict_get_qdict(answer, "error"),
@@ -1638,7 +1486,7 @@ static void test_trace(void)
     psp_open(&p, options);
     psp_init(&p);
     h = launch_start(&p, 0x20);
-    inject(&p, "[{'kind': 'status', 'status': 1, 'command': 'DF_FLUSH'}]");
+    psp_inject(&p, "[{'kind': 'status', 'status': 1, 'command': 'DF_FLUSH'}]");
     g_assert_cmphex(psp_cmd(&p, 0x0a), ==, 1);
     g_assert_cmphex(activate(&p, h, 3), ==, 0);
     psp_close(&p);

@@ -1,0 +1,189 @@
+/*
+ * The mailbox of the emulated AMD PSP, for tests
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * Bits and offsets are written out here instead of shared with the device:
+ * they are an interface, and a test that has them from the device would not
+ * notice that they changed.
+ */
+
+#ifndef TESTS_QTEST_AMD_PSP_MAILBOX_H
+#define TESTS_QTEST_AMD_PSP_MAILBOX_H
+
+#include "libqtest.h"
+#include "qapi/error.h"
+#include "qobject/qdict.h"
+#include "qobject/qjson.h"
+#include "qobject/qlist.h"
+#include "qobject/qnum.h"
+#include "libqos/pci.h"
+#include "libqos/pci-pc.h"
+#include "hw/pci/pci_regs.h"
+
+/* Registers */
+#define INTEN       0x10690
+#define INTSTS      0x10694
+#define CMDRESP     0x10980
+#define CMDBUF_LO   0x109e0
+#define CMDBUF_HI   0x109e4
+
+#define DONE        (1u << 31)
+
+#define MSI_DATA    0x5a5a
+
+typedef struct Psp Psp;
+struct Psp {
+    QTestState *qts;
+    QPCIBus *bus;
+    QPCIDevice *dev;
+    QPCIBar bar;
+    int64_t step;   /* ns that pass while we wait */
+    /* Somebody else writes registers for us, unless NULL */
+    void (*write)(Psp *p, uint64_t reg, uint32_t value);
+};
+
+/*
+ * To the device in p->qts.  The BAR has its place before it is enabled: as its
+ * size is asked for it would be over the ROM that vCPUs run from.
+ */
+static inline void psp_attach(Psp *p)
+{
+    p->bus = qpci_new_pc(p->qts, NULL);
+    p->dev = qpci_device_find(p->bus, QPCI_DEVFN(4, 0));
+    g_assert_nonnull(p->dev);
+    g_assert_cmphex(qpci_config_readw(p->dev, PCI_VENDOR_ID), ==, 0x1022);
+    g_assert_cmphex(qpci_config_readw(p->dev, PCI_DEVICE_ID), ==, 0x14ca);
+    g_assert_cmphex(qpci_config_readw(p->dev, PCI_CLASS_DEVICE), ==, 0x1080);
+    p->bar = qpci_iomap(p->dev, 2, NULL);
+    qpci_device_enable(p->dev);
+}
+
+static inline void psp_close(Psp *p)
+{
+    g_free(p->dev);
+    qpci_free_pc(p->bus);
+    qtest_quit(p->qts);
+}
+
+static inline uint32_t psp_read(Psp *p, uint64_t reg)
+{
+    return qpci_io_readl(p->dev, p->bar, reg);
+}
+
+static inline void psp_write(Psp *p, uint64_t reg, uint32_t value)
+{
+    if (p->write) {
+        p->write(p, reg, value);
+    } else {
+        qpci_io_writel(p->dev, p->bar, reg, value);
+    }
+}
+
+/* A register gets to be @value; commands execute beside the test */
+static inline void psp_await(Psp *p, uint64_t reg, uint32_t mask,
+                             uint32_t value)
+{
+    for (int i = 0; i < 1100; i++) {
+        if ((psp_read(p, reg) & mask) == value) {
+            return;
+        }
+        if (p->step) {
+            qtest_clock_step(p->qts, p->step);
+        }
+        g_usleep(i < 100 ? 100 : 10000);
+    }
+    g_assert_cmphex(psp_read(p, reg) & mask, ==, value);
+}
+
+static inline void psp_give(Psp *p, unsigned cmd, uint64_t buf, bool ioc)
+{
+    psp_write(p, CMDBUF_LO, buf);
+    psp_write(p, CMDBUF_HI, buf >> 32);
+    psp_write(p, CMDRESP, cmd << 16 | ioc);
+}
+
+/* Wait for the end of a command; the status */
+static inline unsigned psp_wait(Psp *p, unsigned cmd)
+{
+    psp_await(p, CMDRESP, DONE, DONE);
+    g_assert_cmphex(psp_read(p, CMDRESP) >> 16 & 0x7ff, ==, cmd);
+    return psp_read(p, CMDRESP) & 0xffff;
+}
+
+/* Execute a command with the buffer at @buf; the status */
+static inline unsigned psp_cmd_at(Psp *p, unsigned cmd, uint64_t buf, bool ioc)
+{
+    psp_give(p, cmd, buf, ioc);
+    return psp_wait(p, cmd);
+}
+
+/* An MSI that is a write to RAM, at @addr, can be seen there */
+static inline void psp_enable_msi(Psp *p, uint32_t addr)
+{
+    uint8_t cap = qpci_find_capability(p->dev, PCI_CAP_ID_MSI, 0);
+
+    g_assert_cmpuint(cap, !=, 0);
+    qpci_config_writel(p->dev, cap + PCI_MSI_ADDRESS_LO, addr);
+    qpci_config_writel(p->dev, cap + PCI_MSI_ADDRESS_HI, 0);
+    qpci_config_writew(p->dev, cap + PCI_MSI_DATA_64, MSI_DATA);
+    qpci_config_writew(p->dev, cap + PCI_MSI_FLAGS,
+                       qpci_config_readw(p->dev, cap + PCI_MSI_FLAGS) |
+                       PCI_MSI_FLAGS_ENABLE);
+    qtest_writel(p->qts, addr, 0);
+}
+
+/* Set @name of the device; QMP's answer */
+static inline QDict *psp_set_property(Psp *p, const char *name,
+                                      const char *json)
+{
+    return qtest_qmp(p->qts, "{'execute': 'qom-set', 'arguments': {"
+                     "'path': '/machine/peripheral/psp',"
+                     "'property': %s, 'value': %p}}", name,
+                     qobject_from_json(json, &error_abort));
+}
+
+static inline void psp_inject(Psp *p, const char *json)
+{
+    QDict *answer = psp_set_property(p, "faults", json);
+
+    g_assert(qdict_haskey(answer, "return"));
+    qobject_unref(answer);
+}
+
+static inline QDict *psp_query(Psp *p)
+{
+    QDict *answer = qtest_qmp(p->qts, "{'execute': 'query-sev-platform'}");
+    QList *list = qdict_get_qlist(answer, "return");
+    QDict *info = qobject_to(QDict, qlist_pop(list));
+
+    g_assert_nonnull(info);
+    g_assert(qlist_empty(list));
+    qobject_unref(answer);
+    return info;
+}
+
+/* A number in query-sev-platform; of @command, unless NULL */
+static inline uint64_t psp_stat_of(Psp *p, const char *command,
+                                   const char *key)
+{
+    QDict *info = psp_query(p);
+    uint64_t value = 0;
+    QListEntry *e;
+
+    if (!command) {
+        value = qnum_get_uint(qobject_to(QNum, qdict_get(info, key)));
+    } else {
+        QLIST_FOREACH_ENTRY(qdict_get_qlist(info, "commands"), e) {
+            QDict *c = qobject_to(QDict, qlist_entry_obj(e));
+
+            if (g_str_equal(qdict_get_str(c, "command"), command)) {
+                value = qnum_get_uint(qobject_to(QNum, qdict_get(c, key)));
+            }
+        }
+    }
+    qobject_unref(info);
+    return value;
+}
+
+#endif
