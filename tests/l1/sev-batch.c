@@ -434,9 +434,7 @@ int main(void)
     vm_require(VM_SEV);
     ok(vm_cap(kvm_fd, KVM_CAP_SEV_UPDATE_BATCH) ==
        KVM_SEV_UPDATE_BATCH_PACKET_MAX, "there is the capability");
-    packets.headers = calloc(N, HEADER_SIZE);
-    packets.data = mmap(NULL, N * PAGE, PROT_READ | PROT_WRITE,
-                        MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    packets_init(&packets, N);
     vm_init(&a, VM_SEV, GUEST_SIZE);
     vm_init(&b, VM_SEV, GUEST_SIZE);
     for (unsigned i = 0; i < N; i++) {

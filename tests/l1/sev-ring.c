@@ -372,9 +372,7 @@ int main(int argc, char **argv)
     if (!ok(!access(PARAMETERS "sev_ring", R_OK), "our ccp is loaded")) {
         return done_testing();
     }
-    packets.headers = calloc(N, HEADER_SIZE);
-    packets.data = mmap(NULL, N * PAGE, PROT_READ | PROT_WRITE,
-                        MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    packets_init(&packets, N);
     vm_init(&a, VM_SEV, GUEST_SIZE);
     vm_init(&b, VM_SEV, GUEST_SIZE);
     for (unsigned i = 0; i < N; i++) {

@@ -134,6 +134,15 @@ struct packets {
     uint32_t done;
 };
 
+/* Room for @n packets of a page */
+static void __attribute__((unused))
+packets_init(struct packets *packets, unsigned n)
+{
+    packets->headers = calloc(n, HEADER_SIZE);
+    packets->data = mmap(NULL, n * PAGE, PROT_READ | PROT_WRITE,
+                         MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+}
+
 static int __attribute__((unused))
 transport_batch(struct vm *vm, uint32_t id, uint64_t gpa, uint32_t count,
                 struct packets *packets)
