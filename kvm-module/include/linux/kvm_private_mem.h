@@ -4,8 +4,8 @@
  * Included by <linux/kvm_host.h>; the hooks in KVM's files call these.
  *
  * Locks, outermost first: kvm->lock, kvm->slots_lock, kvm->slots_arch_lock,
- * mmap_lock, the guest_memfd's invalidate_lock, kvm->page_enc_lock,
- * kvm->mmu_lock.
+ * mmap_lock, the guest_memfd's invalidate_lock, kvm->page_enc_lock, the folio
+ * lock, the guest_memfd's bindings_lock, kvm->mmu_lock.
  */
 #ifndef _LINUX_KVM_PRIVATE_MEM_H
 #define _LINUX_KVM_PRIVATE_MEM_H

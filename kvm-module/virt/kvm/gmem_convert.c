@@ -24,6 +24,14 @@
 #define GMEM_CONVERT_TRIES	8
 #define GMEM_CONVERT_DRAINS	2
 
+/* Does somebody hold @folio, which is unmapped and in the page cache? */
+static bool gmem_folio_is_held(struct folio *folio)
+{
+	/* A poisoned page has a reference that nobody uses it by. */
+	return folio_ref_count(folio) !=
+	       folio_nr_pages(folio) + folio_test_hwpoison(folio);
+}
+
 /*
  * The first page in [@start, @end) that is to become private, and that somebody
  * besides the page cache has a reference to; @end if there is none.  The
@@ -43,7 +51,7 @@ static pgoff_t gmem_find_held_in(struct address_space *mapping,
 		    gmem_attributes_is_private(attributes, folio->index))
 			continue;
 
-		if (folio_ref_count(folio) != folio_nr_pages(folio)) {
+		if (gmem_folio_is_held(folio)) {
 			held = folio->index;
 			break;
 		}

@@ -1,0 +1,223 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Memory errors in pages of a guest_memfd (memory_failure(), injected by
+ * MADV_HWPOISON) beside conversions, faults, holes and slots that come and go.
+ */
+#define _GNU_SOURCE
+#include <pthread.h>
+#include <sys/wait.h>
+#include "vm.h"
+
+#ifndef MADV_HWPOISON
+#define MADV_HWPOISON 100
+#endif
+
+#define PAGES           2048
+#define RUN             64              /* pages that are converted at once */
+#define SECONDS         6
+/* Nothing moves for so long: nothing will.  A busy machine is not that slow. */
+#define STUCK           40
+
+/* What the threads of the child have done; the parent looks at it */
+struct progress {
+    volatile long poisoned, punched, converted, touched, bound;
+};
+
+static struct progress *progress;
+static struct vm vm;
+static volatile unsigned current;       /* the page that is poisoned next */
+
+static unsigned next_random(unsigned *seed)
+{
+    *seed = *seed * 1103515245u + 12345u;
+    return *seed >> 8;
+}
+
+/* A memory error in the page at @p.  Who has mapped it may get a SIGBUS for it. */
+static int inject(void *p)
+{
+    if (sigsetjmp(harness_bus, 1)) {
+        return 0;
+    }
+    return madvise(p, PAGE, MADV_HWPOISON) ? -errno : 0;
+}
+
+static void *poison(void *opaque)
+{
+    unsigned seed = 1;
+
+    /* Poisoned pages are lost: not more than a few MiB of them. */
+    for (;;) {
+        unsigned page = next_random(&seed) % PAGES;
+
+        current = page;
+        touch(vm.mem + page * PAGE);
+        if (progress->poisoned < 1000) {
+            inject(vm.mem + page * PAGE);
+        }
+        progress->poisoned++;
+        usleep(500);
+    }
+    return opaque;
+}
+
+static void *punch(void *opaque)
+{
+    int mode = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
+    unsigned seed = 2;
+
+    for (;;) {
+        CHECK(fallocate(vm.gmem, mode, next_random(&seed) % (PAGES - RUN) * PAGE,
+                        RUN * PAGE));
+        progress->punched++;
+    }
+    return opaque;
+}
+
+static void *convert(void *opaque)
+{
+    unsigned seed = 3;
+
+    for (;;) {
+        vm_convert(&vm, next_random(&seed) % (PAGES - RUN) * PAGE, RUN * PAGE,
+                   next_random(&seed) & 1 ? PRIVATE : SHARED);
+        progress->converted++;
+    }
+    return opaque;
+}
+
+static void *toucher(void *opaque)
+{
+    unsigned seed = 4;
+
+    for (;;) {
+        unsigned page = next_random(&seed) & 1 ? current :
+                        next_random(&seed) % PAGES;
+
+        poke(vm.mem + page * PAGE, 1);
+        progress->touched++;
+    }
+    return opaque;
+}
+
+static void *bind_slot(void *opaque)
+{
+    for (;;) {
+        MUST(vm_slot(&vm, 0, 0, 0, 0, 0));
+        MUST(vm_slot(&vm, 0, 0, 0, vm.size, 0));
+        progress->bound++;
+        usleep(1000);
+    }
+    return opaque;
+}
+
+/* Some counter that has to move has not */
+static bool stuck(const struct progress *before, const char *threads)
+{
+    return (strchr(threads, 'h') && before->poisoned == progress->poisoned) ||
+           (strchr(threads, 'p') && before->punched == progress->punched) ||
+           (strchr(threads, 'c') && before->converted == progress->converted) ||
+           (strchr(threads, 't') && before->touched == progress->touched) ||
+           (strchr(threads, 's') && before->bound == progress->bound);
+}
+
+/*
+ * @threads: h poison, p punch holes, c convert, t touch, s bind and unbind.  In
+ * a process of its own: what is deadlocked in the kernel does not end.
+ */
+static void beside(const char *threads, const char *what)
+{
+    struct progress before;
+    double end, moved;
+    bool moves = true;
+    pid_t pid;
+
+    memset(progress, 0, sizeof(*progress));
+    fflush(stdout);
+    pid = CHECK(fork());
+    if (!pid) {
+        pthread_t thread;
+
+        vm_init(&vm, VM_SW_PROTECTED, PAGES * PAGE);
+        for (const char *t = threads; *t; t++) {
+            pthread_create(&thread, NULL,
+                           *t == 'h' ? poison : *t == 'p' ? punch :
+                           *t == 'c' ? convert : *t == 't' ? toucher : bind_slot,
+                           NULL);
+        }
+        pause();
+    }
+
+    before = *progress;
+    moved = now();
+    end = moved + SECONDS;
+    while (moves && moved < end) {
+        usleep(100000);
+        if (!stuck(&before, threads)) {
+            before = *progress;
+            moved = now();
+        } else if (now() - moved > STUCK) {
+            moves = false;
+        }
+    }
+    kill(pid, SIGKILL);
+    if (!ok(moves, "memory errors beside %s: %ld errors, %ld holes, %ld "
+            "conversions, %ld touches, %ld slots", what, progress->poisoned,
+            progress->punched, progress->converted, progress->touched,
+            progress->bound)) {
+        exit(done_testing());
+    }
+    CHECK(waitpid(pid, NULL, 0));
+}
+
+/* One poisoned page: nobody gets another in its place, and it stops nothing */
+static void one(void)
+{
+    int mode = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
+    uint8_t *second;
+
+    vm_init(&vm, VM_SW_PROTECTED, 64 * PAGE);
+    second = mmap(NULL, vm.size, PROT_READ | PROT_WRITE, MAP_SHARED, vm.gmem, 0);
+    if (second == MAP_FAILED) {
+        bail("mmap");
+    }
+    memset(vm.mem, 0x5a, vm.size);
+    MUST(inject(vm.mem + 9 * PAGE));
+    ok(touch(vm.mem + 9 * PAGE) == SIGBUS && touch(second + 9 * PAGE) == SIGBUS &&
+       touch(second + 9 * PAGE) == SIGBUS,
+       "a poisoned page is SIGBUS by each mapping, not an empty page");
+    ok(second[8 * PAGE] == 0x5a && second[10 * PAGE] == 0x5a,
+       "its neighbours are as they were");
+    ok(!vm_convert(&vm, 0, vm.size, PRIVATE) && vm_private_is(&vm, 0, 64),
+       "it does not keep a range from becoming private");
+    ok(!vm_convert(&vm, 0, vm.size, SHARED) &&
+       touch(second + 9 * PAGE) == SIGBUS, "nor shared, and is SIGBUS still");
+    CHECK(fallocate(vm.gmem, mode, 9 * PAGE, PAGE));
+    munmap(second, vm.size);
+    second = mmap(NULL, vm.size, PROT_READ | PROT_WRITE, MAP_SHARED, vm.gmem, 0);
+    ok(second != MAP_FAILED && !touch(second + 9 * PAGE) && !second[9 * PAGE],
+       "once a hole is punched there is a new page");
+    munmap(second, vm.size);
+    vm_destroy(&vm);
+}
+
+int main(void)
+{
+    void *probe;
+    int r;
+
+    vm_require(VM_SW_PROTECTED);
+    probe = mmap(NULL, PAGE, PROT_READ | PROT_WRITE,
+                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+    r = inject(probe);
+    if (r) {
+        skip_all("no MADV_HWPOISON: %s", strerror(-r));
+    }
+    progress = mmap(NULL, PAGE, PROT_READ | PROT_WRITE,
+                    MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    one();
+    beside("hctt", "conversions and touches");
+    beside("hp", "holes");
+    beside("hpcts", "all of them and slots");
+    return done_testing();
+}
