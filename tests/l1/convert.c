@@ -174,15 +174,38 @@ static bool tracing_write(const char *file, int flags, const char *text)
     return written;
 }
 
-/* How often KVM had the caches written back since the probe was set */
-static long write_backs(void)
+/* Count calls of a kernel function; false if this kernel cannot */
+static bool count_begin(const char *function)
+{
+    char probe[128];
+
+    mount("none", TRACING, "tracefs", 0, NULL);
+    snprintf(probe, sizeof(probe), "p:convert_calls %s", function);
+    if (!tracing_write("kprobe_events", O_APPEND, probe)) {
+        note("skipped: calls of %s (%s)", function, strerror(errno));
+        return false;
+    }
+    if (!tracing_write("events/kprobes/convert_calls/enable", 0, "1")) {
+        bail("the probe cannot be enabled");
+    }
+    return true;
+}
+
+static void count_end(void)
+{
+    tracing_write("events/kprobes/convert_calls/enable", 0, "0");
+    tracing_write("kprobe_events", O_APPEND, "-:convert_calls");
+}
+
+/* Calls since count_begin() */
+static long count(void)
 {
     FILE *f = fopen(TRACING "/kprobe_profile", "r");
     char line[128];
     long hits = -1;
 
     while (f && fgets(line, sizeof(line), f)) {
-        sscanf(line, " convert_reclaimed %ld", &hits);
+        sscanf(line, " convert_calls %ld", &hits);
     }
     if (!f || hits < 0) {
         bail("no count of the kernel's probe");
@@ -198,30 +221,38 @@ static long write_backs(void)
  */
 static void caches(struct vm *vm)
 {
-    int mode = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
-    long before, converted, punched;
+    int mode = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, pipes[2];
+    long to_private, refused, to_shared, punched;
+    struct iovec iov = { vm->mem + 0x95000, 16 };
 
-    mount("none", TRACING, "tracefs", 0, NULL);
-    if (!tracing_write("kprobe_events", O_APPEND,
-                       "p:convert_reclaimed kvm_arch_guest_memory_reclaimed")) {
-        note("skipped: when caches are written back (%s)", strerror(errno));
+    if (!count_begin("kvm_arch_guest_memory_reclaimed")) {
         return;
     }
-    if (!tracing_write("events/kprobes/convert_reclaimed/enable", 0, "1")) {
-        bail("the probe cannot be enabled");
+    /* Mapped by the host, and one of them held */
+    memset(vm->mem + 0x90000, 0x22, 16 * PAGE);
+    CHECK(pipe(pipes));
+    CHECK(vmsplice(pipes[1], &iov, 1, 0));
+    if (vm_convert(vm, 0x90000, 16 * PAGE, PRIVATE) != -EAGAIN) {
+        bail("a page that is held becomes private");
     }
-    MUST(vm_convert(vm, 0x90000, 16 * PAGE, PRIVATE));
-    before = write_backs();
+    refused = count();
+    close(pipes[0]);
+    close(pipes[1]);
+    for (int i = 0; i < 16; i++) {
+        MUST(vm_convert(vm, 0x90000 + i * PAGE, PAGE, PRIVATE));
+    }
+    to_private = count() - refused;
     for (int i = 0; i < 16; i++) {
         MUST(vm_convert(vm, 0x90000 + i * PAGE, PAGE, SHARED));
     }
-    converted = write_backs() - before;
+    to_shared = count() - to_private - refused;
     CHECK(fallocate(vm->gmem, mode, 0x90000, 16 * PAGE));
-    punched = write_backs() - before - converted;
-    ok(converted == 0 && punched > 0, "caches are written back when pages go "
-       "(%ld times), not when they become shared (%ld)", punched, converted);
-    tracing_write("events/kprobes/convert_reclaimed/enable", 0, "0");
-    tracing_write("kprobe_events", O_APPEND, "-:convert_reclaimed");
+    punched = count() - to_shared - to_private - refused;
+    ok(!to_private && !refused && !to_shared && punched > 0,
+       "caches are written back when pages go (%ld times), not when they become "
+       "private (%ld), or are refused to (%ld), or shared (%ld)", punched,
+       to_private, refused, to_shared);
+    count_end();
 }
 
 static void processes(struct vm *vm)
