@@ -32,7 +32,7 @@ static long meminfo(const char *what)
 }
 
 /* kB that CPUs keep for their next allocations: free, but not counted so */
-static long per_cpu_lists_kb(void)
+static inline long per_cpu_lists_kb(void)
 {
     FILE *f = fopen("/proc/zoneinfo", "r");
     long pages = 0, n;

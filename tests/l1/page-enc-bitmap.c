@@ -154,8 +154,7 @@ static void generations(struct vm *vm)
     MUST(vm_slot(vm, 2, KVM_MEM_LOG_DIRTY_PAGES, slots[2].gfn * PAGE,
                  slots[2].pages * PAGE, slots[2].index * PAGE));
     MUST(xioctl(vm->fd, KVM_GET_PAGE_ENC_BITMAP, &args));
-    ok(args.flags & KVM_PAGE_ENC_BITMAP_UNCHANGED && right_all(vm),
-       "a slot's log switched on does not");
+    ok(right_all(vm), "a slot's log switched on: the same bitmap");
 }
 
 static void arguments(struct vm *vm)

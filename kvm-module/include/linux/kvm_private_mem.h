@@ -72,7 +72,6 @@ int kvm_gmem_cmpxchg_private(struct kvm_vcpu *vcpu, gpa_t gpa, void *old,
 int kvm_vm_ioctl_get_page_enc_bitmap(struct kvm *kvm, void __user *argp);
 void kvm_page_enc_init(struct kvm *kvm);
 void kvm_page_enc_destroy(struct kvm *kvm);
-void kvm_page_enc_changed(struct kvm *kvm);
 void kvm_page_enc_begin(struct kvm *kvm);
 void kvm_page_enc_end(struct kvm *kvm);
 

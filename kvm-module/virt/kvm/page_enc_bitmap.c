@@ -43,6 +43,15 @@ struct page_enc_bits {
 	u64 generation;
 };
 
+/*
+ * How much of that a VM may keep: a part of its memory, eight times what the
+ * bitmap of slots without gaps takes.
+ */
+static bool page_enc_may_keep(struct kvm *kvm, size_t longs)
+{
+	return longs * sizeof(long) <= READ_ONCE(kvm->nr_memslot_pages);
+}
+
 /* A new VM */
 void kvm_page_enc_init(struct kvm *kvm)
 {
@@ -74,45 +83,54 @@ static struct page_enc_buffer *page_enc_buffer_get(struct kvm *kvm, size_t longs
 
 static void page_enc_buffer_put(struct kvm *kvm, struct page_enc_buffer *buffer)
 {
-	if (buffer)
-		kvfree(xchg(&kvm->page_enc_spare, buffer));
+	if (buffer && page_enc_may_keep(kvm, buffer->longs))
+		buffer = xchg(&kvm->page_enc_spare, buffer);
+	kvfree(buffer);
 }
 
 /**
- * kvm_page_enc_changed - private pages of @kvm have become others
+ * kvm_page_enc_begin - private pages of @kvm are about to become others
  * @kvm: the VM
  *
- * Called after the change: a bitmap that is read from here on has it, and one
- * that may not have it is of an earlier generation.
- */
-void kvm_page_enc_changed(struct kvm *kvm)
-{
-	/* Orders the change before it */
-	atomic64_inc_return(&kvm->page_enc_generation);
-}
-
-/**
- * kvm_page_enc_begin - a conversion is about to change the pages of @kvm
- * @kvm: the VM
- *
- * No bitmap is read until kvm_page_enc_end().
+ * No bitmap is read until kvm_page_enc_end().  The generation changes here, before
+ * any page is marked dirty: a reader that has found a mark of this change never
+ * finds the generation from before it.
  */
 void kvm_page_enc_begin(struct kvm *kvm)
 {
 	down_write(&kvm->page_enc_lock);
+	/* A full barrier: the change comes after it. */
+	atomic64_inc_return(&kvm->page_enc_generation);
 }
 
-/* The conversion that began is over */
+/* The change that began is over */
 void kvm_page_enc_end(struct kvm *kvm)
 {
-	kvm_page_enc_changed(kvm);
 	up_write(&kvm->page_enc_lock);
 }
 
-static u64 page_enc_generation(struct kvm *kvm)
+/*
+ * The generation of what @slots and all files say.  Two counters that never go
+ * back: that of changes of private pages, and that of the slots, which has a step
+ * for each time that an array of slots becomes the active one, and one more when
+ * nobody uses the array from before any longer.  So their sum is the same only if
+ * each of them is.  0 is none, in the uapi.
+ */
+static u64 page_enc_generation(struct kvm *kvm, struct kvm_memslots *slots)
 {
-	/* 0 is none, in the uapi */
-	return atomic64_read_acquire(&kvm->page_enc_generation) + 1;
+	u64 changes = atomic64_read_acquire(&kvm->page_enc_generation);
+	u64 gen = READ_ONCE(slots->generation);
+
+	return changes + 2 * (gen & ~KVM_MEMSLOT_GEN_UPDATE_IN_PROGRESS) +
+	       !!(gen & KVM_MEMSLOT_GEN_UPDATE_IN_PROGRESS) + 1;
+}
+
+/* Is @generation, of an earlier answer, that of now? */
+static bool page_enc_is_current(struct kvm *kvm, u64 generation)
+{
+	guard(srcu)(&kvm->srcu);
+
+	return generation == page_enc_generation(kvm, kvm_memslots(kvm));
 }
 
 /* bitmap_clear() counts in unsigned int */
@@ -146,18 +164,52 @@ static void page_enc_from_slot(struct kvm *kvm, struct kvm_memory_slot *slot,
 			       gfn_t first, gfn_t last,
 			       unsigned long *bits, unsigned long bit)
 {
-	struct gmem_attributes *attributes;
+	struct gmem_attributes *attributes = NULL;
 	struct file *file;
 	pgoff_t index;
 
-	file = kvm_slot_get_attributes(slot, &attributes);
-	if (!file) {
+	/*
+	 * No reference: kvm_gmem_release() takes the file from its slots under
+	 * page_enc_lock, and a file that is on its way there still counts.
+	 */
+	lockdep_assert_held(&kvm->page_enc_lock);
+	file = READ_ONCE(slot->gmem.file);
+	if (file)
+		attributes = kvm_gmem_attributes(file);
+	if (!attributes) {
 		page_enc_from_vm(kvm, first, last, bits, bit);
 		return;
 	}
 	index = first - slot->base_gfn + slot->gmem.pgoff;
 	gmem_attributes_copy(attributes, index, index + last - first, bits, bit);
-	fput(file);
+}
+
+/*
+ * Get the buffer for what @slots can have of the request.
+ */
+static int page_enc_prepare(struct kvm *kvm, struct kvm_memslots *slots,
+			    struct page_enc_bits *enc)
+{
+	gfn_t start = enc->start, end = start + enc->nr;
+	gfn_t first = end, last = start;
+	struct kvm_memslot_iter iter;
+
+	kvm_for_each_memslot_in_gfn_range(&iter, slots, start, end) {
+		first = min(first, max(start, iter.slot->base_gfn));
+		last = max(last, min(end, iter.slot->base_gfn + iter.slot->npages));
+	}
+	enc->from = 0;
+	enc->to = 0;
+	if (first >= last)
+		return 0;
+
+	enc->from = round_down(first - start, BITS_PER_BYTE);
+	enc->to = min(enc->nr, round_up(last - start, BITS_PER_BYTE));
+	enc->buffer = page_enc_buffer_get(kvm, BITS_TO_LONGS(enc->to - enc->from));
+	if (!enc->buffer)
+		return -ENOMEM;
+	enc->bits = enc->buffer->bits;
+	return 0;
 }
 
 /*
@@ -167,30 +219,36 @@ static void page_enc_from_slot(struct kvm *kvm, struct kvm_memory_slot *slot,
 static int page_enc_read(struct kvm *kvm, struct page_enc_bits *enc)
 {
 	gfn_t start = enc->start, end = start + enc->nr;
-	gfn_t first = end, last = start;
 	struct kvm_memslot_iter iter;
 	struct kvm_memslots *slots;
+	gfn_t first, last;
 	u64 bit, next = 0;
+	int r;
 
 	guard(srcu)(&kvm->srcu);
 
-	slots = kvm_memslots(kvm);
-	kvm_for_each_memslot_in_gfn_range(&iter, slots, start, end) {
-		first = min(first, max(start, iter.slot->base_gfn));
-		last = max(last, min(end, iter.slot->base_gfn + iter.slot->npages));
-	}
-	if (first < last) {
-		enc->from = round_down(first - start, BITS_PER_BYTE);
-		enc->to = min(enc->nr, round_up(last - start, BITS_PER_BYTE));
-		enc->buffer = page_enc_buffer_get(kvm, BITS_TO_LONGS(enc->to - enc->from));
-		if (!enc->buffer)
-			return -ENOMEM;
-		enc->bits = enc->buffer->bits;
+	for (;;) {
+		slots = kvm_memslots(kvm);
+		r = page_enc_prepare(kvm, slots, enc);
+		if (r)
+			return r;
+
+		r = down_read_killable(&kvm->page_enc_lock);
+		if (r)
+			return r;
+		/*
+		 * Slots and attributes have to be of one time.  This ends: the
+		 * slots can be replaced once while somebody is in kvm->srcu.
+		 */
+		if (slots == kvm_memslots(kvm))
+			break;
+		up_read(&kvm->page_enc_lock);
+		page_enc_buffer_put(kvm, enc->buffer);
+		enc->buffer = NULL;
+		enc->bits = NULL;
 	}
 
-	guard(rwsem_read)(&kvm->page_enc_lock);
-
-	enc->generation = page_enc_generation(kvm);
+	enc->generation = page_enc_generation(kvm, slots);
 	/* In the order of their addresses */
 	kvm_for_each_memslot_in_gfn_range(&iter, slots, start, end) {
 		first = max(start, iter.slot->base_gfn);
@@ -201,6 +259,7 @@ static int page_enc_read(struct kvm *kvm, struct page_enc_bits *enc)
 		next = bit + last - first;
 	}
 	page_enc_clear(enc->bits, next, enc->to - enc->from);
+	up_read(&kvm->page_enc_lock);
 	return 0;
 }
 
@@ -262,8 +321,8 @@ int kvm_vm_ioctl_get_page_enc_bitmap(struct kvm *kvm, void __user *argp)
 {
 	struct page_enc_bits enc = {};
 	struct kvm_page_enc_bitmap args;
-	u64 end, generation;
 	u8 __user *to;
+	u64 end;
 	int r;
 
 	if (copy_from_user(&args, argp, sizeof(args)))
@@ -277,9 +336,8 @@ int kvm_vm_ioctl_get_page_enc_bitmap(struct kvm *kvm, void __user *argp)
 	    end > 1ULL << (64 - PAGE_SHIFT))
 		return -EINVAL;
 
-	generation = page_enc_generation(kvm);
 	if ((args.flags & KVM_PAGE_ENC_BITMAP_IF_CHANGED) &&
-	    args.generation == generation) {
+	    page_enc_is_current(kvm, args.generation)) {
 		args.flags |= KVM_PAGE_ENC_BITMAP_UNCHANGED;
 	} else {
 		to = u64_to_user_ptr(args.enc_bitmap);
@@ -293,9 +351,8 @@ int kvm_vm_ioctl_get_page_enc_bitmap(struct kvm *kvm, void __user *argp)
 		page_enc_buffer_put(kvm, enc.buffer);
 		if (r)
 			return r;
-		generation = enc.generation;
+		args.generation = enc.generation;
 	}
 
-	args.generation = generation;
 	return copy_to_user(argp, &args, sizeof(args)) ? -EFAULT : 0;
 }
