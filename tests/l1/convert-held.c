@@ -216,6 +216,77 @@ static void interrupted(struct vm *vm)
        2 * n, signals, bad, wrong);
 }
 
+#define BUSY_SECONDS    15
+
+static volatile bool hog_runs, hog_stop;
+
+static void *hog(void *opaque)
+{
+    struct sched_param param = { .sched_priority = 50 };
+    double end = now() + BUSY_SECONDS;
+
+    on_cpu(1);
+    CHECK(sched_setscheduler(0, SCHED_FIFO, &param));
+    hog_runs = true;
+    while (!hog_stop && now() < end) {
+    }
+    return opaque;
+}
+
+static void write_text(const char *path, const char *text)
+{
+    FILE *f = fopen(path, "w");
+
+    if (!f || fputs(text, f) < 0 || fclose(f)) {
+        bail("%s", path);
+    }
+}
+
+/* A real-time task that never yields, as a vCPU can be, stops no conversion */
+static void busy_cpu(void)
+{
+    double fresh, first, second;
+    int r[3];
+    pthread_t thread;
+    struct hold h;
+    struct vm vm;
+
+    on_cpu(0);
+    vm_init(&vm, VM_SW_PROTECTED, SIZE);
+    write_text("/proc/sys/kernel/sched_rt_runtime_us", "-1");
+    hog_runs = hog_stop = false;
+    pthread_create(&thread, NULL, hog, NULL);
+    while (!hog_runs) {
+        usleep(1000);
+    }
+
+    fresh = now();
+    vm.mem[0] = 1;
+    r[0] = vm_convert(&vm, 0, PAGE, PRIVATE);
+    fresh = now() - fresh;
+    vm.mem[2 * PAGE] = 1;
+    hold(&h, vm.mem + 2 * PAGE);
+    first = now();
+    r[1] = vm_convert(&vm, 2 * PAGE, PAGE, PRIVATE);
+    first = now() - first;
+    second = now();
+    r[2] = vm_convert(&vm, 2 * PAGE, PAGE, PRIVATE);
+    second = now() - second;
+
+    hog_stop = true;
+    pthread_join(thread, NULL);
+    write_text("/proc/sys/kernel/sched_rt_runtime_us", "950000");
+    release(&h);
+    ok(!r[0] && fresh < BUSY_SECONDS / 3,
+       "a CPU runs nothing but one task: a new page becomes private in %.3f s",
+       fresh);
+    ok(r[1] == -EAGAIN && r[2] == -EAGAIN && first < BUSY_SECONDS / 3 &&
+       second < BUSY_SECONDS / 3,
+       "one that is held is refused in %.3f s, then in %.3f s", first, second);
+    MUST(vm_convert(&vm, 0, 4 * PAGE, PRIVATE));
+    vm_destroy(&vm);
+}
+
 int main(void)
 {
     static const enum vm_type types[] = { VM_SW_PROTECTED, VM_SEV };
@@ -241,5 +312,6 @@ int main(void)
         faults(&vm);
         vm_destroy(&vm);
     }
+    busy_cpu();
     return done_testing();
 }

@@ -255,6 +255,25 @@ static void caches(struct vm *vm)
     count_end();
 }
 
+/* What a conversion does depends on the range, not on how its pages alternate */
+static void alternating(struct vm *vm)
+{
+    const uint64_t first = 0x200, n = 512;
+
+    for (uint64_t i = 0; i < n; i += 2) {
+        MUST(vm_convert(vm, (first + i) * PAGE, PAGE, PRIVATE));
+    }
+    if (!count_begin("gmem_mark_dirty")) {
+        return;
+    }
+    ok(!vm_convert(vm, first * PAGE, n * PAGE, PRIVATE) &&
+       vm_private_is(vm, first, first + n) && count() <= 2,
+       "every second of 512 pages to private: slots are marked %ld times",
+       count());
+    count_end();
+    MUST(vm_convert(vm, first * PAGE, n * PAGE, SHARED));
+}
+
 static void processes(struct vm *vm)
 {
     uint8_t *p = vm->mem + 0x50000;
@@ -392,6 +411,7 @@ int main(void)
         pages(&vm);
         holes(&vm);
         caches(&vm);
+        alternating(&vm);
         processes(&vm);
         others(&vm);
         guest(&vm);

@@ -37,7 +37,9 @@ bool kvm_gmem_can_change_flags(struct kvm_memory_slot *slot,
 long kvm_gmem_ioctl(struct file *file, unsigned int ioctl, unsigned long arg);
 
 /* virt/kvm/gmem_lru.c */
-void kvm_gmem_drain_lru(void);
+int kvm_gmem_drain_lru(struct gmem_attributes *attributes, bool all);
+void kvm_gmem_lru_init(void);
+void kvm_gmem_lru_exit(void);
 
 /*
  * virt/kvm/gmem_block.c: pages of a block, which is what one command of the SEV
@@ -83,9 +85,9 @@ void kvm_gmem_invalidate_start(struct inode *inode, pgoff_t start, pgoff_t end);
 void kvm_gmem_convert_start(struct inode *inode, pgoff_t start, pgoff_t end);
 void kvm_gmem_invalidate_end(struct inode *inode, pgoff_t start, pgoff_t end);
 typedef void (*kvm_gmem_binding_fn)(struct kvm_memory_slot *slot,
-				    pgoff_t start, pgoff_t end);
+				    pgoff_t start, pgoff_t end, void *data);
 void kvm_gmem_for_each_binding(struct inode *inode, pgoff_t start, pgoff_t end,
-			       kvm_gmem_binding_fn fn);
+			       kvm_gmem_binding_fn fn, void *data);
 void kvm_gmem_page_enc_begin(struct inode *inode);
 void kvm_gmem_page_enc_end(struct inode *inode);
 int kvm_gmem_rebind(struct kvm_memory_slot *old, struct kvm_memory_slot *new);

@@ -24,7 +24,8 @@ int gmem_attributes_init(struct gmem_attributes *attributes, pgoff_t nr_pages,
 
 	attributes->private = kvcalloc(words, sizeof(long), gfp);
 	attributes->reached = kvcalloc(BITS_TO_LONGS(words), sizeof(long), gfp);
-	if (!attributes->private || !attributes->reached) {
+	attributes->cpus = bitmap_zalloc(nr_cpu_ids, gfp);
+	if (!attributes->private || !attributes->reached || !attributes->cpus) {
 		gmem_attributes_destroy(attributes);
 		return -ENOMEM;
 	}
@@ -40,40 +41,31 @@ void gmem_attributes_destroy(struct gmem_attributes *attributes)
 {
 	kvfree(attributes->private);
 	kvfree(attributes->reached);
+	bitmap_free(attributes->cpus);
 	attributes->private = NULL;
 	attributes->reached = NULL;
+	attributes->cpus = NULL;
 }
 
-/**
- * gmem_attributes_next_run - the next run of pages in one state
- * @attributes: of the guest_memfd
- * @start: in: where to look from; out: first page of the run
- * @end: out: page after the run
- * @limit: page after the range that is looked at
- * @private: the state that is looked for
- *
- * Return: whether there is one.
- */
-bool gmem_attributes_next_run(const struct gmem_attributes *attributes,
-			      pgoff_t *start, pgoff_t *end, pgoff_t limit,
-			      bool private)
+/* The pages of word @word that are in [@start, @end) and not in state @private */
+static unsigned long gmem_attributes_other(const struct gmem_attributes *attributes,
+					   unsigned long word, pgoff_t start,
+					   pgoff_t end, bool private)
 {
-	const unsigned long *bits = attributes->private;
+	unsigned long bits = READ_ONCE(attributes->private[word]);
+	unsigned long mask = ~0UL;
 
-	if (private) {
-		*start = find_next_bit(bits, limit, *start);
-		*end = find_next_zero_bit(bits, limit, *start);
-	} else {
-		*start = find_next_zero_bit(bits, limit, *start);
-		*end = find_next_bit(bits, limit, *start);
-	}
-	return *start < limit;
+	if (word == BIT_WORD(start))
+		mask &= BITMAP_FIRST_WORD_MASK(start);
+	if (word == BIT_WORD(end - 1))
+		mask &= BITMAP_LAST_WORD_MASK(end);
+	return (private ? ~bits : bits) & mask;
 }
 
 /**
  * gmem_attributes_narrow - cut off what need not be converted
  * @attributes: of the guest_memfd
- * @start: in, out: first page of the range
+ * @start: in, out: first page of the range, which is not empty
  * @end: in, out: page after the range
  * @private: the state that the range is to have
  *
@@ -83,19 +75,29 @@ bool gmem_attributes_next_run(const struct gmem_attributes *attributes,
 bool gmem_attributes_narrow(const struct gmem_attributes *attributes,
 			    pgoff_t *start, pgoff_t *end, bool private)
 {
-	pgoff_t first = *start, last = *start, run_end, limit = *end;
-	bool found = false;
+	unsigned long first = BIT_WORD(*start), last = BIT_WORD(*end - 1);
+	unsigned long other;
 
-	while (gmem_attributes_next_run(attributes, &first, &run_end, limit,
-					!private)) {
-		if (!found)
-			*start = first;
-		found = true;
-		last = run_end;
-		first = run_end;
+	for (;; first++) {
+		if (first > last)
+			return false;
+		other = gmem_attributes_other(attributes, first, *start, *end, private);
+		if (other)
+			break;
+		if (!(first % SZ_64K))
+			cond_resched();
 	}
-	*end = last;
-	return found;
+	*start = first * BITS_PER_LONG + __ffs(other);
+
+	for (;; last--) {
+		other = gmem_attributes_other(attributes, last, *start, *end, private);
+		if (other)
+			break;
+		if (!(last % SZ_64K))
+			cond_resched();
+	}
+	*end = last * BITS_PER_LONG + __fls(other) + 1;
+	return true;
 }
 
 /**
@@ -125,6 +127,39 @@ void gmem_attributes_set(struct gmem_attributes *attributes, pgoff_t start,
 }
 
 /**
+ * gmem_attributes_change - set the state of pages, and tell which had the other
+ * @attributes: of the guest_memfd
+ * @start: first page
+ * @end: page after the last, in the GMEM_CHANGE_WORDS words from @start's on
+ * @private: the new state
+ * @changed: out: the pages that changed; bit 0 is the first page of @start's word
+ *
+ * The caller holds the guest_memfd's invalidate_lock exclusively.
+ *
+ * Return: whether any did.
+ */
+bool gmem_attributes_change(struct gmem_attributes *attributes, pgoff_t start,
+			    pgoff_t end, bool private,
+			    unsigned long changed[GMEM_CHANGE_WORDS])
+{
+	unsigned long first = BIT_WORD(start), last = BIT_WORD(end - 1), i;
+	unsigned long any = 0;
+
+	for (i = first; i <= last; i++) {
+		unsigned long *word = attributes->private + i;
+		unsigned long other = gmem_attributes_other(attributes, i, start,
+							    end, private);
+
+		/* Once: who looks at another page of it holds no lock. */
+		if (other)
+			WRITE_ONCE(*word, *word ^ other);
+		changed[i - first] = other;
+		any |= other;
+	}
+	return any;
+}
+
+/**
  * gmem_attributes_reach - somebody is about to be given a page that can be held
  * @attributes: of the guest_memfd; it need not keep any
  * @index: the page
@@ -139,6 +174,38 @@ void gmem_attributes_reach(struct gmem_attributes *attributes, pgoff_t index)
 	/* Most faults find it set, and need not fight for its cache line */
 	if (attributes->reached && !test_bit(bit, attributes->reached))
 		set_bit(bit, attributes->reached);
+}
+
+/**
+ * gmem_attributes_unreach - nobody can hold the pages [@start, @end) any more
+ * @attributes: of the guest_memfd
+ * @start: first page, a multiple of GMEM_REACH_PAGES
+ * @end: page after the last, likewise or the end of the file
+ *
+ * The caller holds the guest_memfd's invalidate_lock exclusively, and has seen
+ * that the pages are mapped and held by nobody.
+ */
+void gmem_attributes_unreach(struct gmem_attributes *attributes,
+			     pgoff_t start, pgoff_t end)
+{
+	unsigned long bit;
+
+	for (bit = start / GMEM_REACH_PAGES; bit * GMEM_REACH_PAGES < end; bit++)
+		clear_bit(bit, attributes->reached);
+}
+
+/**
+ * gmem_attributes_use_cpu - the LRU batch of this CPU is about to get a page
+ * @attributes: of the guest_memfd; it need not keep any
+ *
+ * The caller has disabled migration until the batch has it.
+ */
+void gmem_attributes_use_cpu(struct gmem_attributes *attributes)
+{
+	unsigned int cpu = smp_processor_id();
+
+	if (attributes->cpus && !test_bit(cpu, attributes->cpus))
+		set_bit(cpu, attributes->cpus);
 }
 
 /**

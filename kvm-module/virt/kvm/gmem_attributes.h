@@ -19,20 +19,26 @@
 
 /* Pages that a bit of @reached stands for: those of a word of @private */
 #define GMEM_REACH_PAGES	BITS_PER_LONG
+/* Words of @private that are changed before their pages are marked dirty */
+#define GMEM_CHANGE_WORDS	64
+#define GMEM_CHANGE_PAGES	(GMEM_CHANGE_WORDS * BITS_PER_LONG)
 
 /**
  * struct gmem_attributes - the private pages of one guest_memfd
  * @private: one bit a page, 1 = private; NULL where the file does not keep
  *	attributes of its own (they are the VM's, or all its pages are alike)
  * @reached: one bit for GMEM_REACH_PAGES pages, 1 = the host has mapped or pinned
- *	one of them at some time; never goes back to 0.  Nobody can hold a page that
- *	was in nobody's reach, so a conversion looks at the others only.
+ *	one of them since it was last seen that nobody can hold any.  Nobody can
+ *	hold a page that was in nobody's reach, so a conversion looks at the others
+ *	only.
+ * @cpus: one bit a CPU, 1 = its LRU batch may hold a new page of the file
  * @nr_pages: size of the file, in pages
  * @kvm_may_access: KVM can read and write private pages: they are not encrypted
  */
 struct gmem_attributes {
 	unsigned long *private;
 	unsigned long *reached;
+	unsigned long *cpus;
 	pgoff_t nr_pages;
 	bool kvm_may_access;
 };
@@ -42,12 +48,15 @@ int gmem_attributes_init(struct gmem_attributes *attributes, pgoff_t nr_pages,
 void gmem_attributes_destroy(struct gmem_attributes *attributes);
 bool gmem_attributes_narrow(const struct gmem_attributes *attributes,
 			    pgoff_t *start, pgoff_t *end, bool private);
-bool gmem_attributes_next_run(const struct gmem_attributes *attributes,
-			      pgoff_t *start, pgoff_t *end, pgoff_t limit,
-			      bool private);
 void gmem_attributes_set(struct gmem_attributes *attributes, pgoff_t start,
 			 pgoff_t end, bool private);
+bool gmem_attributes_change(struct gmem_attributes *attributes, pgoff_t start,
+			    pgoff_t end, bool private,
+			    unsigned long changed[GMEM_CHANGE_WORDS]);
 void gmem_attributes_reach(struct gmem_attributes *attributes, pgoff_t index);
+void gmem_attributes_unreach(struct gmem_attributes *attributes,
+			     pgoff_t start, pgoff_t end);
+void gmem_attributes_use_cpu(struct gmem_attributes *attributes);
 bool gmem_attributes_next_reached(const struct gmem_attributes *attributes,
 				  pgoff_t *start, pgoff_t *end, pgoff_t limit);
 void gmem_attributes_copy(const struct gmem_attributes *attributes,

@@ -24,6 +24,24 @@
 #define GMEM_CONVERT_TRIES	8
 #define GMEM_CONVERT_DRAINS	2
 
+/* Pages for which a long conversion prepares at a time, between two holds */
+#define GMEM_PREPARE_PAGES	(SZ_1G >> PAGE_SHIFT)
+
+/**
+ * struct gmem_changed - pages that a conversion has changed
+ * @first: page of bit 0 of @bits, a multiple of BITS_PER_LONG
+ * @bits: one bit a page
+ */
+struct gmem_changed {
+	pgoff_t first;
+	unsigned long bits[GMEM_CHANGE_WORDS];
+};
+
+static int gmem_lock_killable(struct address_space *mapping)
+{
+	return down_write_killable(&mapping->invalidate_lock);
+}
+
 /* Does somebody hold @folio, which is unmapped and in the page cache? */
 static bool gmem_folio_is_held(struct folio *folio)
 {
@@ -33,13 +51,13 @@ static bool gmem_folio_is_held(struct folio *folio)
 }
 
 /*
- * The first page in [@start, @end) that is to become private, and that somebody
- * besides the page cache has a reference to; @end if there is none.  The
+ * The first page in [@start, @end) that somebody holds; @end if there is none.
+ * Pages that are private already are of no interest if @shared_only.  The
  * invalidate_lock keeps pages in the page cache, so none of its own is needed.
  */
 static pgoff_t gmem_find_held_in(struct address_space *mapping,
 				 const struct gmem_attributes *attributes,
-				 pgoff_t start, pgoff_t end)
+				 pgoff_t start, pgoff_t end, bool shared_only)
 {
 	XA_STATE(xas, &mapping->i_pages, start);
 	struct folio *folio;
@@ -47,7 +65,9 @@ static pgoff_t gmem_find_held_in(struct address_space *mapping,
 
 	rcu_read_lock();
 	xas_for_each(&xas, folio, end - 1) {
-		if (xas_retry(&xas, folio) || xa_is_value(folio) ||
+		if (xas_retry(&xas, folio) || xa_is_value(folio))
+			continue;
+		if (shared_only &&
 		    gmem_attributes_is_private(attributes, folio->index))
 			continue;
 
@@ -74,18 +94,54 @@ static bool gmem_find_held(struct address_space *mapping,
 	lockdep_assert_held_write(&mapping->invalidate_lock);
 
 	/*
-	 * Who pins a page without locks takes the reference and then looks
-	 * whether the page is still mapped, which it is no more.
+	 * Lockless pinning takes the reference first and then rechecks the
+	 * mapping, which is gone by now.
 	 */
 	smp_mb();
 
 	while (gmem_attributes_next_reached(attributes, &run, &run_end, end)) {
-		*index = gmem_find_held_in(mapping, attributes, run, run_end);
+		*index = gmem_find_held_in(mapping, attributes, run, run_end, true);
 		if (*index < run_end)
 			return true;
 		run = run_end;
 	}
 	return false;
+}
+
+/* Host mappings of pages that the host has not reached do not exist. */
+static void gmem_unmap_reached(struct address_space *mapping,
+			       const struct gmem_attributes *attributes,
+			       pgoff_t start, pgoff_t end)
+{
+	pgoff_t run_end;
+
+	while (gmem_attributes_next_reached(attributes, &start, &run_end, end)) {
+		unmap_mapping_pages(mapping, start, run_end - start, false);
+		start = run_end;
+	}
+}
+
+/* Forget that pages were in the host's reach if they are unmapped and not held */
+static void gmem_unreach_unheld(struct address_space *mapping,
+				struct gmem_attributes *attributes,
+				pgoff_t start, pgoff_t end)
+{
+	pgoff_t run = round_up(start, GMEM_REACH_PAGES), run_end, group;
+
+	end = round_down(end, GMEM_REACH_PAGES);
+	smp_mb();	/* as in gmem_find_held() */
+
+	while (run < end &&
+	       gmem_attributes_next_reached(attributes, &run, &run_end, end)) {
+		for (group = run; group < run_end; group += GMEM_REACH_PAGES) {
+			pgoff_t next = group + GMEM_REACH_PAGES;
+
+			if (gmem_find_held_in(mapping, attributes, group, next,
+					      false) == next)
+				gmem_attributes_unreach(attributes, group, next);
+		}
+		run = run_end;
+	}
 }
 
 /*
@@ -99,7 +155,7 @@ static int gmem_take_from_host(struct address_space *mapping,
 			       pgoff_t start, pgoff_t end, pgoff_t *held,
 			       int tries)
 {
-	unmap_mapping_pages(mapping, start, end - start, false);
+	gmem_unmap_reached(mapping, attributes, start, end);
 
 	*held = start;
 	while (gmem_find_held(mapping, attributes, held, end)) {
@@ -109,7 +165,47 @@ static int gmem_take_from_host(struct address_space *mapping,
 			return -EINTR;
 		usleep_range(50, 200);
 		/* A host's fault that was under way has mapped its page now. */
-		unmap_mapping_pages(mapping, *held, end - *held, false);
+		gmem_unmap_reached(mapping, attributes, *held, end);
+	}
+	return 0;
+}
+
+/*
+ * Most of the work for a long conversion is to unmap pages, from the host and
+ * from the guest, and to look whether somebody holds them.  Do that in parts, so
+ * that faults and signals get their turn in between.  It has no effect but that
+ * the conversion itself finds little left to do: pages that are touched again
+ * meanwhile are mapped again.
+ *
+ * Returns 0, or -EINTR on the way to being killed.
+ */
+static int gmem_prepare(struct inode *inode, struct gmem_attributes *attributes,
+			pgoff_t start, pgoff_t end, bool private)
+{
+	struct address_space *mapping = inode->i_mapping;
+	pgoff_t next;
+
+	for (; start < end; start = next) {
+		pgoff_t first = start, last;
+
+		next = min(end, round_down(start, GMEM_PREPARE_PAGES) +
+				GMEM_PREPARE_PAGES);
+		last = next;
+		if (gmem_lock_killable(mapping))
+			return -EINTR;
+		if (gmem_attributes_narrow(attributes, &first, &last, private)) {
+			if (private) {
+				gmem_unmap_reached(mapping, attributes, first, last);
+				gmem_unreach_unheld(mapping, attributes, first, last);
+			}
+			kvm_gmem_convert_start(inode, first, last);
+			kvm_gmem_invalidate_end(inode, first, last);
+		}
+		filemap_invalidate_unlock(mapping);
+
+		if (fatal_signal_pending(current))
+			return -EINTR;
+		cond_resched();
 	}
 	return 0;
 }
@@ -120,47 +216,76 @@ static int gmem_take_from_host(struct address_space *mapping,
  * too, see kvm_gmem_can_log_dirty().
  */
 static void gmem_mark_dirty(struct kvm_memory_slot *slot, pgoff_t start,
-			    pgoff_t end)
+			    pgoff_t end, void *data)
 {
+	struct gmem_changed *changed = data;
 	unsigned long *bits = slot->dirty_bitmap;
-	pgoff_t i = start - slot->gmem.pgoff;
-	pgoff_t last = end - slot->gmem.pgoff;
+	pgoff_t word;
 
 	if (!bits)
 		return;
 
-	while (i < last) {
-		if (!(i % BITS_PER_LONG) && last - i >= BITS_PER_LONG) {
-			/* All ones, whoever else sets or takes some */
-			WRITE_ONCE(bits[BIT_WORD(i)], ~0UL);
-			i += BITS_PER_LONG;
+	for (word = round_down(start, BITS_PER_LONG); word < end;
+	     word += BITS_PER_LONG) {
+		unsigned long pages = changed->bits[BIT_WORD(word - changed->first)];
+		unsigned long shift;
+		atomic_long_t *to;
+
+		if (word < start)
+			pages &= BITMAP_FIRST_WORD_MASK(start);
+		if (end - word < BITS_PER_LONG)
+			pages &= BITMAP_LAST_WORD_MASK(end);
+		if (!pages)
+			continue;
+
+		/* The slot's bits can begin anywhere in a word of the file's. */
+		if (word < slot->gmem.pgoff) {
+			pages >>= slot->gmem.pgoff - word;
+			shift = 0;
+			to = (atomic_long_t *)bits;
 		} else {
-			set_bit_le(i++, bits);
+			shift = (word - slot->gmem.pgoff) % BITS_PER_LONG;
+			to = (atomic_long_t *)bits +
+			     BIT_WORD(word - slot->gmem.pgoff);
 		}
-		if (!(i % SZ_4M))
-			cond_resched();
+		/* Others set bits and take them meanwhile. */
+		if (pages << shift)
+			atomic_long_or(pages << shift, to);
+		if (shift && pages >> (BITS_PER_LONG - shift))
+			atomic_long_or(pages >> (BITS_PER_LONG - shift), to + 1);
 	}
 }
 
-/* Change the state of all pages in [@start, @end) that have the other one */
+/*
+ * Change the state of all pages in [@start, @end) that have the other one.
+ * Nothing in here depends on how many pages there are, or how they alternate,
+ * other than by words of the bitmaps.
+ */
 static void gmem_change(struct inode *inode, struct gmem_attributes *attributes,
 			pgoff_t start, pgoff_t end, bool private)
 {
-	pgoff_t run = start, run_end;
+	struct gmem_changed changed;
+	pgoff_t next, at;
 
 	lockdep_assert_held_write(&inode->i_mapping->invalidate_lock);
 
 	kvm_gmem_convert_start(inode, start, end);
 	kvm_gmem_page_enc_begin(inode);
-	while (gmem_attributes_next_run(attributes, &run, &run_end, end, !private)) {
-		gmem_attributes_set(attributes, run, run_end, private);
+	for (at = start; at < end; at = next) {
+		next = min(end, round_down(at, GMEM_CHANGE_PAGES) +
+				GMEM_CHANGE_PAGES);
+		changed.first = round_down(at, BITS_PER_LONG);
+		if (!gmem_attributes_change(attributes, at, next, private,
+					    changed.bits))
+			continue;
 		/*
-		 * In this order: who finds the page dirty must find its new
-		 * state, too.
+		 * The state changes before the page is marked dirty.  A reader
+		 * that finds the mark and asks for the state afterwards gets the
+		 * new one.
 		 */
 		smp_mb();
-		kvm_gmem_for_each_binding(inode, run, run_end, gmem_mark_dirty);
-		run = run_end;
+		kvm_gmem_for_each_binding(inode, at, next, gmem_mark_dirty, &changed);
+		cond_resched();
 	}
 	kvm_gmem_page_enc_end(inode);
 	kvm_gmem_invalidate_end(inode, start, end);
@@ -175,7 +300,8 @@ static void gmem_change(struct inode *inode, struct gmem_attributes *attributes,
  * @private: their new state
  * @held: out, with -EAGAIN: the first page that somebody holds
  *
- * Pages that are in that state already are left alone.
+ * Pages that are in that state already are left alone.  All that can fail, or be
+ * interrupted, comes before the first page changes.
  *
  * Return: 0, -EAGAIN, or -EINTR on the way to being killed.
  */
@@ -185,10 +311,15 @@ static int gmem_convert(struct inode *inode, struct gmem_attributes *attributes,
 	struct address_space *mapping = inode->i_mapping;
 	int drains, r;
 
+	if (end - start > GMEM_PREPARE_PAGES &&
+	    gmem_prepare(inode, attributes, start, end, private))
+		return -EINTR;
+
 	for (drains = 0;; drains++) {
 		pgoff_t first = start, last = end;
 
-		filemap_invalidate_lock(mapping);
+		if (gmem_lock_killable(mapping))
+			return -EINTR;
 		r = 0;
 		if (gmem_attributes_narrow(attributes, &first, &last, private)) {
 			/* No sleep at first: most references are LRU batches' */
@@ -203,8 +334,9 @@ static int gmem_convert(struct inode *inode, struct gmem_attributes *attributes,
 
 		if (r != -EAGAIN || drains == GMEM_CONVERT_DRAINS)
 			return r;
-		/* It waits for work on every CPU: not under a lock */
-		kvm_gmem_drain_lru();
+		/* It waits for work on other CPUs, so no lock is held. */
+		if (kvm_gmem_drain_lru(attributes, drains))
+			return -EINTR;
 	}
 }
 
