@@ -30,6 +30,7 @@ struct EncryptedStats {
     EncryptedRamRound rounds[ENCRYPTED_STATS_ROUNDS];
     uint64_t first, last;           /* that are kept; last 0: none */
     bool in_round;                  /* the last one is the present one */
+    const char *warning;
 };
 
 EncryptedStats *encrypted_stats_new(void)
@@ -224,6 +225,12 @@ void encrypted_stats_calls(EncryptedStats *s, uint64_t calls)
     s->total.platform_calls = MAX(s->total.platform_calls, calls);
 }
 
+void encrypted_stats_warn(EncryptedStats *s, const char *text)
+{
+    QEMU_LOCK_GUARD(&s->lock);
+    s->warning = text;
+}
+
 EncryptedPacked encrypted_stats_get_packed(EncryptedStats *s)
 {
     QEMU_LOCK_GUARD(&s->lock);
@@ -238,6 +245,7 @@ EncryptedRamStats *encrypted_stats_get(EncryptedStats *s, int64_t now)
     QEMU_LOCK_GUARD(&s->lock);
     *qapi_EncryptedRamStats_base(stats) = s->total;
     stats->rounds = s->last;
+    stats->warning = g_strdup(s->warning);
     if (s->packed.ns) {
         stats->private_pages_per_second = (double)s->packed.pages *
             NANOSECONDS_PER_SECOND / s->packed.ns;
@@ -274,6 +282,9 @@ char *encrypted_stats_text(const EncryptedRamStats *stats)
                     stats->converted_pages, stats->again_pages,
                     stats->platform_calls, stats->platform_time,
                     stats->private_pages_per_second);
+    if (stats->warning) {
+        g_string_append_printf(out, "warning: %s\n", stats->warning);
+    }
     if (stats->recent_rounds) {
         g_string_append(out, "round   start ms  duration    private     "
                         "shared  converted    put off  platform us\n");

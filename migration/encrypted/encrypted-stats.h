@@ -83,6 +83,12 @@ void encrypted_stats_packed(EncryptedStats *s, uint64_t npages, int64_t ns);
  */
 void encrypted_stats_calls(EncryptedStats *s, uint64_t calls);
 
+/**
+ * encrypted_stats_warn: something about the migration that its user should know
+ * @text: a static string
+ */
+void encrypted_stats_warn(EncryptedStats *s, const char *text);
+
 /** encrypted_stats_get_packed: sums of encrypted_stats_packed() until now */
 EncryptedPacked encrypted_stats_get_packed(EncryptedStats *s);
 
