@@ -32,7 +32,9 @@
 #include "system/confidential-guest-migration.h"
 #include "system/runstate.h"
 #include "encrypted-pages.h"
+#include "encrypted-channel.h"
 #include "encrypted-pending.h"
+#include "encrypted-reason.h"
 #include "encrypted-records.h"
 #include "encrypted-stats.h"
 #include "migration/migration.h"
@@ -233,6 +235,7 @@ bool encrypted_pages_prepare(Error **errp)
         return false;
     }
     g_clear_pointer(&save.stats, encrypted_stats_free);
+    encrypted_reason_prepare(migrate_get_current(), ops);
     if (!ops) {
         return true;
     }
@@ -370,10 +373,15 @@ bool encrypted_pages_save_setup(QEMUFile *f, Error **errp)
 
             encrypted_stats_add_block(save.stats, encbitmap_npages(rb));
         }
-        ok = encrypted_record_session(save.record, save.blocks, session, errp);
+        ok = encrypted_record_session(save.record, save.blocks,
+                                      ENCRYPTED_SESSION_REASON |
+                                      (migrate_multifd() ?
+                                       ENCRYPTED_SESSION_MULTIFD : 0),
+                                      session, errp);
     }
     if (ok) {
         put_record(f);
+        encrypted_channel_check(f, save.stats);
     }
     return ok;
 }
@@ -534,6 +542,7 @@ static int send_private(QEMUFile *f, RAMBlock *rb, uint64_t offset,
         }
         error_prepend(&err, "block %s, offset 0x%" PRIx64 ": cannot send %zu "
                       "private pages: ", rb->idstr, offset, npages);
+        encrypted_reason_own_error(migrate_get_current());
         qemu_file_set_error_obj(f, ret, err);
         return ret;
     }
@@ -666,6 +675,7 @@ int encrypted_pages_save_final(QEMUFile *f)
     return 0;
 
 fail:
+    encrypted_reason_own_error(migrate_get_current());
     qemu_file_set_error_obj(f, -EINVAL, err);
     return -EINVAL;
 }
@@ -704,11 +714,9 @@ bool encrypted_pages_load_setup(Error **errp)
     ConfidentialGuestSupport *cgs;
     const ConfidentialGuestMigrationOps *ops = machine_ops(&cgs);
 
+    qatomic_set(&migration_incoming_get_current()->tell_reason, false);
     if (!ops) {
         return true;
-    }
-    if (!check_features(errp)) {
-        return false;
     }
     WITH_QEMU_LOCK_GUARD(&load.lock) {
         load.load = encrypted_load_new(cgs, ops);
@@ -774,6 +782,48 @@ static int read_bytes(QEMUFile *f, uint8_t *buf, size_t len)
     return qemu_file_get_error(f) ?: -EIO;
 }
 
+/*
+ * If the record that @header and the first @len bytes of its @body begin is a
+ * session record: agree on what it announces.  To be called before anything
+ * in the record is refused, because the source wants to know the reason.
+ */
+static bool agree(const uint8_t *header, const uint8_t *body, size_t len,
+                  Error **errp)
+{
+    uint32_t flags;
+
+    if (!encrypted_session_flags(header, body, len, &flags)) {
+        return true;
+    }
+    if (flags & ENCRYPTED_SESSION_REASON) {
+        qatomic_set(&migration_incoming_get_current()->tell_reason, true);
+    }
+    if (!(flags & ENCRYPTED_SESSION_MULTIFD) != !migrate_multifd()) {
+        error_setg(errp, "Capability multifd is %s at the source and %s here: "
+                   "set it to the same on both sides",
+                   flags & ENCRYPTED_SESSION_MULTIFD ? "on" : "off",
+                   migrate_multifd() ? "on" : "off");
+        return false;
+    }
+    return check_features(errp);
+}
+
+/* A guest with private memory arrives at a machine that cannot take it */
+static int load_nothing(QEMUFile *f, Error **errp)
+{
+    uint8_t head[ENCRYPTED_RECORD_HEADER + ENCRYPTED_SESSION_FIXED];
+    int ret = read_bytes(f, head, sizeof(head));
+
+    if (ret) {
+        return ret;
+    }
+    agree(head, head + ENCRYPTED_RECORD_HEADER, ENCRYPTED_SESSION_FIXED, NULL);
+    error_setg(errp, "The guest that arrives is confidential, this machine has "
+               "no confidential guest support that can be migrated: give it "
+               "the source's");
+    return -EINVAL;
+}
+
 int encrypted_pages_load(QEMUFile *f, uint64_t word)
 {
     uint8_t header[ENCRYPTED_RECORD_HEADER];
@@ -783,9 +833,10 @@ int encrypted_pages_load(QEMUFile *f, uint64_t word)
     int ret;
 
     if (!load.load) {
-        error_setg(&err, "The guest that arrives is confidential, this "
-                   "machine has no confidential guest support that can be "
-                   "migrated: give it the source's");
+        ret = load_nothing(f, &err);
+        if (!err) {
+            return ret;
+        }
         goto fail;
     }
     if (word != RAM_SAVE_FLAG_ENCRYPTED_PAGE) {
@@ -808,6 +859,9 @@ int encrypted_pages_load(QEMUFile *f, uint64_t word)
     ret = read_bytes(f, load.body->data, len);
     if (ret) {
         return ret;
+    }
+    if (!agree(header, load.body->data, len, &err)) {
+        goto fail;
     }
     WITH_QEMU_LOCK_GUARD(&load.lock) {
         ok = encrypted_load_body(load.load, load.body->data, len, &err);

@@ -31,7 +31,7 @@ typedef enum RecordType {
 } RecordType;
 
 /* Fixed part of each body, and limits, from the specification */
-#define SESSION_FIXED 16
+#define SESSION_FIXED ENCRYPTED_SESSION_FIXED
 #define PAGES_FIXED 16
 #define STATE_FIXED 24
 #define UNALLOCATED_FIXED 24
@@ -105,7 +105,8 @@ GPtrArray *encrypted_blocks(void)
 }
 
 bool encrypted_record_session(GByteArray *out, GPtrArray *blocks,
-                              const GByteArray *session, Error **errp)
+                              uint32_t flags, const GByteArray *session,
+                              Error **errp)
 {
     size_t len = SESSION_FIXED + session->len;
 
@@ -128,7 +129,7 @@ bool encrypted_record_session(GByteArray *out, GPtrArray *blocks,
     put32(out, qemu_target_page_size());
     put32(out, blocks->len);
     put32(out, session->len);
-    put32(out, 0);
+    put32(out, flags);
     for (guint i = 0; i < blocks->len; i++) {
         RAMBlock *rb = g_ptr_array_index(blocks, i);
         size_t n = strlen(rb->idstr);
@@ -214,6 +215,38 @@ bool encrypted_record_final(GByteArray *out, const GByteArray *final,
     put_header(out, RECORD_FINAL, final->len);
     g_byte_array_append(out, final->data, final->len);
     return true;
+}
+
+/* The destination's reason */
+
+size_t encrypted_reason_len(const char *text)
+{
+    size_t len = MIN(strlen(text), ENCRYPTED_REASON_MAX);
+
+    /* A character is not divided: its second byte and the next are 10xxxxxx */
+    while (len && text[len] && ((uint8_t)text[len] & 0xc0) == 0x80) {
+        len--;
+    }
+    return len;
+}
+
+char *encrypted_reason_text(const uint8_t *data, size_t len)
+{
+    g_autofree char *valid = g_utf8_make_valid((const char *)data, len);
+    GString *out = g_string_new(NULL);
+
+    for (const char *p = valid; *p; p = g_utf8_next_char(p)) {
+        gunichar c = g_utf8_get_char(p);
+        GUnicodeType type = g_unichar_type(c);
+
+        if (!g_unichar_isprint(c) ||
+            type == G_UNICODE_LINE_SEPARATOR ||
+            type == G_UNICODE_PARAGRAPH_SEPARATOR) {
+            c = '?';
+        }
+        g_string_append_unichar(out, c);
+    }
+    return g_string_free(out, false);
 }
 
 /* Reading: everything here comes from somebody who may mean harm */
@@ -328,6 +361,17 @@ bool encrypted_load_header(EncryptedLoad *load, const uint8_t *header,
     return true;
 }
 
+bool encrypted_session_flags(const uint8_t *header, const uint8_t *body,
+                             size_t len, uint32_t *flags)
+{
+    if (header[0] != RECORD_VERSION || header[1] != RECORD_SESSION ||
+        len < SESSION_FIXED) {
+        return false;
+    }
+    *flags = ldl_be_p(body + 12);
+    return true;
+}
+
 /* One entry of the session's list, which must be one of our blocks, and new */
 static bool load_session_block(EncryptedLoad *load, const char *name,
                                uint64_t npages, Error **errp)
@@ -367,7 +411,7 @@ static bool load_session(EncryptedLoad *load, const uint8_t *p, size_t len,
                          Error **errp)
 {
     uint32_t page_size = ldl_be_p(p), nblocks = ldl_be_p(p + 4);
-    uint32_t nsession = ldl_be_p(p + 8), reserved = ldl_be_p(p + 12);
+    uint32_t nsession = ldl_be_p(p + 8), flags = ldl_be_p(p + 12);
     g_autoptr(GPtrArray) mine = NULL;
 
     p += SESSION_FIXED;
@@ -377,12 +421,17 @@ static bool load_session(EncryptedLoad *load, const uint8_t *p, size_t len,
                    page_size, qemu_target_page_size());
         return false;
     }
-    if (!nblocks || nblocks > BLOCKS_MAX || reserved ||
+    if (!nblocks || nblocks > BLOCKS_MAX ||
         nsession > CGS_MIGRATION_SESSION_MAX) {
         error_setg(errp, "session of %" PRIu32 " blocks with %" PRIu32
-                   " bytes of data (reserved 0x%" PRIx32 "): expected 1 to "
-                   "%u blocks, up to %zu bytes (0)", nblocks, nsession,
-                   reserved, BLOCKS_MAX, (size_t)CGS_MIGRATION_SESSION_MAX);
+                   " bytes of data: expected 1 to %u blocks, up to %zu bytes",
+                   nblocks, nsession, BLOCKS_MAX,
+                   (size_t)CGS_MIGRATION_SESSION_MAX);
+        return false;
+    }
+    if (flags & ~ENCRYPTED_SESSION_FLAGS) {
+        error_setg(errp, "session with flags 0x%" PRIx32 ", this QEMU knows "
+                   "0x%x", flags, ENCRYPTED_SESSION_FLAGS);
         return false;
     }
     load->blocks = g_new0(LoadBlock, nblocks);

@@ -19,6 +19,27 @@
                                     CGS_MIGRATION_PAGES_MAX * \
                                     CGS_MIGRATION_PAGE_MAX)
 
+/* What the source announces in its session record */
+#define ENCRYPTED_SESSION_REASON    0x1 /* it reads the destination's reason */
+#define ENCRYPTED_SESSION_MULTIFD   0x2 /* pages are in multifd's channels */
+#define ENCRYPTED_SESSION_FLAGS     0x3
+
+/* Bytes of a session record's body that are there always */
+#define ENCRYPTED_SESSION_FIXED 16
+
+/* The message with the destination's reason, and the most bytes that it has */
+#define ENCRYPTED_REASON_MESSAGE 0x4552
+#define ENCRYPTED_REASON_MAX 1024
+
+/** encrypted_reason_len: bytes of @text that go into a message */
+size_t encrypted_reason_len(const char *text);
+
+/**
+ * encrypted_reason_text: the reason of a message, whose @len bytes of @data
+ * are untrusted: valid UTF-8 without control characters.  Free with g_free.
+ */
+char *encrypted_reason_text(const uint8_t *data, size_t len);
+
 /**
  * encrypted_blocks: the blocks that can have private pages and migrate, in
  * the order that gives them their index.  RCU read lock held.
@@ -28,11 +49,13 @@ GPtrArray *encrypted_blocks(void);
 /**
  * encrypted_record_session: append a session record to @out
  * @blocks: from encrypted_blocks(); what is in it now stays its order
+ * @flags: ENCRYPTED_SESSION_*
  *
  * False with @errp set if the specification's limits do not allow it.
  */
 bool encrypted_record_session(GByteArray *out, GPtrArray *blocks,
-                              const GByteArray *session, Error **errp);
+                              uint32_t flags, const GByteArray *session,
+                              Error **errp);
 
 /**
  * encrypted_record_pages: append a record of @npages pages to @out
@@ -78,6 +101,18 @@ void encrypted_load_free(EncryptedLoad *load);
  */
 bool encrypted_load_header(EncryptedLoad *load, const uint8_t *header,
                            size_t *len, Error **errp);
+
+/**
+ * encrypted_session_flags: what the source announces in a session record
+ * @header: of a record, ENCRYPTED_RECORD_HEADER bytes
+ * @body: the first @len bytes of its body
+ * @flags: returns ENCRYPTED_SESSION_*, unknown ones too
+ *
+ * Returns false if it is no session record.  Whether the rest of the record is
+ * valid does not matter.
+ */
+bool encrypted_session_flags(const uint8_t *header, const uint8_t *body,
+                             size_t len, uint32_t *flags);
 
 /**
  * encrypted_load_body: act on the body of the record whose header was read

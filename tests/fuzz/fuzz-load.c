@@ -78,7 +78,7 @@ static void put_session(GByteArray *out)
         .pdh = (const uint8_t *)"PDH", .pdh_len = 3,
         .session = (const uint8_t *)"session", .session_len = 7,
     });
-    g_assert(encrypted_record_session(out, blocks, session, &error_abort));
+    g_assert(encrypted_record_session(out, blocks, 0, session, &error_abort));
 }
 
 /* @size: of the packet of each page */

@@ -6,6 +6,7 @@
  */
 #include "qemu/osdep.h"
 #include <glib/gstdio.h>
+#include <sys/un.h>
 #include "qemu/units.h"
 #include "qobject/qdict.h"
 #include "qobject/qlist.h"
@@ -169,12 +170,42 @@ static void fails_with(QTestState *qts, const char *why)
     qobject_unref(info);
 }
 
-/* A migration that fails because the destination says @why */
+/* What the source says of a migration that has failed */
+static char *source_error(QTestState *src)
+{
+    QDict *info = wait_end(src, "failed");
+    char *desc = g_strdup(qdict_get_try_str(info, "error-desc"));
+
+    g_assert_nonnull(desc);
+    qobject_unref(info);
+    return desc;
+}
+
+/*
+ * A migration that fails because the destination says @why: the source knows
+ * that when its status becomes "failed", and not some time later.
+ */
 static void refused_by_destination(Pair p, const char *why)
 {
+    g_autofree char *desc = NULL;
+
     migrate_starts(p.src);
+    desc = source_error(p.src);
+    if (!g_str_has_prefix(desc, "destination: ") || !strstr(desc, why)) {
+        g_error("expected 'destination: ' and '%s' in: %s", why, desc);
+    }
     fails_with(p.dst, why);
-    qobject_unref(wait_end(p.src, "failed"));
+}
+
+/* The same, where the source cannot be told */
+static void refused_without_reason(Pair p, const char *why)
+{
+    g_autofree char *desc = NULL;
+
+    migrate_starts(p.src);
+    desc = source_error(p.src);
+    g_assert_null(strstr(desc, "destination: "));
+    fails_with(p.dst, why);
 }
 
 static void is_running(QTestState *qts)
@@ -758,9 +789,154 @@ static void test_mismatch(void)
     pair_end(p);
 
     p = pair_start(NULL, "");
-    refused_by_destination(p, "not confidential");
+    refused_without_reason(p, "not confidential");
     is_running(p.src);
     pair_end(p);
+}
+
+/* A destination that is started with @dst, and with @capability if not NULL */
+static Pair pair_start_differing(const char *dst, const char *capability)
+{
+    Pair p = { start("", ""), start("", dst) };
+
+    set_capability(p.src, "return-path");
+    if (capability) {
+        set_capability(p.dst, capability);
+    }
+    listen_at(p.dst);
+    return p;
+}
+
+/* Destinations that were started in another way than the source */
+static void test_differing(void)
+{
+    static const struct {
+        const char *args, *capability, *why;
+    } dst[] = {
+        { "-S -incoming defer -m 32", NULL,
+          "16384 pages at the source, 8192 here" },
+        { "-S -incoming defer -m 128", NULL,
+          "16384 pages at the source, 32768 here" },
+        { "-S -incoming defer", "xbzrle", "capability xbzrle" },
+        { "-S -incoming defer", "postcopy-ram", "capability postcopy-ram" },
+        { "-S -incoming defer", "dirty-bitmaps", "capability dirty-bitmaps" },
+    };
+
+    for (size_t i = 0; i < G_N_ELEMENTS(dst); i++) {
+        Pair p = pair_start_differing(dst[i].args, dst[i].capability);
+
+        refused_by_destination(p, dst[i].why);
+        is_running(p.src);
+        pair_end(p);
+    }
+}
+
+/* QEMU's other code says in the log only why it fails */
+static void test_differing_device(void)
+{
+    Pair p = { start("", "-device virtio-rng-pci"),
+               start("", "-S -incoming defer") };
+
+    set_capability(p.src, "return-path");
+    listen_at(p.dst);
+    migrate_starts(p.src);
+    fails_with(p.dst, "load of migration failed");
+    fails_with(p.src, "the destination's log says why");
+    runs_again(p.src);
+    pair_end(p);
+}
+
+/* The destination does not wait to be asked, but ends */
+static void test_destination_exits(void)
+{
+    g_autofree char *uri = g_strdup_printf("unix:%s/socket", tmp);
+    g_autofree char *incoming = g_strdup_printf("-S -incoming %s", uri);
+    QTestState *src = start("", ""), *dst = start(",bad-page=3000", incoming);
+
+    set_capability(src, "return-path");
+    fill_ram(src);
+    migrate_starts(src);
+    fails_with(src, "destination: block pc.ram, offset");
+    qtest_set_expected_status(dst, EXIT_FAILURE);
+    qtest_wait_qemu(dst);
+    qtest_quit(dst);
+    is_running(src);
+    qtest_quit(src);
+}
+
+typedef struct FakeDestination {
+    int listener;
+    const char *answer;
+    size_t len;
+} FakeDestination;
+
+/* Says something and reads on, as a destination that makes no sense */
+static void *fake_destination(void *opaque)
+{
+    FakeDestination *f = opaque;
+    int fd = accept(f->listener, NULL, NULL);
+    char buf[4096];
+
+    g_assert_cmpint(fd, >=, 0);
+    g_assert_cmpint(write(fd, f->answer, f->len), ==, f->len);
+    while (read(fd, buf, sizeof(buf)) > 0) {
+        /* until the source hangs up */
+    }
+    close(fd);
+    return NULL;
+}
+
+/* What @src says when its destination answers with @answer */
+static char *answered(QTestState *src, const char *answer, size_t len)
+{
+    struct sockaddr_un at = { .sun_family = AF_UNIX };
+    FakeDestination f = { .answer = answer, .len = len };
+    GThread *thread;
+    char *desc;
+
+    f.listener = socket(AF_UNIX, SOCK_STREAM, 0);
+    snprintf(at.sun_path, sizeof(at.sun_path), "%s/socket", tmp);
+    g_unlink(at.sun_path);
+    g_assert_cmpint(bind(f.listener, (struct sockaddr *)&at, sizeof(at)),
+                    ==, 0);
+    g_assert_cmpint(listen(f.listener, 1), ==, 0);
+    thread = g_thread_new("destination", fake_destination, &f);
+    migrate_starts(src);
+    desc = source_error(src);
+    g_thread_join(thread);
+    close(f.listener);
+    g_unlink(at.sun_path);
+    return desc;
+}
+
+/* Nothing that the destination says is believed */
+static void test_bad_reason(void)
+{
+    static const char text[] = "\x45\x52\0\x09\033[2Ja\n\xff\0b";
+    g_autofree char *clean = NULL, *none = NULL, *large = NULL, *plain = NULL;
+    char big[4 + 1025] = "\x45\x52\x04\x01";
+    QTestState *src = start(",page-us=100", "");
+
+    set_capability(src, "return-path");
+    clean = answered(src, text, 4 + 9);
+    g_assert_cmpstr(clean, ==, "destination: ?[2Ja?\xef\xbf\xbd"
+                    "\xef\xbf\xbd" "b");
+    runs_again(src);
+    none = answered(src, "\x45\x52\0\0", 4);
+    g_assert(strstr(none, "invalid message 0x4552 length 0x0000"));
+    runs_again(src);
+    large = answered(src, big, sizeof(big));
+    g_assert(strstr(large, "invalid message 0x4552 length 0x0401"));
+    runs_again(src);
+    qtest_quit(src);
+
+    /* A guest that is not confidential announces nothing */
+    src = start(NULL, "");
+    set_capability(src, "return-path");
+    set_bandwidth(src, 1 * MiB);
+    plain = answered(src, text, 4 + 9);
+    g_assert(strstr(plain, "invalid message 0x4552"));
+    qtest_quit(src);
 }
 
 /* Both roads go through the channels */
@@ -927,13 +1103,30 @@ static void test_multifd_mismatch(void)
 
     listen_at(p.dst);
     fill_ram(p.src);
-    refused_by_destination(p, "not confidential");
+    refused_without_reason(p, "not confidential");
     runs_again(p.src);
     pair_end(p);
 
     p = pair_start_multifd("", NULL, "none");
     listen_at(p.dst);
     refused_by_destination(p, "no confidential guest support");
+    runs_again(p.src);
+    pair_end(p);
+}
+
+/* Sides that do not agree on the channels */
+static void test_multifd_differing(void)
+{
+    Pair p = { start("", ""), start("", "-S -incoming defer") };
+
+    set_capability(p.src, "return-path");
+    use_channels(p.src, "none");
+    use_channels(p.dst, "zlib");
+    listen_at(p.dst);
+    /* Not zero pages, which are not compressed */
+    fill_ram(p.src);
+    qtest_memset(p.src, 0, 0x5a, 1 * MiB);
+    refused_by_destination(p, "multifd");
     runs_again(p.src);
     pair_end(p);
 }
@@ -983,6 +1176,12 @@ int main(int argc, char **argv)
     qtest_add_func("/encrypted-pages/no-wait", test_no_wait);
     qtest_add_func("/encrypted-pages/refused", test_refused);
     qtest_add_func("/encrypted-pages/mismatch", test_mismatch);
+    qtest_add_func("/encrypted-pages/differing", test_differing);
+    qtest_add_func("/encrypted-pages/differing-device",
+                   test_differing_device);
+    qtest_add_func("/encrypted-pages/destination-exits",
+                   test_destination_exits);
+    qtest_add_func("/encrypted-pages/bad-reason", test_bad_reason);
     qtest_add_func("/encrypted-pages/hints", test_hints);
     qtest_add_data_func("/encrypted-pages/multifd/none", "none", test_multifd);
     qtest_add_data_func("/encrypted-pages/multifd/zlib", "zlib", test_multifd);
@@ -1000,6 +1199,8 @@ int main(int argc, char **argv)
                    test_multifd_last_page);
     qtest_add_func("/encrypted-pages/multifd/mismatch",
                    test_multifd_mismatch);
+    qtest_add_func("/encrypted-pages/multifd/differing",
+                   test_multifd_differing);
     qtest_add_func("/encrypted-pages/multifd/refused", test_multifd_refused);
     ret = g_test_run();
     g_unlink(bios);

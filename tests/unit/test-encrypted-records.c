@@ -108,7 +108,7 @@ static void put_session(GByteArray *out)
     g_autoptr(GPtrArray) blocks = encrypted_blocks();
     g_autoptr(GByteArray) session = bytes("a session");
 
-    g_assert(encrypted_record_session(out, blocks, session, &error_abort));
+    g_assert(encrypted_record_session(out, blocks, 0, session, &error_abort));
 }
 
 static void put_pages(GByteArray *out, uint32_t block, uint64_t page,
@@ -483,14 +483,14 @@ static void test_plain_order(void)
 }
 
 static void session_head(GByteArray *b, uint32_t page_size, uint32_t nblocks,
-                         uint32_t len, uint32_t reserved)
+                         uint32_t len, uint32_t flags)
 {
     uint8_t head[16];
 
     stl_be_p(head, page_size);
     stl_be_p(head + 4, nblocks);
     stl_be_p(head + 8, len);
-    stl_be_p(head + 12, reserved);
+    stl_be_p(head + 12, flags);
     g_byte_array_append(b, head, sizeof(head));
 }
 
@@ -535,8 +535,8 @@ static void test_session(void)
             say = "session of 4294967295 blocks";
             break;
         case 4:
-            session_head(b, 4096, 2, 0, 1);
-            say = "reserved 0x1";
+            session_head(b, 4096, 2, 0, 4);
+            say = "flags 0x4, this QEMU knows 0x3";
             break;
         case 5:
             session_head(b, 4096, 2, 65537, 0);
@@ -1016,7 +1016,7 @@ static void test_write_limits(void)
     blocks = encrypted_blocks();
     g_assert_cmpuint(blocks->len, ==, 2);
     g_byte_array_set_size(big, 65537);
-    g_assert(!encrypted_record_session(out, blocks, big, &err));
+    g_assert(!encrypted_record_session(out, blocks, 0, big, &err));
     error_free_or_abort(&err);
     g_assert(!encrypted_record_final(out, big, &err));
     error_free_or_abort(&err);
@@ -1026,7 +1026,7 @@ static void test_write_limits(void)
     error_free_or_abort(&err);
     g_assert_cmpuint(out->len, ==, 0);
     g_ptr_array_set_size(blocks, 0);
-    g_assert(!encrypted_record_session(out, blocks, none, &err));
+    g_assert(!encrypted_record_session(out, blocks, 0, none, &err));
     error_free_or_abort(&err);
     machine_free();
 }
@@ -1173,6 +1173,71 @@ static void test_pages_record_first(void)
     machine_free();
 }
 
+/* What a source announces can be read from the first bytes of its record */
+static void test_session_flags(void)
+{
+    g_autoptr(GByteArray) session = bytes("a session");
+    g_autoptr(GByteArray) out = g_byte_array_new();
+    g_autoptr(GPtrArray) blocks = NULL;
+    uint32_t flags = 0;
+
+    machine_new(true);
+    blocks = encrypted_blocks();
+    g_assert(encrypted_record_session(out, blocks, ENCRYPTED_SESSION_MULTIFD,
+                                      session, &error_abort));
+    g_assert(encrypted_session_flags(out->data + 8, out->data + 16, 16,
+                                     &flags));
+    g_assert_cmphex(flags, ==, ENCRYPTED_SESSION_MULTIFD);
+    g_assert(!encrypted_session_flags(out->data + 8, out->data + 16, 15,
+                                      &flags));
+    out->data[8] = 2;
+    g_assert(!encrypted_session_flags(out->data + 8, out->data + 16, 16,
+                                      &flags));
+    out->data[8] = 1;
+    out->data[9] = 4;
+    g_assert(!encrypted_session_flags(out->data + 8, out->data + 16, 16,
+                                      &flags));
+    machine_free();
+}
+
+static void reason_is(const char *data, size_t len, const char *want)
+{
+    g_autofree char *text = encrypted_reason_text((const uint8_t *)data, len);
+
+    g_assert_cmpstr(text, ==, want);
+}
+
+/* The destination's words are printed on the source's terminal */
+static void test_reason_text(void)
+{
+    reason_is("block pc.ram, offset 0x1000: \xc3\xa4", 31,
+              "block pc.ram, offset 0x1000: \xc3\xa4");
+    reason_is("", 0, "");
+    reason_is("a\033[2Jb\nc\td\177e", 12, "a?[2Jb?c?d?e");
+    /* Not UTF-8, a part of a character, one that is too long, a zero byte */
+    reason_is("a\xff" "b\xc3", 4, "a\xef\xbf\xbd" "b\xef\xbf\xbd");
+    reason_is("\xc0\x8a", 2, "\xef\xbf\xbd\xef\xbf\xbd");
+    reason_is("a\0b", 3, "a\xef\xbf\xbd" "b");
+    /* A line separator, and the override of the direction */
+    reason_is("a\xe2\x80\xa8" "b\xe2\x80\xae" "c", 9, "a?b?c");
+}
+
+static void test_reason_len(void)
+{
+    g_autofree char *text = g_strnfill(ENCRYPTED_REASON_MAX + 10, 'a');
+
+    g_assert_cmpuint(encrypted_reason_len(""), ==, 0);
+    g_assert_cmpuint(encrypted_reason_len("\xc3\xa4"), ==, 2);
+    g_assert_cmpuint(encrypted_reason_len(text), ==, ENCRYPTED_REASON_MAX);
+    /* A character of three bytes lies across the limit */
+    memcpy(text + ENCRYPTED_REASON_MAX - 1, "\xe2\x82\xac", 3);
+    g_assert_cmpuint(encrypted_reason_len(text), ==,
+                     ENCRYPTED_REASON_MAX - 1);
+    memcpy(text + ENCRYPTED_REASON_MAX - 3, "\xe2\x82\xac", 3);
+    text[ENCRYPTED_REASON_MAX] = 'a';
+    g_assert_cmpuint(encrypted_reason_len(text), ==, ENCRYPTED_REASON_MAX);
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
@@ -1183,6 +1248,9 @@ int main(int argc, char **argv)
     g_test_add_func("/encrypted-records/order", test_order);
     g_test_add_func("/encrypted-records/plain-order", test_plain_order);
     g_test_add_func("/encrypted-records/session", test_session);
+    g_test_add_func("/encrypted-records/session-flags", test_session_flags);
+    g_test_add_func("/encrypted-records/reason-text", test_reason_text);
+    g_test_add_func("/encrypted-records/reason-len", test_reason_len);
     g_test_add_func("/encrypted-records/pages", test_pages);
     g_test_add_func("/encrypted-records/pages-refused", test_pages_refused);
     g_test_add_func("/encrypted-records/unallocated", test_unallocated);

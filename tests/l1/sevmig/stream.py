@@ -27,6 +27,7 @@ TYPE_NAMES = {SESSION: 'session', PAGES: 'private', STATE: 'state',
 LIMIT = {SESSION: 335888, PAGES: 16 + 64 * 4608, STATE: 24 + 128 * 1024,
          FINAL: 64 * 1024, UNALLOCATED: 24}
 PAGES_MAX = 64
+SESSION_FLAGS = 3           # it reads a reason; multifd
 PAGES_HEADER = 16 + 16      # of the record and of its body
 
 
@@ -167,9 +168,9 @@ class Stream:
         if (kind == SESSION) == bool(self.private_blocks):
             raise Malformed('the session record is not the first')
         if kind == SESSION:
-            page, count, session_size, _ = self._unpack('IIII')
-            if page != PAGE:
-                raise Malformed(f'pages of {page} bytes')
+            page, count, session_size, flags = self._unpack('IIII')
+            if page != PAGE or flags & ~SESSION_FLAGS:
+                raise Malformed(f'pages of {page} bytes, flags {flags:#x}')
             for _ in range(count):
                 name = self._name()
                 self.private_blocks.append((name, self._unpack('Q')[0]))
