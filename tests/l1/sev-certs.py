@@ -13,88 +13,29 @@
 import ctypes
 import os
 import struct
+import subprocess
 import sys
+import tempfile
 import unittest
 
 import pycotap
-from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
-from cryptography.hazmat.primitives.asymmetric.utils import (
-    decode_dss_signature, encode_dss_signature)
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import \
+    decode_dss_signature
 
 sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
 # pylint: disable=wrong-import-position
 from sevmig import psp  # noqa: E402
+from sevmig.certs import (  # noqa: E402
+    ARK, ASK, BODY, CEK, CERT, CURVE, Cert, ECDH_SHA256, ECDSA_SHA256,
+    InvalidSignature, NONE, OCA, PDH, PEK, read_amd, read_chain, unsigned)
 
 # enum of include/uapi/linux/psp-sev.h
 FACTORY_RESET, STATUS, PEK_GEN, PEK_CSR, PDH_GEN, EXPORT, IMPORT = range(7)
 INVALID_CERTIFICATE, ALREADY_OWNED = 6, 5
-CERT, AMD_CERT, BODY, AMD_BODY = 2084, 1600, 0x414, 64 + 1024
-NONE, OCA, PEK, PDH, CEK = range(0x1000, 0x1005)
-ARK, ASK = 0, 0x13
-ECDSA_SHA256, ECDH_SHA256, RSA_SHA384 = 2, 3, 0x101
-CURVE = ec.SECP384R1()
-
-
-def number(data):
-    return int.from_bytes(data, 'little')
-
-
-class Cert:
-    """Of a P-384 key."""
-    def __init__(self, data):
-        self.data = bytes(data)
-        assert len(self.data) == CERT
-        (self.version, self.major, self.minor, self.usage, self.algo,
-         self.curve) = struct.unpack_from('<IBBxxIII', self.data)
-        self.x, self.y = (number(self.data[at:at + 72]) for at in (20, 92))
-        self.signatures = []
-        for at in (BODY, 0x61c):
-            usage, algo = struct.unpack_from('<II', self.data, at)
-            self.signatures.append(
-                (usage, algo, self.data[at + 8:at + 8 + 512]))
-
-    def key(self):
-        # Checks that it is a point of the curve
-        return ec.EllipticCurvePublicNumbers(self.x, self.y,
-                                             CURVE).public_key()
-
-    def signature_of(self, usage, algo):
-        found = [d for u, a, d in self.signatures if (u, a) == (usage, algo)]
-        assert len(found) == 1, f'{len(found)} signatures of {usage:#x}'
-        return found[0]
-
-    def verify(self, parent):
-        """By the key in @parent, a Cert or an AmdCert."""
-        body = self.data[:BODY]
-        if isinstance(parent, AmdCert):
-            sig = self.signature_of(parent.usage, RSA_SHA384)
-            parent.verify_data(body, sig)
-            return
-        sig = self.signature_of(parent.usage, parent.algo)
-        parent.key().verify(
-            encode_dss_signature(number(sig[:72]), number(sig[72:144])),
-            body, ec.ECDSA(hashes.SHA256()))
-
-
-class AmdCert:
-    """Of an RSA key of 4096 bits."""
-    def __init__(self, data):
-        self.data = bytes(data)
-        assert len(self.data) == AMD_CERT
-        (self.version, self.id, self.by, self.usage, self.exponent_bits,
-         self.modulus_bits) = struct.unpack_from('<I16s16sI16xII', self.data)
-        self.exponent = number(self.data[64:576])
-        self.modulus = number(self.data[576:1088])
-
-    def verify_data(self, data, signature):
-        rsa.RSAPublicNumbers(self.exponent, self.modulus).public_key().verify(
-            signature[::-1], data,
-            padding.PSS(padding.MGF1(hashes.SHA384()), 48), hashes.SHA384())
-
-    def verify(self, parent):
-        parent.verify_data(self.data[:AMD_BODY], self.data[AMD_BODY:])
+TOOL = os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(
+    os.path.realpath(__file__)))), 'scripts/sev-cert-chain')
 
 
 def command(cmd, layout, *values):
@@ -111,15 +52,13 @@ def export():
     status, _ = command(EXPORT, '<QIQI', ctypes.addressof(pdh), CERT,
                         ctypes.addressof(chain), 3 * CERT)
     assert not status, status
-    return [Cert(pdh.raw)] + [Cert(chain.raw[i:i + CERT])
-                              for i in range(0, 3 * CERT, CERT)]
+    return [Cert(pdh.raw)] + read_chain(chain.raw)
 
 
 def published():
     """ASK, ARK."""
     with open(os.environ['SEV_AMD_CERT'], 'rb') as f:
-        data = f.read()
-    return AmdCert(data[:AMD_CERT]), AmdCert(data[AMD_CERT:])
+        return read_amd(f.read())
 
 
 def owned():
@@ -227,6 +166,47 @@ class Certificates(unittest.TestCase):
         self.assertEqual(psp.issue(PEK_GEN), 0)
         self.assertEqual(owned(), 0)
         self.check_chain()
+
+    def tool(self, *args):
+        """scripts/sev-cert-chain; its status and what it says."""
+        p = subprocess.run([TOOL, *args], stdout=subprocess.PIPE, check=False,
+                           stderr=subprocess.STDOUT, text=True)
+        return p.returncode, p.stdout
+
+    def test_4_splice(self):
+        """A CEK without AMD's signature, as hardware exports it."""
+        pdh, pek, oca, cek = export()
+        with tempfile.TemporaryDirectory() as top:
+            def file(name, data):
+                path = os.path.join(top, name)
+                with open(path, 'wb') as f:
+                    f.write(data)
+                return path
+
+            amd = os.environ['SEV_AMD_CERT']
+            raw = file('raw', pek.data + oca.data + unsigned(cek))
+            signed = file('signed', cek.data)
+            other = file('other', pek.data)
+            out = os.path.join(top, 'out')
+            pdh = file('pdh', pdh.data)
+            status, said = self.tool('verify', pdh, raw, amd)
+            self.assertEqual(status, 1, said)
+            self.assertIn('ASK signs CEK: not signed', said)
+            status, said = self.tool('splice', raw, other, '-o', out)
+            self.assertEqual(status, 1, said)
+            self.assertIn('not a CEK', said)
+            self.assertFalse(os.path.exists(out))
+            status, said = self.tool('splice', raw, signed, '-o', out)
+            self.assertEqual(status, 0, said)
+            status, said = self.tool('verify', pdh, out, amd)
+            self.assertEqual(status, 0, said)
+            self.assertEqual(said.count(': good'), 7)
+            with open(out, 'rb') as f:
+                self.assertEqual(f.read(), pek.data + oca.data + cek.data)
+            short = file('short', cek.data[:-1])
+            status, said = self.tool('splice', raw, short, '-o', out)
+            self.assertEqual(status, 1, said)
+            self.assertIn('2083 bytes, expected 2084', said)
 
 
 if __name__ == '__main__':
