@@ -120,6 +120,7 @@ static bool mem_read(AmdPspPlatform *p, hwaddr pa, unsigned asid, void *buf,
     if (asid != SEV_MEMORY_RAW) {
         p->guest_bytes += len;
     }
+    sev_memory_command_uses(pa, len, asid);
     return sev_memory_read(pa, asid, buf, len);
 }
 
@@ -141,6 +142,7 @@ static bool mem_write(AmdPspPlatform *p, hwaddr pa, unsigned asid,
         flipped[p->corrupt - at] ^= 1;
         buf = flipped;
     }
+    sev_memory_command_uses(pa, len, asid);
     return sev_memory_write(pa, asid, buf, len);
 }
 
@@ -330,6 +332,7 @@ static AmdPspStatus platform_start(AmdPspPlatform *p, uint32_t flags,
     /* Nobody knows what caches have of guests from before */
     bitmap_fill(p->df_flush, SEV_MEMORY_MAX_ASID + 1);
     sev_memory_forget_wbinvd();
+    sev_memory_watch();
     return AMD_PSP_SUCCESS;
 }
 

@@ -95,6 +95,12 @@ void hmp_info_sev_platform(Monitor *mon, const QDict *qdict)
                        " pages read, %" PRIu64 " written\n",
                        i->value->memory->bypassing_reads,
                        i->value->memory->bypassing_writes);
+        monitor_printf(mon, "  pages used before a flush: %" PRIu64
+                       " written by the host, %" PRIu64 " by guests, %" PRIu64
+                       " used by commands\n",
+                       i->value->memory->unflushed_host_writes,
+                       i->value->memory->unflushed_guest_writes,
+                       i->value->memory->unflushed_commands);
         for (f = i->value->faults; f; f = f->next) {
             print_fault(mon, f->value);
         }

@@ -643,6 +643,9 @@ static SevPlatformMemory *amd_psp_query_memory(void)
     memory->written_back = stats.written_back;
     memory->bypassing_reads = stats.bypassing_reads;
     memory->bypassing_writes = stats.bypassing_writes;
+    memory->unflushed_host_writes = stats.unflushed_host_writes;
+    memory->unflushed_guest_writes = stats.unflushed_guest_writes;
+    memory->unflushed_commands = stats.unflushed_commands;
     return memory;
 }
 
@@ -729,6 +732,22 @@ static void amd_psp_set_costs(Object *obj, Visitor *v, const char *name,
     s->costs.own = own;
 }
 
+static int amd_psp_get_cache_check(Object *obj, Error **errp)
+{
+    QEMU_BUILD_BUG_ON((int)SEV_PLATFORM_CACHE_CHECK_FATAL !=
+                      (int)SEV_MEMORY_CACHE_CHECK_FATAL);
+    return sev_memory_cache_check();
+}
+
+static void amd_psp_set_cache_check(Object *obj, int value, Error **errp)
+{
+    if (!sev_memory_max_asid()) {
+        error_setg(errp, "amd-psp needs CPUs that are an SEV host");
+        return;
+    }
+    sev_memory_set_cache_check(value);
+}
+
 static void amd_psp_finalize(Object *obj)
 {
     qapi_free_SevPlatformFaultList(AMD_PSP(obj)->faults);
@@ -771,6 +790,14 @@ static void amd_psp_class_init(ObjectClass *klass, void *data)
                               NULL, NULL);
     object_class_property_set_description(klass, "costs",
         "What single commands take instead; also with qom-set, at any time");
+    object_class_property_add_enum(klass, "cache-check",
+                                   "SevPlatformCacheCheck",
+                                   &SevPlatformCacheCheck_lookup,
+                                   amd_psp_get_cache_check,
+                                   amd_psp_set_cache_check);
+    object_class_property_set_description(klass, "cache-check",
+        "What to do if a page is used before cache lines that were written "
+        "with another key are flushed: off, count (default), fatal");
     object_class_property_set_description(klass, "seed",
         "Name of the platform's identity and keys (default: a new platform)");
     object_class_property_set_description(klass, "ark",

@@ -119,6 +119,14 @@ bool sev_memory_all_wbinvd(void)
     return true;
 }
 
+void sev_memory_watch(void)
+{
+}
+
+void sev_memory_command_uses(hwaddr pa, size_t len, unsigned asid)
+{
+}
+
 bool sev_memory_is_ram(hwaddr pa, size_t len)
 {
     /* Of the memory for SEV-ES only this is ever asked */

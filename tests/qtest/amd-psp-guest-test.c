@@ -1,6 +1,6 @@
 /*
  * SEV guests on the emulated platform, without an operating system: a
- * hypervisor of 100 bytes that does as it is told, a guest of 60, and what can
+ * hypervisor of 130 bytes that does as it is told, a guest of 70, and what can
  * be seen of its memory from everywhere else
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -27,6 +27,7 @@
 /* Where things are in the machine's memory */
 #define TODO            0x500   /* what the hypervisor is to do */
 #define DID             0x504   /* how often it has */
+#define PAGE            0x6000  /* what DO_WRITE and DO_FLUSH are about */
 #define PDPT            0x11000 /* its page tables */
 #define PD_LOW          0x12000
 #define PD_HIGH         0x13000
@@ -39,6 +40,7 @@
 #define GUEST_PD        0x23000
 #define SHARED          0x24000
 #define FLAG            0x25000 /* shared: not 0 makes the guest exit */
+#define TOUCH           (FLAG + 4) /* shared: the address of what to increment */
 #define BUF             0x30000 /* command buffer of the PSP */
 #define MEMORY_END      0x40000
 
@@ -47,6 +49,8 @@
 
 #define DO_WBINVD       1
 #define DO_VMRUN        2
+#define DO_WRITE        3
+#define DO_FLUSH        4
 
 /* Of an entry of a page table: present, writable, large, used before */
 #define ENTRY           0x01
@@ -74,15 +78,26 @@ static const uint8_t hypervisor[] = {
     0x0f, 0x22, 0xc0,                   /*     cr0 = PG | ET | PE */
     0xf3, 0x90,                         /* 1:  pause */
     0xa0, 0x00, 0x05,                   /*     al = [TODO] */
-    0x3c, DO_WBINVD, 0x74, 0x10,        /*     je 2f */
-    0x3c, DO_VMRUN, 0x75, 0xf3,         /*     jne 1b */
-    0x66, 0xb8, 0, 0x40, 0x01, 0,
+    0x3c, DO_WBINVD, 0x74, 0x1a,        /*     je 3f */
+    0x3c, DO_VMRUN, 0x74, 0x0a,         /*     je 2f */
+    0x3c, DO_WRITE, 0x74, 0x16,         /*     je 4f */
+    0x3c, DO_FLUSH, 0x74, 0x19,         /*     je 5f */
+    0xeb, 0xe9,                         /*     jmp 1b */
+    0x66, 0xb8, 0, 0x40, 0x01, 0,       /* 2: */
     0x67, 0x0f, 0x01, 0xd8,             /*     vmrun VMCB */
-    0xeb, 0x02,                         /*     jmp 3f */
-    0x0f, 0x09,                         /* 2:  wbinvd */
-    0xc6, 0x06, 0x00, 0x05, 0,          /* 3:  [TODO] = 0 */
+    0xeb, 0x1a,                         /*     jmp 7f */
+    0x0f, 0x09,                         /* 3:  wbinvd */
+    0xeb, 0x16,                         /*     jmp 7f */
+    0xc6, 0x06, 0x00, 0x60, 1,          /* 4:  [PAGE] = 1 */
+    0xeb, 0x0f,                         /*     jmp 7f */
+    0xbe, 0x00, 0x60,                   /* 5:  si = PAGE */
+    0x0f, 0xae, 0x3c,                   /* 6:  clflush [si] */
+    0x83, 0xc6, 0x40,                   /*     si += 64 */
+    0x81, 0xfe, 0x00, 0x70,             /*     si == PAGE + 4096? */
+    0x75, 0xf4,                         /*     jne 6b */
+    0xc6, 0x06, 0x00, 0x05, 0,          /* 7:  [TODO] = 0 */
     0x66, 0xff, 0x06, 0x04, 0x05,       /*     [DID]++ */
-    0xeb, 0xd9,                         /*     jmp 1b */
+    0xeb, 0xb7,                         /*     jmp 1b */
 };
 static const uint8_t reset_vector[] = { 0xe9, 0x0d, 0x00 };
 
@@ -92,10 +107,13 @@ static const uint8_t guest[] = {
     0xc7, 0x05, 0, 0x40, 0x22, 0, 'S', 'H', 'A', 'R',
     0xc7, 0x05, 4, 0x40, 0x22, 0, 'E', 'D', '!', '!',
     0xff, 0x05, 0x10, 0x10, 2, 0,       /* 1:  [SECRET + 16]++ */
-    0x83, 0x3d, 0, 0x50, 0x22, 0, 0,    /*     [FLAG]? */
-    0x74, 0xf1,                         /*     je 1b */
+    0xa1, 0x04, 0x50, 0x22, 0,          /*     eax = [TOUCH] */
+    0x85, 0xc0, 0x74, 0x02,             /*     eax == 0? je 2f */
+    0xff, 0x00,                         /*     [eax]++ */
+    0x83, 0x3d, 0, 0x50, 0x22, 0, 0,    /* 2:  [FLAG]? */
+    0x74, 0xe6,                         /*     je 1b */
     0x0f, 0x01, 0xd9,                   /*     vmmcall */
-    0xeb, 0xec,                         /*     jmp 1b */
+    0xeb, 0xe1,                         /*     jmp 1b */
 };
 static const char marker[] = "PRIVATE!", shared_marker[] = "SHARED!!";
 #define MARKER_LEN      8
@@ -599,6 +617,123 @@ static void test_dma(void)
     unlink(name);
 }
 
+static void set_cache_check(Host *h, const char *mode)
+{
+    qtest_qmp_assert_success(h->qts, "{ 'execute': 'qom-set', 'arguments': "
+                             "{ 'path': '/machine/peripheral/psp', "
+                             "'property': 'cache-check', 'value': %s } }",
+                             mode);
+}
+
+static void hypervisor_does(Host *h, uint8_t what)
+{
+    begin(h, what);
+    done(h);
+}
+
+/* The guest runs from its start, writes to its page PAGE, and exits */
+static void guest_writes(Host *h)
+{
+    qtest_writel(h->qts, TOUCH, PAGE);
+    qtest_writeq(h->qts, VMCB + 0x578, CODE);
+    begin(h, DO_VMRUN);
+    g_assert_cmphex(stop(h), ==, EXIT_VMMCALL);
+    qtest_writel(h->qts, TOUCH, 0);
+}
+
+static void debug_encrypts(Host *h)
+{
+    qtest_memset(h->qts, BUF, 0, 64);
+    qtest_writel(h->qts, BUF, h->handle);
+    qtest_writeq(h->qts, BUF + 8, BUF + 512);
+    qtest_writeq(h->qts, BUF + 16, PAGE);
+    qtest_writel(h->qts, BUF + 24, 64);
+    g_assert_cmphex(psp_cmd(h, 0x61), ==, 0);
+}
+
+static void assert_unflushed(Host *h, int64_t by_host, int64_t by_guest,
+                             int64_t commands)
+{
+    g_assert_cmpint(memory(h, "unflushed-host-writes"), ==, by_host);
+    g_assert_cmpint(memory(h, "unflushed-guest-writes"), ==, by_guest);
+    g_assert_cmpint(memory(h, "unflushed-commands"), ==, commands);
+}
+
+/* Lines that are written through one view have to be flushed before another */
+static void test_unflushed(void)
+{
+    g_autofree char *name = g_strdup_printf("%s/trace", dir);
+    g_autofree char *options = g_strdup_printf(
+        "-trace sev_memory_unflushed,file=%s", name);
+    g_autofree char *text = NULL, *info = NULL;
+    Host h;
+
+    open_host(&h, 47, options);
+    run(&h);
+    g_assert_cmphex(stop(&h), ==, EXIT_VMMCALL);
+    assert_unflushed(&h, 0, 0, 0);
+
+    /* CLFLUSH of the page, and WBINVD, are what is right */
+    hypervisor_does(&h, DO_WRITE);
+    hypervisor_does(&h, DO_FLUSH);
+    guest_writes(&h);
+    hypervisor_does(&h, DO_WBINVD);
+    hypervisor_does(&h, DO_WRITE);
+    hypervisor_does(&h, DO_WBINVD);
+    guest_writes(&h);
+    hypervisor_does(&h, DO_WBINVD);
+    hypervisor_does(&h, DO_WRITE);
+    hypervisor_does(&h, DO_FLUSH);
+    debug_encrypts(&h);
+    assert_unflushed(&h, 0, 0, 0);
+
+    /* Too early: what was written after a flush has not been flushed */
+    hypervisor_does(&h, DO_WRITE);
+    hypervisor_does(&h, DO_FLUSH);
+    hypervisor_does(&h, DO_WRITE);
+    guest_writes(&h);
+    assert_unflushed(&h, 1, 0, 0);
+    /* CLFLUSH by the host does not flush the lines of the guest */
+    hypervisor_does(&h, DO_WRITE);
+    assert_unflushed(&h, 1, 1, 0);
+    debug_encrypts(&h);
+    assert_unflushed(&h, 1, 1, 1);
+    info = monitor(&h, "info sev-platform");
+    g_assert_nonnull(strstr(info, "before a flush: 1 written by the host, "
+                            "1 by guests, 1 used by commands"));
+
+    set_cache_check(&h, "off");
+    hypervisor_does(&h, DO_WBINVD);
+    hypervisor_does(&h, DO_WRITE);
+    guest_writes(&h);
+    assert_unflushed(&h, 1, 1, 1);
+
+    /* The page that the guest has written is clean, so only the host is told */
+    hypervisor_does(&h, DO_WBINVD);
+    set_cache_check(&h, "fatal");
+    hypervisor_does(&h, DO_WRITE);
+    hypervisor_does(&h, DO_FLUSH);
+    guest_writes(&h);
+    hypervisor_does(&h, DO_WBINVD);
+    hypervisor_does(&h, DO_WRITE);
+    qtest_writel(h.qts, TOUCH, PAGE);
+    qtest_writeq(h.qts, VMCB + 0x578, CODE);
+    qtest_set_expected_status(h.qts, 1);
+    detach(&h);
+    qtest_writeb(h.qts, TODO, DO_VMRUN);
+    qtest_wait_qemu(h.qts);
+    qtest_quit(h.qts);
+
+    g_assert(g_file_get_contents(name, &text, NULL, NULL));
+    g_assert_nonnull(strstr(text, "0x6000: written with ASID 0, not flushed, "
+                            "used with ASID 1 by a vCPU"));
+    g_assert_nonnull(strstr(text, "0x6000: written with ASID 1, not flushed, "
+                            "used with ASID 0 by a vCPU"));
+    g_assert_nonnull(strstr(text, "0x6000: written with ASID 0, not flushed, "
+                            "used with ASID 1 by a command"));
+    unlink(name);
+}
+
 /* A machine that is reset while the guest runs: nothing is left of it */
 static void test_reset(void)
 {
@@ -672,6 +807,7 @@ int main(int argc, char **argv)
     qtest_add_func("/amd-psp-guest/files", test_files);
     qtest_add_func("/amd-psp-guest/gdb", test_gdb);
     qtest_add_func("/amd-psp-guest/dma", test_dma);
+    qtest_add_func("/amd-psp-guest/unflushed", test_unflushed);
     qtest_add_func("/amd-psp-guest/reset", test_reset);
     qtest_add_func("/amd-psp-guest/quit", test_quit);
 

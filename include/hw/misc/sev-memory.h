@@ -134,7 +134,47 @@ typedef struct SevMemoryStats {
     /* Accesses by none of the vCPUs to a page that was plaintext, in pages */
     uint64_t bypassing_reads;
     uint64_t bypassing_writes;
+    /* Pages used through one view before lines of another were flushed */
+    uint64_t unflushed_host_writes;
+    uint64_t unflushed_guest_writes;
+    uint64_t unflushed_commands;
 } SevMemoryStats;
+
+/* In the order of the QAPI enum SevPlatformCacheCheck */
+typedef enum SevMemoryCacheCheck {
+    SEV_MEMORY_CACHE_CHECK_OFF,     /* writes are not watched */
+    SEV_MEMORY_CACHE_CHECK_COUNT,
+    SEV_MEMORY_CACHE_CHECK_FATAL,   /* the first such use ends QEMU */
+} SevMemoryCacheCheck;
+
+/**
+ * sev_memory_set_cache_check: what is to happen if a flush is missing
+ *
+ * Writes from before the change are not known.
+ */
+void sev_memory_set_cache_check(SevMemoryCacheCheck check);
+
+/**
+ * sev_memory_cache_check: what happens if a flush is missing
+ */
+SevMemoryCacheCheck sev_memory_cache_check(void);
+
+/**
+ * sev_memory_watch: begin to watch which pages vCPUs write
+ *
+ * The firmware calls it when it is initialized.  The WBINVD that the host has
+ * to execute then makes the watch complete.
+ */
+void sev_memory_watch(void);
+
+/**
+ * sev_memory_command_uses: a firmware command uses [@pa, @pa + @len)
+ * @asid: through which view, or SEV_MEMORY_RAW
+ *
+ * Checks that the lines there that were written through another view have been
+ * flushed.  The context is that of sev_memory_read().
+ */
+void sev_memory_command_uses(hwaddr pa, size_t len, unsigned asid);
 
 /**
  * sev_memory_stats: get all of that, at any time

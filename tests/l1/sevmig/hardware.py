@@ -81,6 +81,17 @@ class Hardware:
         """Command -> how often; @key 'failed' or 'faults': of these."""
         return {c['command']: c[key] for c in self._platform()['commands']}
 
+    def memory(self):
+        """
+        What happened to encrypted pages since the hardware was started:
+        SevPlatformMemory.  'unflushed-host-writes' has to be 0.
+        """
+        return self._platform()['memory']
+
+    def cache_check(self, mode):
+        """What a missing flush of the caches does: off, count, fatal."""
+        self.cmd('qom-set', path=self._psp, property='cache-check', value=mode)
+
     def faults(self, *faults):
         """What is to go wrong from now on: SevPlatformFault; none, nothing."""
         self.cmd('qom-set', path=self._psp, property='faults',

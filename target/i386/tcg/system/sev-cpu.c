@@ -134,6 +134,7 @@ bool sev_cpu_vmrun(CPUX86State *env, uint64_t nested_ctl, uint32_t asid)
 
     env->sev_asid = 0;
     env->sev_es_asid = 0;
+    env->sev_flush = false;
     if (!cpu->sev || !(nested_ctl & SVM_NESTED_CTL_SEV)) {
         return true;
     }
@@ -159,6 +160,7 @@ bool sev_cpu_leaf(CPUState *cs, hwaddr pa, bool private, int *prot,
 {
     CPUX86State *env = cpu_env(cs);
     unsigned asid = SEV_MEMORY_RAW;
+    bool flush = false;
 
     switch (mmu_idx) {
     case MMU_NESTED_IDX:
@@ -167,6 +169,9 @@ bool sev_cpu_leaf(CPUState *cs, hwaddr pa, bool private, int *prot,
     case MMU_PHYS_IDX:
         break;
     default:
+        /* Of the helper of CLFLUSH, which is executed again if we leave */
+        flush = env->sev_flush;
+        env->sev_flush = false;
         if (!env->sev_asid) {
             break;
         }
@@ -180,5 +185,10 @@ bool sev_cpu_leaf(CPUState *cs, hwaddr pa, bool private, int *prot,
             *prot &= ~PAGE_EXEC;
         }
     }
-    return sev_memory_need_view(cs, pa, asid, restart, retaddr);
+    if (flush ? sev_memory_change_view(cs, pa, asid, restart, retaddr) :
+        sev_memory_need_view(cs, pa, asid, restart, retaddr)) {
+        return true;
+    }
+    sev_memory_touch(cs, pa, access_type == MMU_DATA_STORE, prot);
+    return false;
 }

@@ -54,6 +54,7 @@ bool sev_cpu_vmrun(CPUX86State *env, uint64_t nested_ctl, uint32_t asid);
 static inline void sev_cpu_vmexit(CPUX86State *env)
 {
     env->sev_asid = 0;
+    env->sev_flush = false;
 }
 
 /**
@@ -81,7 +82,7 @@ static inline unsigned sev_cpu_phys_bits(CPUX86State *env, bool host)
            (host && cpu->sev ? cpu->sev_reduced_phys_bits : 0);
 }
 
-/* A key was installed: pages may not be raw any more */
+/* The firmware was initialized: pages may not be raw, and writes are watched */
 extern bool sev_memory_active;
 
 /**
@@ -98,6 +99,25 @@ extern bool sev_memory_active;
  */
 bool sev_memory_need_view(CPUState *cs, hwaddr pa, unsigned asid, bool restart,
                           uintptr_t retaddr);
+
+/**
+ * sev_memory_change_view: as sev_memory_need_view(), without the check
+ *
+ * sev_memory_need_view() checks that cache lines of the page were flushed that
+ * were written through another view.  CLFLUSH itself must not be checked.
+ */
+bool sev_memory_change_view(CPUState *cs, hwaddr pa, unsigned asid,
+                            bool restart, uintptr_t retaddr);
+
+/**
+ * sev_memory_touch: a vCPU is about to get a TLB entry for a page
+ * @cs: the vCPU, which executes
+ * @pa: physical address in the page, which has the view that the entry is for
+ * @is_write: whether the entry is made for a write
+ * @prot: permissions of the entry; PAGE_WRITE is taken away if the first write
+ *        has to come here
+ */
+void sev_memory_touch(CPUState *cs, hwaddr pa, bool is_write, int *prot);
 
 /**
  * sev_memory_has_view: whether the page at @pa has the view of @asid

@@ -23,6 +23,7 @@
 #include "qapi/error.h"
 #include "qemu/bitmap.h"
 #include "qemu/bitops.h"
+#include "qemu/error-report.h"
 #include "qemu/lockable.h"
 #include "qemu/main-loop.h"
 #include "qemu/rcu.h"
@@ -31,12 +32,14 @@
 #include "exec/address-spaces.h"
 #include "exec/cputlb.h"
 #include "exec/exec-all.h"
+#include "exec/page-protection.h"
 #include "exec/helper-proto.h"
 #include "exec/memory.h"
 #include "exec/ram-encryption.h"
 #include "exec/ram_addr.h"
 #include "hw/misc/sev-memory.h"
 #include "sev-cpu.h"
+#include "system/runstate.h"
 #include "system/tcg.h"
 #include "tcg/tcg.h"
 #include "trace.h"
@@ -48,10 +51,23 @@
 /* Bytes that AES-XTS encrypts at a time */
 #define XTS_BLOCK   16
 
+/* Bytes of a cache line; a page has 64 of them, one bit each in a PageCache */
+#define LINE_LEN    64
+
 /* More than a PC can have */
 #define MAX_CPUS    4096
 
 bool sev_memory_active;
+
+/*
+ * Lines of a page that vCPUs may have written through the view that the page
+ * has, and that were not flushed since.  vCPUs change it while they execute,
+ * by atomic operations.
+ */
+typedef struct PageCache {
+    uint64_t lines;     /* bit n: the line at n * LINE_LEN */
+    uint64_t writers;   /* bit n: a vCPU whose index is n modulo 64 */
+} PageCache;
 
 static struct {
     unsigned cbitpos;
@@ -74,6 +90,9 @@ static struct {
      */
     QemuMutex lock;
     SevMemoryStats stats;
+    /* Chunks by physical address; NULL: no line there waits for a flush */
+    PageCache **caches;
+    SevMemoryCacheCheck cache_check;
     /* vCPUs that have executed WBINVD, by index */
     DECLARE_BITMAP(wbinvd, MAX_CPUS);
 } sev;
@@ -110,6 +129,8 @@ bool sev_memory_init(unsigned cbitpos, unsigned max_asid, unsigned max_es_asid,
     sev.views = g_new0(uint8_t *, 1ULL << (cbitpos - CHUNK_SHIFT));
     sev.plain = g_array_new(false, false, sizeof(uint64_t));
     sev.plain_at = g_new0(uint64_t *, 1ULL << (cbitpos - CHUNK_SHIFT));
+    sev.caches = g_new0(PageCache *, 1ULL << (cbitpos - CHUNK_SHIFT));
+    sev.cache_check = SEV_MEMORY_CACHE_CHECK_COUNT;
     qemu_mutex_init(&sev.lock);
     ram_encryption = &sev_memory_ops;
     return true;
@@ -256,12 +277,170 @@ static void sev_memory_recode(void *page, size_t len, hwaddr pa, unsigned from,
     }
 }
 
+/* What is known of the caches for the page at @pa; NULL: nothing */
+static PageCache *sev_memory_cache(hwaddr pa)
+{
+    PageCache *chunk;
+
+    if (pa >> sev.cbitpos) {
+        return NULL;
+    }
+    chunk = qatomic_read(&sev.caches[pa >> CHUNK_SHIFT]);
+    return chunk ? &chunk[(pa >> TARGET_PAGE_BITS) % CHUNK_PAGES] : NULL;
+}
+
+static void sev_memory_cache_clean(PageCache *cache)
+{
+    qatomic_set(&cache->writers, 0);
+    qatomic_set(&cache->lines, 0);
+}
+
+/*
+ * The page at @pa is about to be used through the view of @asid although lines
+ * of it that were written through the view @view were not flushed: hardware
+ * may write them back at any time from now on, over what is there then.
+ * Each such page is counted once; sev.lock must not be held.
+ */
+static void sev_memory_check_flushed(hwaddr pa, unsigned view, unsigned asid,
+                                     bool by_firmware)
+{
+    PageCache *cache = sev_memory_cache(pa);
+    uint64_t lines = cache ? qatomic_read(&cache->lines) : 0;
+
+    if (!lines || view == asid) {
+        return;
+    }
+    sev_memory_cache_clean(cache);
+    WITH_QEMU_LOCK_GUARD(&sev.lock) {
+        if (by_firmware) {
+            sev.stats.unflushed_commands++;
+        } else if (view) {
+            sev.stats.unflushed_guest_writes++;
+        } else {
+            sev.stats.unflushed_host_writes++;
+        }
+    }
+    trace_sev_memory_unflushed(pa & TARGET_PAGE_MASK, view, asid,
+                               by_firmware ? "command" : "vCPU", lines);
+    /* A vCPU without the key may just read old contents, to look for secrets */
+    if (sev.cache_check == SEV_MEMORY_CACHE_CHECK_FATAL &&
+        (by_firmware || asid)) {
+        error_report("amd-psp: %s used the page at 0x%" HWADDR_PRIx " with "
+                     "ASID %u, but cache lines written with ASID %u (0: the "
+                     "host) were not flushed: 0x%016" PRIx64,
+                     by_firmware ? "the firmware" : "a vCPU",
+                     (hwaddr)(pa & TARGET_PAGE_MASK), asid, view, lines);
+        qemu_system_shutdown_request_with_code(SHUTDOWN_CAUSE_HOST_ERROR, 1);
+    }
+}
+
+void sev_memory_set_cache_check(SevMemoryCacheCheck check)
+{
+    sev.cache_check = check;
+}
+
+SevMemoryCacheCheck sev_memory_cache_check(void)
+{
+    return sev.cache_check;
+}
+
+void sev_memory_watch(void)
+{
+    sev_memory_active = true;
+}
+
+void sev_memory_command_uses(hwaddr pa, size_t len, unsigned asid)
+{
+    hwaddr page = pa & TARGET_PAGE_MASK;
+
+    for (; page < pa + len; page += TARGET_PAGE_SIZE) {
+        sev_memory_check_flushed(page, sev_memory_view(page), asid, true);
+    }
+}
+
+void sev_memory_touch(CPUState *cs, hwaddr pa, bool is_write, int *prot)
+{
+    PageCache *cache = sev_memory_cache(pa);
+
+    if (sev.cache_check == SEV_MEMORY_CACHE_CHECK_OFF ||
+        !(*prot & PAGE_WRITE) || pa >> sev.cbitpos) {
+        return;
+    }
+    if (!is_write) {
+        /* The first write after a flush has to be noticed */
+        if (!cache || qatomic_read(&cache->lines) != UINT64_MAX) {
+            *prot &= ~PAGE_WRITE;
+        }
+        return;
+    }
+    if (!cache) {
+        PageCache *chunk = g_new0(PageCache, CHUNK_PAGES);
+
+        if (qatomic_cmpxchg(&sev.caches[pa >> CHUNK_SHIFT], NULL, chunk)) {
+            g_free(chunk);
+        }
+        cache = sev_memory_cache(pa);
+    }
+    qatomic_or(&cache->writers, BIT_ULL(cs->cpu_index % 64));
+    /* Later writes to any line of the page are not noticed */
+    qatomic_set(&cache->lines, UINT64_MAX);
+}
+
+/*
+ * CLFLUSH, CLFLUSHOPT, CLWB.  On processors whose caches are not coherent
+ * across encryption domains the C-bit and the ASID are part of a line's tag,
+ * so only lines of the view that the instruction uses are flushed.
+ */
+void helper_sev_flush_line(CPUX86State *env, target_ulong addr)
+{
+    CPUTLBEntryFull *full;
+    PageCache *cache;
+    void *host;
+
+    if (!sev_memory_active ||
+        sev.cache_check == SEV_MEMORY_CACHE_CHECK_OFF) {
+        return;
+    }
+    env->sev_flush = true;
+    probe_access_full(env, addr, 1, MMU_DATA_LOAD,
+                      x86_mmu_index_pl(env, env->hflags & HF_CPL_MASK), false,
+                      &host, &full, GETPC());
+    env->sev_flush = false;
+    cache = sev_memory_cache(full->phys_addr);
+    if (cache && qatomic_read(&cache->lines)) {
+        unsigned line = (addr & ~TARGET_PAGE_MASK) / LINE_LEN;
+
+        if (!qatomic_and_fetch(&cache->lines, ~BIT_ULL(line))) {
+            qatomic_set(&cache->writers, 0);
+            tlb_flush_page(env_cpu(env), addr & TARGET_PAGE_MASK);
+        }
+    }
+}
+
+/* WBINVD of a vCPU: lines that it alone has written are clean */
+static void sev_memory_cache_wbinvd(unsigned cpu)
+{
+    uint64_t chunks = 1ULL << (sev.cbitpos - CHUNK_SHIFT);
+
+    for (uint64_t i = 0; i < chunks; i++) {
+        PageCache *chunk = qatomic_read(&sev.caches[i]);
+
+        for (unsigned page = 0; chunk && page < CHUNK_PAGES; page++) {
+            if (chunk[page].writers &&
+                !(chunk[page].writers &= ~BIT_ULL(cpu % 64))) {
+                chunk[page].lines = 0;
+            }
+        }
+    }
+}
+
 /* Called in an exclusive section, or while no vCPU runs */
 static bool sev_memory_convert(hwaddr pa, unsigned asid)
 {
     unsigned view = sev_memory_view(pa);
     uint64_t pfn = pa >> TARGET_PAGE_BITS;
     ram_addr_t ram_addr;
+    PageCache *cache;
     void *page;
 
     if (view == asid) {
@@ -271,6 +450,11 @@ static bool sev_memory_convert(hwaddr pa, unsigned asid)
     page = sev_memory_page(pa, &ram_addr);
     if (!page) {
         return false;
+    }
+    /* Lines belong to the view that the page has */
+    cache = sev_memory_cache(pa);
+    if (cache) {
+        sev_memory_cache_clean(cache);
     }
     WITH_QEMU_LOCK_GUARD(&sev.lock) {
         sev_memory_recode(page, TARGET_PAGE_SIZE, pa, view, asid);
@@ -616,6 +800,17 @@ bool sev_memory_has_view(hwaddr pa, unsigned asid)
 bool sev_memory_need_view(CPUState *cs, hwaddr pa, unsigned asid, bool restart,
                           uintptr_t retaddr)
 {
+    if (sev_memory_has_view(pa, asid)) {
+        return false;
+    }
+    sev_memory_check_flushed(pa, sev_memory_view(pa),
+                             sev_memory_asid_view(asid), false);
+    return sev_memory_change_view(cs, pa, asid, restart, retaddr);
+}
+
+bool sev_memory_change_view(CPUState *cs, hwaddr pa, unsigned asid,
+                            bool restart, uintptr_t retaddr)
+{
     bool exclusive = cpu_in_exclusive_context(cs);
     bool locked;
 
@@ -675,9 +870,12 @@ bool sev_memory_all_wbinvd(void)
     return true;
 }
 
-static void sev_memory_write_back_work(CPUState *cs, run_on_cpu_data data)
+static void sev_memory_wbinvd_work(CPUState *cs, run_on_cpu_data data)
 {
     sev_memory_write_back(0);
+    sev_memory_cache_wbinvd(cs->cpu_index);
+    /* The next write to each page has to be noticed */
+    sev_memory_flush_tlbs();
 }
 
 /* The translation block ends here, and the work is done before the next */
@@ -688,8 +886,8 @@ void helper_wbinvd(CPUX86State *env)
     if (cpu < MAX_CPUS) {
         set_bit_atomic(cpu, sev.wbinvd);
     }
-    if (sev_memory_active && sev.plain->len) {
-        async_safe_run_on_cpu(env_cpu(env), sev_memory_write_back_work,
+    if (sev_memory_active) {
+        async_safe_run_on_cpu(env_cpu(env), sev_memory_wbinvd_work,
                               RUN_ON_CPU_NULL);
     }
 }
