@@ -1154,6 +1154,60 @@ static void test_multifd_refused(void)
     qtest_quit(qts);
 }
 
+/* QEMU answers @command, with a result or with an error */
+static void answers(QTestState *qts, const char *command)
+{
+    QDict *rsp = qtest_qmp(qts, "{ 'execute': %s }", command);
+
+    g_test_message("%s: %s", command,
+                   qdict_haskey(rsp, "return") ? "result" : "error");
+    g_assert(qdict_haskey(rsp, "return") || qdict_haskey(rsp, "error"));
+    qobject_unref(rsp);
+}
+
+/*
+ * The queries that this series adds or changes, on a machine without a
+ * confidential guest
+ */
+static void test_plain_queries(void)
+{
+    static const char *const commands[] = {
+        "query-migrate", "query-migrate-parameters", "query-sev",
+        "query-sev-capabilities", "query-sev-launch-measure",
+        "query-sev-platform",
+    };
+    static const char *const info[] = {
+        "info migrate", "info migrate_parameters", "info sev",
+        "info sev-platform",
+    };
+    static const char *const machines[] = { "pc", "q35" };
+
+    for (size_t m = 0; m < G_N_ELEMENTS(machines); m++) {
+        QTestState *qts = qtest_initf("-machine %s -nodefaults -bios %s/bios",
+                                      machines[m], tmp);
+        QDict *rsp;
+
+        for (size_t i = 0; i < G_N_ELEMENTS(commands); i++) {
+            answers(qts, commands[i]);
+        }
+        for (size_t i = 0; i < G_N_ELEMENTS(info); i++) {
+            g_autofree char *text = qtest_hmp(qts, "%s", info[i]);
+
+            g_assert_nonnull(text);
+        }
+        rsp = qtest_qmp_assert_success_ref(qts, "{ 'execute': 'query-sev' }");
+        g_assert_false(qdict_get_bool(rsp, "enabled"));
+        g_assert_false(qdict_haskey(rsp, "migration"));
+        qobject_unref(rsp);
+        rsp = qtest_qmp(qts, "{ 'execute': 'migrate-set-sev-info', "
+                        "'arguments': { 'pdh': 'AA==', 'plat-cert': 'AA==', "
+                        "'amd-cert': 'AA==' } }");
+        g_assert(qdict_haskey(rsp, "error"));
+        qobject_unref(rsp);
+        qtest_quit(qts);
+    }
+}
+
 int main(int argc, char **argv)
 {
     g_autofree char *bios = NULL;
@@ -1165,6 +1219,7 @@ int main(int argc, char **argv)
     /* The machine wants firmware, and nothing runs it */
     bios = g_build_filename(tmp, "bios", NULL);
     g_assert(g_file_set_contents(bios, g_malloc0(64 * KiB), 64 * KiB, NULL));
+    qtest_add_func("/encrypted-pages/plain-queries", test_plain_queries);
     qtest_add_func("/encrypted-pages/still", test_still);
     qtest_add_func("/encrypted-pages/conversions", test_conversions);
     qtest_add_func("/encrypted-pages/slow-road", test_slow_road);
