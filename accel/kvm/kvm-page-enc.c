@@ -23,6 +23,7 @@
 #include "system/kvm.h"
 #include "system/kvm_int.h"
 #include "system/kvm-page-enc.h"
+#include "system/kvm-private-access.h"
 #include "trace.h"
 
 /* <linux/kvm.h> of Linux 7.3; QEMU's copy is older */
@@ -192,6 +193,9 @@ static int page_enc_convert(RAMBlock *rb, uint64_t offset, uint64_t size,
     if (ret == -EAGAIN) {
         *error_offset = attr.error_offset;
     }
+    if (!to_private) {
+        kvm_private_access_restore(rb->host + offset, size);
+    }
     trace_kvm_page_enc_convert(rb->idstr, offset, size, to_private, tries,
                                ret);
     return ret;
@@ -333,11 +337,17 @@ static uint64_t page_enc_allocated(RAMBlock *rb, uint64_t page,
     return run;
 }
 
+static void page_enc_release(RAMBlock *rb)
+{
+    kvm_private_access_remove(rb->host);
+}
+
 static EncBitmapProvider page_enc_provider = {
     .name = "kvm guest_memfd",
     .convert = page_enc_convert,
     .sync = page_enc_sync,
     .allocated = page_enc_allocated,
+    .release = page_enc_release,
 };
 
 bool kvm_page_enc_init_block(RAMBlock *rb, Error **errp)
@@ -356,6 +366,8 @@ bool kvm_page_enc_init_block(RAMBlock *rb, Error **errp)
     page_enc_provider.dirties = kvm_state->manual_dirty_log_protect &
                                 KVM_DIRTY_LOG_INITIALLY_SET;
     encbitmap_init(rb, &page_enc_provider, false);
+    kvm_private_access_add(rb->host, rb->max_length, rb->guest_memfd,
+                           memory_region_name(rb->mr));
     return !ops->guest_memfd_added || ops->guest_memfd_added(cgs, rb, errp);
 }
 

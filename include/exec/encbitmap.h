@@ -32,6 +32,7 @@ typedef struct EncBitmap EncBitmap;
  * @sync: bring the bitmap up to date with encbitmap_update().  Writer's lock
  *        held.  NULL if the bitmap itself is the truth.
  * @allocated: see encbitmap_allocated_run().  NULL: all pages are allocated.
+ * @release: the block is about to be unmapped and freed.  May be NULL.
  */
 typedef struct EncBitmapProvider {
     const char *name;
@@ -41,6 +42,7 @@ typedef struct EncBitmapProvider {
     bool (*sync)(RAMBlock *rb, Error **errp);
     uint64_t (*allocated)(RAMBlock *rb, uint64_t page, uint64_t npages,
                           bool *allocated);
+    void (*release)(RAMBlock *rb);
 } EncBitmapProvider;
 
 /**

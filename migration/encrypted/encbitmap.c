@@ -138,6 +138,9 @@ void encbitmap_free(RAMBlock *rb)
         return;
     }
     assert(!eb->readers && !eb->writing && !eb->writers_waiting);
+    if (eb->provider && eb->provider->release) {
+        eb->provider->release(rb);
+    }
     qatomic_set(&rb->encbmap, NULL);
     qemu_cond_destroy(&eb->changed);
     qemu_mutex_destroy(&eb->mutex);

@@ -1,0 +1,66 @@
+/*
+ * Accesses by QEMU to private pages of a mapped guest_memfd
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * The kernel raises SIGBUS when QEMU touches a private page through the mapping
+ * of a guest_memfd that is converted in place.  Any code that holds a pointer
+ * into guest memory can do that: a monitor command, an emulated device, a dump
+ * of registers and code.  It may also lose a race with a conversion.
+ *
+ * A handler for SIGBUS puts a page of zeros in the place of the private one,
+ * and the access goes on: reads give zeros, writes are lost.  The file is
+ * mapped there again when the page becomes shared.  Accesses to shared pages,
+ * and all accesses of other guests, cost nothing.  See
+ * docs/devel/migration/private-access.rst.
+ *
+ * Locking: a spinlock of this file, which the signal handler takes as well.
+ * Nobody touches guest memory with it held.
+ */
+#ifndef SYSTEM_KVM_PRIVATE_ACCESS_H
+#define SYSTEM_KVM_PRIVATE_ACCESS_H
+
+#include "qemu/queue.h"
+
+/**
+ * kvm_private_access_add: survive accesses to private pages of a mapping
+ * @host: address of the mapping, aligned to the host's page size
+ * @size: bytes, a multiple of that
+ * @fd: the guest_memfd, mapped from its offset 0 on with MAP_SHARED.  It stays
+ *      open until kvm_private_access_remove().
+ * @name: for messages
+ *
+ * The first call installs the signal handler.  Main thread, BQL.
+ */
+void kvm_private_access_add(void *host, size_t size, int fd, const char *name);
+
+/** kvm_private_access_remove: undo it, before the memory is unmapped.  BQL */
+void kvm_private_access_remove(void *host);
+
+/**
+ * kvm_private_access_restore: map the file again wherever pages of zeros are
+ * @host, @size: of the range; NULL, SIZE_MAX: everywhere
+ *
+ * To be called after a conversion to shared.
+ */
+void kvm_private_access_restore(void *host, size_t size);
+
+/** KvmPrivateAccessHold: a range in which no page is replaced */
+typedef struct KvmPrivateAccessHold {
+    char *host;
+    size_t size;
+    QLIST_ENTRY(KvmPrivateAccessHold) next;
+} KvmPrivateAccessHold;
+
+/**
+ * kvm_private_access_hold: keep the file mapped in [@host, @host + @size)
+ *
+ * For ioctls that find private pages by their host address.  Other threads that
+ * access private pages in the range wait for kvm_private_access_release(), so
+ * the caller must not touch guest memory nor take a lock until then.
+ */
+void kvm_private_access_hold(KvmPrivateAccessHold *hold, void *host,
+                             size_t size);
+void kvm_private_access_release(KvmPrivateAccessHold *hold);
+
+#endif

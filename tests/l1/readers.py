@@ -1,0 +1,199 @@
+#!/usr/bin/env python3
+#
+# What QEMU itself reads of a guest's memory: monitor commands, gdb, emulated
+# devices, its dump after an error of KVM.  Private pages of in-place memory
+# cannot be read, and QEMU and the guest live on.  Runs in the emulated SEV
+# host; TAP on stdout, progress on stderr:
+#
+#   scripts/l1 [--kernel module|stock] -- tests/l1/readers.py [TEST...]
+#
+# docs/devel/migration/private-access.rst lists the readers.
+#
+# SPDX-License-Identifier: GPL-2.0-or-later
+
+import os
+import re
+import socket
+import sys
+import time
+
+sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
+# pylint: disable=wrong-import-position
+import bare     # noqa: E402
+from bare import PATIENCE       # noqa: E402
+from sevmig import BUILD, flipper, flow, guest, tap, vm  # noqa: E402
+from sevmig.tap import note     # noqa: E402
+
+# Of flip.c
+AREA, PAGES = 4 << 20, 1024
+# The program; never shared
+PROGRAM = 1 << 20
+WARNING = re.compile(r'QEMU has accessed a private page')
+
+
+class Gdb:
+    """A debugger at QEMU's gdbstub."""
+
+    def __init__(self, path):
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(60)
+        self.sock.connect(path)
+        self.text = ''
+
+    def ask(self, request):
+        checksum = sum(request.encode()) & 0xff
+        self.sock.sendall(f'${request}#{checksum:02x}'.encode())
+        while True:
+            found = re.search(r'\$([^#]*)#..', self.text)
+            if found:
+                self.text = self.text[found.end():]
+                self.sock.sendall(b'+')
+                return found[1]
+            self.text += self.sock.recv(4096).decode('latin1')
+
+    def close(self):
+        self.sock.close()
+
+
+class Readers(bare.Bare):
+    """Each command of the monitor that reads the guest's memory."""
+
+    def hmp_line(self, line):
+        return lambda v: self.hmp(v, line)
+
+    def qmp(self, command, **args):
+        return lambda v: v.cmd(command, **args)
+
+    def sampling(self, v):
+        v.cmd('calc-dirty-rate', **{'calc-time': 1, 'mode': 'page-sampling',
+                                    'sample-pages': 512})
+        v.wait_for('dirty rate', lambda: v.cmd('query-dirty-rate')['status']
+                   == 'measured', PATIENCE)
+        return v.cmd('query-dirty-rate')
+
+    def gdb(self, v):
+        path = f'{self.work}/{v.name}.gdb'
+        self.hmp(v, f'gdbserver unix:{path},server=on,wait=off')
+        g = Gdb(path)
+        try:
+            answers = [g.ask(r) for r in
+                       ('?', f'm{PROGRAM:x},10', f'M{AREA:x},1:00', 'D')]
+        finally:
+            g.close()
+        self.hmp(v, 'gdbserver none')
+        return answers
+
+    def save_many(self, v):
+        """Pages are read while the guest converts them."""
+        for _ in range(60):
+            v.cmd('pmemsave', val=AREA, size=PAGES * 4096,
+                  filename=f'{self.work}/saved')
+
+    def readers(self):
+        to = f'file:{self.work}/dump'
+        return {
+            'dump': self.qmp('dump-guest-memory', paging=False, protocol=to),
+            'dump, paging': self.qmp('dump-guest-memory', paging=True,
+                                     protocol=to),
+            'dump, kdump': self.qmp('dump-guest-memory', paging=False,
+                                    protocol=to, format='kdump-zlib'),
+            'pmemsave': self.qmp('pmemsave', val=0, size=8 << 20,
+                                 filename=f'{self.work}/saved'),
+            'memsave': self.qmp('memsave', val=PROGRAM, size=65536,
+                                filename=f'{self.work}/saved'),
+            'x': self.hmp_line(f'x /4gx {PROGRAM:#x}'),
+            'x, instructions': self.hmp_line('x /4i $eip'),
+            'xp': self.hmp_line(f'xp /4gx {PROGRAM:#x}'),
+            'sum': self.hmp_line(f'sum {PROGRAM:#x} 65536'),
+            'info mem': self.hmp_line('info mem'),
+            'info tlb': self.hmp_line('info tlb'),
+            'gva2gpa': self.hmp_line(f'gva2gpa {PROGRAM:#x}'),
+            'gpa2hva': self.hmp_line(f'gpa2hva {PROGRAM:#x}'),
+            'info registers': self.hmp_line('info registers'),
+            'info mtree': self.hmp_line('info mtree -f'),
+            'page sampling': self.sampling,
+            'gdb': self.gdb,
+            'pages that are converted': self.save_many,
+        }
+
+    def reads(self, config):
+        v = self.boot(config)
+        for name, read in self.readers().items():
+            try:
+                answer = str(read(v))
+            except flow.ExecuteError as e:
+                answer = f'error: {e}'
+            note(f'{name}: {answer[:100]!r}')
+            # The dump's file is the size of the guest
+            for path in ('dump', 'saved'):
+                if os.path.exists(f'{self.work}/{path}'):
+                    os.unlink(f'{self.work}/{path}')
+            self.assertTrue(v.is_running(), name)
+            self.assertEqual(v.cmd('query-status')['status'], 'running', name)
+            flipper.wait_more(v, 1, PATIENCE)
+        return v
+
+    def test_in_place(self):
+        config = flipper.config(self.work)
+        if config.backend != 'guest-memfd':
+            self.skipTest('this kernel has no in-place memory')
+        v = self.reads(config)
+        self.good(v)
+        self.assertEqual(len(WARNING.findall(v.log())), 1, v.complaints())
+        # What the firmware packs are the guest's pages, not what QEMU saw
+        destination, _ = self.move(v)
+        self.good(v, destination)
+
+    def test_ordinary_memory(self):
+        """The control.  A write by gdb would destroy a private page."""
+        v = self.reads(flipper.config(self.work).change(backend='ram'))
+        self.assertEqual(WARNING.findall(v.log()), [])
+
+
+class Devices(bare.Bare):
+    """Emulated devices, and the dump after an error of KVM."""
+
+    def test_access(self):
+        config = vm.Config.from_env(guest.Workload('bare'), self.work,
+                                    mem=16 * vm.MIB)
+        if config.backend != 'guest-memfd':
+            self.skipTest('this kernel has no in-place memory')
+        v = self.launch('access', config.change(
+            ovmf_code=f'{BUILD}/guest/access.fd'))
+        v.wait_for('last step', lambda: 'trap' in v.console(), PATIENCE)
+        end = time.monotonic() + 60
+        while (v.cmd('query-status')['status'] == 'running' and
+               time.monotonic() < end):
+            time.sleep(0.1)
+        note(repr(v.console()))
+        self.assertEqual(v.console().splitlines(), [
+            'private descriptor: ok', 'private target: ok',
+            'shared target: ok', 'trap'])
+        self.assertEqual(v.cmd('query-status')['status'], 'internal-error')
+        self.assertIn('Code=', v.log())
+        self.assertEqual(len(WARNING.findall(v.log())), 1, v.complaints())
+
+
+class Plain(bare.Bare):
+    """Guests that are not confidential, under KVM."""
+
+    def test_queries(self):
+        v = self.launch('plain', flipper.config(self.work).change(
+            sev=False, extra=['-S']))
+        for command in ('query-migrate', 'query-migrate-parameters',
+                        'query-sev', 'query-sev-capabilities',
+                        'query-sev-launch-measure', 'query-sev-platform'):
+            try:
+                note(f'{command}: {str(v.cmd(command))[:80]}')
+            except flow.ExecuteError as e:
+                note(f'{command}: {e}')
+        for line in ('info migrate', 'info migrate_parameters', 'info sev',
+                     'info sev-platform'):
+            note(f'{line}: {self.hmp(v, line)[:80]!r}')
+        answer = v.cmd('query-sev')
+        self.assertFalse(answer['enabled'])
+        self.assertNotIn('migration', answer)
+
+
+if __name__ == '__main__':
+    tap.main()
