@@ -31,7 +31,10 @@ void sev_destination_apply(MigrationParameters *to,
 void sev_destination_overlay(MigrationParameters *to,
                              const MigrateSetParameters *from);
 
-/** sev_destination_check: is all that is set base64? */
+/**
+ * sev_destination_check: does all that is set have the format of the
+ * certificates?  Only the firmware verifies signatures.
+ */
 bool sev_destination_check(const MigrationParameters *params, Error **errp);
 
 /** sev_destination_visit: visit @param, which must be one of them */

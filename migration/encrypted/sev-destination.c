@@ -10,14 +10,21 @@
 #include "migration/sev-destination.h"
 #include "migration/migration.h"
 #include "monitor/monitor.h"
+#include "sev-certificates.h"
 
 const SevDestination *migrate_sev_destination(void)
 {
     return qapi_MigrationParameters_base(&migrate_get_current()->parameters);
 }
 
-static bool check_base64(const char *value, const char *name, Error **errp)
+typedef bool (*CheckCertificate)(const uint8_t *data, size_t len, Error **errp);
+
+/* @where: from whom the operator gets it */
+static bool check_certificate(const char *value, const char *name,
+                              CheckCertificate check, const char *where,
+                              Error **errp)
 {
+    ERRP_GUARD();
     g_autofree uint8_t *data = NULL;
     size_t len;
 
@@ -25,20 +32,29 @@ static bool check_base64(const char *value, const char *name, Error **errp)
         return true;
     }
     data = qbase64_decode(value, -1, &len, errp);
-    if (!data) {
-        error_prepend(errp, "Parameter '%s': ", name);
+    if (data && check(data, len, errp)) {
+        return true;
     }
-    return data;
+    error_prepend(errp, "Parameter '%s' (%s, encoded with base64): ", name,
+                  where);
+    return false;
 }
 
 bool sev_destination_check(const MigrationParameters *params, Error **errp)
 {
-    ERRP_GUARD();
     const SevDestination *d = qapi_MigrationParameters_base(params);
 
-    return check_base64(d->sev_pdh, "sev-pdh", errp) &&
-           check_base64(d->sev_plat_cert, "sev-plat-cert", errp) &&
-           check_base64(d->sev_amd_cert, "sev-amd-cert", errp);
+    return check_certificate(d->sev_pdh, "sev-pdh", sev_check_pdh,
+                             "'pdh' of the destination's "
+                             "query-sev-capabilities", errp) &&
+           check_certificate(d->sev_plat_cert, "sev-plat-cert",
+                             sev_check_plat_certs,
+                             "'cert-chain' of the destination's "
+                             "query-sev-capabilities", errp) &&
+           check_certificate(d->sev_amd_cert, "sev-amd-cert",
+                             sev_check_amd_certs,
+                             "AMD's file with the ASK and the ARK of the "
+                             "destination's chip", errp);
 }
 
 static void set_string(char **to, const char *from)

@@ -418,8 +418,12 @@ class Booted(Base):
         destination = self.another(self.config)
         info = flow.session_info(destination)
         destination.stop()
-        self.refusal([], info={**info, 'pdh': 'AAAA'})
-        self.refusal([], info={**info, 'pdh': '!' * 2000})
+        for name, bad, why in (
+                ('pdh', 'AAAA', '3 bytes, expected 2084'),
+                ('pdh', '!' * 2000, 'base64'),
+                ('plat-cert', info['pdh'], '2084 bytes, expected 6252'),
+                ('amd-cert', info['pdh'], 'certificate ASK')):
+            self.refusal([f'sev-{name}', why], info={**info, name: bad})
 
     def test_12_pdh_of_another_platform(self):
         destination = self.another(self.config)
