@@ -475,6 +475,24 @@ class Row(Bare):
                         self.MOVES * self.SLAB_KIB_A_MOVE + self.SLAB_KIB)
 
 
+class Asids(Bare):
+    """More guests than the host has ASIDs for."""
+
+    def test_used_up(self):
+        self.assertEqual(host.asids(), 0)
+        with open(f'{host.CGROUP}/misc.capacity', encoding='ascii') as f:
+            most = int(re.search(r'^sev (\d+)$', f.read(), re.M)[1])
+        note(f'{most} ASIDs')
+        config = flipper.config(self.work).change(extra=['-S'])
+        for _ in range(most):
+            self.launch(f'src{self.next()}', config)
+        v = vm.VM('one-too-many', config)
+        self.vms.append(v)
+        with self.assertRaises(Exception):
+            v.launch()
+        self.assert_said(v.complaints(), ['no ASID is free', 'end one'])
+
+
 class Slowed(Bare):
     """A guest that writes faster than its pages are packed is slowed down."""
 

@@ -32,13 +32,18 @@ static const struct {
     [SEV_RET_INVALID_CONFIG] = {
         "INVALID_CONFIG",
         "the platform is not set up for this: see the host's log (ccp)" },
-    [SEV_RET_INVALID_LEN] = { "INVALID_LENGTH", ADVICE_BUG },
+    [SEV_RET_INVALID_LEN] = {
+        "INVALID_LENGTH",
+        "a certificate or a session has not the length that this firmware "
+        "expects: set those of the destination again, or the firmware is of "
+        "another version" },
     [SEV_RET_ALREADY_OWNED] = {
         "ALREADY_OWNED", "the platform has an owner who has to do this" },
     [SEV_RET_INVALID_CERTIFICATE] = {
         "INVALID_CERTIFICATE",
-        "take the certificates from the destination's query-sev-capabilities, "
-        "and AMD's for its chip" },
+        "the firmware rejects a certificate: set sev-pdh and sev-plat-cert to "
+        "what the destination's query-sev-capabilities says, and sev-amd-cert "
+        "to AMD's certificates for its chip" },
     [SEV_RET_POLICY_FAILURE] = {
         "POLICY_FAILURE",
         "the guest's policy does not allow this platform: its owner decided "
@@ -88,6 +93,20 @@ const char *sev_fw_error_advice(int code)
 {
     return is_known(code) ? answers[code].advice :
            "see the firmware's release notes";
+}
+
+void sev_init_error(Error **errp, bool es, int ret, int fw_error)
+{
+    if (ret == -EBUSY && fw_error <= 0) {
+        /* KVM has not asked the firmware */
+        error_setg(errp, "SEV: no ASID is free for %s guest: running guests "
+                   "have all that this host, or the cgroup of this QEMU, has "
+                   "(misc.capacity, misc.max and misc.current of the cgroup "
+                   "say how many): end one of them, or start this guest on "
+                   "another host", es ? "an SEV-ES" : "an SEV");
+    } else {
+        sev_cmd_error(errp, "initialization of the VM", ret, fw_error);
+    }
 }
 
 void sev_cmd_error(Error **errp, const char *cmd, int ret, int fw_error)

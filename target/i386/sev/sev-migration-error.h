@@ -13,6 +13,14 @@ const char *sev_fw_error_name(int code);
 const char *sev_fw_error_advice(int code);
 
 /**
+ * sev_init_error: say why KVM_SEV_INIT, KVM_SEV_ES_INIT or KVM_SEV_INIT2 failed
+ * @es: the guest has SEV-ES
+ * @ret: -errno of KVM_MEMORY_ENCRYPT_OP
+ * @fw_error: the firmware's answer, 0 or less if it was not asked
+ */
+void sev_init_error(Error **errp, bool es, int ret, int fw_error);
+
+/**
  * sev_cmd_error: say that a command failed, what the firmware answered, and
  * what to do
  * @cmd: its name, without a prefix

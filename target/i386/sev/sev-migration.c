@@ -95,15 +95,17 @@ static bool is_guest_ram(const RAMBlock *rb)
 
 bool sev_migration_ram_unpinned(void *host)
 {
+    SevMigration *m = sev_guest_migration(sev_migration_guest());
     ram_addr_t offset;
     RAMBlock *rb = qemu_ram_block_from_host(host, false, &offset);
 
     /* guest_memfd pages do not move */
-    return rb && is_in_place(rb);
+    return g_hash_table_remove(m->unmapped, host) || (rb && is_in_place(rb));
 }
 
 bool sev_migration_ram_added(void *host)
 {
+    SevMigration *m = sev_guest_migration(sev_migration_guest());
     ram_addr_t offset;
     RAMBlock *rb = qemu_ram_block_from_host(host, false, &offset);
 
@@ -114,15 +116,76 @@ bool sev_migration_ram_added(void *host)
         /* Its backend gives it its bitmap */
         return true;
     }
+    if (is_guest_ram(rb)) {
+        /* Not every backend becomes RAM of the guest: see ram_mapped() */
+        g_hash_table_add(m->unmapped, host);
+        return true;
+    }
     /*
-     * Private until the guest says otherwise: it encrypts all that it does
-     * not share.  Everything else (ROMs, VGA, blobs) is shared, but for what
-     * LAUNCH_UPDATE encrypts.
+     * ROMs, VGA and blobs are shared, except for what LAUNCH_UPDATE encrypts.
      */
-    if (is_guest_ram(rb) && sev_migration_enabled()) {
+    return false;
+}
+
+/* The guest cannot use memory that is not pinned */
+static void cannot_use_ram(Error *err)
+{
+    error_report_err(err);
+    if (!phase_check(PHASE_MACHINE_READY)) {
+        exit(1);
+    }
+    /* It was plugged in: nothing of the guest is lost while it does not run */
+    qemu_system_vmstop_request_prepare();
+    qemu_system_vmstop_request(RUN_STATE_INTERNAL_ERROR);
+}
+
+/*
+ * A memory backend becomes RAM of the guest: pin its pages, which must not
+ * move because they are encrypted for their physical address.  From now on
+ * they are private until the guest says otherwise: it encrypts all that it
+ * does not share.  BQL.
+ */
+static void ram_mapped(MemoryListener *listener, MemoryRegionSection *section)
+{
+    SevMigration *m = container_of(listener, SevMigration, listener);
+    RAMBlock *rb = section->mr->ram_block;
+    struct kvm_enc_region range;
+    Error *err = NULL;
+    int ret;
+
+    if (!rb || !is_guest_ram(rb)) {
+        return;
+    }
+    if (!QEMU_IS_ALIGNED(memory_region_size(rb->mr), TARGET_PAGE_SIZE)) {
+        error_setg(&err, "SEV: memory backend %s has 0x%" PRIx64 " bytes, and "
+                   "part of a page cannot be encrypted: use a multiple of %d "
+                   "bytes", memory_region_name(rb->mr),
+                   memory_region_size(rb->mr), (int)TARGET_PAGE_SIZE);
+        cannot_use_ram(err);
+        return;
+    }
+    if (!g_hash_table_remove(m->unmapped, rb->host)) {
+        return;
+    }
+    range = (struct kvm_enc_region) {
+        .addr = (uintptr_t)rb->host,
+        .size = rb->max_length,
+    };
+    ret = kvm_vm_ioctl(kvm_state, KVM_MEMORY_ENCRYPT_REG_REGION, &range);
+    trace_sev_migration_ram_mapped(memory_region_name(rb->mr), rb->host,
+                                   rb->max_length, ret);
+    if (ret < 0) {
+        g_hash_table_add(m->unmapped, rb->host);
+        error_setg_errno(&err, -ret, "SEV: memory backend %s: KVM cannot pin "
+                         "its 0x%" PRIx64 " bytes (the limit of locked memory "
+                         "has to be as large)", memory_region_name(rb->mr),
+                         (uint64_t)rb->max_length);
+        cannot_use_ram(err);
+        return;
+    }
+    if (m->enabled) {
         encbitmap_init(rb, NULL, true);
     }
-    return false;
 }
 
 void sev_migration_launch_update(void *host, uint64_t len)
@@ -426,6 +489,12 @@ bool sev_migration_kvm_init(ConfidentialGuestSupport *cgs, Error **errp)
     Error *why = NULL;
 
     qemu_mutex_init(&m->lock);
+    m->unmapped = g_hash_table_new(NULL, NULL);
+    m->listener = (MemoryListener) {
+        .name = "sev-ram",
+        .region_add = ram_mapped,
+    };
+    memory_listener_register(&m->listener, &address_space_memory);
     if (m->mode == ON_OFF_AUTO_OFF) {
         error_setg(&why, "SEV: migration is switched off (sev-guest "
                    "property migration=off)");
@@ -454,16 +523,25 @@ bool sev_migration_kvm_init(ConfidentialGuestSupport *cgs, Error **errp)
     return true;
 }
 
-bool sev_migration_needs_init2(void)
+bool sev_migration_needs_init2(ConfidentialGuestSupport *cgs)
 {
+    bool needed;
+
     /*
+     * The VM type decides which features the initial VMSA has, and the VMSA
+     * is part of the launch measurement of a guest with SEV-ES.  Such a guest
+     * cannot have in-place memory, so it keeps the type that it has without
+     * our module.  The measurement of other guests does not depend on the type.
+     *
      * A kernel that can keep private memory in guest_memfd does it for the
-     * newer VM type only.  Whether RAM will be one is not known yet; the
-     * number of the capability may mean something else to a later kernel,
-     * which does no harm here.
+     * newer VM type only.  Whether RAM will be one is not known yet, because
+     * memory backends are created after the VM.
      */
-    return kvm_check_extension(KVM_STATE(current_accel()),
-                               KVM_CAP_SEV_PRIVATE_MEM) > 0;
+    needed = !(guest_policy(cgs) & SEV_POLICY_ES) &&
+             kvm_check_extension(KVM_STATE(current_accel()),
+                                 KVM_CAP_SEV_PRIVATE_MEM) > 0;
+    trace_sev_migration_needs_init2(guest_policy(cgs), needed);
+    return needed;
 }
 
 bool sev_migration_incoming(ConfidentialGuestSupport *cgs)
@@ -796,14 +874,18 @@ static int sev_send_pages(ConfidentialGuestSupport *cgs, RAMBlock *rb,
                           Error **errp)
 {
     SevMigration *m = sev_guest_migration(cgs);
+    KvmPrivateAccessHold hold;
     int fw_error, ret;
     size_t done;
 
     if (!check_consent(m, errp) || !check_state_known(m, errp)) {
         return -EPERM;
     }
+    kvm_private_access_hold(&hold, rb->host + offset,
+                            npages * TARGET_PAGE_SIZE);
     ret = sev_packets_send(&m->packets, cgs, rb->host + offset, m->hdr_len,
                            npages, &done, &fw_error);
+    kvm_private_access_release(&hold);
     offset += done * TARGET_PAGE_SIZE;
     if (ret < 0 && !(done && changed_state(rb, offset, ret))) {
         return send_error(rb, offset, ret, fw_error, m->hdr_len, errp);
@@ -927,6 +1009,7 @@ static bool sev_receive_pages(ConfidentialGuestSupport *cgs, RAMBlock *rb,
     ERRP_GUARD();
     SevMigration *m = sev_guest_migration(cgs);
     SevPackets *p = &m->packets;
+    KvmPrivateAccessHold hold;
     size_t pos = 0, done = 0;
     int fw_error, ret;
 
@@ -954,8 +1037,11 @@ static bool sev_receive_pages(ConfidentialGuestSupport *cgs, RAMBlock *rb,
                    len - pos, npages);
         return false;
     }
+    kvm_private_access_hold(&hold, rb->host + offset,
+                            npages * TARGET_PAGE_SIZE);
     ret = sev_packets_receive(p, cgs, rb->host + offset, npages, &done,
                               &fw_error);
+    kvm_private_access_release(&hold);
     if (ret == -EOPNOTSUPP) {
         error_setg(errp, "SEV: packets of several pages, which this host does "
                    "not take for this guest: set the parameter "

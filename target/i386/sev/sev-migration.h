@@ -13,7 +13,10 @@
 #include "qapi/qapi-types-common.h"
 #include "qapi/qapi-types-misc-target.h"
 #include "exec/cpu-common.h"
+#include "exec/memory.h"
 #include "cpu-qom.h"
+#include "system/kvm-private-access.h"
+#include "sev-migration-error.h"
 #include "sev-packets.h"
 
 struct ConfidentialGuestSupport;
@@ -27,6 +30,8 @@ struct kvm_run;
  * @control: MSR_KVM_MIGRATION_CONTROL; accessed atomically
  * @lock: serializes the guest's conversions; protects @announced
  * @announced: the guest has told the state of a page since its reset
+ * @listener: finds memory backends that become RAM of the guest
+ * @unmapped: host addresses of those that have not; BQL
  * @state_lost: a conversion failed, what is private is not known any more;
  *              accessed atomically
  * @cancel_due: the firmware did not take SEND_CANCEL: its session is open
@@ -40,6 +45,8 @@ typedef struct SevMigration {
     Error *reason;
     uint64_t control;
     QemuMutex lock;
+    MemoryListener listener;
+    GHashTable *unmapped;
     bool announced;
     bool state_lost;
     bool cancel_due;
@@ -64,8 +71,13 @@ void sev_migration_class_init(ObjectClass *oc);
 bool sev_migration_kvm_init(struct ConfidentialGuestSupport *cgs,
                             Error **errp);
 
-/** sev_migration_needs_init2: must the VM be of the newer type, if it can? */
-bool sev_migration_needs_init2(void);
+/**
+ * sev_migration_needs_init2: must the VM be of the newer type (KVM_SEV_INIT2)?
+ * @cgs: an SEV guest (not SNP)
+ *
+ * Never for a guest with SEV-ES, whose launch measurement that would change.
+ */
+bool sev_migration_needs_init2(struct ConfidentialGuestSupport *cgs);
 
 /**
  * sev_migration_incoming: will it get its context from RECEIVE_START?  @cgs
@@ -80,13 +92,14 @@ bool sev_migration_incoming(struct ConfidentialGuestSupport *cgs);
 bool sev_must_finish_launch(struct ConfidentialGuestSupport *cgs);
 
 /**
- * sev_migration_ram_added: a block at @host appeared: give it its bitmap
+ * sev_migration_ram_added: a block at @host appeared
  *
- * Returns true if its pages need not be pinned.
+ * Returns true if the caller need not pin its pages: it is a guest_memfd, or a
+ * memory backend, which is pinned when it is mapped for the guest.
  */
 bool sev_migration_ram_added(void *host);
 
-/** sev_migration_ram_unpinned: what sev_migration_ram_added() returned */
+/** sev_migration_ram_unpinned: a block disappears: is it not pinned? */
 bool sev_migration_ram_unpinned(void *host);
 
 /**
