@@ -475,6 +475,47 @@ class Row(Bare):
                         self.MOVES * self.SLAB_KIB_A_MOVE + self.SLAB_KIB)
 
 
+class OddSize(vm.VM):
+    """RAM that does not end with a page."""
+
+    def _machine_args(self):
+        args = super()._machine_args()
+        at = args.index('-m')
+        del args[at:at + 2]
+        size = f'size={self.config.mem // vm.MIB}M'
+        return [a.replace(size, f'size={self.config.mem + 2048}')
+                for a in args]
+
+
+class Backends(Bare):
+    """Memory backends of ordinary memory, and what they become."""
+    UNUSED = 512 << 20
+
+    def test_unused(self):
+        """One that is no RAM of the guest takes no memory."""
+        config = flipper.config(self.work)
+        source = self.boot(config.change(extra=[
+            '-object', f'memory-backend-ram,id=unused,size={self.UNUSED}']))
+        with open(f'/proc/{source.get_pid()}/status', encoding='ascii') as f:
+            used = int(re.search(r'^RssAnon:\s+(\d+) kB$', f.read(),
+                                 re.M)[1]) << 10
+        note(f'{used >> 20} MiB in use')
+        self.assertLess(used, self.UNUSED // 2)
+        info = source.cmd('query-sev')['migration']
+        self.assertLess((info['private-pages'] + info['shared-pages']) << 12,
+                        self.UNUSED // 2)
+        destination, _ = self.move(source, config)
+        self.good(source, destination)
+
+    def test_odd_size(self):
+        v = OddSize('odd', flipper.config(self.work).change(backend='ram'))
+        self.vms.append(v)
+        with self.assertRaises(Exception):
+            v.launch()
+        self.assert_said(v.complaints(),
+                         ['backend', f'{(16 << 20) + 2048:#x} bytes'])
+
+
 class Asids(Bare):
     """More guests than the host has ASIDs for."""
 

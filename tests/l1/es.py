@@ -7,6 +7,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -14,7 +15,7 @@ import unittest
 
 sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
 # pylint: disable=wrong-import-position
-from sevmig import guest, tap, vm   # noqa: E402
+from sevmig import flipper, guest, tap, vm   # noqa: E402
 from sevmig.tap import note         # noqa: E402
 
 BOOT = 1500     # seconds
@@ -73,6 +74,34 @@ class Boots(unittest.TestCase):
         slow_timer(self)
         self.assertRegex(self.boot(vm.POLICY_NODBG | vm.POLICY_ES),
                          r'Features active: AMD SEV SEV-ES\n')
+
+
+class Type(unittest.TestCase):
+    """KVM_SEV_ES_INIT or KVM_SEV_INIT2: the launch measurement depends on it"""
+
+    def setUp(self):
+        note(self.id())
+        self.work = tempfile.mkdtemp(prefix='sev-test.', dir='/run')
+        self.addCleanup(shutil.rmtree, self.work)
+
+    def needs_init2(self, policy):
+        v = vm.VM('type', flipper.config(self.work).change(
+            policy=policy, backend='ram', trace=['sev_migration_needs_init2'],
+            extra=['-S']))
+        self.addCleanup(v.stop)
+        v.launch()
+        found = re.search(rf'sev_migration_needs_init2 policy {policy:#x}: '
+                          r'(\d)', v.log())
+        self.assertTrue(found, v.log())
+        v.stop()
+        return int(found[1])
+
+    def test_auto(self):
+        """Only a guest without SEV-ES, which can have in-place memory."""
+        self.assertEqual(parameter(SEV_ES), 'Y', 'the host has no SEV-ES')
+        self.assertEqual(self.needs_init2(vm.POLICY_NODBG | vm.POLICY_ES), 0)
+        self.assertEqual(self.needs_init2(vm.POLICY_NODBG),
+                         os.environ['IN_L1'] == 'module')
 
 
 if __name__ == '__main__':
