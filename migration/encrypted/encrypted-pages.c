@@ -195,32 +195,25 @@ static bool check_return_path(Error **errp)
     return true;
 }
 
-static bool check_zero_pages(Error **errp)
-{
-    if (migrate_multifd() &&
-        migrate_zero_page_detection() == ZERO_PAGE_DETECTION_LEGACY) {
-        /* They would go beside the channels */
-        error_setg(errp, "A confidential guest cannot be migrated with "
-                   "capability multifd and zero-page-detection=legacy: use "
-                   "multifd or none");
-        return false;
-    }
-    return true;
-}
-
 static bool check_send(ConfidentialGuestSupport *cgs,
                        const ConfidentialGuestMigrationOps *ops, Error **errp)
 {
     ERRP_GUARD();
 
     if (check_features(errp) && check_dirty_limit(errp) &&
-        check_return_path(errp) && check_zero_pages(errp) &&
-        check_blocks(errp) &&
+        check_return_path(errp) && check_blocks(errp) &&
         ops->can_send(cgs, errp)) {
         return true;
     }
     trace_encrypted_pages_refused(error_get_pretty(*errp));
     return false;
+}
+
+bool encrypted_pages_channels_only(void)
+{
+    ConfidentialGuestSupport *cgs;
+
+    return machine_ops(&cgs);
 }
 
 bool encrypted_pages_prepare(Error **errp)
@@ -564,6 +557,24 @@ static unsigned long dirty_end(RAMBlock *rb, unsigned long page)
                               page + 1);
 }
 
+/*
+ * encbitmap_allocated_run(), for a record.  Allocated pages are sent a few at a
+ * time, so no more of them are looked at; only a record of pages without
+ * contents has as many as @npages.
+ */
+static size_t allocated_run(RAMBlock *rb, uint64_t page, size_t npages,
+                            bool *allocated)
+{
+    size_t most = MIN(npages, CGS_MIGRATION_PAGES_MAX);
+    size_t run = encbitmap_allocated_run(rb, page, most, allocated);
+
+    if (!*allocated && run == most && run < npages) {
+        run = encbitmap_allocated_run(rb, page, npages, allocated);
+        run = *allocated ? MIN(run, most) : run;
+    }
+    return run;
+}
+
 uint8_t *encrypted_pages_save_confidential(QEMUFile *f, RAMBlock *rb,
                                            unsigned long page, uint8_t *p,
                                            bool last_stage,
@@ -610,10 +621,7 @@ uint8_t *encrypted_pages_save_confidential(QEMUFile *f, RAMBlock *rb,
         }
         return copy;
     }
-    npages = encbitmap_allocated_run(rb, page, npages, &allocated);
-    if (allocated) {
-        npages = MIN(npages, CGS_MIGRATION_PAGES_MAX);
-    }
+    npages = allocated_run(rb, page, npages, &allocated);
     /* Before they are read, as with every page: see ram.c */
     for (size_t i = 1; i < npages; i++) {
         take(rs, rb, page + i);

@@ -21,6 +21,15 @@ struct RAMState;
 typedef bool EncryptedPagesTake(struct RAMState *rs, RAMBlock *rb,
                                 unsigned long page);
 
+/**
+ * encrypted_pages_channels_only: are channels of multifd for pages only?
+ *
+ * True for a guest with private memory, at both sides: the destination accepts
+ * nothing else from a channel.  Devices (VFIO) then send their state through
+ * the main channel, or refuse if they are told to use the channels.
+ */
+bool encrypted_pages_channels_only(void);
+
 /* Source */
 
 /**

@@ -1131,20 +1131,29 @@ static void test_multifd_differing(void)
     pair_end(p);
 }
 
+/*
+ * Zero pages that the migration thread would send itself, as machine types up
+ * to 8.2 have it: no page of a confidential block gets there.
+ */
+static void test_multifd_legacy_zero(void)
+{
+    Pair p = pair_start_multifd(LIVE ",conversions=2000,page-us=50", "",
+                                "none");
+
+    qtest_qmp_assert_success(p.src, "{ 'execute': 'migrate-set-parameters',"
+                             "'arguments': { 'zero-page-detection':"
+                             "'legacy' } }");
+    listen_at(p.dst);
+    completes_live(p);
+    went_through_channels(p);
+    pair_end(p);
+}
+
 /* What would let pages go beside the channels */
 static void test_multifd_refused(void)
 {
-    g_autofree char *zero = NULL, *flush = NULL;
-    QTestState *qts = start("", "");
-
-    set_capability(qts, "return-path");
-    use_channels(qts, "none");
-    qtest_qmp_assert_success(qts, "{ 'execute': 'migrate-set-parameters',"
-                             "'arguments': { 'zero-page-detection':"
-                             "'legacy' } }");
-    zero = migrate_refused(qts);
-    g_assert(strstr(zero, "zero-page-detection"));
-    qtest_quit(qts);
+    g_autofree char *flush = NULL;
+    QTestState *qts;
 
     qts = start("", "-global migration.multifd-flush-after-each-section=on");
     set_capability(qts, "return-path");
@@ -1256,6 +1265,8 @@ int main(int argc, char **argv)
                    test_multifd_mismatch);
     qtest_add_func("/encrypted-pages/multifd/differing",
                    test_multifd_differing);
+    qtest_add_func("/encrypted-pages/multifd/legacy-zero",
+                   test_multifd_legacy_zero);
     qtest_add_func("/encrypted-pages/multifd/refused", test_multifd_refused);
     ret = g_test_run();
     g_unlink(bios);
