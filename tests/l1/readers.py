@@ -85,7 +85,7 @@ class Readers(bare.Bare):
 
     def save_many(self, v):
         """Pages are read while the guest converts them."""
-        for _ in range(60):
+        for _ in range(5):
             v.cmd('pmemsave', val=AREA, size=PAGES * 4096,
                   filename=f'{self.work}/saved')
 
