@@ -282,6 +282,11 @@ static int notify_end(NotifierWithReturn *notifier, MigrationEvent *e,
     return 0;
 }
 
+bool encrypted_pages_sending(void)
+{
+    return save.open;
+}
+
 static void put_record(QEMUFile *f)
 {
     qemu_put_buffer(f, save.record->data, save.record->len);

@@ -98,6 +98,21 @@ static inline uint8_t *encrypted_pages_save(QEMUFile *f, RAMBlock *rb,
                                              rs, pages);
 }
 
+/** encrypted_pages_sending: is a session open at the source? */
+bool encrypted_pages_sending(void);
+
+/**
+ * encrypted_pages_took_time: shall the caller look at the clock, although it has
+ * sent @pages pages only?
+ *
+ * Packing takes milliseconds a page.  A plain guest with huge pages sends many
+ * at a time, too, but is not to be slowed down.
+ */
+static inline bool encrypted_pages_took_time(int pages)
+{
+    return pages > 1 && encrypted_pages_sending();
+}
+
 /**
  * encrypted_pages_ignore_hint: must @npages pages from byte @offset of @rb be
  * sent although the guest says that they are free?
