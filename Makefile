@@ -6,6 +6,7 @@
 #   make check-selftests   Linux's own KVM selftests, on both kernels
 #   make check-debug   the module's tests under kernels that look for errors
 #   make check-reload      load and unload the module 100 times
+#   make check-hosts       migrations between two hosts, with all pairs of kernels
 #   make check-failures    migrations that fail in every way, hours of them
 #   make check-es  a guest with SEV-ES boots
 #   make check-moves       one guest migrates 100 times
@@ -23,7 +24,7 @@
 #
 # Variables: SIGNOFF="Name <address>" (series), CACHE_DIR (compiler cache, default
 # ~/.cache/sev-migration), JOBS,
-# KERNEL=module|stock (demo), TESTS="NAME..." (check), STORM and
+# KERNEL=module|stock|stock-6.12, or two of them with a comma (demo), TESTS="NAME..." (check), STORM and
 # FUZZ (seconds of them, check-debug), RUNS (fuzz), QEMU_SRC, KERNEL_SRC, KERNEL_SERIES,
 # QEMU_SERIES, V=1.
 
@@ -36,7 +37,7 @@ export STEP_BEGAN := $(shell date +%s)
 
 ninja = ./scripts/in-root ninja -C /b/meson --quiet $(if $(JOBS),-j $(JOBS))
 
-all demo deb check-selftests check-reload check-failures check-moves check-es bench: setup
+all demo deb check-selftests check-reload check-hosts check-failures check-moves check-es bench: setup
 	@$(ninja) $@
 
 l1: setup
@@ -81,4 +82,4 @@ clean:
 distclean: clean
 	@bash -c ". scripts/lib.sh; as_root rm -rf --one-file-system build"
 
-.PHONY: all l1 demo deb check check-debug check-deb check-selftests check-reload check-failures check-moves check-es bench fuzz series series-check signer setup clean distclean
+.PHONY: all l1 demo deb check check-debug check-deb check-selftests check-reload check-hosts check-failures check-moves check-es bench fuzz series series-check signer setup clean distclean

@@ -44,14 +44,8 @@ class Outcome:
 def session_info(destination):
     """What the source must know of the destination's platform."""
     cap = destination.cmd('query-sev-capabilities')
-    info = {'pdh': cap['pdh'], 'plat-cert': cap['cert-chain']}
-    # ASK and ARK of the chip, in a file as AMD publishes them: scripts/l1 says
-    # where that of the emulated one is
-    path = os.environ.get('SEV_AMD_CERT')
-    if not path:
-        raise OSError('SEV_AMD_CERT: no file with the ASK and ARK of this host')
-    with open(path, 'rb') as f:
-        info['amd-cert'] = base64.b64encode(f.read()).decode()
+    info = {'pdh': cap['pdh'], 'plat-cert': cap['cert-chain'],
+            'amd-cert': base64.b64encode(destination.amd_cert()).decode()}
     # An unpatched QEMU says nothing of migrations
     info[LARGE] = destination.cmd('query-sev').get('migration', {}).get(LARGE,
                                                                         False)
@@ -90,8 +84,21 @@ def wait_agreed(vm, timeout):
                 vm.cmd('query-sev')['migration'], timeout)
 
 
+def listen_on_network(destination):
+    """The destination begins to listen at the address of its host."""
+    destination.cmd('migrate-incoming', uri=f'tcp:{destination.address}:0')
+    at, = destination.cmd('query-migrate')['socket-address']
+    return destination.address, int(at['port'])
+
+
 def connect(source, destination, **kw):
-    """A relay between the two; the destination begins to listen."""
+    """
+    A relay between the two; the destination begins to listen.  The relay runs
+    in the host of the source.
+    """
+    if destination.address:
+        listen = os.path.join(source.config.workdir, f'{source.name}.mig')
+        return relay.Relay(listen, listen_on_network(destination), **kw)
     base = destination.config.workdir
     target = os.path.join(base, f'{destination.name}.mig')
     if os.path.exists(target):
@@ -103,7 +110,7 @@ def connect(source, destination, **kw):
 @dataclass
 class Direct:
     """A socket of the destination's own, for as many channels as there are."""
-    listen: str
+    uri: str
 
     def close(self):
         pass
@@ -111,14 +118,16 @@ class Direct:
 
 def direct(destination):
     """The destination begins to listen; nobody is between the two."""
+    if destination.address:
+        return Direct('tcp:%s:%d' % listen_on_network(destination))
     path = os.path.join(destination.config.workdir,
                         f'{destination.name}.direct')
     destination.cmd('migrate-incoming', uri=f'unix:{path}')
-    return Direct(path)
+    return Direct(f'unix:{path}')
 
 
 def start(source, link):
-    source.cmd('migrate', uri=f'unix:{link.listen}')
+    source.cmd('migrate', uri=link.uri)
 
 
 def wait(source, timeout=300, progress=None, poll=0.5):

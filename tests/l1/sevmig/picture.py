@@ -1,5 +1,5 @@
 """
-A picture of a guest's memory by the road that each page took.
+A picture of a guest's memory by the path that each page took.
 
 SPDX-License-Identifier: GPL-2.0-or-later
 """
@@ -18,7 +18,7 @@ COLOURS = ((0x30, 0x30, 0x30), (0x2b, 0x5c, 0x9e), (0x5a, 0x4a, 0x6a),
 AGAIN = ((0x30, 0x30, 0x30), (0x56, 0xb4, 0xe9), (0x7a, 0x6a, 0x8a),
          (0xf5, 0xd5, 0x6e), (0xf0, 0xf0, 0xf0))
 LEGEND = ('not sent', 'private, by the firmware',
-          'private, never accessed: only told', 'shared, as it is',
+          'private, never accessed: without contents', 'shared, as it is',
           'shared, all zeroes')
 
 
@@ -61,7 +61,7 @@ def timeline(rounds, left, y, width):
     end = max(r['start'] + r['duration'] for r in rounds) or 1
     bars = width - 440      # beside them, the numbers
     out = [f'<text x="{left}" y="{y}">rounds over time, {end / 1000:.1f} s: '
-           'how many pages took which road</text>']
+           'how many pages took which path</text>']
     y += 12
     for r in rounds:
         x = left + bars * r['start'] / end
@@ -118,7 +118,10 @@ def svg(tally, blocks, title, lines, rounds):
         out.append(f'<text x="{x}" y="{ty}" xml:space="preserve">'
                    f'{escape(line)}</text>')
         ty += 18
-    width, height = x + 380, max(y, ty) + 10
+    # A character of 13 pixels is at most 8 wide, one of 17 at most 11
+    width = max(x + 8 * max(map(len, [*lines, ' ' * 46])),
+                left + 11 * len(title)) + left
+    height = max(y, ty) + 10
     if rounds:
         bars, height = timeline(rounds, left, height + 16, width - left)
         out += bars

@@ -33,7 +33,8 @@ class Cut(Exception):
 
 class Relay:
     """
-    Listens at @listen and forwards to @target, both paths of unix sockets.
+    Listens at @listen, the path of a unix socket, and forwards to @target, such
+    a path or the (address, port) of another host.
 
     @record: a file that gets what the source sent, as it sent it
     @tamper: called with each stream.Record from the source; returns the bytes
@@ -45,7 +46,7 @@ class Relay:
 
     def __init__(self, listen, target, record=None, tamper=None, answer=None,
                  cut_at=None, ahead=CHUNK):
-        self.listen = listen
+        self.uri = f'unix:{listen}'
         self.target = target
         self.forwarded = 0
         self.error = None
@@ -74,7 +75,9 @@ class Relay:
         except OSError:
             return          # closed before anybody came
         try:
-            destination = socket.socket(socket.AF_UNIX)
+            destination = socket.socket(
+                socket.AF_UNIX if isinstance(self.target, str) else
+                socket.AF_INET)
             self._ends = [source, destination]
             destination.connect(self.target)
             self._start(lambda: self._back(destination, source))

@@ -24,6 +24,7 @@ RAM = 'ram'         # the block with the guest's memory
 POLICY_NODBG = 1 << 0
 POLICY_ES = 1 << 2
 POLICY_NOSEND = 1 << 3
+POLICY_SEV = 1 << 5         # send it only to a platform of AMD's
 
 
 def env_path(name, default):
@@ -46,6 +47,7 @@ class Config:
     """What a guest and its QEMU are made of."""
     workload: guest.Workload
     workdir: str
+    disks: str = ''     # directory of the disks, if not workdir
     qemu: str = ''
     kernel: str = ''
     initrd: str = ''
@@ -88,6 +90,9 @@ class VM(QEMUMachine):
     One QEMU process.  Its console goes to a file; disks are the same files
     for the source and the destination, as with shared storage.
     """
+
+    # Where a peer in another host can reach it
+    address = None
 
     def __init__(self, name, config, incoming=False):
         os.makedirs(config.workdir, exist_ok=True)
@@ -145,7 +150,8 @@ class VM(QEMUMachine):
         if self.config.workload.churn:
             disks.append(('churn', 1 * MIB))
         for name, size in disks:
-            path = os.path.join(self.config.workdir, f'{name}.raw')
+            path = os.path.join(self.config.disks or self.config.workdir,
+                                f'{name}.raw')
             if not os.path.exists(path):
                 with open(path, 'wb') as f:
                     # The churned disk is only read: it needs some content
@@ -157,6 +163,17 @@ class VM(QEMUMachine):
                      '-device', f'virtio-blk-pci,drive={name},id={name},'
                      'disable-legacy=on,iommu_platform=on']
         return args
+
+    @staticmethod
+    def amd_cert():
+        """ASK and ARK of the chip of this VM's host, as AMD publishes them."""
+        # scripts/l1 says where those of the emulated chip are
+        path = os.environ.get('SEV_AMD_CERT')
+        if not path:
+            raise OSError('SEV_AMD_CERT: no file with the ASK and ARK of this '
+                          'host')
+        with open(path, 'rb') as f:
+            return f.read()
 
     def console(self):
         try:

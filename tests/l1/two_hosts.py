@@ -1,0 +1,302 @@
+#!/usr/bin/env python3
+#
+# Live migration of encrypted guests between two emulated hosts, each with a PSP
+# and a KVM of its own, over a network.  TAP on stdout, progress on stderr:
+#
+#   scripts/l1-pair --lead [--kernel KERNEL,KERNEL] -- tests/l1/two_hosts.py [TEST...]
+#
+# Without tests: all but those that want hosts of their own, Strangers and
+# BackAndForth.
+#
+# SPDX-License-Identifier: GPL-2.0-or-later
+
+import os
+import subprocess
+import sys
+import time
+import unittest
+
+sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
+# pylint: disable=wrong-import-position
+import migration  # noqa: E402
+from sevmig import flipper, flow, guest, hosts, tap, vm     # noqa: E402
+from sevmig.guest import BOOT, MIGRATION    # noqa: E402
+from sevmig.tap import note     # noqa: E402
+
+PATIENCE = 300
+MULTIFD = {'multifd': True}
+# A host's memory, which its guests and the files in /run share, is small
+MEM = 192 * vm.MIB
+
+
+class TwoHosts(migration.Base):
+    """Host @a, in which this runs, and host @b."""
+    a = b = None
+    text = ''           # the guest's console in the hosts where it was before
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        # One pair of hosts serves all classes
+        if not TwoHosts.a:
+            TwoHosts.a, TwoHosts.b = hosts.pair()
+            for h in TwoHosts.a, TwoHosts.b:
+                note(f'{h.name}: {h.address}, Linux {h.release}, '
+                     f'{h.kernel} KVM')
+
+    @classmethod
+    def launch_in(cls, host, config, incoming=False):
+        """A QEMU in @host: a source, or a destination that waits."""
+        migration.Base.serial += 1
+        v = host.launch(f'{"dst" if incoming else "src"}{cls.serial}',
+                        config, incoming)
+        cls.vms.append(v)
+        return v
+
+    def ready(self, source, host, info=None, config=None, downtime_ms=2000,
+              **capabilities):
+        """
+        A destination in @host and the way to it.  @info is what the source is
+        to know of the destination, if not the truth.
+        """
+        destination = self.launch_in(host, config or source.config, True)
+        flow.give_session_info(source, info or flow.session_info(destination))
+        for v in source, destination:
+            flow.set_up(v, downtime_ms=downtime_ms, **capabilities)
+        source.get_qmp_events()
+        return destination, flow.direct(destination)
+
+    def refused(self, words, source, host, **kw):
+        """
+        The migration of @source to @host fails, and one of the two says all of
+        @words.  Whoever calls this checks that the source runs.
+        """
+        destination, link = self.ready(source, host, **kw)
+        try:
+            outcome = self.attempt(source, destination, link)
+            note(f'{outcome.status}: {outcome.error}')
+            self.assertFalse(outcome.completed)
+            self.assert_said([outcome.error, *source.complaints(),
+                              *destination.complaints()], words)
+        finally:
+            destination.stop()
+
+    def complete(self, source, destination, link):
+        """Migrate, and end the source."""
+        began = time.monotonic()
+        flow.start(source, link)
+        outcome = flow.wait(source, MIGRATION)
+        self.assertTrue(outcome.completed,
+                        (outcome.error, source.complaints(),
+                         destination.complaints()))
+        flow.arrived(destination)
+        note(f'moved in {time.monotonic() - began:.1f} s, downtime '
+             f'{outcome.downtime_ms} ms, {outcome.rounds} rounds, '
+             f'{outcome.encrypted["private-pages"]} private and '
+             f'{outcome.encrypted["shared-pages"]} shared pages')
+        self.assertGreater(outcome.encrypted['private-pages'], 0)
+        self.assertGreater(outcome.encrypted['shared-pages'], 0)
+        return outcome
+
+    def started(self, source, link, rounds=1):
+        """The migration is in round @rounds, at least."""
+        flow.start(source, link)
+        source.wait_for('rounds', lambda: source.cmd('query-migrate').get(
+            'ram', {}).get('dirty-sync-count', 0) >= rounds, PATIENCE, 0.05)
+
+
+class Cases:
+    """
+    What is tested with each guest.  It starts in host @a; self.guest is the QEMU
+    that has it, and self.host the host of that.  Tests run in the order of
+    their names.
+    """
+
+    def other(self):
+        return self.b if self.host is self.a else self.a
+
+    def move(self, **kw):
+        """The guest moves to the other host."""
+        source = self.guest
+        destination, link = self.ready(source, self.other(), **kw)
+        outcome = self.complete(source, destination, link)
+        type(self).text += source.console()
+        type(self).guest, type(self).host = destination, self.other()
+        self.assert_good()
+        source.stop()
+        return outcome
+
+    def test_10_pdh_of_another_platform(self):
+        """The source is told that its own platform is the destination."""
+        info = flow.session_info(self.guest)
+        destination = self.launch_in(self.other(), self.guest.config, True)
+        self.assertNotEqual(flow.session_info(destination)['pdh'], info['pdh'])
+        destination.stop()
+        self.refused(['RECEIVE_START'], self.guest, self.other(), info=info)
+        self.assert_good()
+
+    def test_11_other_memory(self):
+        """A destination whose guest has less memory."""
+        config = self.guest.config
+        self.refused([], self.guest, self.other(),
+                     config=config.change(mem=config.mem // 2))
+        self.assert_good()
+
+    def test_12_destination_is_killed(self):
+        destination, link = self.ready(self.guest, self.other(), downtime_ms=1)
+        self.started(self.guest, link)
+        destination.stop()
+        outcome = flow.wait(self.guest, PATIENCE)
+        note(f'{outcome.status}: {outcome.error}')
+        self.assertEqual(outcome.status, 'failed')
+        self.assert_good()
+
+    def test_13_cancel(self):
+        for capabilities in {}, MULTIFD:
+            destination, link = self.ready(self.guest, self.other(),
+                                           downtime_ms=1, **capabilities)
+            self.started(self.guest, link)
+            self.guest.cmd('migrate_cancel')
+            outcome = flow.wait(self.guest, PATIENCE)
+            destination.stop()
+            self.assertEqual(outcome.status, 'cancelled')
+            self.assertEqual([e[0] for e in flow.session_events(
+                self.guest, False)], ['opened', 'cancelled'])
+            self.assert_good()
+
+    def test_20_moves(self):
+        self.move()
+
+    def test_21_moves_back(self):
+        self.move()
+
+    def test_30_moves_with_multifd(self):
+        self.move(**MULTIFD)
+
+    def test_31_moves_back_with_multifd(self):
+        self.move(**MULTIFD)
+
+
+class Bare(Cases, TwoHosts):
+    """A guest of a few KiB, which converts its pages all the time."""
+    POLICY = 0
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.host = cls.a
+        cls.guest = cls.launch_in(cls.a, flipper.config(
+            cls.a.work, policy=cls.POLICY))
+        flipper.wait_passes(cls.guest, 2, PATIENCE)
+
+    def assert_good(self):
+        """The guest goes on, and no page has been another than it wrote."""
+        self.assertEqual(self.guest.cmd('query-status')['status'], 'running')
+        flipper.wait_more(self.guest, 2, PATIENCE)
+        text = self.text + self.guest.console()
+        seen = flipper.passes(text)
+        self.assertEqual([p.number for p in seen], list(range(len(seen))))
+        self.assertEqual({p.bad for p in seen}, {0})
+
+
+class Policy(Bare):
+    """The same with a policy that asks for a platform of AMD's."""
+    POLICY = vm.POLICY_SEV
+
+
+class Linux(Cases, TwoHosts):
+    """Debian's kernel and the workload of tests/guest."""
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.workload = guest.Workload('2b057', static_kib=4096,
+                                      dynamic_kib=128, churn=True)
+        cls.host = cls.a
+        cls.guest = cls.launch_in(cls.a, vm.Config.from_env(
+            cls.workload, cls.a.work, mem=MEM))
+        cls.guest.wait_ticks(3, BOOT)
+        note(f'the guest has booted: {cls.guest.ticks()[-1]}')
+
+    def assert_good(self):
+        self.assertEqual(self.guest.cmd('query-status')['status'], 'running')
+        self.guest.wait_ticks(len(self.guest.ticks()) + 3, PATIENCE)
+        self.assertEqual(self.workload.problems(
+            self.text + self.guest.console()), [])
+
+
+class BackAndForth(Linux):
+    """MOVES moves of one guest, half of them back."""
+    MOVES = int(os.environ.get('MOVES', '10'))
+
+    test_10_pdh_of_another_platform = test_11_other_memory = None
+    test_12_destination_is_killed = test_13_cancel = None
+    test_20_moves = test_21_moves_back = None
+    test_30_moves_with_multifd = test_31_moves_back_with_multifd = None
+
+    def test_moves(self):
+        for n in range(self.MOVES):
+            note(f'move {n + 1} of {self.MOVES}')
+            self.move(**(MULTIFD if n % 4 > 1 else {}))
+
+
+class Strangers(TwoHosts):
+    """
+    The hosts of scripts/l1-pair --strangers: host a's PSP does not know who
+    vouches for host b's.
+    """
+
+    def test_policy_sev(self):
+        """A guest whose owner asks for the check stays where it is."""
+        source = self.launch_in(self.a, flipper.config(
+            self.a.work, policy=vm.POLICY_SEV))
+        flipper.wait_passes(source, 2, PATIENCE)
+        destination = self.launch_in(self.b, source.config, True)
+        self.assertNotEqual(source.amd_cert(), destination.amd_cert())
+        destination.stop()
+        self.refused(['SEND_START', 'INVALID_CERTIFICATE'], source, self.b)
+        self.assertEqual(source.cmd('query-status')['status'], 'running')
+        flipper.wait_more(source, 2, PATIENCE)
+        self.assertEqual(flipper.last(source).bad, 0)
+
+
+class Root(unittest.TestCase):
+    """The emulated host has the machine's file tree as its real root."""
+
+    @staticmethod
+    def root_of(*command):
+        return subprocess.run([*command, 'stat', '-c', '%d:%i', '/'],
+                              check=True, text=True,
+                              stdout=subprocess.PIPE).stdout
+
+    def test_setns(self):
+        """A process that enters a mount namespace finds the same root."""
+        here = self.root_of()
+        self.assertEqual(self.root_of('nsenter', '--mount=/proc/1/ns/mnt'),
+                         here)
+        self.assertEqual(self.root_of('unshare', '--mount', 'nsenter',
+                                      '--mount=/proc/1/ns/mnt'), here)
+
+    def test_private_dev(self):
+        """A mount namespace can have a /dev of its own, as libvirt makes it."""
+        subprocess.run(['unshare', '--mount', 'sh', '-ec', '''
+            mount -t tmpfs dev /mnt
+            mknod /mnt/null c 1 3
+            mount --move /mnt /dev
+            test "$(ls /dev)" = null
+            nsenter --mount=/proc/1/ns/mnt test -c /dev/sev'''], check=True)
+
+
+def main():
+    if 'L1_PEER' not in os.environ:
+        tap.main('needs two hosts: run it with scripts/l1-pair --lead')
+    if hosts.is_second():
+        hosts.serve()
+        return
+    if len(sys.argv) == 1:
+        sys.argv += ['Root', 'Bare', 'Policy', 'Linux']
+    tap.main()
+
+
+if __name__ == '__main__':
+    main()
