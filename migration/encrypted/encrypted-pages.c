@@ -379,6 +379,8 @@ bool encrypted_pages_save_setup(QEMUFile *f, Error **errp)
     }
     if (ok) {
         put_record(f);
+        /* A destination that refuses this can say so before channels fail */
+        qemu_fflush(f);
         encrypted_channel_check(f, save.stats);
     }
     return ok;

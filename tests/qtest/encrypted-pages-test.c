@@ -6,6 +6,8 @@
  */
 #include "qemu/osdep.h"
 #include <glib/gstdio.h>
+#include <arpa/inet.h>
+#include <netinet/in.h>
 #include <sys/un.h>
 #include "qemu/units.h"
 #include "qobject/qdict.h"
@@ -1055,6 +1057,96 @@ static void test_multifd_tls(void)
     pair_end(p);
 }
 
+/* Listen at a free TCP port of this host; its number */
+static char *listen_tcp(QTestState *dst)
+{
+    QDict *info, *address;
+    char *port;
+
+    qtest_qmp_assert_success(dst, "{ 'execute': 'migrate-incoming',"
+                             "'arguments': { 'uri': 'tcp:127.0.0.1:0',"
+                             "'exit-on-error': false } }");
+    info = query(dst);
+    address = qobject_to(QDict, qlist_peek(qdict_get_qlist(info,
+                                                           "socket-address")));
+    port = g_strdup(qdict_get_str(address, "port"));
+    qobject_unref(info);
+    return port;
+}
+
+static int connect_tcp(const char *port)
+{
+    struct sockaddr_in at = {
+        .sin_family = AF_INET,
+        .sin_port = htons(atoi(port)),
+        .sin_addr.s_addr = htonl(INADDR_LOOPBACK),
+    };
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+
+    g_assert_cmpint(connect(fd, (struct sockaddr *)&at, sizeof(at)), ==, 0);
+    return fd;
+}
+
+typedef enum Way {
+    WAY_UNIX, WAY_TCP, WAY_TCP_TLS, WAY_FD_TCP, WAY_PLAIN_GUEST,
+} Way;
+
+/* Is the user warned of a migration that goes this way? */
+static void test_warning(const void *opaque)
+{
+    Way way = GPOINTER_TO_INT(opaque);
+    bool warns = way == WAY_TCP || way == WAY_FD_TCP;
+    const char *opts = way == WAY_PLAIN_GUEST ? NULL : "";
+    g_autofree char *port = NULL, *text = NULL, *uri = NULL;
+    g_autofree char *file = g_build_filename(tmp, "keys.psk", NULL);
+    Pair p = { start(opts, ""), start(opts, "-S -incoming defer") };
+    QDict *info, *ram;
+
+    set_capability(p.src, "return-path");
+    if (way == WAY_TCP_TLS) {
+        static const char key[] = "qemu:8a41c07b2f53e6d9905b6e14c7fa2d38\n";
+
+        g_assert(g_file_set_contents(file, key, strlen(key), NULL));
+        if (!add_tls(p.src, "client") || !add_tls(p.dst, "server")) {
+            g_test_skip("QEMU is built without TLS");
+            goto out;
+        }
+    }
+    if (way == WAY_UNIX) {
+        listen_at(p.dst);
+        uri = g_strdup_printf("unix:%s/socket", tmp);
+    } else {
+        port = listen_tcp(p.dst);
+        uri = g_strdup_printf("tcp:127.0.0.1:%s", port);
+    }
+    if (way == WAY_FD_TCP) {
+        int fd = connect_tcp(port);
+
+        qtest_qmp_fds_assert_success(p.src, &fd, 1, "{ 'execute': 'getfd',"
+                                     "'arguments': { 'fdname': 'tcp' } }");
+        close(fd);
+        g_free(uri);
+        uri = g_strdup("fd:tcp");
+    }
+    qtest_qmp_assert_success(p.src, "{ 'execute': 'migrate', 'arguments': {"
+                             "'uri': %s } }", uri);
+    qobject_unref(wait_end(p.src, "completed"));
+    info = query(p.src);
+    ram = qdict_get_qdict(info, "encrypted-ram");
+    g_assert_cmpint(!!ram, ==, way != WAY_PLAIN_GUEST);
+    g_assert_cmpint(ram && qdict_haskey(ram, "warning"), ==, warns);
+    if (warns) {
+        g_assert(strstr(qdict_get_str(ram, "warning"), "TCP without TLS"));
+    }
+    text = qtest_hmp(p.src, "info migrate");
+    g_assert_cmpint(!!strstr(text, "warning: the migration channel"), ==,
+                    warns);
+    qobject_unref(info);
+out:
+    g_unlink(file);
+    pair_end(p);
+}
+
 /*
  * A channel refuses the last page, when the main thread waits for its SYNC:
  * not for ever.
@@ -1123,10 +1215,16 @@ static void test_multifd_differing(void)
     use_channels(p.src, "none");
     use_channels(p.dst, "zlib");
     listen_at(p.dst);
-    /* Not zero pages, which are not compressed */
-    fill_ram(p.src);
-    qtest_memset(p.src, 0, 0x5a, 1 * MiB);
     refused_by_destination(p, "multifd");
+    runs_again(p.src);
+    pair_end(p);
+
+    /* If only the destination has it, it waits for channels, for ever */
+    p = (Pair) { start("", ""), start("", "-S -incoming defer") };
+    set_capability(p.src, "return-path");
+    use_channels(p.src, "none");
+    listen_at(p.dst);
+    refused_by_destination(p, "multifd is on at the source and off here");
     runs_again(p.src);
     pair_end(p);
 }
@@ -1257,6 +1355,16 @@ int main(int argc, char **argv)
                        test_multifd_mid_round);
     }
     qtest_add_func("/encrypted-pages/multifd/tls", test_multifd_tls);
+    qtest_add_data_func("/encrypted-pages/warning/unix",
+                        GINT_TO_POINTER(WAY_UNIX), test_warning);
+    qtest_add_data_func("/encrypted-pages/warning/tcp",
+                        GINT_TO_POINTER(WAY_TCP), test_warning);
+    qtest_add_data_func("/encrypted-pages/warning/tls",
+                        GINT_TO_POINTER(WAY_TCP_TLS), test_warning);
+    qtest_add_data_func("/encrypted-pages/warning/fd",
+                        GINT_TO_POINTER(WAY_FD_TCP), test_warning);
+    qtest_add_data_func("/encrypted-pages/warning/plain-guest",
+                        GINT_TO_POINTER(WAY_PLAIN_GUEST), test_warning);
     qtest_add_func("/encrypted-pages/multifd/not-authentic",
                    test_multifd_not_authentic);
     qtest_add_func("/encrypted-pages/multifd/last-page",
