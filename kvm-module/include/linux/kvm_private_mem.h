@@ -51,14 +51,14 @@ int kvm_gmem_pin_block(struct kvm *kvm, unsigned long uaddr, int npages,
 		       bool overwrite, struct page **pages);
 
 /* virt/kvm/gmem_pages.c */
-struct kvm_memory_slot *
-kvm_gmem_uaddr_to_memslot(struct kvm *kvm, unsigned long uaddr,
-			  struct file **file);
+struct file *kvm_gmem_from_uaddr(struct kvm *kvm, unsigned long uaddr,
+				 pgoff_t *index, pgoff_t *end);
 struct page *kvm_gmem_pin_page(struct inode *inode,
 			       struct gmem_attributes *attributes, pgoff_t index);
 int kvm_gmem_pin_user_pages(struct kvm *kvm, unsigned long uaddr, int npages,
 			    struct page **pages);
-bool kvm_gmem_maps_range(unsigned long uaddr, unsigned long size);
+bool kvm_gmem_maps_range(struct kvm *kvm, unsigned long uaddr,
+			 unsigned long size);
 
 /* virt/kvm/gmem_access.c */
 bool kvm_gmem_gfn_is_private(struct kvm *kvm, gfn_t gfn);
@@ -79,6 +79,7 @@ void kvm_page_enc_end(struct kvm *kvm);
 
 /* virt/kvm/guest_memfd.c, by its hook */
 struct gmem_attributes *kvm_gmem_attributes(struct file *file);
+bool kvm_gmem_belongs_to(struct file *file, struct kvm *kvm);
 struct folio *kvm_gmem_get_folio(struct inode *inode, pgoff_t index);
 void kvm_gmem_clear_new_folio(struct folio *folio);
 void kvm_gmem_invalidate_start(struct inode *inode, pgoff_t start, pgoff_t end);

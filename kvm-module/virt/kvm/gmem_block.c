@@ -137,7 +137,7 @@ static int gmem_replace(struct inode *inode,
 /**
  * kvm_gmem_pin_block - pin private pages that follow each other in memory
  * @kvm: the VM
- * @uaddr: host address of the first, in a memory slot
+ * @uaddr: host address of the first, at which a guest_memfd is mapped
  * @npages: how many, at most KVM_GMEM_BLOCK
  * @overwrite: all of them, and they will be overwritten: where they do not
  *	follow each other, they are replaced by pages that do.  Otherwise: as
@@ -148,26 +148,22 @@ static int gmem_replace(struct inode *inode,
  * The caller holds kvm->lock if @overwrite, so that no command of the firmware
  * is under way that writes to a page which is replaced.
  *
- * Return: how many pages are pinned; -ENOENT if @uaddr is not in a slot whose
- * guest_memfd keeps attributes, -EAGAIN for shared pages, or another error.
+ * Return: how many pages are pinned; -ENOENT if no guest_memfd that keeps
+ * attributes is mapped at @uaddr, -EINVAL if it belongs to another VM, -EAGAIN
+ * for shared pages, or another error.
  */
 int kvm_gmem_pin_block(struct kvm *kvm, unsigned long uaddr, int npages,
 		       bool overwrite, struct page **pages)
 {
 	struct gmem_attributes *attributes;
-	struct kvm_memory_slot *slot;
 	pgoff_t index, end;
 	struct file *file;
 	int n, r;
 
-	guard(srcu)(&kvm->srcu);
-
-	slot = kvm_gmem_uaddr_to_memslot(kvm, uaddr, &file);
-	if (!slot)
-		return -ENOENT;
+	file = kvm_gmem_from_uaddr(kvm, uaddr, &index, &end);
+	if (IS_ERR(file))
+		return PTR_ERR(file);
 	attributes = kvm_gmem_attributes(file);
-	index = slot->gmem.pgoff + ((uaddr - slot->userspace_addr) >> PAGE_SHIFT);
-	end = slot->gmem.pgoff + slot->npages;
 	if (!overwrite)
 		end = min(end, round_down(index, KVM_GMEM_BLOCK) + KVM_GMEM_BLOCK);
 	n = min_t(pgoff_t, npages, end - index);

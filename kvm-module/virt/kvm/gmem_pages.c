@@ -1,11 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * The pages behind host addresses of guest memory, whether or not they may be
- * mapped there: memory slot, guest_memfd, page.
+ * mapped there: mapping, guest_memfd, page.
+ *
+ * Memory slots play no part.  User space removes and adds slots as the guest
+ * reconfigures its chipset (PAM, SMRAM), and a VM that is being received has
+ * only the slots of a machine that was just reset; the page has to be found all
+ * the same.
  */
+#include <linux/file.h>
 #include <linux/fs.h>
 #include <linux/highmem.h>
-#include <linux/interval_tree.h>
 #include <linux/kvm_host.h>
 #include <linux/mm.h>
 #include <linux/mmap_lock.h>
@@ -14,28 +19,47 @@
 
 #include "gmem_attributes.h"
 
-/*
- * The slot at @uaddr whose guest_memfd keeps attributes, if there is one, with a
- * reference of the file.  The caller holds kvm->srcu.
+/**
+ * kvm_gmem_from_uaddr - the guest_memfd that is mapped at a host address
+ * @kvm: the VM
+ * @uaddr: address in the current process
+ * @index: out: the page that is mapped there
+ * @end: out: the page after the last that the same mapping has
+ *
+ * Takes and releases mmap_lock, which is outside the guest_memfd's
+ * invalidate_lock.  The mapping can be gone by the time of the return; the
+ * pages of the file cannot become other ones.
+ *
+ * Return: the file, which keeps attributes and belongs to @kvm, for fput();
+ * -ENOENT if it is other memory, -EINVAL if the guest_memfd belongs to another
+ * VM, -EFAULT if the address is past the end of the file.
  */
-struct kvm_memory_slot *
-kvm_gmem_uaddr_to_memslot(struct kvm *kvm, unsigned long uaddr,
-			  struct file **file)
+struct file *kvm_gmem_from_uaddr(struct kvm *kvm, unsigned long uaddr,
+				 pgoff_t *index, pgoff_t *end)
 {
-	struct kvm_memslots *slots = kvm_memslots(kvm);
 	struct gmem_attributes *attributes;
-	struct interval_tree_node *node;
-	struct kvm_memory_slot *slot;
+	struct mm_struct *mm = current->mm;
+	struct file *file = ERR_PTR(-ENOENT);
+	struct vm_area_struct *vma;
 
-	for (node = interval_tree_iter_first(&slots->hva_tree, uaddr, uaddr);
-	     node; node = interval_tree_iter_next(node, uaddr, uaddr)) {
-		slot = container_of(node, struct kvm_memory_slot,
-				    hva_node[slots->node_idx]);
-		*file = kvm_slot_get_attributes(slot, &attributes);
-		if (*file)
-			return slot;
-	}
-	return NULL;
+	mmap_read_lock(mm);
+	vma = vma_lookup(mm, uaddr);
+	attributes = vma && vma->vm_file ? kvm_gmem_attributes(vma->vm_file) : NULL;
+	if (!attributes)
+		goto unlock;
+
+	*index = linear_page_index(vma, uaddr);
+	*end = min(*index + ((vma->vm_end - uaddr + PAGE_SIZE - 1) >> PAGE_SHIFT),
+		   attributes->nr_pages);
+	if (!kvm_gmem_belongs_to(vma->vm_file, kvm))
+		file = ERR_PTR(-EINVAL);
+	else if (*index >= *end)
+		file = ERR_PTR(-EFAULT);
+	else
+		file = get_file(vma->vm_file);
+unlock:
+	mmap_read_unlock(mm);
+	return file;
 }
 
 /**
@@ -86,38 +110,34 @@ struct page *kvm_gmem_pin_page(struct inode *inode,
 /**
  * kvm_gmem_pin_user_pages - pin guest_memfd pages by their host addresses
  * @kvm: the VM
- * @uaddr: host address in a memory slot
- * @npages: how many, may go on into further such slots
+ * @uaddr: host address at which a guest_memfd is mapped
+ * @npages: number of pages; they can extend into further such mappings
  * @pages: out: the pages, for unpin_user_pages()
  *
  * Host page tables are not looked at.  The pins hold off conversions to
  * private.
  *
- * Return: @npages, or -ENOENT if @uaddr is not in a slot whose guest_memfd
- * keeps attributes, or another error.
+ * Return: @npages, or -ENOENT if no guest_memfd that keeps attributes is mapped
+ * at @uaddr, -EINVAL if it belongs to another VM, or another error.
  */
 int kvm_gmem_pin_user_pages(struct kvm *kvm, unsigned long uaddr, int npages,
 			    struct page **pages)
 {
 	struct gmem_attributes *attributes;
-	struct kvm_memory_slot *slot;
 	pgoff_t index, end;
 	struct file *file;
 	int n = 0, r = 0;
 
-	guard(srcu)(&kvm->srcu);
-
 	while (n < npages) {
 		unsigned long addr = (uaddr & PAGE_MASK) + (unsigned long)n * PAGE_SIZE;
 
-		slot = kvm_gmem_uaddr_to_memslot(kvm, addr, &file);
-		if (!slot) {
-			r = n ? -EFAULT : -ENOENT;
+		file = kvm_gmem_from_uaddr(kvm, addr, &index, &end);
+		if (IS_ERR(file)) {
+			r = PTR_ERR(file);
+			if (n && r == -ENOENT)
+				r = -EFAULT;
 			break;
 		}
-		index = slot->gmem.pgoff +
-			((addr - slot->userspace_addr) >> PAGE_SHIFT);
-		end = slot->gmem.pgoff + slot->npages;
 		attributes = kvm_gmem_attributes(file);
 
 		/* No conversion half done, and no hole being punched */
@@ -147,13 +167,15 @@ EXPORT_SYMBOL_FOR_KVM_INTERNAL(kvm_gmem_pin_user_pages);
 
 /**
  * kvm_gmem_maps_range - is a range of addresses all mappings of guest_memfds?
+ * @kvm: the VM
  * @uaddr: first address, of the current process
  * @size: bytes
  *
- * Only guest_memfds that keep attributes count.  Unlike memory slots, mappings
- * are there before the guest is.
+ * Only guest_memfds that keep attributes and belong to @kvm count.  Takes and
+ * releases mmap_lock.
  */
-bool kvm_gmem_maps_range(unsigned long uaddr, unsigned long size)
+bool kvm_gmem_maps_range(struct kvm *kvm, unsigned long uaddr,
+			 unsigned long size)
 {
 	struct mm_struct *mm = current->mm;
 	unsigned long addr = uaddr, end;
@@ -165,7 +187,8 @@ bool kvm_gmem_maps_range(unsigned long uaddr, unsigned long size)
 	mmap_read_lock(mm);
 	while (addr < end) {
 		vma = vma_lookup(mm, addr);
-		if (!vma || !vma->vm_file || !kvm_gmem_attributes(vma->vm_file))
+		if (!vma || !vma->vm_file || !kvm_gmem_attributes(vma->vm_file) ||
+		    !kvm_gmem_belongs_to(vma->vm_file, kvm))
 			break;
 		addr = vma->vm_end;
 	}

@@ -1,0 +1,148 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Private pages that no memory slot has can be sent and received: they are
+ * found by what is mapped at their host address.  Only the VM's own file counts.
+ */
+#define _GNU_SOURCE
+#include "sev-transport.h"
+
+#define LOW     0xc0000ULL      /* what PAM registers hide */
+#define COUNT   8
+
+/* The same batch of @vm, from @count pages at @uaddr on */
+static int batch_at(struct vm *vm, uint32_t id, void *uaddr, uint32_t count,
+                    struct packets *packets)
+{
+    struct vm at = *vm;
+
+    at.mem = uaddr;
+    return transport_batch(&at, id, 0, count, packets);
+}
+
+static int page_at(struct vm *vm, bool send, void *uaddr, struct packet *packet)
+{
+    struct vm at = *vm;
+
+    at.mem = uaddr;
+    return send ? transport_send(&at, 0, packet) :
+                  transport_receive(&at, 0, packet);
+}
+
+/* A file of another VM is not this one's memory, whatever its pages are */
+static void foreign(struct vm *from, struct vm *to, struct packets *packets)
+{
+    static struct packet packet;
+    struct kvm_enc_region region = { (uintptr_t)from->mem, GUEST_SIZE };
+
+    ok(page_at(to, false, from->mem + LOW, &packet) == -EINVAL &&
+       page_at(from, true, to->mem + LOW, &packet) == -EINVAL,
+       "private pages of another VM's file: EINVAL");
+    ok(page_at(from, true, from->mem + GUEST_SHARED, &packet) != -EINVAL &&
+       page_at(to, false, from->mem + GUEST_SHARED, &packet) == -EINVAL,
+       "its shared pages: EINVAL");
+    ok(batch_at(to, KVM_SEV_RECEIVE_UPDATE_BATCH, from->mem + LOW, COUNT,
+                packets) == -EINVAL && !packets->done &&
+       batch_at(from, KVM_SEV_SEND_UPDATE_BATCH, to->mem + LOW, COUNT,
+                packets) == -EINVAL && !packets->done,
+       "in a batch: EINVAL, nothing done");
+    ok(xioctl(to->fd, KVM_MEMORY_ENCRYPT_REG_REGION, &region) == -EINVAL,
+       "it cannot be registered: EINVAL");
+}
+
+/* A mapping that goes on where the file has ended */
+static void past_the_end(struct vm *vm)
+{
+    static struct packet packet;
+    uint8_t *p = mmap(NULL, GUEST_SIZE + 2 * PAGE, PROT_READ | PROT_WRITE,
+                      MAP_SHARED, vm->gmem, 0);
+    struct packets packets = { 0 };
+
+    if (p == MAP_FAILED) {
+        bail("mmap past the end of the file");
+    }
+    packets_init(&packets, COUNT);
+    ok(!page_at(vm, true, p + GUEST_SIZE - PAGE, &packet),
+       "the last page of the file, by another mapping");
+    ok(page_at(vm, true, p + GUEST_SIZE, &packet) == -EFAULT &&
+       page_at(vm, true, p + GUEST_SIZE + PAGE, &packet) == -EFAULT,
+       "pages past it: EFAULT");
+    ok(batch_at(vm, KVM_SEV_SEND_UPDATE_BATCH, p + GUEST_SIZE - PAGE, 3,
+                &packets) == -EFAULT && packets.done == 1,
+       "a batch ends there, with one page done");
+    munmap(p, GUEST_SIZE + 2 * PAGE);
+}
+
+int main(void)
+{
+    static struct packet packet;
+    struct packets packets = { 0 }, large = { 0 };
+    struct kvm_regs regs;
+    struct kvm_sregs sregs;
+    uint8_t pages[COUNT];
+    struct vm a, b;
+
+    vm_require(VM_SEV);
+    packets_init(&packets, COUNT);
+    packets_init(&large, COUNT);
+    large.pages = pages;
+    vm_init(&a, VM_SEV, GUEST_SIZE);
+    if (!ok(!guest_launch(&a, 0x40000), "a guest runs")) {
+        return done_testing();
+    }
+    for (int i = 0; i < 2 * COUNT; i++) {
+        MUST(guest_write(&a, LOW + i * PAGE, 0x1000 + i));
+    }
+    vm_create(&b, VM_SEV, GUEST_SIZE);
+    MUST(transport_start(&a, &b));
+    CHECK(ioctl(a.vcpu, KVM_GET_REGS, &regs));
+    CHECK(ioctl(a.vcpu, KVM_GET_SREGS, &sregs));
+    foreign(&a, &b, &packets);
+
+    /* The source has closed its PAM registers again */
+    MUST(vm_slot(&a, 0, 0, 0, 0, 0));
+    ok(!transport_send(&a, LOW, &packet), "a page of a slot that is gone is sent");
+    ok(!transport_batch(&a, KVM_SEV_SEND_UPDATE_BATCH, LOW + PAGE, COUNT - 1,
+                        &packets) && packets.done == COUNT - 1,
+       "so is a batch of pages");
+    ok(!transport_batch(&a, KVM_SEV_SEND_UPDATE_BATCH, LOW + COUNT * PAGE, COUNT,
+                        &large) && large.done == COUNT && pages[0] == 4,
+       "so are packets of four pages");
+    past_the_end(&a);
+
+    /* The destination's device state has not come yet */
+    MUST(vm_convert(&b, LOW, 2 * COUNT * PAGE, PRIVATE));
+    ok(!transport_receive(&b, LOW, &packet),
+       "a page is received where there is no slot yet");
+    ok(!transport_batch(&b, KVM_SEV_RECEIVE_UPDATE_BATCH, LOW + PAGE, COUNT - 1,
+                        &packets) && packets.done == COUNT - 1,
+       "so is a batch of pages");
+    ok(!transport_batch(&b, KVM_SEV_RECEIVE_UPDATE_BATCH, LOW + COUNT * PAGE,
+                        COUNT, &large) && large.done == COUNT,
+       "so are packets of four pages");
+
+    /* Code and tables, then the guest runs with all of it */
+    for (uint64_t gpa = 0; gpa < 0x9000; gpa += PAGE) {
+        MUST(vm_convert(&b, gpa, PAGE, PRIVATE));
+        MUST(transport_send(&a, gpa, &packet));
+        MUST(transport_receive(&b, gpa, &packet));
+    }
+    MUST(vm_slot(&b, 0, 0, 0, GUEST_SIZE, 0));
+    ok(vm_is_private(&b, LOW / PAGE) && !vm_is_private(&b, LOW / PAGE - 1),
+       "the slot that comes has the state of its pages");
+    MUST(sev_cmd(&a, KVM_SEV_SEND_FINISH, NULL));
+    MUST(sev_cmd(&b, KVM_SEV_RECEIVE_FINISH, NULL));
+    guest_vcpu(&b);
+    CHECK(ioctl(b.vcpu, KVM_SET_SREGS, &sregs));
+    CHECK(ioctl(b.vcpu, KVM_SET_REGS, &regs));
+    if (ok(!guest_run(&b), "the guest goes on")) {
+        int bad = 0;
+
+        for (int i = 0; i < 2 * COUNT; i++) {
+            bad += guest_read(&b, LOW + i * PAGE) != 0x1000 + (uint64_t)i;
+        }
+        ok(!bad, "with each of the pages");
+    }
+    vm_destroy(&a);
+    vm_destroy(&b);
+    return done_testing();
+}
