@@ -24,7 +24,8 @@ typedef struct EncBitmap EncBitmap;
  * EncBitmapProvider: who knows the state of a block's pages
  * @name: for trace events
  * @dirties: @convert marks the pages dirty itself (in the log that the next
- *           dirty sync reads), in the same step
+ *           dirty sync reads), in the same step, where the guest sees them.
+ *           QEMU then marks those besides that its bitmap has in another state.
  * @convert: change the state of [@offset, @offset + @size) bytes of @rb,
  *           whole or not at all.  0, or -errno; with -EAGAIN, @error_offset
  *           (bytes in the block) is the first page that somebody holds.

@@ -412,10 +412,12 @@ static int convert_locked(RAMBlock *rb, EncBitmap *eb, uint64_t first,
         uint64_t run = encbitmap_run(rb, page, end, &is_private);
 
         if (is_private != to_private) {
-            if (!p) {
+            if (!p || p->dirties) {
                 /*
-                 * The bitmap is the truth, and a page whose state does not
-                 * change keeps its contents: only what changes.
+                 * A page whose state does not change keeps its contents, so
+                 * only what changes.  A provider that marks pages itself can
+                 * do so only where the guest sees them: pages that are hidden
+                 * (behind PAM registers, say) have no log but ours.
                  */
                 mark_dirty(rb, page, run);
             }

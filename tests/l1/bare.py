@@ -216,8 +216,8 @@ class Places(Bare):
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
-        cls.high = flipper.config(cls.work, mem=64, high=True)
-        cls.small = flipper.config(cls.work, mem=16, high=True)
+        cls.high = flipper.config(cls.work, mem=64, where='high')
+        cls.small = flipper.config(cls.work, mem=16, where='high')
         cls.memory = {'qom-type': f'memory-backend-{cls.small.backend}',
                       'id': 'more', 'size': 128 << 20}
 
@@ -304,6 +304,37 @@ class Places(Bare):
         note(f'{outcome.error}; {destination.complaints()}')
         self.assertFalse(outcome.completed)
         self.good(source)
+
+
+class Hidden(Bare):
+    """
+    Private and shared pages in memory that PAM registers hide: until its device
+    state is loaded, the destination has no memory slot for them.
+    """
+
+    def moves(self, where, *backends):
+        """Migrate from memory of the first kind to the next, and so on."""
+        if os.environ.get('IN_L1') != 'module':
+            self.skipTest('this kernel has no guest_memfd for SEV guests')
+        config = flipper.config(self.work, where=where)
+        vms = [self.boot(config.change(backend=backends[0]))]
+        for backend in backends[1:]:
+            note(f'to memory-backend-{backend}')
+            there, _ = self.move(vms[-1], config.change(backend=backend))
+            vms.append(there)
+            self.good(*vms)
+
+    def test_visible(self):
+        self.moves('pam1', 'guest-memfd', 'guest-memfd')
+
+    def test_hidden(self):
+        self.moves('pam2', 'guest-memfd', 'guest-memfd', 'guest-memfd')
+
+    def test_visible_in_ordinary_memory(self):
+        self.moves('pam1', 'ram', 'guest-memfd', 'ram')
+
+    def test_hidden_in_ordinary_memory(self):
+        self.moves('pam2', 'ram', 'guest-memfd', 'ram')
 
 
 class Packets(Bare):

@@ -281,6 +281,11 @@ static void test_convert_dirties(void)
     fake_reset(rb, true);
     encbitmap_convert(rb, 60 * PAGE, 10 * PAGE, false, NULL, &error_abort);
     g_assert_cmpuint(encbitmap_count(rb, 0, 300), ==, 290);
+    /* The provider has no log of pages that the guest does not see */
+    check_dirty(rb, 60, 10);
+    /* Only what changes: the provider may know more, and marks it itself */
+    encbitmap_convert(rb, 60 * PAGE, 20 * PAGE, false, NULL, &error_abort);
+    check_dirty(rb, 70, 10);
     fake.state[200] = 0;
     g_assert(encbitmap_sync(&error_abort));
     check_dirty(rb, 0, 0);

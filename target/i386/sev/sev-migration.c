@@ -229,41 +229,18 @@ static void set_state_lost(SevMigration *m, Error *err)
                  "reset.\n");
 }
 
-typedef struct Stretch {
-    RAMBlock *rb;
-    uint64_t offset;
-    uint64_t size;
-} Stretch;
-
-static bool find_in_place(Int128 start, Int128 len, const MemoryRegion *mr,
-                          hwaddr offset, void *opaque)
-{
-    GArray *found = opaque;
-    Stretch r = {
-        .rb = mr->ram_block,
-        .offset = offset,
-        .size = int128_get64(len) & TARGET_PAGE_MASK,
-    };
-
-    if (r.rb && is_in_place(r.rb) && r.size &&
-        QEMU_IS_ALIGNED(offset, TARGET_PAGE_SIZE)) {
-        g_array_append_val(found, r);
-    }
-    return false;
-}
-
 /*
  * The guest tells the state of its pages for the first time, and counts on
  * all of them being private until it says otherwise.  Those of guest_memfds
  * are not: firmware that does not tell shares buffers with devices.  Now it
  * is time, also for memory that the guest has from its firmware and never
- * mentions (ACPI tables, runtime services), and for what is to be plugged in
- * later.  Of memory that is there, pages that no guest address leads to stay
- * shared: there is no slot to send them by.
+ * mentions (ACPI tables, runtime services), for what is to be plugged in
+ * later, and for pages that no guest address leads to now: the guest can
+ * reach those behind PAM registers later without telling of them again.
  */
 static bool announce(SevMigration *m, Error **errp)
 {
-    g_autoptr(GArray) found = g_array_new(false, true, sizeof(Stretch));
+    unsigned nblocks = 0;
     RAMBlock *rb;
 
     if (m->announced) {
@@ -271,24 +248,16 @@ static bool announce(SevMigration *m, Error **errp)
     }
     m->announced = true;
     RCU_READ_LOCK_GUARD();
-    flatview_for_each_range(address_space_to_flatview(&address_space_memory),
-                            find_in_place, found);
     RAMBLOCK_FOREACH(rb) {
-        Stretch all = { .rb = rb, .size = rb->max_length };
-
-        if (is_in_place(rb) && !memory_region_is_mapped(rb->mr)) {
-            g_array_append_val(found, all);
+        if (!is_in_place(rb)) {
+            continue;
         }
-    }
-    for (guint i = 0; i < found->len; i++) {
-        Stretch *r = &g_array_index(found, Stretch, i);
-
-        if (encbitmap_convert(r->rb, r->offset, r->size, true, NULL,
-                              errp) < 0) {
+        if (encbitmap_convert(rb, 0, rb->max_length, true, NULL, errp) < 0) {
             return false;
         }
+        nblocks++;
     }
-    trace_sev_migration_announce(found->len);
+    trace_sev_migration_announce(nblocks);
     return true;
 }
 
@@ -1042,9 +1011,10 @@ static bool sev_receive_pages(ConfidentialGuestSupport *cgs, RAMBlock *rb,
     ret = sev_packets_receive(p, cgs, rb->host + offset, npages, &done,
                               &fw_error);
     kvm_private_access_release(&hold);
-    if (ret == -EOPNOTSUPP) {
-        error_setg(errp, "SEV: packets of several pages, which this host does "
-                   "not take for this guest: set the parameter "
+    if (ret == -EOPNOTSUPP && !(p->large && is_in_place(rb))) {
+        /* The kernel arranges the pages of guest_memfds only */
+        error_setg(errp, "SEV: packets of several pages, which this host takes "
+                   "only for RAM that is a guest_memfd: set the parameter "
                    "sev-large-packets of the source to off");
         goto fail;
     } else if (ret == -EPROTO) {

@@ -11,6 +11,10 @@
  * came by the wrong road, or not again after it was converted or written, is
  * found at the next look, and all of them are looked at in every pass.
  *
+ * With PAM=1, the area is memory that q35 hides at reset, and the guest opens it
+ * (PAM registers); with PAM=2 it hides it again after each pass, and has it open
+ * only while it works there, so that a migration meets hidden memory.
+ *
  * If the machine has a slot for memory and nothing in it, the area is what will
  * be plugged in there: it is waited for ("no memory yet").
  *
@@ -23,7 +27,12 @@
 #ifndef AREA
 #define AREA (4ul << 20)
 #endif
+#ifndef PAGES
 #define PAGES 1024u
+#endif
+#ifndef PAM
+#define PAM 0
+#endif
 #define SHARED (1ul << 39)      /* start.S */
 #define TOLD (2ul << 20)         /* a page that is told of, and not used */
 #define RUN_MAX 64
@@ -33,6 +42,13 @@
 #define MIGRATION_READY 1
 #define HC_MAP_GPA_RANGE 12
 #define MAP_ENCRYPTED (1 << 4)
+
+/* q35's host bridge, device 0: 0xf0000-0xfffff, and 0xc0000-0xeffff */
+#define PCI_ADDRESS 0xcf8
+#define PCI_DATA 0xcfc
+#define PAM_FIRST 0x90
+#define PAM_LAST 0x96
+#define PAM_OPEN 0x33           /* two ranges; the upper one of PAM_FIRST */
 
 /* docs/specs/acpi_mem_hotplug.rst */
 #define SLOT_SELECT 0xa00
@@ -169,6 +185,16 @@ static void step(void)
     }
 }
 
+static void set_pam(int open)
+{
+    for (uint8_t reg = PAM_FIRST; reg <= PAM_LAST; reg++) {
+        asm volatile("outl %0, %1" : : "a"(0x80000000u | (reg & ~3)),
+                     "Nd"((uint16_t)PCI_ADDRESS));
+        out(PCI_DATA + (reg & 3),
+            !open ? 0 : reg == PAM_FIRST ? PAM_OPEN & 0xf0 : PAM_OPEN);
+    }
+}
+
 /* The first slot's; where there are no slots, nobody answers: all ones */
 static int has_memory(void)
 {
@@ -187,16 +213,27 @@ void main(void)
         while (!has_memory()) {
         }
     }
+    if (PAM) {
+        set_pam(1);
+    }
     for (uint32_t i = 0; i < PAGES; i++) {
         fill(i);
     }
     wrmsr(MSR_MIGRATION_CONTROL, MIGRATION_READY);
     for (uint64_t pass = 0; ; pass++) {
+        if (PAM) {
+            set_pam(1);
+        }
         for (int i = 0; i < STEPS; i++) {
             step();
         }
         for (uint32_t i = 0; i < PAGES; i++) {
             look(i);
+        }
+        if (PAM > 1) {
+            set_pam(0);
+            for (volatile uint32_t i = 0; i < 10000000; i++) {
+            }
         }
         say_number("flip ", pass);
         say_number(" converted ", converted);

@@ -26,9 +26,12 @@ class Pass:
     bad: int
 
 
-def config(workdir, mem=16, high=False, **kw):
-    """A VM with this guest, and @mem MiB; @high: its pages are at 4 GiB."""
-    flash = f'{BUILD}/guest/flip{"-high" if high else ""}.fd'
+def config(workdir, mem=16, where='', **kw):
+    """
+    A VM with this guest, and @mem MiB.  Its pages are at 4 GiB ('high'), or at
+    0xc0000 and visible ('pam1'), or there and hidden most of the time ('pam2').
+    """
+    flash = f'{BUILD}/guest/flip{"-" + where if where else ""}.fd'
     return vm.Config.from_env(
         guest.Workload('flip'), workdir, mem=mem * vm.MIB,
         **kw).change(ovmf_code=flash)
