@@ -77,9 +77,10 @@ struct sev_ring {
 	u8 next;
 };
 
-static bool sev_ring_enabled = true;
+/* Off: no hardware has run it yet */
+static bool sev_ring_enabled;
 module_param_named(sev_ring, sev_ring_enabled, bool, 0644);
-MODULE_PARM_DESC(sev_ring, " Use the ring buffer mode of the PSP, if it has it");
+MODULE_PARM_DESC(sev_ring, " Use the ring buffer mode of the PSP, if it has it (default: N)");
 
 /* The pages are the device's until it goes, as its command buffer is */
 static struct sev_ring *sev_ring_get(struct sev_device *sev)
@@ -111,6 +112,34 @@ static struct sev_ring *sev_ring_get(struct sev_device *sev)
 	return ring;
 }
 
+/*
+ * Is the mode on, as it is taken to be?  The registers of a PSP that was reset, or
+ * that has not entered the mode though it said so, are those of a mailbox: it
+ * would take the tail for an address and the control register for a command.
+ * @entered: by the command before; the host has not written to them since.
+ */
+static bool sev_ring_is_on(struct sev_device *sev, struct sev_ring *ring,
+			   bool entered)
+{
+	u32 control = ioread32(sev->io_regs + sev->vdata->cmdresp_reg);
+	u32 head = ioread32(sev->io_regs + sev->vdata->cmdbuff_addr_lo_reg);
+
+	/* In a mailbox it would be the address of the last argument. */
+	if (entered)
+		return !head;
+	return (control & SEV_RING_ACTIVE) &&
+	       FIELD_GET(SEV_RING_HEAD_LOW, head) == ring->next;
+}
+
+/* Back to the mailbox, for good */
+static int sev_ring_give_up(struct sev_device *sev, struct sev_ring *ring)
+{
+	dev_err(sev->dev,
+		"SEV: the PSP is not in the ring buffer mode that it had entered (was it reset?), the mode will not be used again\n");
+	ring->absent = true;
+	return sev_ring_leave(sev) ?: -EOPNOTSUPP;
+}
+
 static int sev_ring_enter(struct sev_device *sev, struct sev_ring *ring)
 {
 	struct sev_data_ring_buffer data = {
@@ -124,12 +153,15 @@ static int sev_ring_enter(struct sev_device *sev, struct sev_ring *ring)
 	lockdep_assert_held(&sev_cmd_mutex);
 
 	if (ring->on)
-		return 0;
+		return sev_ring_is_on(sev, ring, false) ? 0 :
+		       sev_ring_give_up(sev, ring);
 
 	ret = __sev_do_cmd_locked(SEV_CMD_RING_BUFFER, &data, &error);
 	if (!ret) {
 		ring->on = true;
 		ring->next = 0;
+		if (!sev_ring_is_on(sev, ring, true))
+			return sev_ring_give_up(sev, ring);
 	}
 	if (ret != -EIO)
 		return ret;
