@@ -88,6 +88,7 @@ int main(void)
        "not on the VM: ENOTTY");
     ok(xioctl(fd, KVM_GET_PAGE_ENC_BITMAP, &bitmap) == -EINVAL,
        "probe by 0 pages: EINVAL");
+    ok(!enable(fd, 0, 0), "enabled once more, after a guest_memfd");
     close(g);
     close(fd);
 
@@ -101,6 +102,21 @@ int main(void)
     g = CHECK(ioctl(fd, KVM_CREATE_VCPU, 0));
     ok(enable(fd, 0, 0) == -EBUSY, "after a vCPU: EBUSY");
     close(g);
+    close(fd);
+
+    /* It would be one whose pages are all shared, whatever it is asked for */
+    fd = create_vm(KVM_X86_SEV_VM);
+    vm.fd = fd;
+    ok(vm_gmem(&vm, PAGE, ~0ULL) == -EINVAL && !enable(fd, 0, 0),
+       "after a guest_memfd that could not be created: enabled");
+    close(fd);
+    fd = create_vm(KVM_X86_SEV_VM);
+    vm.fd = fd;
+    g = CHECK(vm_gmem(&vm, PAGE, GUEST_MEMFD_FLAG_MMAP |
+                                 GUEST_MEMFD_FLAG_INIT_SHARED));
+    ok(enable(fd, 0, 0) == -EBUSY, "after a guest_memfd: EBUSY");
+    close(g);
+    ok(enable(fd, 0, 0) == -EBUSY, "and when it is closed");
     close(fd);
 
     return done_testing();

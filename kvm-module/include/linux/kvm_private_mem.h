@@ -12,23 +12,31 @@
 
 struct gmem_attributes;
 
+/*
+ * Another flag of slots that user space does not see: the slot's guest_memfd
+ * keeps attributes.  Slots of all other VMs and files cost a look at it.
+ */
+#define KVM_MEMSLOT_GMEM_ATTRIBUTES	(1UL << 18)
+#define KVM_MEMSLOT_GMEM_FLAGS	(KVM_MEMSLOT_GMEM_ONLY | KVM_MEMSLOT_GMEM_ATTRIBUTES)
+
 /* arch/x86/kvm/private_mem.c */
 bool kvm_arch_gmem_keeps_attributes(struct kvm *kvm);
 bool kvm_arch_may_access_private_mem(struct kvm *kvm);
 bool kvm_private_mem_enabled(struct kvm *kvm);
 bool kvm_private_mem_supported(struct kvm *kvm);
 int kvm_private_mem_enable(struct kvm *kvm, struct kvm_enable_cap *cap);
+void kvm_arch_gmem_flush(struct page *page);
 bool kvm_private_mem_fault_raced(struct kvm_vcpu *vcpu, bool prefetch);
 
 /* virt/kvm/private_mem.c */
 struct file *kvm_slot_get_attributes(const struct kvm_memory_slot *slot,
 				     struct gmem_attributes **attributes);
-bool kvm_gmem_slot_keeps_attributes(const struct kvm_memory_slot *slot);
 bool kvm_mem_is_private(struct kvm *kvm, gfn_t gfn);
 bool kvm_gmem_keeps_attributes_of(struct kvm *kvm, gfn_t start, gfn_t end);
 int kvm_private_mem_check_extension(struct kvm *kvm, long cap);
 
 /* virt/kvm/gmem_slot.c */
+void kvm_gmem_creating(struct kvm *kvm);
 bool kvm_gmem_can_log_dirty(struct kvm *kvm);
 bool kvm_gmem_can_change_flags(struct kvm_memory_slot *slot,
 			const struct kvm_userspace_memory_region2 *mem);
@@ -46,7 +54,8 @@ void kvm_gmem_lru_exit(void);
  * firmware takes
  */
 #define KVM_GMEM_BLOCK	4
-void kvm_gmem_alloc_block(struct inode *inode, pgoff_t index, pgoff_t nr_pages);
+void kvm_gmem_alloc_block(struct inode *inode,
+			  const struct gmem_attributes *attributes, pgoff_t index);
 int kvm_gmem_pin_block(struct kvm *kvm, unsigned long uaddr, int npages,
 		       bool overwrite, struct page **pages);
 
@@ -62,7 +71,7 @@ bool kvm_gmem_maps_range(struct kvm *kvm, unsigned long uaddr,
 
 /* virt/kvm/gmem_access.c */
 bool kvm_gmem_gfn_is_private(struct kvm *kvm, gfn_t gfn);
-bool kvm_gmem_slot_is_private(const struct kvm_memory_slot *slot, gfn_t gfn);
+bool __kvm_gmem_slot_is_private(const struct kvm_memory_slot *slot, gfn_t gfn);
 int kvm_gmem_read_private(const struct kvm_memory_slot *slot, gfn_t gfn,
 			  void *data, int offset, int len, bool may_sleep);
 int kvm_gmem_write_private(const struct kvm_memory_slot *slot, gfn_t gfn,
@@ -80,6 +89,7 @@ void kvm_page_enc_end(struct kvm *kvm);
 /* virt/kvm/guest_memfd.c, by its hook */
 struct gmem_attributes *kvm_gmem_attributes(struct file *file);
 bool kvm_gmem_belongs_to(struct file *file, struct kvm *kvm);
+bool kvm_gmem_is_encrypted(struct inode *inode);
 struct folio *kvm_gmem_get_folio(struct inode *inode, pgoff_t index);
 void kvm_gmem_clear_new_folio(struct folio *folio);
 void kvm_gmem_invalidate_start(struct inode *inode, pgoff_t start, pgoff_t end);
@@ -92,5 +102,26 @@ void kvm_gmem_for_each_binding(struct inode *inode, pgoff_t start, pgoff_t end,
 void kvm_gmem_page_enc_begin(struct inode *inode);
 void kvm_gmem_page_enc_end(struct inode *inode);
 int kvm_gmem_rebind(struct kvm_memory_slot *old, struct kvm_memory_slot *new);
+
+/* Does the guest_memfd of @slot, which can be NULL, keep attributes? */
+static inline bool
+kvm_gmem_slot_keeps_attributes(const struct kvm_memory_slot *slot)
+{
+	return slot && (slot->flags & KVM_MEMSLOT_GMEM_ATTRIBUTES);
+}
+
+/**
+ * kvm_gmem_slot_is_private - does a slot's guest_memfd say that @gfn is private?
+ * @slot: memory slot of @gfn, or NULL; the caller holds kvm->srcu or slots_lock
+ * @gfn: the page
+ *
+ * Does not look at attributes of the VM.
+ */
+static inline bool
+kvm_gmem_slot_is_private(const struct kvm_memory_slot *slot, gfn_t gfn)
+{
+	return unlikely(kvm_gmem_slot_keeps_attributes(slot)) &&
+	       __kvm_gmem_slot_is_private(slot, gfn);
+}
 
 #endif /* _LINUX_KVM_PRIVATE_MEM_H */

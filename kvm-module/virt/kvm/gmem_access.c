@@ -23,14 +23,8 @@
 
 #include "gmem_attributes.h"
 
-/**
- * kvm_gmem_slot_is_private - does a slot's guest_memfd say that @gfn is private?
- * @slot: memory slot of @gfn, or NULL; the caller holds kvm->srcu or slots_lock
- * @gfn: the page
- *
- * Does not look at attributes of the VM.
- */
-bool kvm_gmem_slot_is_private(const struct kvm_memory_slot *slot, gfn_t gfn)
+/* For kvm_gmem_slot_is_private(), when the slot's flag says that it can be */
+bool __kvm_gmem_slot_is_private(const struct kvm_memory_slot *slot, gfn_t gfn)
 {
 	struct gmem_attributes *attributes;
 	struct file *file;

@@ -34,6 +34,8 @@
  * @cpus: one bit a CPU, 1 = its LRU batch may hold a new page of the file
  * @nr_pages: size of the file, in pages
  * @kvm_may_access: KVM can read and write private pages: they are not encrypted
+ * @punched: user space has punched a hole, so memory matters more to it than
+ *	that pages follow each other; never goes back to false
  */
 struct gmem_attributes {
 	unsigned long *private;
@@ -41,6 +43,7 @@ struct gmem_attributes {
 	unsigned long *cpus;
 	pgoff_t nr_pages;
 	bool kvm_may_access;
+	bool punched;
 };
 
 int gmem_attributes_init(struct gmem_attributes *attributes, pgoff_t nr_pages,

@@ -10,18 +10,21 @@
 #include <linux/gfp.h>
 #include <linux/kvm_host.h>
 #include <linux/log2.h>
+#include <linux/memcontrol.h>
 #include <linux/mm.h>
 #include <linux/pagemap.h>
 #include <linux/xarray.h>
 
 #include "gmem_attributes.h"
+#include "gmem_trace.h"
 
 /*
  * Put @n new pages that follow each other at @index on, where there are none.
- * @page is the first of as many as a power of two, or NULL.
+ * @page is the first of as many as a power of two, or NULL.  @gfp is for what is
+ * charged and allocated besides.
  */
 static int gmem_add_block(struct address_space *mapping, pgoff_t index, int n,
-			  struct page *page)
+			  struct page *page, gfp_t gfp)
 {
 	unsigned int i, order = get_order((unsigned long)n << PAGE_SHIFT);
 	int r = 0;
@@ -34,8 +37,7 @@ static int gmem_add_block(struct address_space *mapping, pgoff_t index, int n,
 		struct folio *folio = page_folio(page + i);
 
 		if (i < n && !r)
-			r = filemap_add_folio(mapping, folio, index + i,
-					      mapping_gfp_mask(mapping));
+			r = filemap_add_folio(mapping, folio, index + i, gfp);
 		if (i < n && !r)
 			folio_unlock(folio);
 		/* The page cache has its own reference, or nobody wants it. */
@@ -44,28 +46,60 @@ static int gmem_add_block(struct address_space *mapping, pgoff_t index, int n,
 	return r;
 }
 
+/*
+ * Has the control group, which is charged for all of the file's pages, room for
+ * those that are not there yet?  Then optional pages cannot take it from pages
+ * that will be wanted.
+ */
+static bool gmem_group_has_room(const struct address_space *mapping,
+				pgoff_t nr_pages)
+{
+	bool room = true;
+#ifdef CONFIG_MEMCG
+	unsigned long missing = nr_pages - min(nr_pages, mapping->nrpages);
+	struct mem_cgroup *charged, *memcg;
+
+	if (mem_cgroup_disabled())
+		return true;
+
+	charged = get_mem_cgroup_from_mm(current->mm);
+	for (memcg = charged; memcg && room; memcg = parent_mem_cgroup(memcg))
+		room = page_counter_read(&memcg->memory) + missing <=
+		       READ_ONCE(memcg->memory.max);
+	mem_cgroup_put(charged);
+#endif
+	return room;
+}
+
 /**
  * kvm_gmem_alloc_block - allocate pages by the block, when the first is wanted
- * @inode: guest_memfd, whose size is @nr_pages
+ * @inode: guest_memfd
+ * @attributes: its attributes; it need not keep any
  * @index: the page that is wanted
- * @nr_pages: size of the file, in pages
  *
  * The others are not up to date, so nothing takes them for pages that were
- * used.  Nothing happens if there is one already, or no block to be had: a
- * page will do.
+ * used.  They are for the firmware of SEV guests alone, and optional: nothing
+ * happens if there is one already, if user space has punched a hole, or if memory
+ * is not there for the taking.  Nothing is reclaimed for them, and a control group
+ * that has no room for all of the file gets none, so that none of its tasks is
+ * killed for them.  A page will do then.
  */
-void kvm_gmem_alloc_block(struct inode *inode, pgoff_t index, pgoff_t nr_pages)
+void kvm_gmem_alloc_block(struct inode *inode,
+			  const struct gmem_attributes *attributes, pgoff_t index)
 {
 	struct address_space *mapping = inode->i_mapping;
 	pgoff_t start = round_down(index, KVM_GMEM_BLOCK), first = start;
+	gfp_t gfp = mapping_gfp_mask(mapping);
 
-	if (start + KVM_GMEM_BLOCK > nr_pages ||
+	if (!kvm_gmem_is_encrypted(inode) || attributes->punched ||
+	    start + KVM_GMEM_BLOCK > attributes->nr_pages ||
 	    xa_find(&mapping->i_pages, &first, start + KVM_GMEM_BLOCK - 1,
-		    XA_PRESENT))
+		    XA_PRESENT) ||
+	    !gmem_group_has_room(mapping, attributes->nr_pages))
 		return;
+	gfp = (gfp & ~__GFP_RECLAIM) | __GFP_NOWARN;
 	gmem_add_block(mapping, start, KVM_GMEM_BLOCK,
-		       alloc_pages(mapping_gfp_mask(mapping) | __GFP_NORETRY |
-				   __GFP_NOWARN, ilog2(KVM_GMEM_BLOCK)));
+		       alloc_pages(gfp, ilog2(KVM_GMEM_BLOCK)), gfp);
 }
 
 /*
@@ -121,7 +155,8 @@ static int gmem_replace(struct inode *inode,
 		truncate_inode_pages_range(mapping, start, start + len - 1);
 		page = alloc_pages_node(nid, mapping_gfp_mask(mapping),
 					get_order(len));
-		r = gmem_add_block(mapping, index, npages, page);
+		r = gmem_add_block(mapping, index, npages, page,
+				   mapping_gfp_mask(mapping));
 		kvm_gmem_invalidate_end(inode, index, index + npages);
 	}
 	if (!r)
@@ -156,6 +191,7 @@ int kvm_gmem_pin_block(struct kvm *kvm, unsigned long uaddr, int npages,
 		       bool overwrite, struct page **pages)
 {
 	struct gmem_attributes *attributes;
+	bool replaced = false;
 	pgoff_t index, end;
 	struct file *file;
 	int n, r;
@@ -183,7 +219,10 @@ int kvm_gmem_pin_block(struct kvm *kvm, unsigned long uaddr, int npages,
 		unpin_user_pages(pages, r);
 		r = gmem_replace(file_inode(file), attributes, index, npages,
 				 nid, pages);
+		replaced = true;
 	}
+	trace_kvm_gmem_pin_block(file_inode(file)->i_ino, index, npages,
+				 replaced, r);
 put:
 	fput(file);
 	return r;

@@ -15,6 +15,7 @@
 #include <linux/xarray.h>
 
 #include "gmem_attributes.h"
+#include "gmem_trace.h"
 
 /*
  * How often a page that somebody holds is looked at again, and how often LRU
@@ -346,7 +347,7 @@ static long gmem_set_attributes(struct file *file,
 	struct gmem_attributes *attributes = kvm_gmem_attributes(file);
 	struct inode *inode = file_inode(file);
 	struct kvm_memory_attributes2 args;
-	pgoff_t held;
+	pgoff_t held = 0;
 	u64 end;
 	int r;
 
@@ -366,6 +367,10 @@ static long gmem_set_attributes(struct file *file,
 	r = gmem_convert(inode, attributes, args.offset >> PAGE_SHIFT,
 			 end >> PAGE_SHIFT,
 			 args.attributes & KVM_MEMORY_ATTRIBUTE_PRIVATE, &held);
+	trace_kvm_gmem_convert(inode->i_ino, args.offset >> PAGE_SHIFT,
+			       end >> PAGE_SHIFT,
+			       args.attributes & KVM_MEMORY_ATTRIBUTE_PRIVATE, r,
+			       held);
 	if (r == -EAGAIN && put_user((u64)held << PAGE_SHIFT, &argp->error_offset))
 		return -EFAULT;
 	return r;

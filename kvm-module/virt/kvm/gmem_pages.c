@@ -66,13 +66,17 @@ unlock:
  * kvm_gmem_clear_new_folio - make a folio one that can be used
  * @folio: of a guest_memfd, locked
  *
- * What was there before it was allocated is nobody's to see.
+ * What was there before it was allocated is nobody's to see.  An SEV guest uses
+ * the page with the C-bit, for which processors can have cache lines of their own:
+ * zeros that are written back late would overwrite the guest's data.
  */
 void kvm_gmem_clear_new_folio(struct folio *folio)
 {
 	if (folio_test_uptodate(folio))
 		return;
 	clear_highpage(folio_page(folio, 0));
+	if (kvm_gmem_is_encrypted(folio->mapping->host))
+		kvm_arch_gmem_flush(folio_page(folio, 0));
 	folio_mark_uptodate(folio);
 }
 

@@ -1,9 +1,24 @@
 // SPDX-License-Identifier: GPL-2.0
-/* Changes to memory slots whose guest_memfd keeps attributes. */
+/* Memory slots whose guest_memfd keeps attributes: what may change, and when. */
 #include <linux/file.h>
 #include <linux/kvm_host.h>
 
 #include "gmem_attributes.h"
+
+/**
+ * kvm_gmem_creating - a guest_memfd is about to be created for @kvm
+ * @kvm: the VM
+ *
+ * Whether it keeps attributes cannot be changed afterwards, so the VM cannot be
+ * changed to one whose guest_memfds do.  Takes kvm->lock, under which
+ * kvm_private_mem_enable() looks.
+ */
+void kvm_gmem_creating(struct kvm *kvm)
+{
+	mutex_lock(&kvm->lock);
+	kvm->gmem_created = true;
+	mutex_unlock(&kvm->lock);
+}
 
 /**
  * kvm_gmem_can_log_dirty - may slots of guest_memfds have a dirty log?

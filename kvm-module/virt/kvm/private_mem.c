@@ -19,8 +19,8 @@ struct file *kvm_slot_get_attributes(const struct kvm_memory_slot *slot,
 {
 	struct file *file;
 
-	/* Those that keep attributes can be mapped, which has a flag. */
-	if (!slot || !kvm_slot_has_gmem(slot) || !kvm_memslot_is_gmem_only(slot))
+	/* Nothing else, no reference above all, for slots of other VMs */
+	if (!kvm_gmem_slot_keeps_attributes(slot))
 		return NULL;
 
 	file = get_file_active((struct file **)&slot->gmem.file);
@@ -32,18 +32,6 @@ struct file *kvm_slot_get_attributes(const struct kvm_memory_slot *slot,
 		fput(file);
 		return NULL;
 	}
-	return file;
-}
-
-/* Does the guest_memfd of @slot keep attributes?  Locks as above */
-bool kvm_gmem_slot_keeps_attributes(const struct kvm_memory_slot *slot)
-{
-	struct gmem_attributes *attributes;
-	struct file *file;
-
-	file = kvm_slot_get_attributes(slot, &attributes);
-	if (file)
-		fput(file);
 	return file;
 }
 

@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 /* x86 VMs whose private memory is what attributes of guest_memfds say. */
+#include <linux/highmem.h>
 #include <linux/kvm-page-enc.h>
 #include <linux/kvm_host.h>
+
+#include <asm/cacheflush.h>
 
 #include "mmu.h"
 #include "x86.h"
@@ -34,6 +37,25 @@ bool kvm_arch_may_access_private_mem(struct kvm *kvm)
 	return kvm->arch.vm_type == KVM_X86_SW_PROTECTED_VM;
 }
 
+/**
+ * kvm_arch_gmem_flush - flush the lines of a page that KVM has written
+ * @page: of an SEV guest's guest_memfd, written through KVM's own mapping
+ *
+ * The same as sev_clflush_pages(), and where that would do it: on processors
+ * whose caches are not coherent across the C-bit.
+ */
+void kvm_arch_gmem_flush(struct page *page)
+{
+	void *at;
+
+	if (this_cpu_has(X86_FEATURE_SME_COHERENT))
+		return;
+
+	at = kmap_local_page(page);
+	clflush_cache_range(at, PAGE_SIZE);
+	kunmap_local(at);
+}
+
 /* Can KVM_CAP_SEV_PRIVATE_MEM be enabled, on @kvm or (NULL) on any VM? */
 bool kvm_private_mem_supported(struct kvm *kvm)
 {
@@ -47,7 +69,8 @@ bool kvm_private_mem_supported(struct kvm *kvm)
  * @cap: the argument
  *
  * It takes SMM's address space away, so it must come before anything that
- * depends on how many there are.
+ * depends on how many there are; and before the first guest_memfd, which would
+ * keep no attributes.
  */
 int kvm_private_mem_enable(struct kvm *kvm, struct kvm_enable_cap *cap)
 {
@@ -59,7 +82,10 @@ int kvm_private_mem_enable(struct kvm *kvm, struct kvm_enable_cap *cap)
 
 	mutex_lock(&kvm->lock);
 	mutex_lock(&kvm->slots_lock);
-	if (!kvm->created_vcpus && !kvm->nr_memslot_pages) {
+	if (kvm->arch.has_private_mem) {
+		r = 0;
+	} else if (!kvm->created_vcpus && !kvm->nr_memslot_pages &&
+		   !kvm->gmem_created) {
 		kvm->arch.has_private_mem = true;
 		r = 0;
 	}
