@@ -89,7 +89,8 @@ static char *hardware_value(char *from, const char *key)
 }
 
 /* How often @command was given to the firmware */
-static unsigned long hardware_count(const char *command)
+static unsigned long __attribute__((unused))
+hardware_count(const char *command)
 {
     char key[64], *at, *count;
 
@@ -105,7 +106,7 @@ static unsigned long hardware_count(const char *command)
 }
 
 /* What is to go wrong, as members of a SevPlatformFault; "": nothing */
-static void hardware_fault(const char *fault)
+static void __attribute__((unused)) hardware_fault(const char *fault)
 {
     char request[512], *path;
 

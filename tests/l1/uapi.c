@@ -4,8 +4,11 @@
  * That the header compiles alone and beside <linux/kvm.h> in either order is
  * tested by building this (uapi-alone.c, uapi-beside.c).
  */
+#include <sys/mount.h>
 #include "vm.h"
 #include "uapi.h"
+
+#define TRACING "/sys/kernel/tracing"
 
 static int enable(int vm, uint64_t arg, uint32_t flags)
 {
@@ -119,5 +122,13 @@ int main(void)
     ok(enable(fd, 0, 0) == -EBUSY, "and when it is closed");
     close(fd);
 
+    mount("none", TRACING, "tracefs", 0, NULL);
+    if (access(TRACING "/events/sched", F_OK)) {
+        note("this kernel has no trace events");
+    } else {
+        ok(!access(TRACING "/events/kvm_gmem/kvm_gmem_convert/format", R_OK) &&
+           !access(TRACING "/events/kvm_gmem/kvm_gmem_pin_block/format", R_OK),
+           "trace events: conversions, pages of packets");
+    }
     return done_testing();
 }

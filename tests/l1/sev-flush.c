@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * KVM zeroes the pages of a guest_memfd without the C-bit, and an SEV guest uses
+ * them with it: they have to be flushed between, or a late write-back of the
+ * zeros destroys what the guest has written.  The emulated CPU counts pages that
+ * were not.
+ */
+#define _GNU_SOURCE
+#include "guest.h"
+#include "hardware.h"
+
+#define COUNTER "\"unflushed-host-writes\": "
+
+static long unflushed(void)
+{
+    char *value;
+
+    hardware_cmd("\"execute\": \"query-sev-platform\"");
+    value = hardware_value(hardware_answer, COUNTER);
+    return value ? strtol(value, NULL, 10) : -1;
+}
+
+/* The guest writes the first word of each page, and finds it there */
+static bool guest_uses(struct vm *vm, uint64_t first, uint64_t end)
+{
+    for (uint64_t at = first; at < end; at += PAGE) {
+        if (guest_write(vm, at, at + 1) || guest_read(vm, at) != at + 1) {
+            return false;
+        }
+    }
+    return true;
+}
+
+int main(void)
+{
+    long before;
+    struct vm vm;
+
+    vm_require(VM_SEV);
+    if (!hardware_open()) {
+        skip_all("no port to the QMP of the hardware: scripts/l1 --qmp");
+    }
+    if (unflushed() < 0) {
+        skip_all("the emulated CPU does not count pages that were not flushed");
+    }
+    vm_init(&vm, VM_SEV, GUEST_SIZE);
+    before = unflushed();
+    if (!ok(!guest_launch(&vm, 0x40000), "a guest runs")) {
+        return done_testing();
+    }
+    ok(guest_uses(&vm, 0x100000, 0x140000) && unflushed() == before,
+       "new pages that the guest uses first: %ld not flushed",
+       unflushed() - before);
+
+    /* The host's fault clears a page, which nobody writes before the guest */
+    before = unflushed();
+    MUST(vm_convert(&vm, 0x140000, 0x40000, SHARED));
+    for (uint64_t at = 0x140000; at < 0x180000; at += PAGE) {
+        touch(vm.mem + at);
+    }
+    MUST(vm_convert(&vm, 0x140000, 0x40000, PRIVATE));
+    ok(guest_uses(&vm, 0x140000, 0x180000) && unflushed() == before,
+       "pages that the host has looked at: %ld not flushed",
+       unflushed() - before);
+
+    before = unflushed();
+    CHECK(fallocate(vm.gmem, FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE,
+                    0x100000, 0x40000));
+    ok(guest_uses(&vm, 0x100000, 0x140000) && unflushed() == before,
+       "pages in the place of a hole: %ld not flushed", unflushed() - before);
+    vm_destroy(&vm);
+    return done_testing();
+}
