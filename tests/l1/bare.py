@@ -335,7 +335,7 @@ class Hidden(Bare):
         self.moves('pam1', 'guest-memfd', 'guest-memfd')
 
     def test_hidden(self):
-        self.moves('pam2', 'guest-memfd', 'guest-memfd', 'guest-memfd')
+        self.moves('pam2', 'guest-memfd', 'guest-memfd')
 
     def test_visible_in_ordinary_memory(self):
         self.moves('pam1', 'ram', 'guest-memfd', 'ram')
