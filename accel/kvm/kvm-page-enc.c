@@ -24,6 +24,7 @@
 #include "system/kvm_int.h"
 #include "system/kvm-page-enc.h"
 #include "system/kvm-private-access.h"
+#include "system/system.h"
 #include "trace.h"
 
 /* <linux/kvm.h> of Linux 7.3; QEMU's copy is older */
@@ -101,6 +102,24 @@ static bool prepare_dirty_ring(Error **errp)
     return true;
 }
 
+/*
+ * Assigned devices pin all shared pages for as long as they are there, and a
+ * page that is pinned cannot become private: the first conversion would fail.
+ */
+static void refuse_assigned_devices(Notifier *notifier, void *data)
+{
+    bool ambiguous = false;
+
+    if (object_resolve_path_type("", "vfio-pci", &ambiguous) || ambiguous) {
+        error_report("memory-backend-guest-memfd cannot be used with assigned "
+                     "devices (vfio-pci), because they pin the guest's pages: "
+                     "use memory-backend-ram, or no such device");
+        exit(1);
+    }
+}
+
+static Notifier machine_done = { .notify = refuse_assigned_devices };
+
 /* Once, before the first guest_memfd */
 static bool prepare_vm(Error **errp)
 {
@@ -145,6 +164,7 @@ static bool prepare_vm(Error **errp)
     kvm_guest_memfd_supported = true;
     qemu_mutex_init(&pieces_lock);
     pieces = g_array_new(false, true, sizeof(Piece));
+    qemu_add_machine_init_done_notifier(&machine_done);
     done = true;
     return true;
 }
@@ -192,6 +212,11 @@ static int page_enc_convert(RAMBlock *rb, uint64_t offset, uint64_t size,
 
     if (ret == -EAGAIN) {
         *error_offset = attr.error_offset;
+        /* Not refused by refuse_assigned_devices() if it was plugged in later */
+        warn_report_once("A page of guest_memfd has been pinned for more than "
+                         "a second and cannot become private: assigned devices "
+                         "(VFIO, vDPA) cannot be used with "
+                         "memory-backend-guest-memfd");
     }
     if (!to_private) {
         kvm_private_access_restore(rb->host + offset, size);
