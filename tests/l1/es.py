@@ -15,7 +15,7 @@ import unittest
 
 sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
 # pylint: disable=wrong-import-position
-from sevmig import flipper, guest, tap, vm   # noqa: E402
+from sevmig import guest, tap, vm   # noqa: E402
 from sevmig.tap import note         # noqa: E402
 
 BOOT = 1500     # seconds
@@ -85,9 +85,11 @@ class Type(unittest.TestCase):
         self.addCleanup(shutil.rmtree, self.work)
 
     def needs_init2(self, policy):
-        v = vm.VM('type', flipper.config(self.work).change(
-            policy=policy, backend='ram', trace=['sev_migration_needs_init2'],
-            extra=['-S']))
+        # OVMF, because a guest with SEV-ES needs its reset vector
+        v = vm.VM('type', vm.Config.from_env(
+            guest.Workload('type'), self.work, policy=policy,
+            mem=64 * vm.MIB, trace=['sev_migration_needs_init2'],
+            extra=['-S']).change(backend='ram'))
         self.addCleanup(v.stop)
         v.launch()
         found = re.search(rf'sev_migration_needs_init2 policy {policy:#x}: '
