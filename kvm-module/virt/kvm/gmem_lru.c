@@ -51,9 +51,12 @@ static void gmem_drain_cpu(struct work_struct *work)
 	unsigned long began = drain->began + 1;
 	struct folio_batch batch;
 
-	/* Who reads the old number has put its references before this drain. */
-	smp_store_release(&drain->began, began);
-	smp_mb();
+	/*
+	 * A page that was in this CPU's batch before somebody read the old number
+	 * is in it still.  Pages come into the batch on this CPU only, so that
+	 * needs no barrier.
+	 */
+	WRITE_ONCE(drain->began, began);
 
 	/* It wants a folio to release, any will do. */
 	folio_batch_init(&batch);
@@ -61,6 +64,7 @@ static void gmem_drain_cpu(struct work_struct *work)
 	folio_batch_add(&batch, folio);
 	__folio_batch_release(&batch);
 
+	/* For gmem_drained(): the references are gone before it is done. */
 	smp_store_release(&drain->done, began);
 	wake_up_all(&gmem_drain_wait);
 }
@@ -71,8 +75,10 @@ static bool gmem_drained(const unsigned long *cpus, const unsigned long *until)
 	unsigned int cpu;
 
 	for_each_set_bit(cpu, cpus, nr_cpu_ids) {
-		if ((long)(smp_load_acquire(&per_cpu(gmem_drains, cpu).done) -
-			   until[cpu]) < 0)
+		/* Pairs with the release in gmem_drain_cpu() */
+		unsigned long done = smp_load_acquire(&per_cpu(gmem_drains, cpu).done);
+
+		if ((long)(done - until[cpu]) < 0)
 			return false;
 	}
 	return true;
@@ -88,7 +94,7 @@ static bool gmem_drain_queue(unsigned int cpu, unsigned long *until)
 
 	/* Any that begins after this will do, whoever has queued it. */
 	*until = READ_ONCE(drain->began) + 1;
-	smp_mb();
+	/* A full barrier, if it is queued */
 	if (queue_work_on(cpu, system_percpu_wq, &drain->work)) {
 		WRITE_ONCE(drain->asked, jiffies);
 		return true;
