@@ -6,6 +6,7 @@
 #define _GNU_SOURCE
 #include <pthread.h>
 #include <sched.h>
+#include <sys/mount.h>
 #include <sys/time.h>
 #include <sys/uio.h>
 #include "vm.h"
@@ -242,6 +243,18 @@ static void write_text(const char *path, const char *text)
     }
 }
 
+#define DEBUGFS         "/sys/kernel/debug"
+/* What the scheduler gives to other tasks beside real-time tasks, ns a second */
+#define FAIR_SERVER     DEBUGFS "/sched/fair_server/cpu1/runtime"
+
+static void others_run(bool run)
+{
+    write_text("/proc/sys/kernel/sched_rt_runtime_us", run ? "950000" : "-1");
+    if (!access(FAIR_SERVER, W_OK)) {
+        write_text(FAIR_SERVER, run ? "50000000" : "0");
+    }
+}
+
 /* A real-time task that never yields, as a vCPU can be, stops no conversion */
 static void busy_cpu(void)
 {
@@ -253,7 +266,10 @@ static void busy_cpu(void)
 
     on_cpu(0);
     vm_init(&vm, VM_SW_PROTECTED, SIZE);
-    write_text("/proc/sys/kernel/sched_rt_runtime_us", "-1");
+    if (access(DEBUGFS "/sched", F_OK)) {
+        mount("none", DEBUGFS, "debugfs", 0, NULL);
+    }
+    others_run(false);
     hog_runs = hog_stop = false;
     pthread_create(&thread, NULL, hog, NULL);
     while (!hog_runs) {
@@ -275,7 +291,7 @@ static void busy_cpu(void)
 
     hog_stop = true;
     pthread_join(thread, NULL);
-    write_text("/proc/sys/kernel/sched_rt_runtime_us", "950000");
+    others_run(true);
     release(&h);
     ok(!r[0] && fresh < BUSY_SECONDS / 3,
        "a CPU runs nothing but one task: a new page becomes private in %.3f s",
