@@ -4,8 +4,9 @@
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
  * Each command takes a buffer in the host's memory.  It is copied in, the
- * command works on the copy, and the copy is written back if it changed:
- * lengths that were asked for are filled in even if the command fails.
+ * command works on the copy, and the copy is written back if the command has
+ * something to say and succeeds; some also fill in the lengths that they need
+ * when they end with INVALID_LEN.
  */
 
 #include "qemu/osdep.h"
@@ -24,11 +25,18 @@
 /* What one UPDATE_DATA of SEND and RECEIVE takes, and one DBG command */
 #define PACKET_MAX          (16 * 1024)
 
-/* The saved state of a vCPU; the page it is in */
+/*
+ * The saved state of a vCPU; in it, 8 bytes of zeros and the address of its
+ * checksum in the memory for SEV-ES, which the firmware fills in
+ */
 #define VMSA_LEN            4096
+#define VMSA_ZEROS          0x380
+#define VMSA_CHECKSUM       0x388
 
 /* Memory that INIT wants for SEV-ES, in which it keeps what VMSAs must be */
 #define TMR_LEN             (1024 * 1024)
+#define TMR_CHECKSUMS       (TMR_LEN / 2)
+#define TMR_CHECKSUM_LEN    16
 
 /* Certificates that come with the PDH: PEK, OCA, CEK */
 #define CHAIN_LEN           (3 * AMD_PSP_CERT_LEN)
@@ -83,10 +91,20 @@
 
 typedef AmdPspStatus CommandFn(AmdPspPlatform *p, AmdPspGuest *g, uint8_t *b);
 
+/* When the buffer is written back: as in the source of AMD's firmware */
+typedef enum Reply {
+    REPLY_NEVER,
+    REPLY_SUCCESS,
+    REPLY_LENGTH,       /* also if the command ends with INVALID_LEN */
+} Reply;
+
 typedef struct Command {
     const char *name;
     CommandFn *fn;
     uint8_t buffer_len;
+    Reply reply;
+    /* Checks that come before that of the guest, which may be NULL */
+    CommandFn *first;
     /* Guest states; not 0: the buffer has the handle of a guest */
     uint8_t states;
     /* The guest must be active */
@@ -222,9 +240,14 @@ static AmdPspStatus guest_new(AmdPspPlatform *p, uint32_t policy,
 }
 
 /* It must not be active any more */
-static void guest_free(AmdPspGuest *g)
+static void guest_free(AmdPspPlatform *p, AmdPspGuest *g)
 {
     g_assert(!g->asid);
+    for (size_t i = 0; i < ARRAY_SIZE(p->vmsa_owner); i++) {
+        if (p->vmsa_owner[i] == g->handle) {
+            p->vmsa_owner[i] = 0;
+        }
+    }
     g_checksum_free(g->digest);
     memset(g, 0, sizeof(*g));
 }
@@ -232,9 +255,14 @@ static void guest_free(AmdPspGuest *g)
 static void guest_deactivate(AmdPspPlatform *p, AmdPspGuest *g)
 {
     if (g->asid) {
+        bool used = sev_memory_asid_valid(g->asid);
+
         sev_memory_clear_key(g->asid);
-        set_bit(g->asid, p->df_flush);
-        sev_memory_forget_wbinvd();
+        /* Of a guest that could not run, caches have nothing */
+        if (used) {
+            set_bit(g->asid, p->df_flush);
+            sev_memory_forget_wbinvd();
+        }
         g->asid = 0;
     }
 }
@@ -246,7 +274,7 @@ void amd_psp_platform_reset(AmdPspPlatform *p)
     for (i = 0; i < ARRAY_SIZE(p->guests); i++) {
         if (p->guests[i].handle) {
             guest_deactivate(p, &p->guests[i]);
-            guest_free(&p->guests[i]);
+            guest_free(p, &p->guests[i]);
         }
     }
     bitmap_zero(p->df_flush, SEV_MEMORY_MAX_ASID + 1);
@@ -295,12 +323,16 @@ bool amd_psp_platform_init(AmdPspPlatform *p,
     amd_psp_expand(p->seed, "id", 0, p->id, sizeof(p->id));
     amd_psp_ec_key(p->seed, "cek", 0, &p->cek);
     platform_cert(&p->cek, AMD_PSP_CERT_CEK, p->cek_cert);
+    memcpy(p->signed_cek, p->cek_cert, sizeof(p->signed_cek));
     platform_make_pek(p);
-    return !authority || amd_psp_authority_sign(authority, p->cek_cert);
+    return !authority || amd_psp_authority_sign(authority, p->signed_cek);
 }
 
-/* A policy that this platform can keep */
-static AmdPspStatus check_policy(AmdPspPlatform *p, uint32_t policy)
+/*
+ * A policy that this platform can keep.  The firmware looks at the one that
+ * came with a session, and takes any from a host that launches without one.
+ */
+static AmdPspStatus check_policy(uint32_t policy)
 {
     unsigned major = extract32(policy, 16, 8);
     unsigned minor = extract32(policy, 24, 8);
@@ -309,10 +341,8 @@ static AmdPspStatus check_policy(AmdPspPlatform *p, uint32_t policy)
         (major == AMD_PSP_API_MAJOR && minor > AMD_PSP_API_MINOR)) {
         return AMD_PSP_POLICY_FAILURE;
     }
-    if ((policy & AMD_PSP_POLICY_ES) && !p->es) {
-        return AMD_PSP_POLICY_FAILURE;
-    }
-    return AMD_PSP_SUCCESS;
+    return policy & AMD_PSP_POLICY_RESERVED ? AMD_PSP_POLICY_FAILURE :
+           AMD_PSP_SUCCESS;
 }
 
 static AmdPspStatus platform_start(AmdPspPlatform *p, uint32_t flags,
@@ -329,6 +359,7 @@ static AmdPspStatus platform_start(AmdPspPlatform *p, uint32_t flags,
     p->initialized = true;
     /* The driver asks for it without knowing what the CPU can do */
     p->es = es && sev_memory_max_es_asid();
+    p->tmr = tmr;
     /* Nobody knows what caches have of guests from before */
     bitmap_fill(p->df_flush, SEV_MEMORY_MAX_ASID + 1);
     sev_memory_forget_wbinvd();
@@ -560,7 +591,11 @@ static AmdPspStatus cmd_pdh_gen(AmdPspPlatform *p, AmdPspGuest *g, uint8_t *b)
     return nv_store(p);
 }
 
-/* [0] address and [8] length of the PDH's certificate, [16] and [24] chain */
+/*
+ * [0] address and [8] length of the PDH's certificate, [16] and [24] chain
+ *
+ * Processors do not have the signature of their CEK: AMD has it on a server.
+ */
 static AmdPspStatus cmd_pdh_cert_export(AmdPspPlatform *p, AmdPspGuest *g,
                                         uint8_t *b)
 {
@@ -621,7 +656,7 @@ static AmdPspStatus cmd_decommission(AmdPspPlatform *p, AmdPspGuest *g,
     if (g->asid) {
         return AMD_PSP_ACTIVE;
     }
-    guest_free(g);
+    guest_free(p, g);
     return AMD_PSP_SUCCESS;
 }
 
@@ -649,6 +684,10 @@ static AmdPspStatus guest_activate(AmdPspPlatform *p, AmdPspGuest *g,
         return AMD_PSP_HWERROR_PLATFORM;
     }
     g->asid = asid;
+    if (g->state == AMD_PSP_GUEST_RUNNING ||
+        g->state == AMD_PSP_GUEST_SUPDATE) {
+        sev_memory_set_asid_valid(asid);
+    }
     return AMD_PSP_SUCCESS;
 }
 
@@ -770,22 +809,22 @@ static AmdPspStatus guest_start(AmdPspPlatform *p, uint8_t *b,
     AmdPspGuest *g;
     AmdPspStatus st;
 
-    st = find_sharer(p, ldl_le_p(b), policy, &sharer);
-    if (st) {
-        return st;
-    }
-    st = check_policy(p, policy);
-    if (st) {
-        return st;
-    }
     if (cert_pa || state != AMD_PSP_GUEST_LUPDATE) {
         st = read_session(p, cert_pa, ldl_le_p(b + 16), get_address(b, 24),
                           ldl_le_p(b + 32), policy, &keys);
+        st = st ?: check_policy(policy);
         if (st) {
             return st;
         }
     } else if (!get_random(&keys, sizeof(keys))) {
         return AMD_PSP_HWERROR_PLATFORM;
+    }
+    st = find_sharer(p, ldl_le_p(b), policy, &sharer);
+    if (st) {
+        return st;
+    }
+    if ((policy & AMD_PSP_POLICY_ES) && !p->es) {
+        return AMD_PSP_UNSUPPORTED;
     }
     st = guest_new(p, policy, state, sharer, &g);
     if (st) {
@@ -802,22 +841,81 @@ static AmdPspStatus cmd_launch_start(AmdPspPlatform *p, AmdPspGuest *none,
     return guest_start(p, b, AMD_PSP_GUEST_LUPDATE);
 }
 
-/* Measure and encrypt in place */
+static hwaddr vmsa_checksum(AmdPspPlatform *p, size_t i)
+{
+    return p->tmr + TMR_CHECKSUMS + i * TMR_CHECKSUM_LEN;
+}
+
+/*
+ * Make @vmsa one that a vCPU of @g can start from.  No checksum is kept at the
+ * address that it gets: the CPUs do not check it.
+ */
+static AmdPspStatus vmsa_set_up(AmdPspPlatform *p, AmdPspGuest *g,
+                                uint8_t *vmsa, size_t len)
+{
+    size_t i;
+
+    if (len < VMSA_LEN) {
+        return AMD_PSP_INVALID_LEN;
+    }
+    for (i = 0; i < ARRAY_SIZE(p->vmsa_owner); i++) {
+        if (!p->vmsa_owner[i]) {
+            p->vmsa_owner[i] = g->handle;
+            stq_le_p(vmsa + VMSA_ZEROS, 0);
+            stq_le_p(vmsa + VMSA_CHECKSUM, vmsa_checksum(p, i));
+            return AMD_PSP_SUCCESS;
+        }
+    }
+    return AMD_PSP_RESOURCE_LIMIT;
+}
+
+/* Whether @vmsa has been set up for @g */
+static bool vmsa_is_of(AmdPspPlatform *p, AmdPspGuest *g, const uint8_t *vmsa,
+                       size_t len)
+{
+    size_t i;
+
+    for (i = 0; len >= VMSA_LEN && i < ARRAY_SIZE(p->vmsa_owner); i++) {
+        if (p->vmsa_owner[i] == g->handle &&
+            ldq_le_p(vmsa + VMSA_CHECKSUM) == vmsa_checksum(p, i)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Measure and encrypt in place; @vmsa: what is at @pa is the state of a vCPU */
 static AmdPspStatus launch_update(AmdPspPlatform *p, AmdPspGuest *g,
-                                  hwaddr pa, uint32_t len)
+                                  hwaddr pa, uint32_t len, bool vmsa)
 {
     uint8_t chunk[4096];
+    AmdPspStatus st;
+
+    if (pa % 16) {
+        return AMD_PSP_INVALID_ADDRESS;
+    }
+    if (!len || len % 16) {
+        return AMD_PSP_INVALID_LEN;
+    }
 
     if (!sev_memory_is_ram(pa, len)) {
         return AMD_PSP_INVALID_ADDRESS;
     }
     while (len) {
-        size_t n = MIN(len, sizeof(chunk) - pa % sizeof(chunk));
+        size_t n = vmsa ? MIN(len, VMSA_LEN) :
+                   MIN(len, sizeof(chunk) - pa % sizeof(chunk));
 
         if (!mem_read(p, pa, SEV_MEMORY_RAW, chunk, n)) {
             return AMD_PSP_INVALID_ADDRESS;
         }
         g_checksum_update(g->digest, chunk, n);
+        if (vmsa) {
+            st = vmsa_set_up(p, g, chunk, n);
+            if (st) {
+                return st;
+            }
+            vmsa = false;
+        }
         if (!mem_write(p, pa, g->asid, chunk, n)) {
             return AMD_PSP_INVALID_ADDRESS;
         }
@@ -831,26 +929,14 @@ static AmdPspStatus launch_update(AmdPspPlatform *p, AmdPspGuest *g,
 static AmdPspStatus cmd_launch_update_data(AmdPspPlatform *p, AmdPspGuest *g,
                                            uint8_t *b)
 {
-    hwaddr pa = get_address(b, 8);
-    uint32_t len = ldl_le_p(b + 16);
-
-    if (!len || len % 16) {
-        return AMD_PSP_INVALID_LEN;
-    }
-    return pa % 16 ? AMD_PSP_INVALID_ADDRESS : launch_update(p, g, pa, len);
+    return launch_update(p, g, get_address(b, 8), ldl_le_p(b + 16), false);
 }
 
 /* As LAUNCH_UPDATE_DATA, the state that a vCPU starts with */
 static AmdPspStatus cmd_launch_update_vmsa(AmdPspPlatform *p, AmdPspGuest *g,
                                            uint8_t *b)
 {
-    hwaddr pa = get_address(b, 8);
-
-    if (ldl_le_p(b + 16) != VMSA_LEN) {
-        return AMD_PSP_INVALID_LEN;
-    }
-    return pa % VMSA_LEN ? AMD_PSP_INVALID_ADDRESS :
-           launch_update(p, g, pa, VMSA_LEN);
+    return launch_update(p, g, get_address(b, 8), ldl_le_p(b + 16), true);
 }
 
 /* [0] handle, [8] address, [16] length */
@@ -884,10 +970,19 @@ static AmdPspStatus cmd_launch_measure(AmdPspPlatform *p, AmdPspGuest *g,
     return AMD_PSP_SUCCESS;
 }
 
+/* The launch or the reception has ended: the guest can run, if it is active */
+static void guest_finish(AmdPspGuest *g)
+{
+    g->state = AMD_PSP_GUEST_RUNNING;
+    if (g->asid) {
+        sev_memory_set_asid_valid(g->asid);
+    }
+}
+
 static AmdPspStatus cmd_launch_finish(AmdPspPlatform *p, AmdPspGuest *g,
                                       uint8_t *b)
 {
-    g->state = AMD_PSP_GUEST_RUNNING;
+    guest_finish(g);
     return AMD_PSP_SUCCESS;
 }
 
@@ -948,27 +1043,40 @@ static bool check_owner(const Identity *id)
 }
 
 /*
- * May a guest with @policy go to @id?  The API has certificates checked if
- * the policy has SEV or DOMAIN.  A platform that has an authority checks all
- * of them always: who sends a guest with other ones is to know.
+ * May a guest with @policy go to @id?  The firmware checks certificates if the
+ * policy has SEV or DOMAIN, and none otherwise: then the host may name any key
+ * as the destination's.  always_check_certs is stricter than any firmware.
  */
 static AmdPspStatus check_destination(AmdPspPlatform *p, uint32_t policy,
                                       const Identity *id)
 {
-    bool platform = p->authority || (policy & AMD_PSP_POLICY_SEV);
-    bool owner = p->authority || (policy & AMD_PSP_POLICY_DOMAIN);
+    bool strict = p->always_check_certs && p->authority;
+    bool platform = strict || (policy & AMD_PSP_POLICY_SEV);
+    bool owner = strict || (policy & AMD_PSP_POLICY_DOMAIN);
     unsigned least = extract32(policy, 16, 8) << 8 | extract32(policy, 24, 8);
 
-    if ((platform && !check_platform(p, id)) ||
-        (owner && !check_owner(id))) {
+    if (platform && !check_platform(p, id)) {
         return AMD_PSP_INVALID_CERTIFICATE;
     }
     if (platform && amd_psp_cert_api(id->chain + CHAIN_PEK) < least) {
         return AMD_PSP_POLICY_FAILURE;
     }
+    if (owner && !check_owner(id)) {
+        return AMD_PSP_INVALID_CERTIFICATE;
+    }
     if ((policy & AMD_PSP_POLICY_DOMAIN) &&
         memcmp(id->chain + CHAIN_OCA, p->oca_cert, sizeof(p->oca_cert))) {
         return AMD_PSP_POLICY_FAILURE;
+    }
+    return AMD_PSP_SUCCESS;
+}
+
+static AmdPspStatus first_send_start(AmdPspPlatform *p, AmdPspGuest *g,
+                                     uint8_t *b)
+{
+    if (g && ldl_le_p(b + 64) != sizeof(AmdPspSession)) {
+        stl_le_p(b + 64, sizeof(AmdPspSession));
+        return AMD_PSP_INVALID_LEN;
     }
     return AMD_PSP_SUCCESS;
 }
@@ -981,8 +1089,9 @@ static AmdPspStatus check_destination(AmdPspPlatform *p, uint32_t policy,
 static AmdPspStatus cmd_send_start(AmdPspPlatform *p, AmdPspGuest *g,
                                    uint8_t *b)
 {
-    bool fits = ldl_le_p(b + 64) >= sizeof(AmdPspSession);
-    bool with_amd = p->authority || (g->policy & AMD_PSP_POLICY_SEV);
+    bool strict = p->always_check_certs && p->authority;
+    bool with_amd = strict || (g->policy & AMD_PSP_POLICY_SEV);
+    bool with_chain = with_amd || (g->policy & AMD_PSP_POLICY_DOMAIN);
     uint8_t nonce[AMD_PSP_NONCE_LEN], wrap_iv[AMD_PSP_NONCE_LEN];
     g_autofree Identity *id = g_new0(Identity, 1);
     uint8_t z[AMD_PSP_P384_LEN];
@@ -991,23 +1100,18 @@ static AmdPspStatus cmd_send_start(AmdPspPlatform *p, AmdPspGuest *g,
     AmdPspEcPoint peer;
     AmdPspStatus st;
 
-    stl_le_p(b + 4, g->policy);
-    stl_le_p(b + 64, sizeof(session));
-    if (!fits) {
-        return AMD_PSP_INVALID_LEN;
-    }
     if (g->policy & AMD_PSP_POLICY_NOSEND) {
         return AMD_PSP_POLICY_FAILURE;
     }
     if (ldl_le_p(b + 16) != sizeof(id->pdh) ||
-        ldl_le_p(b + 32) != sizeof(id->chain) ||
+        (with_chain && ldl_le_p(b + 32) != sizeof(id->chain)) ||
         (with_amd && ldl_le_p(b + 48) != sizeof(id->ask_ark))) {
         return AMD_PSP_INVALID_LEN;
     }
     if (!mem_read(p, get_address(b, 8), SEV_MEMORY_RAW,
                   id->pdh, sizeof(id->pdh)) ||
-        !mem_read(p, get_address(b, 24), SEV_MEMORY_RAW,
-                  id->chain, sizeof(id->chain)) ||
+        (with_chain && !mem_read(p, get_address(b, 24), SEV_MEMORY_RAW,
+                                 id->chain, sizeof(id->chain))) ||
         (with_amd && !mem_read(p, get_address(b, 40), SEV_MEMORY_RAW,
                                id->ask_ark, sizeof(id->ask_ark)))) {
         return AMD_PSP_INVALID_ADDRESS;
@@ -1030,6 +1134,7 @@ static AmdPspStatus cmd_send_start(AmdPspPlatform *p, AmdPspGuest *g,
                           &session, sizeof(session))) {
         return AMD_PSP_INVALID_ADDRESS;
     }
+    stl_le_p(b + 4, g->policy);
     g->transport = keys;
     g->state = AMD_PSP_GUEST_SUPDATE;
     return AMD_PSP_SUCCESS;
@@ -1061,21 +1166,28 @@ static Packet get_packet(const uint8_t *b)
 }
 
 /* What of a guest can be in a packet */
-static AmdPspStatus check_packet(const Packet *pkt, AmdPspPacketType type)
+static AmdPspStatus check_packet(const Packet *pkt)
 {
-    bool vmsa = type == AMD_PSP_PACKET_VMSA;
-
-    if (!pkt->guest_len || pkt->guest_len > PACKET_MAX ||
-        pkt->guest_len % 16 || (vmsa && pkt->guest_len != VMSA_LEN)) {
+    if (!pkt->guest_len || pkt->guest_len > PACKET_MAX || pkt->guest_len % 16) {
         return AMD_PSP_INVALID_LEN;
     }
-    return pkt->guest_pa % (vmsa ? VMSA_LEN : 16) ? AMD_PSP_INVALID_ADDRESS :
-           AMD_PSP_SUCCESS;
+    return pkt->guest_pa % 16 ? AMD_PSP_INVALID_ADDRESS : AMD_PSP_SUCCESS;
 }
 
-/* [0] handle, Packet; out: the lengths that header and transport data have */
+/* How long the transport data are is for the host to know */
+static AmdPspStatus first_send_packet(AmdPspPlatform *p, AmdPspGuest *g,
+                                      uint8_t *b)
+{
+    if (ldl_le_p(b + 16) < sizeof(AmdPspPacketHeader)) {
+        stl_le_p(b + 16, sizeof(AmdPspPacketHeader));
+        return AMD_PSP_INVALID_LEN;
+    }
+    return AMD_PSP_SUCCESS;
+}
+
+/* [0] handle, Packet; out: the length that the header has */
 static AmdPspStatus send_packet(AmdPspPlatform *p, AmdPspGuest *g, uint8_t *b,
-                                AmdPspPacketType type)
+                                bool vmsa)
 {
     Packet pkt = get_packet(b);
     uint8_t iv[AMD_PSP_NONCE_LEN];
@@ -1083,12 +1195,10 @@ static AmdPspStatus send_packet(AmdPspPlatform *p, AmdPspGuest *g, uint8_t *b,
     AmdPspPacketHeader header;
     AmdPspStatus st;
 
-    stl_le_p(b + 16, sizeof(header));
-    stl_le_p(b + 48, pkt.guest_len);
-    if (pkt.header_len < sizeof(header) || pkt.trans_len < pkt.guest_len) {
+    if (pkt.trans_len < pkt.guest_len) {
         return AMD_PSP_INVALID_LEN;
     }
-    st = check_packet(&pkt, type);
+    st = check_packet(&pkt);
     if (st) {
         return st;
     }
@@ -1096,29 +1206,34 @@ static AmdPspStatus send_packet(AmdPspPlatform *p, AmdPspGuest *g, uint8_t *b,
     if (!mem_read(p, pkt.guest_pa, g->asid, data, pkt.guest_len)) {
         return AMD_PSP_INVALID_ADDRESS;
     }
+    if (vmsa && !vmsa_is_of(p, g, data, pkt.guest_len)) {
+        return AMD_PSP_INVALID_PARAM;
+    }
     if (!get_random(iv, sizeof(iv))) {
         return AMD_PSP_HWERROR_PLATFORM;
     }
-    amd_psp_packet_seal(&g->transport, type, iv, data, pkt.guest_len, &header);
+    amd_psp_packet_seal(&g->transport, AMD_PSP_PACKET_DATA, iv, data,
+                        pkt.guest_len, &header);
     if (!mem_write(p, pkt.trans_pa, SEV_MEMORY_RAW,
                           data, pkt.guest_len) ||
         !mem_write(p, pkt.header_pa, SEV_MEMORY_RAW,
                           &header, sizeof(header))) {
         return AMD_PSP_INVALID_ADDRESS;
     }
+    stl_le_p(b + 16, sizeof(header));
     return AMD_PSP_SUCCESS;
 }
 
 static AmdPspStatus cmd_send_update_data(AmdPspPlatform *p, AmdPspGuest *g,
                                          uint8_t *b)
 {
-    return send_packet(p, g, b, AMD_PSP_PACKET_DATA);
+    return send_packet(p, g, b, false);
 }
 
 static AmdPspStatus cmd_send_update_vmsa(AmdPspPlatform *p, AmdPspGuest *g,
                                          uint8_t *b)
 {
-    return send_packet(p, g, b, AMD_PSP_PACKET_VMSA);
+    return send_packet(p, g, b, true);
 }
 
 static AmdPspStatus cmd_send_finish(AmdPspPlatform *p, AmdPspGuest *g,
@@ -1147,7 +1262,8 @@ static AmdPspStatus cmd_receive_start(AmdPspPlatform *p, AmdPspGuest *none,
  * [0] handle, Packet
  */
 static AmdPspStatus receive_packet(AmdPspPlatform *p, AmdPspGuest *g,
-                                   uint8_t *b, AmdPspPacketType type)
+                                   uint8_t *b, AmdPspPacketType type,
+                                   bool vmsa)
 {
     Packet pkt = get_packet(b);
     g_autofree uint8_t *data = NULL;
@@ -1155,10 +1271,12 @@ static AmdPspStatus receive_packet(AmdPspPlatform *p, AmdPspGuest *g,
     AmdPspStatus st;
     bool good;
 
-    if (pkt.header_len != sizeof(header) || pkt.trans_len != pkt.guest_len) {
+    if (pkt.header_len < sizeof(header) ||
+        (type == AMD_PSP_PACKET_SECRET && pkt.header_len != sizeof(header)) ||
+        pkt.trans_len != pkt.guest_len) {
         return AMD_PSP_INVALID_LEN;
     }
-    st = check_packet(&pkt, type);
+    st = check_packet(&pkt);
     if (st) {
         return st;
     }
@@ -1180,6 +1298,12 @@ static AmdPspStatus receive_packet(AmdPspPlatform *p, AmdPspGuest *g,
         /* The sender means it, but nothing is decompressed here */
         return AMD_PSP_UNSUPPORTED;
     }
+    if (vmsa) {
+        st = vmsa_set_up(p, g, data, pkt.guest_len);
+        if (st) {
+            return st;
+        }
+    }
     return mem_write(p, pkt.guest_pa, g->asid, data, pkt.guest_len) ?
            AMD_PSP_SUCCESS : AMD_PSP_INVALID_ADDRESS;
 }
@@ -1187,25 +1311,25 @@ static AmdPspStatus receive_packet(AmdPspPlatform *p, AmdPspGuest *g,
 static AmdPspStatus cmd_receive_update_data(AmdPspPlatform *p, AmdPspGuest *g,
                                             uint8_t *b)
 {
-    return receive_packet(p, g, b, AMD_PSP_PACKET_DATA);
+    return receive_packet(p, g, b, AMD_PSP_PACKET_DATA, false);
 }
 
 static AmdPspStatus cmd_receive_update_vmsa(AmdPspPlatform *p, AmdPspGuest *g,
                                             uint8_t *b)
 {
-    return receive_packet(p, g, b, AMD_PSP_PACKET_VMSA);
+    return receive_packet(p, g, b, AMD_PSP_PACKET_DATA, true);
 }
 
 static AmdPspStatus cmd_launch_update_secret(AmdPspPlatform *p, AmdPspGuest *g,
                                              uint8_t *b)
 {
-    return receive_packet(p, g, b, AMD_PSP_PACKET_SECRET);
+    return receive_packet(p, g, b, AMD_PSP_PACKET_SECRET, false);
 }
 
 static AmdPspStatus cmd_receive_finish(AmdPspPlatform *p, AmdPspGuest *g,
                                        uint8_t *b)
 {
-    g->state = AMD_PSP_GUEST_RUNNING;
+    guest_finish(g);
     return AMD_PSP_SUCCESS;
 }
 
@@ -1284,101 +1408,125 @@ static const Command commands[] = {
     },
     [AMD_PSP_PLATFORM_STATUS] = {
         "PLATFORM_STATUS", cmd_platform_status, 12, .platform = P_ANY,
+        .reply = REPLY_SUCCESS,
     },
     [AMD_PSP_PEK_GEN] = {
         "PEK_GEN", cmd_pek_gen, 0, .platform = P_IN(INIT),
     },
     [AMD_PSP_PEK_CSR] = {
         "PEK_CSR", cmd_pek_csr, 12,
+        .reply = REPLY_LENGTH,
     },
     [AMD_PSP_PEK_CERT_IMPORT] = {
         "PEK_CERT_IMPORT", cmd_pek_cert_import, 28, .platform = P_IN(INIT),
     },
-    [AMD_PSP_PDH_CERT_EXPORT] = { "PDH_CERT_EXPORT", cmd_pdh_cert_export, 28 },
+    [AMD_PSP_PDH_CERT_EXPORT] = {
+        "PDH_CERT_EXPORT", cmd_pdh_cert_export, 28,
+        .reply = REPLY_LENGTH,
+    },
     [AMD_PSP_PDH_GEN] = { "PDH_GEN", cmd_pdh_gen, 0 },
     [AMD_PSP_DF_FLUSH] = { "DF_FLUSH", cmd_df_flush, 0 },
     [AMD_PSP_DOWNLOAD_FIRMWARE] = {
         "DOWNLOAD_FIRMWARE", cmd_download_firmware, 12,
         .platform = P_IN(UNINIT),
     },
-    [AMD_PSP_GET_ID] = { "GET_ID", cmd_get_id, 12, .platform = P_ANY },
+    [AMD_PSP_GET_ID] = {
+        "GET_ID", cmd_get_id, 12, .platform = P_ANY,
+        .reply = REPLY_LENGTH,
+    },
     [AMD_PSP_RING_BUFFER] = {
         "RING_BUFFER", cmd_ring_buffer, AMD_PSP_RING_BUFFER_LEN,
     },
     [AMD_PSP_DECOMMISSION] = {
-        "DECOMMISSION", cmd_decommission, 4, IN_ANY,
+        "DECOMMISSION", cmd_decommission, 4, .states = IN_ANY,
     },
     [AMD_PSP_ACTIVATE] = {
-        "ACTIVATE", cmd_activate, 8, IN_ANY,
+        "ACTIVATE", cmd_activate, 8, .states = IN_ANY & ~IN(SENT),
     },
     [AMD_PSP_DEACTIVATE] = {
-        "DEACTIVATE", cmd_deactivate, 4, IN_ANY, .stops_cpus = true,
+        "DEACTIVATE", cmd_deactivate, 4, .states = IN_ANY, .stops_cpus = true,
     },
     [AMD_PSP_GUEST_STATUS] = {
         "GUEST_STATUS", cmd_guest_status, 13,
+        .reply = REPLY_SUCCESS,
     },
-    [AMD_PSP_COPY] = { "COPY", cmd_copy, 24, IN_ANY, .active = true },
+    [AMD_PSP_COPY] = { "COPY", cmd_copy, 24, .states = IN_ANY, .active = true },
     [AMD_PSP_ACTIVATE_EX] = {
-        "ACTIVATE_EX", cmd_activate_ex, ACTIVATE_EX_LEN, IN_ANY,
+        "ACTIVATE_EX", cmd_activate_ex, ACTIVATE_EX_LEN,
+        .states = IN_ANY & ~IN(SENT),
         .handle_at = 4,
     },
-    [AMD_PSP_LAUNCH_START] = { "LAUNCH_START", cmd_launch_start, 36 },
+    [AMD_PSP_LAUNCH_START] = {
+        "LAUNCH_START", cmd_launch_start, 36,
+        .reply = REPLY_SUCCESS,
+    },
     [AMD_PSP_LAUNCH_UPDATE_DATA] = {
-        "LAUNCH_UPDATE_DATA", cmd_launch_update_data, 20, IN(LUPDATE),
+        "LAUNCH_UPDATE_DATA", cmd_launch_update_data, 20, .states = IN(LUPDATE),
         .active = true,
     },
     [AMD_PSP_LAUNCH_UPDATE_VMSA] = {
-        "LAUNCH_UPDATE_VMSA", cmd_launch_update_vmsa, 20, IN(LUPDATE),
+        "LAUNCH_UPDATE_VMSA", cmd_launch_update_vmsa, 20, .states = IN(LUPDATE),
         .active = true, .es = true,
     },
     [AMD_PSP_LAUNCH_MEASURE] = {
-        "LAUNCH_MEASURE", cmd_launch_measure, 20, IN(LUPDATE),
+        "LAUNCH_MEASURE", cmd_launch_measure, 20, .states = IN(LUPDATE),
+        .reply = REPLY_LENGTH,
     },
     [AMD_PSP_LAUNCH_UPDATE_SECRET] = {
-        "LAUNCH_UPDATE_SECRET", cmd_launch_update_secret, 52, IN(LSECRET),
+        "LAUNCH_UPDATE_SECRET", cmd_launch_update_secret, 52,
+        .states = IN(LSECRET),
         .active = true,
     },
     [AMD_PSP_LAUNCH_FINISH] = {
-        "LAUNCH_FINISH", cmd_launch_finish, 4, IN(LSECRET),
+        "LAUNCH_FINISH", cmd_launch_finish, 4, .states = IN(LSECRET),
     },
     [AMD_PSP_ATTESTATION] = {
         "ATTESTATION", cmd_attestation, 36,
-        IN(LSECRET) | IN(RUNNING) | IN(SUPDATE) | IN(SENT),
+        .states = IN(LSECRET) | IN(RUNNING) | IN(SUPDATE) | IN(SENT),
+        .reply = REPLY_LENGTH,
     },
     [AMD_PSP_SEND_START] = {
-        "SEND_START", cmd_send_start, 68, IN(RUNNING),
+        "SEND_START", cmd_send_start, 68, .states = IN(RUNNING),
+        .reply = REPLY_LENGTH, .first = first_send_start,
     },
     [AMD_PSP_SEND_UPDATE_DATA] = {
-        "SEND_UPDATE_DATA", cmd_send_update_data, 52, IN(SUPDATE),
+        "SEND_UPDATE_DATA", cmd_send_update_data, 52, .states = IN(SUPDATE),
         .active = true,
+        .reply = REPLY_LENGTH, .first = first_send_packet,
     },
     [AMD_PSP_SEND_UPDATE_VMSA] = {
-        "SEND_UPDATE_VMSA", cmd_send_update_vmsa, 52, IN(SUPDATE),
+        "SEND_UPDATE_VMSA", cmd_send_update_vmsa, 52, .states = IN(SUPDATE),
         .active = true, .es = true,
+        .reply = REPLY_LENGTH, .first = first_send_packet,
     },
     [AMD_PSP_SEND_FINISH] = {
-        "SEND_FINISH", cmd_send_finish, 4, IN(SUPDATE),
+        "SEND_FINISH", cmd_send_finish, 4, .states = IN(SUPDATE),
     },
     [AMD_PSP_SEND_CANCEL] = {
-        "SEND_CANCEL", cmd_send_cancel, 4, IN(SUPDATE),
+        "SEND_CANCEL", cmd_send_cancel, 4, .states = IN(SUPDATE),
     },
-    [AMD_PSP_RECEIVE_START] = { "RECEIVE_START", cmd_receive_start, 36 },
+    [AMD_PSP_RECEIVE_START] = {
+        "RECEIVE_START", cmd_receive_start, 36,
+        .reply = REPLY_SUCCESS,
+    },
     [AMD_PSP_RECEIVE_UPDATE_DATA] = {
-        "RECEIVE_UPDATE_DATA", cmd_receive_update_data, 52, IN(RUPDATE),
+        "RECEIVE_UPDATE_DATA", cmd_receive_update_data, 52,
+        .states = IN(RUPDATE),
         .active = true,
     },
     [AMD_PSP_RECEIVE_UPDATE_VMSA] = {
-        "RECEIVE_UPDATE_VMSA", cmd_receive_update_vmsa, 52, IN(RUPDATE),
+        "RECEIVE_UPDATE_VMSA", cmd_receive_update_vmsa, 52,
+        .states = IN(RUPDATE),
         .active = true, .es = true,
     },
     [AMD_PSP_RECEIVE_FINISH] = {
-        "RECEIVE_FINISH", cmd_receive_finish, 4, IN(RUPDATE),
+        "RECEIVE_FINISH", cmd_receive_finish, 4, .states = IN(RUPDATE),
     },
     [AMD_PSP_DBG_DECRYPT] = {
-        "DBG_DECRYPT", cmd_dbg_decrypt, 28, IN_ANY, .active = true,
+        "DBG_DECRYPT", cmd_dbg_decrypt, 28, .states = IN_ANY, .active = true,
     },
     [AMD_PSP_DBG_ENCRYPT] = {
-        "DBG_ENCRYPT", cmd_dbg_encrypt, 28, IN_ANY, .active = true,
+        "DBG_ENCRYPT", cmd_dbg_encrypt, 28, .states = IN_ANY, .active = true,
     },
 };
 
@@ -1434,13 +1582,41 @@ static void trace_buffer(bool reply, uint32_t id, const uint8_t *b)
     }
 }
 
+/* The buffer of @c is @b */
+static AmdPspStatus command_execute(AmdPspPlatform *p, const Command *c,
+                                    uint8_t *b)
+{
+    AmdPspGuest *g = NULL;
+    AmdPspStatus st;
+
+    if (c->states) {
+        g = guest_find(p, ldl_le_p(b + c->handle_at));
+        st = c->first ? c->first(p, g, b) : AMD_PSP_SUCCESS;
+        if (st) {
+            return st;
+        }
+        if (!g) {
+            return AMD_PSP_INVALID_GUEST;
+        }
+        if (!(c->states & BIT(g->state))) {
+            return AMD_PSP_INVALID_GUEST_STATE;
+        }
+        if (c->es && !(g->policy & AMD_PSP_POLICY_ES)) {
+            return AMD_PSP_UNSUPPORTED;
+        }
+        if (c->active && !g->asid) {
+            return AMD_PSP_INACTIVE;
+        }
+    }
+    return c->fn(p, g, b);
+}
+
 AmdPspStatus amd_psp_execute(AmdPspPlatform *p, uint32_t id, hwaddr buffer,
                              int64_t corrupt)
 {
     const Command *c = command_find(id);
-    uint8_t b[BUFFER_MAX] = { 0 }, before[BUFFER_MAX];
+    uint8_t b[BUFFER_MAX] = { 0 };
     unsigned allowed, guests, active;
-    AmdPspGuest *g = NULL;
     AmdPspStatus st;
 
     p->guest_bytes = 0;
@@ -1460,27 +1636,12 @@ AmdPspStatus amd_psp_execute(AmdPspPlatform *p, uint32_t id, hwaddr buffer,
         return AMD_PSP_INVALID_ADDRESS;
     }
     trace_buffer(false, id, b);
-    if (c->states) {
-        g = guest_find(p, ldl_le_p(b + c->handle_at));
-        if (!g) {
-            return AMD_PSP_INVALID_GUEST;
-        }
-        if (!(c->states & BIT(g->state))) {
-            return AMD_PSP_INVALID_GUEST_STATE;
-        }
-        if (c->active && !g->asid) {
-            return AMD_PSP_INACTIVE;
-        }
-        if (c->es && !(g->policy & AMD_PSP_POLICY_ES)) {
-            return AMD_PSP_POLICY_FAILURE;
-        }
-    }
-    memcpy(before, b, sizeof(b));
-    st = c->fn(p, g, b);
-    if (memcmp(before, b, c->buffer_len)) {
+    st = command_execute(p, c, b);
+    if (c->reply != REPLY_NEVER &&
+        (!st || (st == AMD_PSP_INVALID_LEN && c->reply == REPLY_LENGTH))) {
         trace_buffer(true, id, b);
         if (!mem_write(p, buffer, SEV_MEMORY_RAW, b, c->buffer_len)) {
-            return AMD_PSP_INVALID_ADDRESS;
+            return st ?: AMD_PSP_INVALID_ADDRESS;
         }
     }
     return st;

@@ -94,6 +94,8 @@ struct AmdPspState {
     Error *migration_blocker;
     char *seed;
     char *ark;                          /* file of the authority */
+    char *cek;                          /* file for the signed CEK */
+    bool always_check_certs;
     AmdPspAuthority *authority;
 
     uint32_t inten;
@@ -526,6 +528,28 @@ static bool amd_psp_make_seed(AmdPspState *s, uint8_t *seed, Error **errp)
                               strlen(s->seed), &seed, &len, errp) == 0;
 }
 
+/* What AMD's server has for the owners of its processors */
+static bool amd_psp_write_cek(AmdPspState *s, Error **errp)
+{
+    g_autoptr(GError) err = NULL;
+
+    if (!s->cek) {
+        return true;
+    }
+    if (!s->authority) {
+        error_setg(errp, "amd-psp: 'cek' is a file for the CEK that the ASK "
+                   "has signed: set 'ark', too");
+        return false;
+    }
+    if (!g_file_set_contents(s->cek, (const char *)s->platform.signed_cek,
+                             sizeof(s->platform.signed_cek), &err)) {
+        error_setg(errp, "amd-psp: cannot write the signed CEK: %s",
+                   err->message);
+        return false;
+    }
+    return true;
+}
+
 static void amd_psp_realize(PCIDevice *dev, Error **errp)
 {
     AmdPspState *s = AMD_PSP(dev);
@@ -548,6 +572,10 @@ static void amd_psp_realize(PCIDevice *dev, Error **errp)
     }
     if (!amd_psp_platform_init(&s->platform, seed, s->authority)) {
         error_setg(errp, "the keys in '%s' cannot sign", s->ark);
+        return;
+    }
+    s->platform.always_check_certs = s->always_check_certs;
+    if (!amd_psp_write_cek(s, errp)) {
         return;
     }
     error_setg(&s->migration_blocker,
@@ -758,6 +786,9 @@ static void amd_psp_finalize(Object *obj)
 static const Property amd_psp_properties[] = {
     DEFINE_PROP_STRING("seed", AmdPspState, seed),
     DEFINE_PROP_STRING("ark", AmdPspState, ark),
+    DEFINE_PROP_STRING("cek", AmdPspState, cek),
+    DEFINE_PROP_BOOL("always-check-certs", AmdPspState, always_check_certs,
+                     false),
     DEFINE_PROP_UINT32("cost-doorbell-ns", AmdPspState, costs.doorbell, 0),
     DEFINE_PROP_UINT32("cost-command-ns", AmdPspState, costs.command, 0),
     DEFINE_PROP_UINT32("cost-kib-ns", AmdPspState, costs.kib, 0),
@@ -803,6 +834,12 @@ static void amd_psp_class_init(ObjectClass *klass, void *data)
     object_class_property_set_description(klass, "ark",
         "File with the root keys of the platform's certificates, which is made "
         "if it is not there, as is FILE.cert (default: there is no root)");
+    object_class_property_set_description(klass, "cek",
+        "File to write the platform's CEK certificate to, signed by the ASK, "
+        "which PDH_CERT_EXPORT has without the signature");
+    object_class_property_set_description(klass, "always-check-certs",
+        "SEND_START checks the destination's certificates even if the guest's "
+        "policy does not ask for it (default: off, as in AMD's firmware)");
     object_class_property_set_description(klass, "cost-doorbell-ns",
         "Least time that giving a command takes");
     object_class_property_set_description(klass, "cost-command-ns",

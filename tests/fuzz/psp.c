@@ -31,7 +31,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
 #define TMR_LEN     0x100000
 
 static uint8_t *low, *high;
-static bool keyed[MAX_ASID + 1];
+static bool keyed[MAX_ASID + 1], valid[MAX_ASID + 1];
 /* Those of guests with SEV-ES; what an input's first record says */
 static unsigned max_es_asid;
 
@@ -104,10 +104,21 @@ bool sev_memory_set_key(unsigned asid, const uint8_t *key, Error **errp)
     return true;
 }
 
+void sev_memory_set_asid_valid(unsigned asid)
+{
+    MUST(sev_memory_has_key(asid), "a valid ASID has a key: %u", asid);
+    valid[asid] = true;
+}
+
+bool sev_memory_asid_valid(unsigned asid)
+{
+    return valid[asid];
+}
+
 void sev_memory_clear_key(unsigned asid)
 {
     MUST(asid && asid <= MAX_ASID, "an ASID that there is: %u", asid);
-    keyed[asid] = false;
+    keyed[asid] = valid[asid] = false;
 }
 
 void sev_memory_forget_wbinvd(void)

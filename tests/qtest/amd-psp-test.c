@@ -51,6 +51,9 @@ static char *firmware;
 /* Where the authority is that platforms have unless they say otherwise */
 static char *dir, *ark;
 
+/* Where a platform with an authority has its signed CEK put */
+static char *cek;
+
 /* @device: what to say after -device; @cpu: after the CPU's name */
 static void psp_open_cpu(Psp *p, const char *device, const char *cpu)
 {
@@ -81,7 +84,8 @@ static void load_ask_ark(Psp *p, const char *path)
 static void psp_open_ark(Psp *p, const char *path, const char *options)
 {
     g_autofree char *device = g_strdup_printf("amd-psp,id=psp,addr=04.0,"
-                                              "ark=%s%s", path, options);
+                                              "ark=%s,cek=%s%s", path, cek,
+                                              options);
 
     psp_open_device(p, device);
     load_ask_ark(p, path);
@@ -558,26 +562,70 @@ static void test_teardown(void)
     psp_close(&p);
 }
 
+/*
+ * LAUNCH_START (0x30) or RECEIVE_START (0x50) in a session of somebody who has
+ * @policy in it, for the platform's own PDH, which is at PDH
+ */
+static unsigned start_in_session(Psp *p, unsigned cmd, uint32_t policy)
+{
+    static const uint8_t seed[AMD_PSP_SEED_LEN] = "an owner", nonce[16], iv[16];
+    const AmdPspTransportKeys keys = { "encrypts packets", "vouches for them" };
+    uint8_t cert[CERT_LEN], z[AMD_PSP_P384_LEN];
+    AmdPspSession session;
+    AmdPspEcPoint pdh;
+    AmdPspEcKey owner;
+
+    qtest_memread(p->qts, PDH, cert, sizeof(cert));
+    g_assert(amd_psp_cert_key(cert, AMD_PSP_CERT_PDH, &pdh));
+    amd_psp_ec_key(seed, "owner", 0, &owner);
+    g_assert(amd_psp_ecdh(&owner, &pdh, z));
+    amd_psp_session_wrap(z, nonce, iv, &keys, policy, &session);
+    amd_psp_cert_make(&owner.q, AMD_PSP_CERT_PDH, 1, 55, cert);
+    qtest_memwrite(p->qts, PAGE_B, cert, sizeof(cert));
+    qtest_memwrite(p->qts, SESSION, &session, sizeof(session));
+    clear(p);
+    put32(p, 4, policy);
+    put64(p, 8, PAGE_B);
+    put32(p, 16, CERT_LEN);
+    put64(p, 24, SESSION);
+    put32(p, 32, sizeof(session));
+    return psp_cmd(p, cmd);
+}
+
 static void test_policy(void)
 {
+    static const struct {
+        uint32_t policy;
+        unsigned status;
+    } bad[] = {
+        { 1 << 2, 0x15 },                   /* SEV-ES, which is not there */
+        { 2 << 16, 0x07 },                  /* API 2.0 */
+        { 1 << 16 | 56u << 24, 0x07 },      /* API 1.56 */
+        { 1 << 6, 0x07 },                   /* what is reserved */
+        { 1 << 15, 0x07 },
+    };
     uint32_t h;
+    size_t i;
     Psp p;
 
     psp_open(&p, "");
     psp_init(&p);
+    g_assert_cmphex(export_certs(&p), ==, 0);
+    for (i = 0; i < ARRAY_SIZE(bad); i++) {
+        /* Of an owner's session, and from another platform */
+        g_assert_cmphex(start_in_session(&p, 0x30, bad[i].policy), ==,
+                        bad[i].status);
+        g_assert_cmphex(start_in_session(&p, 0x50, bad[i].policy), ==,
+                        bad[i].status);
+    }
+    g_assert_cmphex(start_in_session(&p, 0x30, 1 << 16 | 55 << 24 | 0x3b), ==,
+                    0);
+    g_assert_cmphex(guest_cmd(&p, 0x20, get32(&p, 0)), ==, 0);
+    /* A host that launches without a session has what it asks for */
+    launch_start(&p, 2 << 16 | 0xffc0);
     clear(&p);
-    put32(&p, 4, 1 << 2);                               /* SEV-ES */
-    g_assert_cmphex(psp_cmd(&p, 0x30), ==, 0x07);
-    clear(&p);
-    put32(&p, 4, 2 << 16);                              /* API 2.0 */
-    g_assert_cmphex(psp_cmd(&p, 0x30), ==, 0x07);
-    clear(&p);
-    put32(&p, 4, 1 << 16 | 56u << 24);                  /* API 1.56 */
-    g_assert_cmphex(psp_cmd(&p, 0x30), ==, 0x07);
-
-    /* Nor is a guest received with such a policy */
-    g_assert_cmphex(receive_start(&p, 1 << 2, &h), ==, 0x07);
-    g_assert_cmphex(receive_start(&p, 1 << 16 | 56u << 24, &h), ==, 0x07);
+    put32(&p, 4, 1 << 2);
+    g_assert_cmphex(psp_cmd(&p, 0x30), ==, 0x15);
 
     g_assert_cmphex(export_certs(&p), ==, 0);
     h = launch(&p, 1 << 0 | 1 << 3, 1);                 /* NODBG, NOSEND */
@@ -657,13 +705,18 @@ static void test_migrate(void)
     g_assert_cmphex(send_start(&p, a), ==, 0);
     g_assert_cmpuint(guest_state(&p, a), ==, 4);
 
-    /* How long are header and transport data? */
+    /* How long is a header? */
     clear(&p);
     put32(&p, 0, a);
     put32(&p, 32, 4096);
     g_assert_cmphex(psp_cmd(&p, 0x41), ==, 0x04);
     g_assert_cmpuint(get32(&p, 16), ==, 52);
-    g_assert_cmpuint(get32(&p, 48), ==, 4096);
+    /* Not that of the transport data, which is the guest's */
+    g_assert_cmpuint(get32(&p, 48), ==, 0);
+    put32(&p, 16, 52);
+    put32(&p, 48, 16);
+    g_assert_cmphex(psp_cmd(&p, 0x41), ==, 0x04);
+    g_assert_cmpuint(get32(&p, 48), ==, 16);
     g_assert_cmphex(update_data(&p, 0x41, a, PAGE_A, 4096 + 8), ==, 0x04);
     g_assert_cmphex(update_data(&p, 0x41, a, PAGE_A, 0xfffffff0), ==, 0x04);
     g_assert_cmphex(update_data(&p, 0x41, a, PAGE_A + 8, 16), ==, 0x09);
@@ -840,11 +893,9 @@ static void test_asids(void)
 
     psp_open(&p, "");
     psp_init(&p);
-    for (i = 0; i < 9; i++) {
-        h[i] = launch_start(&p, 0);
-    }
+    h[8] = launch_start(&p, 0);
     for (i = 0; i < 8; i++) {
-        g_assert_cmphex(activate(&p, h[i], i + 1), ==, 0);
+        h[i] = launch(&p, 0, i + 1);
         g_assert_cmphex(activate(&p, h[8], i + 1), ==, 0x0c);
         g_assert_cmphex(activate(&p, h[0], i + 1), ==, 0x0c);
     }
@@ -913,6 +964,9 @@ static void test_flushes(void)
         /* Of another ASID */
         { "WFd", 0x0e, 0 },
         { "WFdF", 0x0e, 0 },
+        /* After DEACTIVATE of a guest that was never launched to the end */
+        { "WFN", 0, 0 },
+        { "WFDWFN", 0, 0 },
         /* SHUTDOWN and INIT */
         { "WFI", 0x0e, 0x0f },
         { "WFIWF", 0, 0 },
@@ -949,8 +1003,12 @@ static void test_flushes(void)
                 break;
             case 'D':
             case 'd':
+                a = launch(&p, 0, *c == 'D' ? 1 : 2);
+                g_assert_cmphex(guest_cmd(&p, 0x22, a), ==, 0);
+                break;
+            case 'N':
                 a = launch_start(&p, 0);
-                g_assert_cmphex(activate(&p, a, *c == 'D' ? 1 : 2), ==, 0);
+                g_assert_cmphex(activate(&p, a, 1), ==, 0);
                 g_assert_cmphex(guest_cmd(&p, 0x22, a), ==, 0);
                 break;
             case 'I':
@@ -1511,10 +1569,10 @@ static const struct {
     unsigned handle_at;
 } guest_commands[] = {
     { 0x20, "123456" },     /* DECOMMISSION */
-    { 0x21, "123456" },     /* ACTIVATE */
+    { 0x21, "12345" },      /* ACTIVATE */
     { 0x22, "123456" },     /* DEACTIVATE */
     { 0x24, "123456" },     /* COPY */
-    { 0x25, "123456", 4 },  /* ACTIVATE_EX */
+    { 0x25, "12345", 4 },   /* ACTIVATE_EX */
     { 0x31, "1" },          /* LAUNCH_UPDATE_DATA */
     { 0x32, "1" },          /* LAUNCH_UPDATE_VMSA */
     { 0x33, "1" },          /* LAUNCH_MEASURE */
@@ -1600,6 +1658,86 @@ static void guest_gone(Psp *p, uint32_t h)
     g_assert_cmpuint(guest_state(p, h), ==, 0);
 }
 
+/* The buffer of guest_commands[@i], with lengths that are looked at first */
+static void put_guest_command(Psp *p, size_t i, uint32_t handle)
+{
+    clear(p);
+    put32(p, guest_commands[i].handle_at, handle);
+    switch (guest_commands[i].cmd) {
+    case 0x40:
+        put32(p, 64, 128);
+        break;
+    case 0x41:
+    case 0x42:
+        put32(p, 16, 52);
+        break;
+    }
+}
+
+/*
+ * What is written back: nothing after a failure but a length that was asked
+ * for, and nothing else of the buffer then
+ */
+static void test_replies(void)
+{
+    static const uint64_t mark = 0x1122334455667788;
+    uint32_t h;
+    Psp p;
+
+    psp_open(&p, "");
+    psp_init(&p);
+    g_assert_cmphex(export_certs(&p), ==, 0);
+    h = launch(&p, 0, 1);
+
+    /* SEND_START: session length before state and policy, and only that */
+    clear(&p);
+    put32(&p, 0, h);
+    put32(&p, 64, 127);
+    g_assert_cmphex(psp_cmd(&p, 0x40), ==, 0x04);
+    g_assert_cmphex(get32(&p, 64), ==, 128);
+    g_assert_cmphex(get32(&p, 4), ==, 0);
+    put_send_start(&p, h);
+    put32(&p, 4, 0x5555);
+    put64(&p, 8, NOT_RAM);
+    g_assert_cmphex(psp_cmd(&p, 0x40), ==, 0x09);
+    g_assert_cmphex(get32(&p, 4), ==, 0x5555);
+    put_send_start(&p, h);
+    put32(&p, 64, 129);
+    g_assert_cmphex(psp_cmd(&p, 0x40), ==, 0x04);
+
+    /* SEND_UPDATE_DATA: the header's length before all else */
+    clear(&p);
+    put32(&p, 0, 0xabcdef);
+    put32(&p, 16, 51);
+    put64(&p, 24, mark);
+    g_assert_cmphex(psp_cmd(&p, 0x41), ==, 0x04);
+    g_assert_cmphex(get32(&p, 16), ==, 52);
+    g_assert_cmphex(qtest_readq(p.qts, BUF + 24), ==, mark);
+    g_assert_cmphex(psp_cmd(&p, 0x41), ==, 0x10);
+    put32(&p, 16, 60);
+    put32(&p, 0, h);
+    g_assert_cmphex(psp_cmd(&p, 0x41), ==, 0x02);
+    g_assert_cmphex(get32(&p, 16), ==, 60);
+    g_assert_cmphex(send_start(&p, h), ==, 0);
+    update_data(&p, 0x41, h, PAGE_A, 4096);
+    put32(&p, 16, 60);
+    g_assert_cmphex(psp_cmd(&p, 0x41), ==, 0);
+    g_assert_cmphex(get32(&p, 16), ==, 52);
+
+    /* The room for certificates is not RAM: no lengths */
+    clear(&p);
+    put64(&p, 0, NOT_RAM);
+    put32(&p, 8, CERT_LEN + 1);
+    put64(&p, 16, CHAIN);
+    put32(&p, 24, CHAIN_LEN);
+    g_assert_cmphex(psp_cmd(&p, 0x08), ==, 0x09);
+    g_assert_cmphex(get32(&p, 8), ==, CERT_LEN + 1);
+    put64(&p, 0, PDH);
+    g_assert_cmphex(psp_cmd(&p, 0x08), ==, 0);
+    g_assert_cmphex(get32(&p, 8), ==, CERT_LEN);
+    psp_close(&p);
+}
+
 static void test_guest_states(void)
 {
     unsigned state, st;
@@ -1614,8 +1752,7 @@ static void test_guest_states(void)
     for (i = 0; i < ARRAY_SIZE(guest_commands); i++) {
         for (state = 1; state <= 6; state++) {
             h = guest_in(&p, state);
-            clear(&p);
-            put32(&p, guest_commands[i].handle_at, h);
+            put_guest_command(&p, i, h);
             st = psp_cmd(&p, guest_commands[i].cmd);
             g_test_message("command 0x%x in guest state %u: 0x%x",
                            guest_commands[i].cmd, state, st);
@@ -1630,10 +1767,9 @@ static void test_guest_states(void)
             guest_gone(&p, h);
         }
         /* A guest that is not there */
-        clear(&p);
-        put32(&p, guest_commands[i].handle_at, 0xabcdef);
+        put_guest_command(&p, i, 0xabcdef);
         g_assert_cmphex(psp_cmd(&p, guest_commands[i].cmd), ==, 0x10);
-        clear(&p);
+        put_guest_command(&p, i, 0);
         g_assert_cmphex(psp_cmd(&p, guest_commands[i].cmd), ==, 0x10);
     }
     psp_close(&p);
@@ -2053,6 +2189,26 @@ static void get_identity(Psp *p, Identity *id)
     qtest_memread(p->qts, CHAIN, id->chain, sizeof(id->chain));
 }
 
+/*
+ * That of the platform at @p, which has an authority.  The CEK that it exports
+ * has no signature; the signed one is in a file.
+ */
+static void get_signed_identity(Psp *p, Identity *id)
+{
+    uint8_t *exported = id->chain + 2 * CERT_LEN;
+    g_autofree char *signed_cek = NULL;
+    gsize len;
+
+    get_identity(p, id);
+    g_assert(g_file_get_contents(cek, &signed_cek, &len, NULL));
+    g_assert_cmpuint(len, ==, CERT_LEN);
+    /* Body, and two signatures by nobody; the file has one by the ASK */
+    g_assert_cmpmem(exported, 0x414, signed_cek, 0x414);
+    g_assert_cmphex(ldl_le_p(exported + 0x414), ==, 0x1000);
+    g_assert_cmphex(ldl_le_p(signed_cek + 0x414), ==, 0x13);
+    memcpy(exported, signed_cek, CERT_LEN);
+}
+
 static void put_identity(Psp *p, const Identity *id)
 {
     qtest_memwrite(p->qts, PDH, id->pdh, sizeof(id->pdh));
@@ -2117,13 +2273,15 @@ static void test_chain_links(void)
         { "ARK: modulus", ASK_ARK + 1600 + 64 + 512 },
         { "ARK: signature by itself", ASK_ARK + 1600 + 64 + 1024 },
     };
+    Identity id;
     uint32_t h;
     size_t i;
     Psp p;
 
-    psp_open(&p, "");
+    psp_open(&p, ",always-check-certs=on");
     psp_init(&p);
-    g_assert_cmphex(export_certs(&p), ==, 0);
+    get_signed_identity(&p, &id);
+    put_identity(&p, &id);
     h = launch(&p, 0, 1);
     for (i = 0; i < ARRAY_SIZE(bits); i++) {
         uint8_t old = qtest_readb(p.qts, bits[i].at);
@@ -2158,14 +2316,14 @@ static void test_chain_roots(void)
 
     psp_open(&p, ",seed=friend");
     psp_init(&p);
-    get_identity(&p, &friend);
+    get_signed_identity(&p, &friend);
     psp_close(&p);
     psp_open_ark(&p, other, ",seed=stranger");
     psp_init(&p);
-    get_identity(&p, &stranger);
+    get_signed_identity(&p, &stranger);
     psp_close(&p);
 
-    psp_open(&p, ",seed=me");
+    psp_open(&p, ",seed=me,always-check-certs=on");
     psp_init(&p);
     put_identity(&p, &friend);
     g_assert_cmphex(may_go(&p, 0), ==, 0);
@@ -2214,6 +2372,53 @@ static void test_chain_by_policy(void)
     g_assert_cmphex(may_go(&p, 0), ==, 0);
     g_assert_cmphex(may_go(&p, 0x10), ==, 0x06);
     psp_close(&p);
+
+    /* With a root, too: no certificate but the PDH is even read */
+    psp_open(&p, "");
+    psp_init(&p);
+    get_signed_identity(&p, &mine);
+    broken = mine;
+    memset(broken.chain, 0, sizeof(broken.chain));
+    put_identity(&p, &broken);
+    g_assert_cmphex(may_go(&p, 0), ==, 0);
+    g_assert_cmphex(may_go(&p, 0x10), ==, 0x06);
+    g_assert_cmphex(may_go(&p, 0x20), ==, 0x06);
+    put_identity(&p, &mine);
+    g_assert_cmphex(may_go(&p, 0x20), ==, 0);
+    g_assert_cmphex(may_go(&p, 0x30), ==, 0);
+    /* What PDH_CERT_EXPORT has is not enough for the policy SEV */
+    get_identity(&p, &mine);
+    put_identity(&p, &mine);
+    g_assert_cmphex(may_go(&p, 0x20), ==, 0x06);
+    psp_close(&p);
+}
+
+/* Where the signed CEK goes, and when it cannot */
+static void test_cek(void)
+{
+    g_autofree char *args = g_strdup_printf(
+        "-nodefaults -machine q35 -bios %s -cpu EPYC-Milan,+svm,+sev -S",
+        firmware);
+    static const struct {
+        const char *device, *error;
+    } cases[] = {
+        { "amd-psp,cek=/nowhere", "set 'ark', too" },
+        { "amd-psp,ark=%s,cek=/nowhere/at/all", "cannot write the signed CEK" },
+    };
+    size_t i;
+
+    for (i = 0; i < ARRAY_SIZE(cases); i++) {
+        g_autofree char *device = g_strdup_printf(cases[i].device, ark);
+        g_autofree char *line = g_strdup_printf("%s %s -device %s",
+                                                getenv("QTEST_QEMU_BINARY"),
+                                                args, device);
+        g_autofree char *err = NULL;
+        int status;
+
+        g_assert(g_spawn_command_line_sync(line, NULL, &err, &status, NULL));
+        g_assert_cmpint(status, !=, 0);
+        g_assert_nonnull(strstr(err, cases[i].error));
+    }
 }
 
 /* A platform that this test is: its keys, and certificates with any API */
@@ -2240,7 +2445,7 @@ static void make_identity(Identity *id, const AmdPspAuthority *a,
     g_assert(amd_psp_authority_sign(a, cek));
 }
 
-/* Nor does a guest go where the firmware is older than its policy wants */
+/* Nor does a guest with SEV go where the firmware is too old for its policy */
 static void test_policy_api(void)
 {
     AmdPspAuthority *a = amd_psp_authority_open(ark, &error_abort);
@@ -2251,18 +2456,20 @@ static void test_policy_api(void)
     psp_init(&p);
     make_identity(&id, a, 1, 50);
     put_identity(&p, &id);
-    g_assert_cmphex(may_go(&p, 0), ==, 0);
-    g_assert_cmphex(may_go(&p, 1 << 16), ==, 0);
-    g_assert_cmphex(may_go(&p, 1 << 16 | 50 << 24), ==, 0);
-    g_assert_cmphex(may_go(&p, 1 << 16 | 51 << 24), ==, 0x07);
-    g_assert_cmphex(may_go(&p, 99u << 24), ==, 0);  /* 0.99 */
+    g_assert_cmphex(may_go(&p, 0x20), ==, 0);
+    g_assert_cmphex(may_go(&p, 0x20 | 1 << 16), ==, 0);
+    /* Without SEV, nobody looks */
+    g_assert_cmphex(may_go(&p, 1 << 16 | 51 << 24), ==, 0);
+    g_assert_cmphex(may_go(&p, 0x20 | 1 << 16 | 50 << 24), ==, 0);
+    g_assert_cmphex(may_go(&p, 0x20 | 1 << 16 | 51 << 24), ==, 0x07);
+    g_assert_cmphex(may_go(&p, 0x20 | 99u << 24), ==, 0);  /* 0.99 */
     make_identity(&id, a, 0, 99);
     put_identity(&p, &id);
-    g_assert_cmphex(may_go(&p, 1 << 16), ==, 0x07);
-    g_assert_cmphex(may_go(&p, 99u << 24), ==, 0);
+    g_assert_cmphex(may_go(&p, 0x20 | 1 << 16), ==, 0x07);
+    g_assert_cmphex(may_go(&p, 0x20 | 99u << 24), ==, 0);
     make_identity(&id, a, 2, 0);
     put_identity(&p, &id);
-    g_assert_cmphex(may_go(&p, 1 << 16 | 55 << 24), ==, 0);
+    g_assert_cmphex(may_go(&p, 0x20 | 1 << 16 | 55 << 24), ==, 0);
     psp_close(&p);
     amd_psp_authority_free(a);
 }
@@ -2456,7 +2663,7 @@ static void test_es_init(void)
     g_assert(!has_es(&p));
     clear(&p);
     put32(&p, 4, 1 << 2);
-    g_assert_cmphex(psp_cmd(&p, 0x30), ==, 0x07);
+    g_assert_cmphex(psp_cmd(&p, 0x30), ==, 0x15);
     psp_close(&p);
 
     /* The CPUs have it, the host does not ask for it */
@@ -2465,7 +2672,7 @@ static void test_es_init(void)
     g_assert(!has_es(&p));
     clear(&p);
     put32(&p, 4, 1 << 2);
-    g_assert_cmphex(psp_cmd(&p, 0x30), ==, 0x07);
+    g_assert_cmphex(psp_cmd(&p, 0x30), ==, 0x15);
     g_assert_cmphex(psp_cmd(&p, 0x02), ==, 0);
 
     g_assert_cmphex(init_es(&p, TMR, (1 << 20) - 1), ==, 0x04);
@@ -2536,16 +2743,17 @@ static void test_es_vmsa(void)
 
     plain = launch_start(&p, 0);
     g_assert_cmphex(activate(&p, plain, 4), ==, 0);
-    g_assert_cmphex(launch_vmsa(&p, plain, VMSA_A, 4096), ==, 0x07);
+    g_assert_cmphex(launch_vmsa(&p, plain, VMSA_A, 4096), ==, 0x15);
 
     a = launch_start(&p, 1 << 2);
     g_assert_cmphex(launch_vmsa(&p, a, VMSA_A, 4096), ==, 0x08);
     g_assert_cmphex(activate(&p, a, 1), ==, 0);
     g_assert_cmphex(launch_update(&p, a, PAGE_A, 4096), ==, 0);
-    g_assert_cmphex(launch_vmsa(&p, a, VMSA_A, 4080), ==, 0x04);
-    g_assert_cmphex(launch_vmsa(&p, a, VMSA_A, 8192), ==, 0x04);
-    g_assert_cmphex(launch_vmsa(&p, a, VMSA_A + 16, 4096), ==, 0x09);
+    g_assert_cmphex(launch_vmsa(&p, a, VMSA_A, 4090), ==, 0x04);
+    g_assert_cmphex(launch_vmsa(&p, a, VMSA_A + 8, 4096), ==, 0x09);
     g_assert_cmphex(launch_vmsa(&p, a, NOT_RAM, 4096), ==, 0x09);
+    /* It is measured before it is seen to be too short */
+    g_assert_cmphex(launch_vmsa(&p, a, VMSA_A, 4080), ==, 0x04);
     g_assert_cmphex(launch_vmsa(&p, a, VMSA_A, 4096), ==, 0);
     qtest_memread(p.qts, VMSA_A, got, sizeof(got));
     g_assert_null(memmem(got, sizeof(got), "registers", 9));
@@ -2554,6 +2762,7 @@ static void test_es_vmsa(void)
 
     /* It is in the measurement, behind what was launched before */
     g_checksum_update(sum, page, sizeof(page));
+    g_checksum_update(sum, vmsa, 4080);
     g_checksum_update(sum, vmsa, sizeof(vmsa));
     g_checksum_get_digest(sum, digest, &digest_len);
     g_assert_cmphex(attestation(&p, a, OUT, sizeof(report)), ==, 0);
@@ -2563,26 +2772,31 @@ static void test_es_vmsa(void)
     g_assert_cmphex(send_start(&p, a), ==, 0);
     g_assert_cmphex(receive_start(&p, 1 << 2, &b), ==, 0);
     g_assert_cmphex(activate(&p, b, 2), ==, 0);
-    g_assert_cmphex(update_data(&p, 0x42, a, VMSA_A, 4080), ==, 0x04);
-    g_assert_cmphex(update_data(&p, 0x42, a, VMSA_A + 16, 4096), ==, 0x09);
+    /* Only what was launched as a VMSA of this guest */
+    g_assert_cmphex(update_data(&p, 0x42, a, VMSA_A, 4080), ==, 0x16);
+    g_assert_cmphex(update_data(&p, 0x42, a, VMSA_A + 16, 4096), ==, 0x16);
+    g_assert_cmphex(update_data(&p, 0x42, a, PAGE_A, 4096), ==, 0x16);
     g_assert_cmphex(update_data(&p, 0x42, a, NOT_RAM, 4096), ==, 0x09);
     g_assert_cmphex(update_data(&p, 0x42, a, VMSA_A, 4096), ==, 0);
     qtest_memread(p.qts, TRANS, got, sizeof(got));
     g_assert_null(memmem(got, sizeof(got), "registers", 9));
 
-    /* A VMSA is not data, a page of data is no VMSA */
-    g_assert_cmphex(update_data(&p, 0x51, b, PAGE_B, 4096), ==, 0x0b);
-    g_assert_cmphex(update_data(&p, 0x52, b, VMSA_B, 4080), ==, 0x04);
-    g_assert_cmphex(update_data(&p, 0x52, b, VMSA_B + 16, 4096), ==, 0x09);
+    /* A VMSA is sealed as data are: nobody notices the other command */
+    g_assert_cmphex(update_data(&p, 0x51, b, PAGE_B, 4096), ==, 0);
+    g_assert_cmphex(update_data(&p, 0x52, b, VMSA_B, 4080), ==, 0x0b);
+    g_assert_cmphex(update_data(&p, 0x52, b, VMSA_B + 8, 4096), ==, 0x09);
     qtest_writeb(p.qts, TRANS + 9, got[9] ^ 1);
     g_assert_cmphex(update_data(&p, 0x52, b, VMSA_B, 4096), ==, 0x0b);
     qtest_writeb(p.qts, TRANS + 9, got[9]);
     g_assert_cmphex(update_data(&p, 0x52, b, VMSA_B, 4096), ==, 0);
-    g_assert_cmphex(update_data(&p, 0x41, a, PAGE_A, 4096), ==, 0);
-    g_assert_cmphex(update_data(&p, 0x52, b, VMSA_B, 4096), ==, 0x0b);
     g_assert_cmphex(dbg(&p, 0x60, b, VMSA_B, OUT, 4096), ==, 0);
     qtest_memread(p.qts, OUT, got, sizeof(got));
-    g_assert_cmpmem(got, sizeof(got), vmsa, sizeof(vmsa));
+    g_assert_cmpmem(got, 0x380, vmsa, 0x380);
+    g_assert_cmpmem(got + 0x390, 0xc70, vmsa + 0x390, 0xc70);
+    /* The receiver puts in where its own checksum is */
+    g_assert_cmphex(ldq_le_p(got + 0x380), ==, 0);
+    g_assert_cmphex(ldq_le_p(got + 0x388), >=, TMR + (512 << 10));
+    g_assert_cmphex(ldq_le_p(got + 0x388), <, TMR + (1 << 20));
 
     /* Guests without SEV-ES send none */
     g_assert_cmphex(guest_cmd(&p, 0x22, plain), ==, 0);
@@ -2590,7 +2804,7 @@ static void test_es_vmsa(void)
     g_assert_cmphex(psp_cmd(&p, 0x0a), ==, 0);
     plain = launch(&p, 0, 4);
     g_assert_cmphex(send_start(&p, plain), ==, 0);
-    g_assert_cmphex(update_data(&p, 0x42, plain, PAGE_A, 4096), ==, 0x07);
+    g_assert_cmphex(update_data(&p, 0x42, plain, PAGE_A, 4096), ==, 0x15);
     g_assert_cmphex(update_data(&p, 0x41, plain, PAGE_A, 4096), ==, 0);
     psp_close(&p);
 }
@@ -2623,6 +2837,7 @@ int main(int argc, char **argv)
     qtest_add_func("/amd-psp/too-many", test_too_many);
     qtest_add_func("/amd-psp/states/platform", test_platform_states);
     qtest_add_func("/amd-psp/states/guest", test_guest_states);
+    qtest_add_func("/amd-psp/replies", test_replies);
     qtest_add_func("/amd-psp/pek-csr", test_pek_csr);
     qtest_add_func("/amd-psp/download-firmware", test_download_firmware);
     qtest_add_func("/amd-psp/copy", test_copy);
@@ -2637,6 +2852,7 @@ int main(int argc, char **argv)
     qtest_add_func("/amd-psp/chain/links", test_chain_links);
     qtest_add_func("/amd-psp/chain/roots", test_chain_roots);
     qtest_add_func("/amd-psp/chain/by-policy", test_chain_by_policy);
+    qtest_add_func("/amd-psp/cek", test_cek);
     qtest_add_func("/amd-psp/policy/api", test_policy_api);
     qtest_add_func("/amd-psp/pek-cert-import", test_pek_cert_import);
     qtest_add_func("/amd-psp/es/init", test_es_init);
@@ -2661,12 +2877,15 @@ int main(int argc, char **argv)
     dir = g_dir_make_tmp("amd-psp-test-XXXXXX", NULL);
     g_assert_nonnull(dir);
     ark = g_strdup_printf("%s/ark", dir);
+    cek = g_strdup_printf("%s/cek", dir);
     certs = g_strdup_printf("%s.cert", ark);
     ret = g_test_run();
     unlink(firmware);
     unlink(ark);
     unlink(certs);
+    unlink(cek);
     rmdir(dir);
+    g_free(cek);
     g_free(ark);
     g_free(dir);
     g_free(firmware);

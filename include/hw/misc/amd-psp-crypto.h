@@ -36,7 +36,7 @@ typedef struct AmdPspSession {
 } QEMU_PACKED AmdPspSession;
 QEMU_BUILD_BUG_ON(sizeof(AmdPspSession) != 128);
 
-/* Packet header of SEND_UPDATE_DATA and RECEIVE_UPDATE_DATA */
+/* Packet header of SEND_UPDATE_* and RECEIVE_UPDATE_* */
 typedef struct AmdPspPacketHeader {
     uint32_t flags;                     /* little-endian; bit 0: compressed */
     uint8_t iv[AMD_PSP_NONCE_LEN];
@@ -44,11 +44,14 @@ typedef struct AmdPspPacketHeader {
 } QEMU_PACKED AmdPspPacketHeader;
 QEMU_BUILD_BUG_ON(sizeof(AmdPspPacketHeader) != 52);
 
-/* What a packet MAC starts with: which command the packet is for */
+/*
+ * What a packet MAC starts with.  The API also has 0x03 for the state of a
+ * vCPU, but in the source of AMD's firmware that is sealed as data, so that
+ * the receiver cannot tell one from the other.
+ */
 typedef enum AmdPspPacketType {
     AMD_PSP_PACKET_SECRET = 0x01,
     AMD_PSP_PACKET_DATA = 0x02,
-    AMD_PSP_PACKET_VMSA = 0x03,
 } AmdPspPacketType;
 
 /* A P-384 key pair; numbers are big-endian */

@@ -29,6 +29,7 @@
 
 #define AMD_PSP_ID_LEN      64
 #define AMD_PSP_MAX_GUESTS  32
+#define AMD_PSP_MAX_VMSAS   512
 
 typedef enum AmdPspStatus {
     AMD_PSP_SUCCESS                 = 0x00,
@@ -124,6 +125,7 @@ typedef enum AmdPspGuestState {
 #define AMD_PSP_POLICY_NOSEND   (1u << 3)
 #define AMD_PSP_POLICY_DOMAIN   (1u << 4)
 #define AMD_PSP_POLICY_SEV      (1u << 5)
+#define AMD_PSP_POLICY_RESERVED 0xffc0u
 
 /* A guest context */
 typedef struct AmdPspGuest {
@@ -151,15 +153,21 @@ typedef struct AmdPspPlatform {
     uint8_t pdh_cert[AMD_PSP_CERT_LEN];
     uint8_t pek_cert[AMD_PSP_CERT_LEN];
     uint8_t oca_cert[AMD_PSP_CERT_LEN];
-    uint8_t cek_cert[AMD_PSP_CERT_LEN];
+    uint8_t cek_cert[AMD_PSP_CERT_LEN];     /* without a signature */
+    uint8_t signed_cek[AMD_PSP_CERT_LEN];   /* if there is an authority */
     /* Somebody signed the PEK; the OCA is theirs, and its key not here */
     bool owned;
     uint8_t id[AMD_PSP_ID_LEN];
     /* Who vouches for the CEK; NULL: nobody */
     const AmdPspAuthority *authority;
+    /* SEND_START checks the destination's certificates with any policy */
+    bool always_check_certs;
 
     bool initialized;
     bool es;                            /* guests can have SEV-ES */
+    hwaddr tmr;                         /* memory for SEV-ES */
+    /* Handle of the guest that has each place for a checksum of a VMSA */
+    uint32_t vmsa_owner[AMD_PSP_MAX_VMSAS];
     hwaddr nv;                          /* storage of INIT_EX; 0: none */
     uint32_t last_handle;
     AmdPspGuest guests[AMD_PSP_MAX_GUESTS];

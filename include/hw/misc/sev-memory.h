@@ -57,7 +57,9 @@ unsigned sev_memory_max_es_asid(void);
 uint64_t sev_memory_cbit(void);
 
 /**
- * sev_memory_has_key: whether a guest runs, or may run, with @asid
+ * sev_memory_has_key: whether a guest is active with @asid
+ *
+ * It can run once sev_memory_asid_valid() is true, too.
  */
 bool sev_memory_has_key(unsigned asid);
 
@@ -76,6 +78,18 @@ bool sev_memory_set_key(unsigned asid, const uint8_t *key, Error **errp);
  * No vCPU may run: call it from safe work or while the VM is stopped.
  */
 void sev_memory_clear_key(unsigned asid);
+
+/**
+ * sev_memory_set_asid_valid: let VMRUN use @asid, which has a key
+ *
+ * sev_memory_clear_key() makes it invalid again.
+ */
+void sev_memory_set_asid_valid(unsigned asid);
+
+/**
+ * sev_memory_asid_valid: whether VMRUN can use @asid
+ */
+bool sev_memory_asid_valid(unsigned asid);
 
 /**
  * sev_memory_read: read memory through the key of an ASID

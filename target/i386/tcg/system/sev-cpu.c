@@ -139,10 +139,10 @@ bool sev_cpu_vmrun(CPUX86State *env, uint64_t nested_ctl, uint32_t asid)
         return true;
     }
     /*
-     * Hardware lets a guest run with an ASID that was never activated, with
-     * a key that nobody knows.  There is nothing to be had from that.
+     * The firmware makes an ASID valid when its guest is active and has been
+     * launched or received to the end.
      */
-    if (!(nested_ctl & SVM_NPT_ENABLED) || !sev_memory_has_key(asid)) {
+    if (!(nested_ctl & SVM_NPT_ENABLED) || !sev_memory_asid_valid(asid)) {
         return false;
     }
     /* As the firmware has it: these ASIDs are for SEV-ES, those are not */

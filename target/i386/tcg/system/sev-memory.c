@@ -75,6 +75,8 @@ static struct {
     unsigned max_es_asid;
     /* by ASID; an ASID without one has no guest */
     QCryptoCipher *key[SEV_MEMORY_MAX_ASID + 1];
+    /* by ASID: VMRUN can use it */
+    bool valid[SEV_MEMORY_MAX_ASID + 1];
     /* chunks of views, by physical address; NULL: all of it is raw */
     uint8_t **views;
     /* page frame numbers (uint64_t) of the pages that may not be raw */
@@ -154,6 +156,18 @@ uint64_t sev_memory_cbit(void)
 bool sev_memory_has_key(unsigned asid)
 {
     return asid && asid <= sev.max_asid && sev.key[asid];
+}
+
+void sev_memory_set_asid_valid(unsigned asid)
+{
+    g_assert(sev_memory_has_key(asid));
+    qatomic_set(&sev.valid[asid], true);
+    trace_sev_memory_key(asid, "valid");
+}
+
+bool sev_memory_asid_valid(unsigned asid)
+{
+    return asid <= sev.max_asid && qatomic_read(&sev.valid[asid]);
 }
 
 static unsigned sev_memory_view(hwaddr pa)
@@ -541,6 +555,7 @@ void sev_memory_clear_key(unsigned asid)
         return;
     }
     sev_memory_write_back(asid);
+    qatomic_set(&sev.valid[asid], false);
     WITH_QEMU_LOCK_GUARD(&sev.lock) {
         qcrypto_cipher_free(sev.key[asid]);
         sev.key[asid] = NULL;
