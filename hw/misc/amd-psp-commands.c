@@ -19,8 +19,8 @@
 #include "hw/misc/amd-psp.h"
 #include "trace.h"
 
-/* The largest command buffer is SEND_START's */
-#define BUFFER_MAX          68
+/* How much of a long command is done at a time; a multiple of a page */
+#define SLICE_LEN           (256 * 1024)
 
 /* What one UPDATE_DATA of SEND and RECEIVE takes, and one DBG command */
 #define PACKET_MAX          (16 * 1024)
@@ -278,6 +278,7 @@ void amd_psp_platform_reset(AmdPspPlatform *p)
         }
     }
     bitmap_zero(p->df_flush, SEV_MEMORY_MAX_ASID + 1);
+    p->continued = false;
     p->nv = 0;
     p->initialized = false;
     p->es = false;
@@ -889,6 +890,7 @@ static AmdPspStatus launch_update(AmdPspPlatform *p, AmdPspGuest *g,
                                   hwaddr pa, uint32_t len, bool vmsa)
 {
     uint8_t chunk[4096];
+    uint32_t slice;
     AmdPspStatus st;
 
     if (pa % 16) {
@@ -901,9 +903,15 @@ static AmdPspStatus launch_update(AmdPspPlatform *p, AmdPspGuest *g,
     if (!sev_memory_is_ram(pa, len)) {
         return AMD_PSP_INVALID_ADDRESS;
     }
-    while (len) {
-        size_t n = vmsa ? MIN(len, VMSA_LEN) :
-                   MIN(len, sizeof(chunk) - pa % sizeof(chunk));
+    /* The host's memory map may have changed since the last slice */
+    pa += p->done;
+    len -= p->done;
+    vmsa &= !p->done;
+    slice = MIN(len, SLICE_LEN);
+    p->done += slice;
+    while (slice) {
+        size_t n = vmsa ? MIN(slice, VMSA_LEN) :
+                   MIN(slice, sizeof(chunk) - pa % sizeof(chunk));
 
         if (!mem_read(p, pa, SEV_MEMORY_RAW, chunk, n)) {
             return AMD_PSP_INVALID_ADDRESS;
@@ -921,8 +929,9 @@ static AmdPspStatus launch_update(AmdPspPlatform *p, AmdPspGuest *g,
         }
         pa += n;
         len -= n;
+        slice -= n;
     }
-    return AMD_PSP_SUCCESS;
+    return len ? AMD_PSP_CONTINUE : AMD_PSP_SUCCESS;
 }
 
 /* [0] handle, [8] address, [16] length */
@@ -1615,13 +1624,19 @@ AmdPspStatus amd_psp_execute(AmdPspPlatform *p, uint32_t id, hwaddr buffer,
                              int64_t corrupt)
 {
     const Command *c = command_find(id);
-    uint8_t b[BUFFER_MAX] = { 0 };
+    uint8_t b[AMD_PSP_BUFFER_MAX] = { 0 };
     unsigned allowed, guests, active;
     AmdPspStatus st;
 
+    if (p->continued) {
+        p->continued = false;
+        memcpy(b, p->continued_buffer, sizeof(b));
+        goto execute;
+    }
     p->guest_bytes = 0;
     p->written = 0;
     p->corrupt = corrupt;
+    p->done = 0;
     if (!c) {
         return AMD_PSP_INVALID_COMMAND;
     }
@@ -1636,7 +1651,13 @@ AmdPspStatus amd_psp_execute(AmdPspPlatform *p, uint32_t id, hwaddr buffer,
         return AMD_PSP_INVALID_ADDRESS;
     }
     trace_buffer(false, id, b);
+ execute:
     st = command_execute(p, c, b);
+    if (st == AMD_PSP_CONTINUE) {
+        p->continued = true;
+        memcpy(p->continued_buffer, b, sizeof(b));
+        return st;
+    }
     if (c->reply != REPLY_NEVER &&
         (!st || (st == AMD_PSP_INVALID_LEN && c->reply == REPLY_LENGTH))) {
         trace_buffer(true, id, b);

@@ -70,10 +70,11 @@ OBJECT_DECLARE_SIMPLE_TYPE(AmdPspState, AMD_PSP)
 #define FEATURE_SEV         BIT(0)
 
 /*
- * Commands of queues that execute in one write of a register at the most:
- * nobody else gets the BQL meanwhile
+ * Commands of queues that execute in one write of a register at the most, and
+ * for how long another one is begun: nobody else gets the BQL meanwhile
  */
 #define COMMANDS_AT_ONCE    64
+#define AT_ONCE_NS          (2 * SCALE_MS)
 
 /* Of one kind of command, see SevPlatformCommandStats */
 typedef struct AmdPspCounter {
@@ -90,6 +91,7 @@ struct AmdPspState {
 
     MemoryRegion mmio;
     QEMUBH *executed_bh;
+    QEMUBH *continue_bh;
     QEMUTimer *end_timer;
     Error *migration_blocker;
     char *seed;
@@ -124,7 +126,7 @@ struct AmdPspState {
     uint32_t command;
     hwaddr buffer;
     int64_t start;                      /* virtual time */
-    uint16_t status;                    /* AmdPspStatus, or that of a fault */
+    uint32_t status;                    /* AmdPspStatus, or that of a fault */
     uint64_t guest_bytes;
     uint64_t busy_ns;
 
@@ -160,7 +162,10 @@ static void amd_psp_run(AmdPspState *s)
                                     corrupt);
         s->guest_bytes = s->platform.guest_bytes;
     }
-    s->busy_ns = get_clock() - start;
+    s->busy_ns += get_clock() - start;
+    if (s->status == AMD_PSP_CONTINUE) {
+        return;
+    }
     trace_amd_psp_command(amd_psp_command_name(s->command), s->command,
                           s->status, s->busy_ns / SCALE_US);
 }
@@ -235,6 +240,11 @@ static void amd_psp_executed(AmdPspState *s)
     AmdPspCounter *c = amd_psp_counter(s, s->command);
     int64_t end = s->start;
 
+    if (s->status == AMD_PSP_CONTINUE) {
+        /* From the main loop, so that others get the BQL and the CPUs run */
+        qemu_bh_schedule(s->continue_bh);
+        return;
+    }
     if (s->doorbell) {
         end += amd_psp_costs_doorbell(&s->costs, s->command);
         s->doorbell = false;
@@ -263,6 +273,23 @@ static void amd_psp_work(CPUState *cs, run_on_cpu_data data)
     if (qatomic_xchg(&s->to_work, false)) {
         amd_psp_run(s);
         qemu_bh_schedule(s->executed_bh);
+    }
+}
+
+/* s->command executes when no vCPU does: nobody knows what they do just now */
+static void amd_psp_run_as_work(AmdPspState *s)
+{
+    qatomic_set(&s->to_work, true);
+    async_safe_run_on_cpu(current_cpu ?: first_cpu, amd_psp_work,
+                          RUN_ON_CPU_HOST_PTR(s));
+}
+
+static void amd_psp_continue_bh(void *opaque)
+{
+    AmdPspState *s = opaque;
+
+    if (s->busy) {
+        amd_psp_run_as_work(s);
     }
 }
 
@@ -296,10 +323,7 @@ static void amd_psp_start(AmdPspState *s, uint32_t id, hwaddr buffer,
         amd_psp_run(s);
         amd_psp_executed(s);
     } else {
-        /* Or nobody knows what the vCPUs do: the write is not of one of them */
-        qatomic_set(&s->to_work, true);
-        async_safe_run_on_cpu(current_cpu ?: first_cpu, amd_psp_work,
-                              RUN_ON_CPU_HOST_PTR(s));
+        amd_psp_run_as_work(s);
     }
 }
 
@@ -353,9 +377,12 @@ static bool amd_psp_start_next(AmdPspState *s, bool here)
  */
 static void amd_psp_go_on(AmdPspState *s)
 {
+    int64_t start = get_clock();
     unsigned n = 0;
 
-    while (!s->busy && amd_psp_start_next(s, n < COMMANDS_AT_ONCE)) {
+    while (!s->busy &&
+           amd_psp_start_next(s, n < COMMANDS_AT_ONCE &&
+                              get_clock() - start < AT_ONCE_NS)) {
         n++;
     }
 }
@@ -500,12 +527,14 @@ static void amd_psp_reset_hold(Object *obj, ResetType type)
     s->cmdbuf_hi = 0;
     timer_del(s->end_timer);
     qemu_bh_cancel(s->executed_bh);
+    qemu_bh_cancel(s->continue_bh);
     s->hung = false;
     s->queued = false;
     s->busy = false;
     qatomic_set(&s->to_work, false);
     WITH_QEMU_LOCK_GUARD(&s->lock) {
         amd_psp_ring_leave(&s->platform.ring, "the device is reset");
+        s->platform.continued = false;
     }
     if (current_cpu) {
         /* A reset of the bus by the guest, whose other vCPUs run on */
@@ -591,6 +620,8 @@ static void amd_psp_realize(PCIDevice *dev, Error **errp)
     qemu_mutex_init(&s->lock);
     s->executed_bh = qemu_bh_new_guarded(amd_psp_executed_bh, s,
                                          &DEVICE(dev)->mem_reentrancy_guard);
+    s->continue_bh = qemu_bh_new_guarded(amd_psp_continue_bh, s,
+                                         &DEVICE(dev)->mem_reentrancy_guard);
     s->end_timer = timer_new_ns(QEMU_CLOCK_VIRTUAL, amd_psp_end_timer, s);
     memory_region_init_io(&s->mmio, OBJECT(s), &amd_psp_ops, s, TYPE_AMD_PSP,
                           AMD_PSP_BAR_SIZE);
@@ -605,6 +636,7 @@ static void amd_psp_exit(PCIDevice *dev)
     amd_psp_platform_reset(&s->platform);
     timer_free(s->end_timer);
     qemu_bh_delete(s->executed_bh);
+    qemu_bh_delete(s->continue_bh);
     qemu_mutex_destroy(&s->lock);
     msi_uninit(dev);
     migrate_del_blocker(&s->migration_blocker);

@@ -29,6 +29,9 @@
 
 #define AMD_PSP_ID_LEN      64
 #define AMD_PSP_MAX_GUESTS  32
+
+/* The largest command buffer is SEND_START's */
+#define AMD_PSP_BUFFER_MAX  68
 #define AMD_PSP_MAX_VMSAS   512
 
 typedef enum AmdPspStatus {
@@ -58,6 +61,8 @@ typedef enum AmdPspStatus {
     AMD_PSP_RESOURCE_LIMIT          = 0x17,
     AMD_PSP_SECURE_DATA_INVALID     = 0x18,
     AMD_PSP_EXIT_RING_BUFFER        = 0x1f,
+    /* None of the API's: call amd_psp_execute() again for the rest */
+    AMD_PSP_CONTINUE                = 0x10000,
 } AmdPspStatus;
 
 typedef enum AmdPspCommand {
@@ -175,6 +180,14 @@ typedef struct AmdPspPlatform {
     DECLARE_BITMAP(df_flush, SEV_MEMORY_MAX_ASID + 1);
     AmdPspRing ring;
 
+    /*
+     * A command that has ended with AMD_PSP_CONTINUE: its buffer, and how much
+     * of what it is for is done
+     */
+    bool continued;
+    uint8_t continued_buffer[AMD_PSP_BUFFER_MAX];
+    uint32_t done;
+
     /* Of the command that executes, or did last; in bytes */
     uint64_t guest_bytes;               /* of guests, read and written */
     uint64_t written;
@@ -249,6 +262,10 @@ bool amd_psp_command_stops_cpus(uint32_t id);
  * Everything that the host passes is checked, nothing of it is trusted to
  * stay as it is.  The context is that of sev_memory_read(), and for commands
  * that say so that of sev_memory_clear_key().  Calls must not overlap.
+ *
+ * Returns AMD_PSP_CONTINUE if the command is long and a part of it was done:
+ * the caller lets others run and calls again with the same parameters, before
+ * any other command, or calls amd_psp_platform_reset().
  */
 AmdPspStatus amd_psp_execute(AmdPspPlatform *p, uint32_t id, hwaddr buffer,
                              int64_t corrupt);
