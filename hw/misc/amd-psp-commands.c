@@ -612,7 +612,9 @@ static AmdPspStatus cmd_pdh_cert_export(AmdPspPlatform *p, AmdPspGuest *g,
     }
     memcpy(chain + CHAIN_PEK, p->pek_cert, sizeof(p->pek_cert));
     memcpy(chain + CHAIN_OCA, p->oca_cert, sizeof(p->oca_cert));
-    memcpy(chain + CHAIN_CEK, p->cek_cert, sizeof(p->cek_cert));
+    memcpy(chain + CHAIN_CEK,
+           p->export_signed_cek ? p->signed_cek : p->cek_cert,
+           AMD_PSP_CERT_LEN);
     if (!mem_write(p, pdh_pa, SEV_MEMORY_RAW,
                    p->pdh_cert, sizeof(p->pdh_cert)) ||
         !mem_write(p, chain_pa, SEV_MEMORY_RAW, chain, sizeof(chain))) {

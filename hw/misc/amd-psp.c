@@ -98,6 +98,7 @@ struct AmdPspState {
     char *ark;                          /* file of the authority */
     char *cek;                          /* file for the signed CEK */
     bool always_check_certs;
+    bool export_signed_cek;
     AmdPspAuthority *authority;
 
     uint32_t inten;
@@ -604,6 +605,7 @@ static void amd_psp_realize(PCIDevice *dev, Error **errp)
         return;
     }
     s->platform.always_check_certs = s->always_check_certs;
+    s->platform.export_signed_cek = s->export_signed_cek;
     if (!amd_psp_write_cek(s, errp)) {
         return;
     }
@@ -821,6 +823,8 @@ static const Property amd_psp_properties[] = {
     DEFINE_PROP_STRING("cek", AmdPspState, cek),
     DEFINE_PROP_BOOL("always-check-certs", AmdPspState, always_check_certs,
                      false),
+    DEFINE_PROP_BOOL("export-signed-cek", AmdPspState, export_signed_cek,
+                     false),
     DEFINE_PROP_UINT32("cost-doorbell-ns", AmdPspState, costs.doorbell, 0),
     DEFINE_PROP_UINT32("cost-command-ns", AmdPspState, costs.command, 0),
     DEFINE_PROP_UINT32("cost-kib-ns", AmdPspState, costs.kib, 0),
@@ -872,6 +876,9 @@ static void amd_psp_class_init(ObjectClass *klass, void *data)
     object_class_property_set_description(klass, "always-check-certs",
         "SEND_START checks the destination's certificates even if the guest's "
         "policy does not ask for it (default: off, as in AMD's firmware)");
+    object_class_property_set_description(klass, "export-signed-cek",
+        "PDH_CERT_EXPORT has the signed CEK (default: off, as in AMD's "
+        "firmware)");
     object_class_property_set_description(klass, "cost-doorbell-ns",
         "Least time that giving a command takes");
     object_class_property_set_description(klass, "cost-command-ns",

@@ -40,7 +40,7 @@
 #define GUEST_PD        0x23000
 #define SHARED          0x24000
 #define FLAG            0x25000 /* shared: not 0 makes the guest exit */
-#define TOUCH           (FLAG + 4) /* shared: the address of what to increment */
+#define TOUCH           (FLAG + 4) /* shared: address of what to increment */
 #define BUF             0x30000 /* command buffer of the PSP */
 #define MEMORY_END      0x40000
 
@@ -60,6 +60,7 @@
 /* Exit codes, and a bit of the page fault's */
 #define EXIT_VMMCALL    0x81
 #define EXIT_NPF        0x400
+#define EXIT_INVALID    UINT64_MAX
 #define NPF_RSVD        (1 << 3)
 
 static const uint8_t hypervisor[] = {
@@ -734,6 +735,72 @@ static void test_unflushed(void)
     unlink(name);
 }
 
+/* The list of plaintext pages has each once, however often it changes */
+static void test_flips(void)
+{
+    g_autofree char *name = g_strdup_printf("%s/trace", dir);
+    g_autofree char *options = g_strdup_printf(
+        "-trace sev_memory_write_back,file=%s", name);
+    g_autofree char *text = NULL;
+    unsigned i, pages, listed;
+    const char *line;
+    Host h;
+
+    open_host(&h, 47, options);
+    run(&h);
+    g_assert_cmphex(stop(&h), ==, EXIT_VMMCALL);
+    for (i = 0; i < 50; i++) {
+        hypervisor_does(&h, DO_WRITE);
+        guest_writes(&h);
+    }
+    g_assert_cmpint(memory(&h, "decrypted"), >=, 50);
+    hypervisor_does(&h, DO_WBINVD);
+    close_host(&h);
+    g_assert(g_file_get_contents(name, &text, NULL, NULL));
+    line = strstr(text, "ASID 0 (0: all): ");
+    while (line && sscanf(line, "ASID 0 (0: all): %u pages of %u listed",
+                          &pages, &listed) == 2 && !pages) {
+        line = strstr(line + 1, "ASID 0 (0: all): ");
+    }
+    g_assert_nonnull(line);
+    g_assert_cmpuint(pages, >, 0);
+    g_assert_cmpuint(listed, <, 20);
+    unlink(name);
+}
+
+/* VMRUN needs an ASID that the firmware has made valid, at LAUNCH_FINISH */
+static void test_valid(void)
+{
+    Host h;
+
+    open_host(&h, 47, "");
+    run(&h);
+    g_assert_cmphex(stop(&h), ==, EXIT_VMMCALL);
+    hypervisor_does(&h, DO_WBINVD);
+    guest_cmd(&h, 0x22, 0, 0);                          /* DEACTIVATE */
+    hypervisor_does(&h, DO_WBINVD);
+    g_assert_cmphex(psp_cmd(&h, 0x0a), ==, 0);
+    qtest_writeq(h.qts, VMCB + 0x578, CODE);
+    hypervisor_does(&h, DO_VMRUN);
+    g_assert_cmphex(qtest_readq(h.qts, VMCB + 0x70), ==, EXIT_INVALID);
+
+    /* Another guest that is active, until its launch has ended */
+    h.handle = 0;
+    guest_cmd(&h, 0x30, 0, 0);
+    h.handle = qtest_readl(h.qts, BUF);
+    guest_cmd(&h, 0x21, 0, 0);
+    hypervisor_does(&h, DO_VMRUN);
+    g_assert_cmphex(qtest_readq(h.qts, VMCB + 0x70), ==, EXIT_INVALID);
+    guest_cmd(&h, 0x33, BUF + 256, 48);
+    hypervisor_does(&h, DO_VMRUN);
+    g_assert_cmphex(qtest_readq(h.qts, VMCB + 0x70), ==, EXIT_INVALID);
+    guest_cmd(&h, 0x35, 0, 0);
+    /* It has no code, so it exits with something else */
+    hypervisor_does(&h, DO_VMRUN);
+    g_assert_cmphex(qtest_readq(h.qts, VMCB + 0x70), !=, EXIT_INVALID);
+    close_host(&h);
+}
+
 /* A machine that is reset while the guest runs: nothing is left of it */
 static void test_reset(void)
 {
@@ -808,6 +875,8 @@ int main(int argc, char **argv)
     qtest_add_func("/amd-psp-guest/gdb", test_gdb);
     qtest_add_func("/amd-psp-guest/dma", test_dma);
     qtest_add_func("/amd-psp-guest/unflushed", test_unflushed);
+    qtest_add_func("/amd-psp-guest/flips", test_flips);
+    qtest_add_func("/amd-psp-guest/valid", test_valid);
     qtest_add_func("/amd-psp-guest/reset", test_reset);
     qtest_add_func("/amd-psp-guest/quit", test_quit);
 

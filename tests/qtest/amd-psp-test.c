@@ -10,6 +10,7 @@
 
 #include "qemu/osdep.h"
 #include "qemu/bswap.h"
+#include "qemu/cutils.h"
 #include "amd-psp-mailbox.h"
 #include "hw/misc/amd-psp-authority.h"
 #include "hw/misc/amd-psp-certs.h"
@@ -44,6 +45,8 @@
 #define CHAIN_LEN   (3 * CERT_LEN)
 #define ASK_ARK_LEN 3200
 #define MSI_ADDR    0x170000
+
+static unsigned attestation(Psp *p, uint32_t handle, uint64_t pa, uint32_t len);
 
 /* Nothing runs in the machine; this is what it would start with: zeros */
 static char *firmware;
@@ -529,6 +532,74 @@ static void test_launch(void)
     g_assert_cmphex(launch_update(&p, h, PAGE_A, 4096), ==, 0x02);
     g_assert_cmphex(guest_cmd(&p, 0x35, h), ==, 0);
     g_assert_cmpuint(guest_state(&p, h), ==, 3);
+    psp_close(&p);
+}
+
+/* A long command is done in slices, and the monitor is answered in between */
+static void test_slices(void)
+{
+    const size_t len = 96 << 20;
+    g_autoptr(GChecksum) sum = g_checksum_new(G_CHECKSUM_SHA256);
+    g_autofree uint8_t *zeros = g_malloc0(1 << 20);
+    uint8_t digest[32], measure[48], page[4096];
+    gsize digest_len = sizeof(digest);
+    unsigned answers = 0;
+    size_t i;
+    uint32_t h;
+    Psp p;
+
+    psp_open(&p, "");
+    psp_init(&p);
+    h = launch_start(&p, 0);
+    g_assert_cmphex(activate(&p, h, 1), ==, 0);
+    clear(&p);
+    put32(&p, 0, h);
+    put64(&p, 8, TMR);
+    put32(&p, 16, len);
+    psp_give(&p, 0x31, BUF, false);
+    while (!(psp_read(&p, CMDRESP) & DONE)) {
+        QDict *info = psp_query(&p);
+
+        answers += qdict_get_bool(info, "busy");
+        qobject_unref(info);
+    }
+    g_assert_cmphex(psp_wait(&p, 0x31), ==, 0);
+    g_test_message("%u answers meanwhile", answers);
+    g_assert_cmpuint(answers, >, 5);
+    g_assert_cmpuint(psp_stat_of(&p, "LAUNCH_UPDATE_DATA", "count"), ==, 1);
+    g_assert_cmpuint(psp_stat_of(&p, "LAUNCH_UPDATE_DATA", "guest-bytes"), ==,
+                     len);
+
+    /* All of it has been measured, and encrypted */
+    g_assert_cmphex(launch_measure(&p, h), ==, 0);
+    g_assert_cmphex(attestation(&p, h, OUT, 208), ==, 0);
+    qtest_memread(p.qts, OUT + 16, measure, 32);
+    for (i = 0; i < len; i += 1 << 20) {
+        g_checksum_update(sum, zeros, 1 << 20);
+    }
+    g_checksum_get_digest(sum, digest, &digest_len);
+    g_assert_cmpmem(measure, 32, digest, 32);
+    qtest_memread(p.qts, TMR + len - 4096, page, sizeof(page));
+    g_assert_false(buffer_is_zero(page, sizeof(page)));
+    qtest_memread(p.qts, TMR + len, page, sizeof(page));
+    g_assert_true(buffer_is_zero(page, sizeof(page)));
+
+    /* A reset in the middle is the end of it */
+    h = launch_start(&p, 0);
+    g_assert_cmphex(activate(&p, h, 2), ==, 0);
+    clear(&p);
+    put32(&p, 0, h);
+    put64(&p, 8, TMR);
+    put32(&p, 16, len);
+    psp_give(&p, 0x31, BUF, false);
+    qtest_system_reset(p.qts);
+    qpci_device_enable(p.dev);
+    p.bar = qpci_iomap(p.dev, 2, NULL);
+    psp_init(&p);
+    h = launch_start(&p, 0);
+    g_assert_cmphex(activate(&p, h, 1), ==, 0);
+    g_assert_cmphex(launch_update(&p, h, TMR, 4096), ==, 0);
+    g_assert_cmphex(launch_update(&p, h, NOT_RAM, len), ==, 0x09);
     psp_close(&p);
 }
 
@@ -1050,7 +1121,7 @@ static void test_attestation(void)
 
     psp_open(&p, "");
     psp_init(&p);
-    a = launch(&p, 0x20, 1);
+    a = launch(&p, 0x2, 1);
     g_assert_cmphex(attestation(&p, a, 0, 0), ==, 0x04);
     g_assert_cmpuint(get32(&p, 32), ==, sizeof(report));
     g_assert_cmphex(attestation(&p, a, OUT, sizeof(report) - 1), ==, 0x04);
@@ -1063,7 +1134,7 @@ static void test_attestation(void)
     g_checksum_get_digest(sum, digest, &digest_len);
     g_assert_cmpmem(report, 16, "sixteen bytes...", 16);
     g_assert_cmpmem(report + 16, 32, digest, 32);
-    g_assert_cmphex(ldl_le_p(report + 48), ==, 0x20);
+    g_assert_cmphex(ldl_le_p(report + 48), ==, 0x2);
     g_assert_cmphex(ldl_le_p(report + 52), ==, 0x1002);
     g_assert_cmphex(ldl_le_p(report + 56), ==, 2);
 
@@ -1080,7 +1151,7 @@ static void test_attestation(void)
 
     /* A guest that comes from elsewhere was not launched here */
     g_assert_cmphex(send_start(&p, a), ==, 0);
-    g_assert_cmphex(receive_start(&p, 0x20, &b), ==, 0);
+    g_assert_cmphex(receive_start(&p, 0x2, &b), ==, 0);
     g_assert_cmphex(attestation(&p, b, OUT, 4096), ==, 0x02);
     g_assert_cmphex(activate(&p, b, 2), ==, 0);
     g_assert_cmphex(guest_cmd(&p, 0x53, b), ==, 0);
@@ -1971,10 +2042,11 @@ static void test_policy_noks(void)
     g_assert_cmphex(psp_cmd(&p, 0x30), ==, 0x07);
     /* The same of a guest that is received */
     g_assert_cmphex(export_certs(&p), ==, 0);
+    g_assert_cmphex(start_in_session(&p, 0x50, 2), ==, 0);
     clear(&p);
     put32(&p, 0, closed);
     put32(&p, 4, 2);
-    put64(&p, 8, PDH);
+    put64(&p, 8, PAGE_B);
     put32(&p, 16, CERT_LEN);
     put64(&p, 24, SESSION);
     put32(&p, 32, 128);
@@ -2826,6 +2898,7 @@ int main(int argc, char **argv)
     qtest_add_func("/amd-psp/get-id", test_get_id);
     qtest_add_func("/amd-psp/certs", test_certs);
     qtest_add_func("/amd-psp/launch", test_launch);
+    qtest_add_func("/amd-psp/slices", test_slices);
     qtest_add_func("/amd-psp/teardown", test_teardown);
     qtest_add_func("/amd-psp/policy", test_policy);
     qtest_add_func("/amd-psp/policy/domain", test_policy_domain);

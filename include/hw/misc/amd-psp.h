@@ -167,6 +167,8 @@ typedef struct AmdPspPlatform {
     const AmdPspAuthority *authority;
     /* SEND_START checks the destination's certificates with any policy */
     bool always_check_certs;
+    /* PDH_CERT_EXPORT has the CEK with the authority's signature */
+    bool export_signed_cek;
 
     bool initialized;
     bool es;                            /* guests can have SEV-ES */

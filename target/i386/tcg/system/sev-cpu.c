@@ -161,10 +161,12 @@ bool sev_cpu_leaf(CPUState *cs, hwaddr pa, bool private, int *prot,
     CPUX86State *env = cpu_env(cs);
     unsigned asid = SEV_MEMORY_RAW;
     bool flush = false;
+    int unused = 0;
 
     switch (mmu_idx) {
     case MMU_NESTED_IDX:
         /* A step on the way; page tables are checked as they are read */
+        sev_memory_touch(cs, pa, false, &unused);
         return false;
     case MMU_PHYS_IDX:
         break;

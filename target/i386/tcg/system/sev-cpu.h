@@ -8,6 +8,7 @@
 #define I386_TCG_SEV_CPU_H
 
 #include "cpu.h"
+#include "system/tcg.h"
 
 #if defined(CONFIG_TCG) && !defined(CONFIG_USER_ONLY)
 
@@ -65,6 +66,21 @@ static inline void sev_cpu_vmexit(CPUX86State *env)
 static inline uint64_t sev_cpu_cmask(CPUX86State *env)
 {
     return env->sev_asid ? env->sev_cmask : 0;
+}
+
+/**
+ * sev_cpu_tcg_features: features of word @w that @cpu can have
+ * @features: those that some CPU can have
+ *
+ * With TCG, next RIP, decode assists and flushes by ASID are for hosts of SEV
+ * guests only, so that no other CPU model changes.  @cpu NULL: of some CPU.
+ */
+static inline uint64_t sev_cpu_tcg_features(X86CPU *cpu, FeatureWord w,
+                                            uint64_t features)
+{
+    return w == FEAT_SVM && tcg_enabled() && cpu && !cpu->sev ?
+           features & ~(uint64_t)(CPUID_SVM_NRIPSAVE | CPUID_SVM_FLUSHASID |
+                                  CPUID_SVM_DECODEASSIST) : features;
 }
 
 /**
@@ -156,6 +172,12 @@ static inline bool sev_cpu_cpuid(X86CPU *cpu, uint32_t *eax, uint32_t *ebx,
                                  uint32_t *ecx, uint32_t *edx)
 {
     return false;
+}
+
+static inline uint64_t sev_cpu_tcg_features(X86CPU *cpu, FeatureWord w,
+                                            uint64_t features)
+{
+    return features;
 }
 
 #endif

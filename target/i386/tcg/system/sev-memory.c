@@ -67,6 +67,10 @@ bool sev_memory_active;
 typedef struct PageCache {
     uint64_t lines;     /* bit n: the line at n * LINE_LEN */
     uint64_t writers;   /* bit n: a vCPU whose index is n modulo 64 */
+    /* sev.flushes when a vCPU last got a TLB entry for the page */
+    uint32_t filled;
+    /* The page is in sev.plain; changed in exclusive sections only */
+    bool listed;
 } PageCache;
 
 static struct {
@@ -79,8 +83,13 @@ static struct {
     bool valid[SEV_MEMORY_MAX_ASID + 1];
     /* chunks of views, by physical address; NULL: all of it is raw */
     uint8_t **views;
-    /* page frame numbers (uint64_t) of the pages that may not be raw */
+    /*
+     * page frame numbers (uint64_t) of the pages that may not be raw, each at
+     * most once
+     */
     GArray *plain;
+    /* How often the TLBs of all vCPUs were flushed; in exclusive sections */
+    uint32_t flushes;
     /*
      * Chunks by RAM address: physical address and ASID of the page there, if
      * it is not raw
@@ -303,6 +312,22 @@ static PageCache *sev_memory_cache(hwaddr pa)
     return chunk ? &chunk[(pa >> TARGET_PAGE_BITS) % CHUNK_PAGES] : NULL;
 }
 
+/* The same, made if it is not there; @pa is below the C-bit */
+static PageCache *sev_memory_make_cache(hwaddr pa)
+{
+    PageCache *cache = sev_memory_cache(pa);
+
+    if (!cache) {
+        PageCache *chunk = g_new0(PageCache, CHUNK_PAGES);
+
+        if (qatomic_cmpxchg(&sev.caches[pa >> CHUNK_SHIFT], NULL, chunk)) {
+            g_free(chunk);
+        }
+        cache = sev_memory_cache(pa);
+    }
+    return cache;
+}
+
 static void sev_memory_cache_clean(PageCache *cache)
 {
     qatomic_set(&cache->writers, 0);
@@ -374,26 +399,23 @@ void sev_memory_command_uses(hwaddr pa, size_t len, unsigned asid)
 
 void sev_memory_touch(CPUState *cs, hwaddr pa, bool is_write, int *prot)
 {
-    PageCache *cache = sev_memory_cache(pa);
+    PageCache *cache;
 
+    if (pa >> sev.cbitpos) {
+        return;
+    }
+    cache = sev_memory_make_cache(pa);
+    qatomic_set(&cache->filled, sev.flushes);
     if (sev.cache_check == SEV_MEMORY_CACHE_CHECK_OFF ||
-        !(*prot & PAGE_WRITE) || pa >> sev.cbitpos) {
+        !(*prot & PAGE_WRITE)) {
         return;
     }
     if (!is_write) {
         /* The first write after a flush has to be noticed */
-        if (!cache || qatomic_read(&cache->lines) != UINT64_MAX) {
+        if (qatomic_read(&cache->lines) != UINT64_MAX) {
             *prot &= ~PAGE_WRITE;
         }
         return;
-    }
-    if (!cache) {
-        PageCache *chunk = g_new0(PageCache, CHUNK_PAGES);
-
-        if (qatomic_cmpxchg(&sev.caches[pa >> CHUNK_SHIFT], NULL, chunk)) {
-            g_free(chunk);
-        }
-        cache = sev_memory_cache(pa);
     }
     qatomic_or(&cache->writers, BIT_ULL(cs->cpu_index % 64));
     /* Later writes to any line of the page are not noticed */
@@ -448,8 +470,11 @@ static void sev_memory_cache_wbinvd(unsigned cpu)
     }
 }
 
-/* Called in an exclusive section, or while no vCPU runs */
-static bool sev_memory_convert(hwaddr pa, unsigned asid)
+/*
+ * Called in an exclusive section, or while no vCPU runs.  Returns whether the
+ * page was converted.  @stale: set if a TLB may have the page as it was
+ */
+static bool sev_memory_convert(hwaddr pa, unsigned asid, bool *stale)
 {
     unsigned view = sev_memory_view(pa);
     uint64_t pfn = pa >> TARGET_PAGE_BITS;
@@ -466,10 +491,9 @@ static bool sev_memory_convert(hwaddr pa, unsigned asid)
         return false;
     }
     /* Lines belong to the view that the page has */
-    cache = sev_memory_cache(pa);
-    if (cache) {
-        sev_memory_cache_clean(cache);
-    }
+    cache = sev_memory_make_cache(pa);
+    sev_memory_cache_clean(cache);
+    *stale |= cache->filled == sev.flushes;
     WITH_QEMU_LOCK_GUARD(&sev.lock) {
         sev_memory_recode(page, TARGET_PAGE_SIZE, pa, view, asid);
         sev_memory_set_page_view(pa, asid);
@@ -478,7 +502,8 @@ static bool sev_memory_convert(hwaddr pa, unsigned asid)
         sev.stats.decrypted += !!asid;
         sev.stats.encrypted += !asid;
     }
-    if (!view) {
+    if (asid && !cache->listed) {
+        cache->listed = true;
         g_array_append_val(sev.plain, pfn);
     }
     sev_memory_page_written(ram_addr);
@@ -490,6 +515,7 @@ static void sev_memory_flush_tlbs(void)
 {
     CPUState *cs;
 
+    sev.flushes++;
     if (tcg_enabled()) {
         CPU_FOREACH(cs) {
             tlb_flush(cs);
@@ -500,17 +526,23 @@ static void sev_memory_flush_tlbs(void)
 /* Make the pages of @asid raw, or all if it is 0; as sev_memory_convert() */
 static void sev_memory_write_back(unsigned asid)
 {
-    guint i, kept = 0, written = 0;
+    guint i, kept = 0, written = 0, listed = sev.plain->len;
+    bool stale = false;
 
-    for (i = 0; i < sev.plain->len; i++) {
+    for (i = 0; i < listed; i++) {
         uint64_t pfn = g_array_index(sev.plain, uint64_t, i);
         unsigned view = sev_memory_view(pfn << TARGET_PAGE_BITS);
 
+        if (!view || !asid || view == asid) {
+            /* It has been converted, so this is there */
+            sev_memory_cache(pfn << TARGET_PAGE_BITS)->listed = false;
+        }
         if (!view) {
             continue;
         }
         if (!asid || view == asid) {
-            if (sev_memory_convert(pfn << TARGET_PAGE_BITS, SEV_MEMORY_RAW)) {
+            if (sev_memory_convert(pfn << TARGET_PAGE_BITS, SEV_MEMORY_RAW,
+                                   &stale)) {
                 written++;
                 continue;
             }
@@ -529,9 +561,11 @@ static void sev_memory_write_back(unsigned asid)
             sev.stats.encrypted -= written;
             sev.stats.written_back += written;
         }
+    }
+    if (stale) {
         sev_memory_flush_tlbs();
     }
-    trace_sev_memory_write_back(asid, written);
+    trace_sev_memory_write_back(asid, written, listed);
 }
 
 bool sev_memory_set_key(unsigned asid, const uint8_t *key, Error **errp)
@@ -791,11 +825,13 @@ static void sev_memory_end(CPUState *cs, bool was_exclusive, bool locked)
 static void sev_memory_convert_work(CPUState *cs, run_on_cpu_data data)
 {
     unsigned asid = data.target_ptr & ~TARGET_PAGE_MASK;
+    bool stale = false;
 
     if (asid && !sev_memory_has_key(asid)) {
         return;
     }
-    if (sev_memory_convert(data.target_ptr & TARGET_PAGE_MASK, asid)) {
+    sev_memory_convert(data.target_ptr & TARGET_PAGE_MASK, asid, &stale);
+    if (stale) {
         sev_memory_flush_tlbs();
     }
 }
@@ -827,7 +863,7 @@ bool sev_memory_change_view(CPUState *cs, hwaddr pa, unsigned asid,
                             bool restart, uintptr_t retaddr)
 {
     bool exclusive = cpu_in_exclusive_context(cs);
-    bool locked;
+    bool locked, stale = false;
 
     QEMU_BUILD_BUG_ON(SEV_MEMORY_MAX_ASID >= TARGET_PAGE_SIZE);
 
@@ -849,7 +885,8 @@ bool sev_memory_change_view(CPUState *cs, hwaddr pa, unsigned asid,
     }
     /* The delivery of an interrupt, or a probe: in the middle of something */
     locked = sev_memory_begin(cs);
-    if (sev_memory_convert(pa & TARGET_PAGE_MASK, asid)) {
+    sev_memory_convert(pa & TARGET_PAGE_MASK, asid, &stale);
+    if (stale) {
         sev_memory_flush_tlbs();
     }
     sev_memory_end(cs, exclusive, locked);
