@@ -13,6 +13,7 @@
 #include "qemu/osdep.h"
 #include "qemu/bitmap.h"
 #include "qemu/bswap.h"
+#include "qemu/host-utils.h"
 #include "qemu/main-loop.h"
 #include "qemu/module.h"
 #include "qemu/thread.h"
@@ -52,6 +53,7 @@ struct CGTestState {
     uint32_t touch_every;   /* so many runs that are told to be unallocated,
                                the guest writes to one */
     uint32_t shared_mib;    /* so much is shared to begin with */
+    uint64_t host_page_size; /* that RAM claims to have; 0: its own */
 
     RAMBlock *rb;
     unsigned long *touched; /* pages that the guest wrote to; NULL: not lazy */
@@ -330,6 +332,15 @@ static void cgtest_realize(DeviceState *dev, Error **errp)
         error_setg(errp, "shared-mib is more than there is RAM");
         return;
     }
+    if (s->host_page_size) {
+        if (!is_power_of_2(s->host_page_size) ||
+            s->host_page_size < qemu_target_page_size()) {
+            error_setg(errp, "host-page-size is not a power of two, or less "
+                       "than a page of the guest");
+            return;
+        }
+        s->rb->page_size = s->host_page_size;
+    }
     if (s->lazy) {
         npages = s->rb->max_length / qemu_target_page_size();
         s->touched = bitmap_new(npages);
@@ -366,6 +377,7 @@ static const Property cgtest_properties[] = {
     DEFINE_PROP_UINT32("page-us", CGTestState, page_us, 0),
     DEFINE_PROP_BOOL("rewrite", CGTestState, rewrite, false),
     DEFINE_PROP_UINT32("shared-mib", CGTestState, shared_mib, 0),
+    DEFINE_PROP_SIZE("host-page-size", CGTestState, host_page_size, 0),
     DEFINE_PROP_UINT64("bad-page", CGTestState, bad_page, 0),
     DEFINE_PROP_BOOL("lazy", CGTestState, lazy, false),
     DEFINE_PROP_UINT64("begin-touched", CGTestState, begin_touched, 0),

@@ -22,6 +22,7 @@
 #include "qapi/qapi-events-encrypted-ram.h"
 #include "qapi/util.h"
 #include "block/aio.h"
+#include "block/thread-pool.h"
 #include "exec/encbitmap.h"
 #include "exec/memory.h"
 #include "exec/ramblock.h"
@@ -75,10 +76,10 @@ static struct {
 
 static struct {
     /*
-     * Protects @load: what has come, and who converts.  Held while a run is
-     * unpacked, because the platform takes one at a time.  After the BQL,
-     * before a block's lock; nobody who holds it waits for the BQL or reads
-     * from a channel.
+     * Protects @load: what has come, and who converts.  Held while a record is
+     * unpacked, because the platform takes one at a time, so the main thread
+     * takes it with lock_load().  After the BQL, before a block's lock; nobody
+     * who holds it waits for the BQL, reads from a channel or yields.
      */
     QemuMutex lock;
     EncryptedLoad *load;
@@ -316,14 +317,24 @@ static bool put_pages(QEMUFile *f)
  * bitmap, because only a sync sets its bit again.  So its records cannot
  * overtake each other if, after a sync, both sides have seen the end of what
  * the channels have before the first page goes.
+ *
+ * Returns where to copy a shared page of @rb to, or NULL if a channel has
+ * failed.  Waits for channels, without @bitmap_mutex, which it takes again.  A
+ * sync meanwhile makes the next flush due, and the page's dirty bit stays set.
  */
-static int flush_channels(QEMUFile *f)
+static uint8_t *prepare_channels(QEMUFile *f, RAMBlock *rb,
+                                 QemuMutex *bitmap_mutex)
 {
-    if (!save.flush_due) {
-        return 0;
-    }
+    bool flush_due = save.flush_due;
+    uint8_t *room = NULL;
+
     save.flush_due = false;
-    return multifd_ram_flush_and_sync(f);
+    qemu_mutex_unlock(bitmap_mutex);
+    if (!flush_due || multifd_ram_flush_and_sync(f) == 0) {
+        room = multifd_encrypted_room(rb);
+    }
+    qemu_mutex_lock(bitmap_mutex);
+    return room;
 }
 
 bool encrypted_pages_save_setup(QEMUFile *f, Error **errp)
@@ -586,7 +597,8 @@ uint8_t *encrypted_pages_save_confidential(QEMUFile *f, RAMBlock *rb,
                                            unsigned long page, uint8_t *p,
                                            bool last_stage,
                                            EncryptedPagesTake *take,
-                                           struct RAMState *rs, int *pages)
+                                           struct RAMState *rs,
+                                           QemuMutex *bitmap_mutex, int *pages)
 {
     uint64_t offset = (uint64_t)page << qemu_target_page_bits();
     bool is_private, allocated;
@@ -602,9 +614,14 @@ uint8_t *encrypted_pages_save_confidential(QEMUFile *f, RAMBlock *rb,
         *pages = -EINVAL;
         return NULL;
     }
+    ret = qemu_file_get_error(f);
+    if (ret) {
+        /* Cancelled, perhaps: the platform must not be asked to pack more */
+        *pages = ret;
+        return NULL;
+    }
     if (migrate_multifd()) {
-        /* Both may wait, and conversions must not */
-        copy = flush_channels(f) < 0 ? NULL : multifd_encrypted_room(rb);
+        copy = prepare_channels(f, rb, bitmap_mutex);
         if (!copy) {
             *pages = -EIO;
             return NULL;
@@ -640,8 +657,15 @@ uint8_t *encrypted_pages_save_confidential(QEMUFile *f, RAMBlock *rb,
         return NULL;
     }
     encbitmap_send_unlock(rb);
+    /*
+     * The dirty bits of all these pages are cleared, so a sync may set them
+     * again from now on.  With auto-converge the main thread waits for the
+     * mutex with the BQL held, and must not wait for the platform or a channel.
+     */
+    qemu_mutex_unlock(bitmap_mutex);
     ret = pack_pages(rb, offset, npages, &err);
     *pages = send_private(f, rb, offset, npages, ret, err, last_stage);
+    qemu_mutex_lock(bitmap_mutex);
     return NULL;
 }
 
@@ -669,8 +693,8 @@ int encrypted_pages_save_final(QEMUFile *f)
     }
     end_round(0);
     /* The destination compares with what it has */
-    save.flush_due = migrate_multifd();
-    ret = flush_channels(f);
+    save.flush_due = false;
+    ret = multifd_ram_flush_and_sync(f);
     if (ret < 0) {
         return ret;
     }
@@ -742,13 +766,8 @@ bool encrypted_pages_load_setup(Error **errp)
     return true;
 }
 
-static void tell_received(void)
+static void tell_received(uint64_t pages)
 {
-    uint64_t pages;
-
-    WITH_QEMU_LOCK_GUARD(&load.lock) {
-        pages = encrypted_load_private_pages(load.load);
-    }
     if (!load.told_opened && encrypted_load_opened(load.load)) {
         load.told_opened = true;
         tell_session(true, ENCRYPTED_RAM_SESSION_STATUS_OPENED, pages);
@@ -785,6 +804,70 @@ static void let_main_loop_run(void)
     aio_co_schedule(qemu_get_current_aio_context(), qemu_coroutine_self());
     qemu_coroutine_yield();
     load.slice_start = qemu_clock_get_ms(QEMU_CLOCK_REALTIME);
+}
+
+bool encrypted_pages_load_yields(void)
+{
+    return load.load && qemu_in_coroutine();
+}
+
+/*
+ * Take load.lock.  A channel's thread holds it as long as the platform unpacks
+ * a record, and the main loop must not wait for that.
+ */
+static void coroutine_mixed_fn lock_load(void)
+{
+    while (qemu_mutex_trylock(&load.lock)) {
+        if (!qemu_in_coroutine()) {
+            qemu_mutex_lock(&load.lock);
+            return;
+        }
+        qemu_co_sleep_ns(QEMU_CLOCK_REALTIME, SCALE_MS);
+    }
+}
+
+/* The body of a record that was read from the main channel */
+typedef struct LoadBody {
+    size_t len;
+    bool ok;
+    uint64_t pages;         /* private pages received until now */
+    Error *err;
+} LoadBody;
+
+/* load.lock and the RCU read lock held */
+static void load_body_locked(LoadBody *job)
+{
+    job->ok = encrypted_load_body(load.load, load.body->data, job->len,
+                                  &job->err);
+    job->pages = encrypted_load_private_pages(load.load);
+}
+
+/* A thread of the pool; the coroutine that submitted @opaque waits for it */
+static int load_body_thread(void *opaque)
+{
+    rcu_register_thread();
+    WITH_QEMU_LOCK_GUARD(&load.lock) {
+        RCU_READ_LOCK_GUARD();
+        load_body_locked(opaque);
+    }
+    rcu_unregister_thread();
+    return 0;
+}
+
+/*
+ * Unpacking one record can take the platform longer than the main loop may be
+ * kept waiting, and only the platform's own code could divide it.  So another
+ * thread unpacks it, as multifd's channels do.
+ */
+static void coroutine_mixed_fn load_body(LoadBody *job, bool is_slow)
+{
+    if (is_slow && qemu_in_coroutine()) {
+        thread_pool_submit_co(load_body_thread, job);
+        return;
+    }
+    lock_load();
+    load_body_locked(job);
+    qemu_mutex_unlock(&load.lock);
 }
 
 static int read_bytes(QEMUFile *f, uint8_t *buf, size_t len)
@@ -843,8 +926,8 @@ int encrypted_pages_load(QEMUFile *f, uint64_t word)
 {
     uint8_t header[ENCRYPTED_RECORD_HEADER];
     Error *err = NULL;
-    size_t len;
-    bool ok;
+    LoadBody job = {};
+    bool ok, is_slow;
     int ret;
 
     if (!load.load) {
@@ -864,27 +947,27 @@ int encrypted_pages_load(QEMUFile *f, uint64_t word)
     if (ret) {
         return ret;
     }
-    WITH_QEMU_LOCK_GUARD(&load.lock) {
-        ok = encrypted_load_header(load.load, header, &len, &err);
-    }
+    lock_load();
+    ok = encrypted_load_header(load.load, header, &job.len, &err);
+    is_slow = ok && encrypted_load_is_slow(load.load);
+    qemu_mutex_unlock(&load.lock);
     if (!ok) {
         goto fail;
     }
-    g_byte_array_set_size(load.body, len);
-    ret = read_bytes(f, load.body->data, len);
+    g_byte_array_set_size(load.body, job.len);
+    ret = read_bytes(f, load.body->data, job.len);
     if (ret) {
         return ret;
     }
-    if (!agree(header, load.body->data, len, &err)) {
+    if (!agree(header, load.body->data, job.len, &err)) {
         goto fail;
     }
-    WITH_QEMU_LOCK_GUARD(&load.lock) {
-        ok = encrypted_load_body(load.load, load.body->data, len, &err);
-    }
-    if (!ok) {
+    load_body(&job, is_slow);
+    if (!job.ok) {
+        err = job.err;
         goto fail;
     }
-    tell_received();
+    tell_received(job.pages);
     return 0;
 
 fail:
@@ -919,9 +1002,11 @@ bool encrypted_pages_load_plain(RAMBlock *rb, uint64_t offset)
         error_setg(&err, "block %s, offset 0x%" PRIx64 ": plain page beside "
                    "the channels of multifd", rb->idstr, offset);
     } else {
-        QEMU_LOCK_GUARD(&load.lock);
-        if (load_plain(rb, offset, &err)) {
-            return true;
+        let_main_loop_run();
+        WITH_QEMU_LOCK_GUARD(&load.lock) {
+            if (load_plain(rb, offset, &err)) {
+                return true;
+            }
         }
     }
     report(err);
@@ -1000,6 +1085,13 @@ bool encrypted_pages_load_buffer(void *opaque, char *buf, size_t len,
     if (!load.load) {
         error_setg(errp, "A channel has private pages for a machine without "
                    "confidential guest support that can be migrated");
+        return false;
+    }
+    if (qatomic_read(&migration_incoming_get_current()->state) ==
+        MIGRATION_STATUS_FAILED) {
+        /* The main thread waits until no channel unpacks any more */
+        error_setg(errp, "The migration has failed before this channel's "
+                   "private pages were unpacked");
         return false;
     }
     if (encrypted_load_pages_record(load.load, (const uint8_t *)buf, len,

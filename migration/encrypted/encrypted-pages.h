@@ -13,6 +13,7 @@
 #include "qapi/qapi-types-encrypted-ram.h"
 #include "exec/cpu-common.h"
 #include "exec/ramblock.h"
+#include "exec/target_page.h"
 #include "migration/qemu-file.h"
 
 struct RAMState;
@@ -63,7 +64,9 @@ uint8_t *encrypted_pages_save_confidential(QEMUFile *f, RAMBlock *rb,
                                            unsigned long page, uint8_t *p,
                                            bool last_stage,
                                            EncryptedPagesTake *take,
-                                           struct RAMState *rs, int *pages);
+                                           struct RAMState *rs,
+                                           QemuMutex *bitmap_mutex,
+                                           int *pages);
 
 /**
  * encrypted_pages_save: send a private page, and private ones behind it that
@@ -72,6 +75,8 @@ uint8_t *encrypted_pages_save_confidential(QEMUFile *f, RAMBlock *rb,
  * @p: its content, in @rb
  * @last_stage: there will be no round after this one
  * @take: called with @rs for every further page that goes along
+ * @bitmap_mutex: held; dropped while the platform packs pages or a channel is
+ *                waited for, and held again on return
  * @pages: set if NULL is returned: how many private pages were sent, or -errno
  *         with the error in @f.  0: the page's state is changing, it was marked
  *         dirty again
@@ -85,7 +90,9 @@ static inline uint8_t *encrypted_pages_save(QEMUFile *f, RAMBlock *rb,
                                             unsigned long page, uint8_t *p,
                                             bool last_stage,
                                             EncryptedPagesTake *take,
-                                            struct RAMState *rs, int *pages)
+                                            struct RAMState *rs,
+                                            QemuMutex *bitmap_mutex,
+                                            int *pages)
 {
     /*
      * A plain guest's page takes less than 200 ns in all: no call, and nothing
@@ -95,7 +102,7 @@ static inline uint8_t *encrypted_pages_save(QEMUFile *f, RAMBlock *rb,
         return p;
     }
     return encrypted_pages_save_confidential(f, rb, page, p, last_stage, take,
-                                             rs, pages);
+                                             rs, bitmap_mutex, pages);
 }
 
 /** encrypted_pages_sending: is a session open at the source? */
@@ -111,6 +118,18 @@ bool encrypted_pages_sending(void);
 static inline bool encrypted_pages_took_time(int pages)
 {
     return pages > 1 && encrypted_pages_sending();
+}
+
+/**
+ * encrypted_pages_host_page: bytes of @rb to send without a look at the time,
+ * the rate limit and the migration's end.  That is a host page, because
+ * postcopy needs whole ones, but a huge page takes the platform seconds or
+ * minutes, and a confidential guest has no postcopy.
+ */
+static inline size_t encrypted_pages_host_page(RAMBlock *rb)
+{
+    return likely(!qatomic_read(&rb->encbmap)) ? qemu_ram_pagesize(rb) :
+           qemu_target_page_size();
 }
 
 /**
@@ -144,9 +163,17 @@ void encrypted_pages_load_cleanup(void);
  * encrypted_pages_load: read and act on a record from @f
  * @word: what was read as its address and flags
  *
- * Returns 0 or -errno, after reporting the error.  Coroutine or not.
+ * Returns 0 or -errno, after reporting the error.  RCU read lock held.  In a
+ * coroutine it yields while the platform unpacks pages.
  */
 int encrypted_pages_load(QEMUFile *f, uint64_t word);
+
+/**
+ * encrypted_pages_load_yields: is this the coroutine in which a confidential
+ * guest is loaded?  It must not block the main loop while the platform
+ * unpacks pages.  Main thread.
+ */
+bool encrypted_pages_load_yields(void);
 
 /**
  * encrypted_pages_load_plain: a plain page is about to be written at byte

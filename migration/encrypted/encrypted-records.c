@@ -695,6 +695,11 @@ static bool load_final(EncryptedLoad *load, const uint8_t *p, size_t len,
     return load->ops->receive_final(load->cgs, p, len, errp);
 }
 
+bool encrypted_load_is_slow(const EncryptedLoad *load)
+{
+    return load->now == RECORD_PAGES || load->now == RECORD_UNALLOCATED;
+}
+
 bool encrypted_load_body(EncryptedLoad *load, const uint8_t *body, size_t len,
                          Error **errp)
 {

@@ -115,6 +115,13 @@ bool encrypted_session_flags(const uint8_t *header, const uint8_t *body,
                              size_t len, uint32_t *flags);
 
 /**
+ * encrypted_load_is_slow: can the body of the record whose header was read keep
+ * the platform or the host busy for long?  Then it may be given to
+ * encrypted_load_body() by any thread; else the BQL is held.
+ */
+bool encrypted_load_is_slow(const EncryptedLoad *load);
+
+/**
  * encrypted_load_body: act on the body of the record whose header was read
  *
  * After an error the migration has failed: every further call fails too.

@@ -13,6 +13,7 @@
 #include "qemu/cutils.h"
 #include "qemu/memalign.h"
 #include "qapi/error.h"
+#include "block/thread-pool.h"
 #include "exec/encbitmap.h"
 #include "exec/ramblock.h"
 #include "exec/target_page.h"
@@ -178,4 +179,34 @@ int multifd_encrypted_recv_place(MultiFDRecvParams *p, Error **errp)
 void multifd_encrypted_recv_free(MultiFDRecvParams *p)
 {
     g_clear_pointer(&p->copies, copies_free);
+}
+
+static int wait_thread(void *opaque)
+{
+    qemu_sem_wait(opaque);
+    return 0;
+}
+
+void coroutine_mixed_fn multifd_encrypted_recv_wait(QemuSemaphore *sem)
+{
+    if (!encrypted_pages_load_yields()) {
+        qemu_sem_wait(sem);
+    } else if (qemu_sem_timedwait(sem, 0)) {
+        thread_pool_submit_co(wait_thread, sem);
+    }
+}
+
+static int join_thread(void *opaque)
+{
+    qemu_thread_join(opaque);
+    return 0;
+}
+
+void coroutine_mixed_fn multifd_encrypted_recv_join(QemuThread *thread)
+{
+    if (!encrypted_pages_load_yields()) {
+        qemu_thread_join(thread);
+    } else {
+        thread_pool_submit_co(join_thread, thread);
+    }
 }

@@ -67,4 +67,16 @@ int multifd_encrypted_recv_place(MultiFDRecvParams *p, Error **errp);
 /** multifd_encrypted_recv_free: BQL, the thread has ended */
 void multifd_encrypted_recv_free(MultiFDRecvParams *p);
 
+/* Destination: main thread */
+
+/**
+ * multifd_encrypted_recv_wait: wait for @sem, which channels post.  If a
+ * confidential guest is loaded in a coroutine, it yields meanwhile, because the
+ * channels may wait for the platform.
+ */
+void coroutine_mixed_fn multifd_encrypted_recv_wait(QemuSemaphore *sem);
+
+/** multifd_encrypted_recv_join: the same for the end of a channel's @thread */
+void coroutine_mixed_fn multifd_encrypted_recv_join(QemuThread *thread);
+
 #endif

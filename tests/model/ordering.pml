@@ -376,6 +376,14 @@ inline again(p) {
 #endif
 }
 
+#ifdef MID_ROUND
+#define LOCK_BITMAP     d_step { !bitmap_mutex -> bitmap_mutex = 1 }
+#define UNLOCK_BITMAP   bitmap_mutex = 0
+#else
+#define LOCK_BITMAP     skip
+#define UNLOCK_BITMAP   skip
+#endif
+
 #ifdef MULTIFD
 bit busy[PLACES];               /* a channel has work */
 bit flush_due;                  /* there was a sync */
@@ -392,20 +400,31 @@ end:
     od
 }
 
-/* flush_channels(), multifd_encrypted_room() */
+/* prepare_channels(): waits for channels without the mutex */
 inline find_room() {
 #ifndef NO_RULE_E_ORDER
     if
-    :: flush_due -> NO_WORK; flush_due = 0
+    :: flush_due ->
+# ifndef NO_RULE_E_NOTED
+       flush_due = 0;
+# endif
+       UNLOCK_BITMAP;
+       NO_WORK;
+       LOCK_BITMAP;
+# ifdef NO_RULE_E_NOTED
+       flush_due = 0
+# endif
     :: else
     fi;
 #endif
+    UNLOCK_BITMAP;
     atomic {
         if
         :: !busy[0] -> at = 0
         :: !busy[1] -> at = 1
         fi
     }
+    LOCK_BITMAP
 }
 
 #define deliver(p)      busy[at] = 1
@@ -455,6 +474,8 @@ inline send(p) {
 #ifdef NO_RULE_C_LOCKED
        OF_RUN(clear_dirty(1));
 #endif
+       /* A sync need not wait for the platform or a channel */
+       UNLOCK_BITMAP;
        if
        :: skip ->
           /* -EAGAIN: somebody has the page */
@@ -473,7 +494,8 @@ inline send(p) {
 #endif
           deliver(p);
           OF_RUN(deliver(1))
-       fi
+       fi;
+       LOCK_BITMAP
     fi;
     d_step { is_private = 0; pair = 0 }
 }
@@ -484,14 +506,6 @@ inline send(p) {
 #else
 #define LOCK_BQL        skip
 #define UNLOCK_BQL      skip
-#endif
-
-#ifdef MID_ROUND
-#define LOCK_BITMAP     d_step { !bitmap_mutex -> bitmap_mutex = 1 }
-#define UNLOCK_BITMAP   bitmap_mutex = 0
-#else
-#define LOCK_BITMAP     skip
-#define UNLOCK_BITMAP   skip
 #endif
 
 /* encrypted_pages_synced() */

@@ -647,6 +647,151 @@ static void test_no_wait(void)
     pair_end(p);
 }
 
+/*
+ * Until the source's migration has @status: the longest time that @qts took to
+ * answer, in us
+ */
+static int64_t longest_answer(QTestState *qts, QTestState *src,
+                              const char *status)
+{
+    int64_t longest = 0;
+    bool done = false;
+
+    while (!done) {
+        int64_t start = g_get_monotonic_time();
+        QDict *info;
+
+        qobject_unref(qtest_qmp_assert_success_ref(
+                          qts, "{ 'execute': 'query-status' }"));
+        longest = MAX(longest, g_get_monotonic_time() - start);
+        info = query(src);
+        done = !g_strcmp0(qdict_get_try_str(info, "status"), status);
+        g_assert_cmpstr(qdict_get_try_str(info, "status") ?: "none", !=,
+                        "failed");
+        qobject_unref(info);
+        g_usleep(5000);
+    }
+    g_test_message("the longest answer took %" PRId64 " us", longest);
+    return longest;
+}
+
+/* Of one record of 64 pages, which take 10 ms each */
+#define SLOW_PAGE ",page-us=10000"
+#define SLOW_RECORD_US (64 * 10000)
+
+/*
+ * The destination's platform takes 0.6 s to unpack a record, and 5 s for all of
+ * them: its main loop does not wait for as long as half a record.
+ */
+static void test_slow_load(const void *multifd)
+{
+    const char *src = ",shared-mib=62";
+    Pair p = multifd ? pair_start_multifd(src, SLOW_PAGE, "none") :
+                       pair_start(src, SLOW_PAGE);
+
+    if (multifd) {
+        listen_at(p.dst);
+    }
+    fill_ram(p.src);
+    migrate_starts(p.src);
+    g_assert_cmpint(longest_answer(p.dst, p.src, "completed"), <,
+                    SLOW_RECORD_US / 2);
+    completes(p);
+    pair_end(p);
+}
+
+/*
+ * The source cancels while all channels of the destination have records to
+ * unpack, one after the other: the main loop does not wait for them.
+ */
+static void test_slow_load_cancelled(void)
+{
+    Pair p = pair_start_multifd("", SLOW_PAGE, "none");
+    int64_t longest = 0, end = 0;
+
+    listen_at(p.dst);
+    fill_ram(p.src);
+    migrate_starts(p.src);
+    wait_private(p.src, 3 * 64);
+    qtest_qmp_assert_success(p.src, "{ 'execute': 'migrate_cancel' }");
+    /* And as long as channels can be at their last record */
+    while (!end || g_get_monotonic_time() < end) {
+        int64_t start = g_get_monotonic_time();
+        QDict *info = query(p.dst);
+
+        longest = MAX(longest, g_get_monotonic_time() - start);
+        if (!end && !g_strcmp0(qdict_get_try_str(info, "status"), "failed")) {
+            end = g_get_monotonic_time() + 2 * SLOW_RECORD_US;
+        }
+        qobject_unref(info);
+        g_usleep(5000);
+    }
+    g_test_message("the longest answer took %" PRId64 " us", longest);
+    g_assert_cmpint(longest, <, SLOW_RECORD_US / 2);
+    qobject_unref(wait_end(p.src, "cancelled"));
+    pair_end(p);
+}
+
+/*
+ * The source's platform takes 10 s to pack the pages of one huge page.  With
+ * auto-converge the main thread syncs the dirty bitmap after 5 s.  Neither that
+ * nor the command to cancel waits for the platform.
+ */
+static void slow_save(const char *dev, const char *args)
+{
+    g_autofree char *opts = g_strdup_printf(",page-us=20000%s", dev);
+    const int64_t record_us = 64 * 20000;
+    Pair p = { start(opts, args), start("", "-S -incoming defer") };
+    int64_t start_us, longest = 0;
+
+    set_capability(p.src, "return-path");
+    set_capability(p.src, "auto-converge");
+    set_capability(p.src, "events");
+    listen_at(p.dst);
+    fill_ram(p.src);
+    migrate_starts(p.src);
+    start_us = g_get_monotonic_time();
+    while (g_get_monotonic_time() < start_us + 6 * G_USEC_PER_SEC) {
+        int64_t asked = g_get_monotonic_time();
+
+        is_running(p.src);
+        longest = MAX(longest, g_get_monotonic_time() - asked);
+        g_usleep(5000);
+    }
+    g_test_message("the longest answer took %" PRId64 " us", longest);
+    g_assert_cmpint(longest, <, record_us / 2);
+    start_us = g_get_monotonic_time();
+    qtest_qmp_assert_success(p.src, "{ 'execute': 'migrate_cancel' }");
+    g_assert_cmpint(longest_answer(p.src, p.src, "cancelled"), <,
+                    record_us / 2);
+    /* The record that was being packed, and no other one */
+    g_assert_cmpint(g_get_monotonic_time() - start_us, <, 2 * record_us);
+    pair_end(p);
+}
+
+static void test_slow_save(void)
+{
+    slow_save(",host-page-size=2M", "");
+}
+
+/* The same with memory that is made of huge pages */
+static void test_slow_save_hugetlb(void)
+{
+    g_autofree char *meminfo = NULL, *args = NULL;
+    const char *nr;
+
+    g_assert(g_file_get_contents("/proc/meminfo", &meminfo, NULL, NULL));
+    nr = strstr(meminfo, "HugePages_Free:");
+    if (!nr || !strstr(meminfo, "Hugepagesize:       2048 kB") ||
+        atoi(nr + strlen("HugePages_Free:")) < RAM_MIB / 2) {
+        g_test_skip("not enough free huge pages of 2 MiB");
+        return;
+    }
+    args = g_strdup_printf("-object memory-backend-memfd,id=mem,hugetlb=on,"
+                           "size=%dM -machine memory-backend=mem", RAM_MIB);
+    slow_save("", args);
+}
+
 /* Refused at the command, with a reason, before anything is connected */
 static void test_refused(void)
 {
@@ -1336,6 +1481,15 @@ int main(int argc, char **argv)
     qtest_add_func("/encrypted-pages/not-authentic", test_not_authentic);
     qtest_add_func("/encrypted-pages/cancel", test_cancel);
     qtest_add_func("/encrypted-pages/no-wait", test_no_wait);
+    qtest_add_data_func("/encrypted-pages/slow-load/plain", NULL,
+                        test_slow_load);
+    qtest_add_data_func("/encrypted-pages/slow-load/multifd", "multifd",
+                        test_slow_load);
+    qtest_add_func("/encrypted-pages/slow-load/cancelled",
+                   test_slow_load_cancelled);
+    qtest_add_func("/encrypted-pages/slow-save/host-page", test_slow_save);
+    qtest_add_func("/encrypted-pages/slow-save/hugetlb",
+                   test_slow_save_hugetlb);
     qtest_add_func("/encrypted-pages/refused", test_refused);
     qtest_add_func("/encrypted-pages/mismatch", test_mismatch);
     qtest_add_func("/encrypted-pages/differing", test_differing);
