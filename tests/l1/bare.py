@@ -13,6 +13,7 @@ import json
 import os
 import re
 import statistics
+import struct
 import subprocess
 import sys
 import time
@@ -20,8 +21,8 @@ import time
 sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
 # pylint: disable=wrong-import-position
 import migration  # noqa: E402
-from sevmig import (flipper, flow, hardware, host, tap,     # noqa: E402
-                    vm)
+from sevmig import (flipper, flow, hardware, host,   # noqa: E402
+                    stream, tap, vm)
 from sevmig.tap import note     # noqa: E402
 
 PATIENCE = 180
@@ -625,6 +626,121 @@ class Slowed(Bare):
         flow.set_up(source, **{'dirty-limit': False})
         destination.stop()
         self.move(source)
+
+
+class Tampered(Bare):
+    """
+    Somebody on the network changes the stream.  The firmware authenticates each
+    packet by itself, so it accepts the ones below, and the guest has wrong
+    memory: nothing but TLS prevents that (docs/system/i386/sev-migration.rst).
+    """
+    AREA = range(4 << 20, 8 << 20)      # flip.c: the pages that it looks at
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.config = flipper.config(cls.work)
+
+    @classmethod
+    def packets(cls, record):
+        """The packets of a record of pages of the guest's, one a page."""
+        if record.kind != 'private' or record.block != vm.RAM or \
+                record.offset not in cls.AREA:
+            return []
+        out, at = [], stream.PAGES_HEADER
+        while at < len(record.raw):
+            head, data = struct.unpack_from('>HH', record.raw, at)
+            out.append(record.raw[at:at + 4 + head + data])
+            at += len(out[-1])
+        assert len(out) == record.count and at == len(record.raw)
+        return out
+
+    def tampered(self, tamper, rounds=0):
+        """
+        Migrate with one page a packet, stopped or after so many rounds.  All is
+        accepted; returns how many pages the guest then finds wrong.
+        """
+        source = self.boot(self.config)
+        destination = self.another(source.config)
+        flow.prepare(source, destination, downtime_ms=1 if rounds else 60000)
+        source.cmd('migrate-set-parameters', **{f'sev-{flow.LARGE}': False})
+        if not rounds:
+            source.cmd('stop')
+        link = flow.connect(source, destination, tamper=tamper)
+        flow.start(source, link)
+        if rounds:
+            self.under_way(source, rounds)
+            source.cmd('stop')
+            source.cmd('migrate-set-parameters', **{'downtime-limit': 60000})
+        outcome = flow.wait(source, PATIENCE, poll=0.1)
+        self.assertTrue(outcome.completed,
+                        (outcome.error, destination.complaints()))
+        destination.cmd('cont')
+        flow.arrived(destination)
+        link.close()
+        flipper.wait_passes(destination, 2, PATIENCE)
+        bad = flipper.last(destination).bad
+        note(f'{bad} pages are wrong')
+        return bad
+
+    def test_control(self):
+        """The same without a change: nothing is wrong."""
+        self.assertEqual(self.tampered(lambda r: r.raw), 0)
+
+    def test_swap(self):
+        """Two packets of a session are exchanged."""
+        swapped = 0
+
+        def tamper(record):
+            nonlocal swapped
+            packets = self.packets(record)
+            if len(packets) < 2:
+                return record.raw
+            swapped += 1
+            packets[:2] = packets[1], packets[0]
+            return record.raw[:stream.PAGES_HEADER] + b''.join(packets)
+
+        bad = self.tampered(tamper)
+        self.assertGreater(swapped, 0)
+        self.assertGreater(bad, 0)
+
+    def test_replay(self):
+        """The packet of a page from the first round, in place of later ones."""
+        first, replayed = {}, 0
+
+        def tamper(record):
+            nonlocal replayed
+            out = record.raw[:stream.PAGES_HEADER]
+            packets = self.packets(record)
+            if not packets:
+                return record.raw
+            for i, packet in enumerate(packets):
+                page = record.offset // stream.PAGE + i
+                replayed += page in first
+                out += first.setdefault(page, packet)
+            return out
+
+        bad = self.tampered(tamper, rounds=3)
+        self.assertGreater(replayed, 0)
+        self.assertGreater(bad, 0)
+
+    def test_drop(self):
+        """A record of pages becomes one that says that they have no content."""
+        dropped = 0
+
+        def tamper(record):
+            nonlocal dropped
+            if dropped or len(self.packets(record)) == 0:
+                return record.raw
+            dropped = record.count
+            return struct.pack('>QBBHI', stream.ENCRYPTED, 1,
+                               stream.UNALLOCATED, 0, 24) + \
+                record.raw[16:20] + struct.pack(
+                    '>IQQ', 0, record.offset // stream.PAGE, record.count)
+
+        bad = self.tampered(tamper)
+        self.assertGreater(dropped, 0)
+        self.assertGreater(bad, 0)
 
 
 if __name__ == '__main__':
