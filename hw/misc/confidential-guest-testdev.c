@@ -54,6 +54,8 @@ struct CGTestState {
                                the guest writes to one */
     uint32_t shared_mib;    /* so much is shared to begin with */
     uint64_t host_page_size; /* that RAM claims to have; 0: its own */
+    char *ops_log;          /* file to which calls that open or end an
+                               outgoing session are appended */
 
     RAMBlock *rb;
     unsigned long *touched; /* pages that the guest wrote to; NULL: not lazy */
@@ -68,10 +70,21 @@ struct CGTestGuest {
 
     CGTestState *dev;
     bool sending;
+    bool completed;         /* the guest has left; sending is still set */
     uint64_t runs_sent;
     uint64_t calls;         /* atomic: successful runs */
     uint64_t pages_received;
 };
+
+static void log_op(CGTestGuest *g, const char *op)
+{
+    FILE *f;
+
+    if (g->dev->ops_log) {
+        f = fopen(g->dev->ops_log, "a");
+        assert(f && fprintf(f, "%s\n", op) > 0 && !fclose(f));
+    }
+}
 
 static bool cgtest_can_send(ConfidentialGuestSupport *cgs, Error **errp)
 {
@@ -84,6 +97,7 @@ static bool cgtest_send_start(ConfidentialGuestSupport *cgs,
     CGTestGuest *g = CGTEST_GUEST(cgs);
 
     assert(!g->sending);
+    log_op(g, "start");
     g->sending = true;
     qatomic_set(&g->calls, 0);
     g_byte_array_append(session, (const uint8_t *)SESSION, strlen(SESSION));
@@ -100,7 +114,7 @@ static int cgtest_send_pages(ConfidentialGuestSupport *cgs, RAMBlock *rb,
     size_t began = out->len;
     bool is_private;
 
-    assert(g->sending && rb == g->dev->rb && npages);
+    assert(g->sending && !g->completed && rb == g->dev->rb && npages);
     assert(npages <= CGS_MIGRATION_PAGES_MAX);
     if (g->dev->busy_every && runstate_is_running() &&
         ++g->runs_sent % g->dev->busy_every == 0) {
@@ -133,7 +147,7 @@ static uint64_t cgtest_send_calls(ConfidentialGuestSupport *cgs)
 {
     CGTestGuest *g = CGTEST_GUEST(cgs);
 
-    assert(g->sending);
+    assert(g->sending && !g->completed);
     return qatomic_read(&g->calls);
 }
 
@@ -145,14 +159,24 @@ static bool cgtest_send_final(ConfidentialGuestSupport *cgs,
     return true;
 }
 
-static void cgtest_send_done(ConfidentialGuestSupport *cgs, bool ok)
+static void cgtest_send_completed(ConfidentialGuestSupport *cgs)
 {
     CGTestGuest *g = CGTEST_GUEST(cgs);
 
-    assert(g->sending);
-    g->sending = false;
+    assert(g->sending && !g->completed);
+    log_op(g, "completed");
+    g->completed = true;
     /* The guest is here or there, and not at both places */
-    assert(ok == runstate_check(RUN_STATE_POSTMIGRATE));
+    assert(runstate_check(RUN_STATE_POSTMIGRATE));
+}
+
+static void cgtest_send_done(ConfidentialGuestSupport *cgs, bool finish)
+{
+    CGTestGuest *g = CGTEST_GUEST(cgs);
+
+    assert(g->sending && (g->completed || !finish));
+    log_op(g, finish ? "finish" : "cancel");
+    g->sending = g->completed = false;
 }
 
 static bool check_blob(const uint8_t *p, size_t len, const char *want,
@@ -211,6 +235,7 @@ static const ConfidentialGuestMigrationOps cgtest_ops = {
     .send_start = cgtest_send_start,
     .send_pages = cgtest_send_pages,
     .send_final = cgtest_send_final,
+    .send_completed = cgtest_send_completed,
     .send_done = cgtest_send_done,
     .send_calls = cgtest_send_calls,
     .receive_start = cgtest_receive_start,
@@ -283,6 +308,8 @@ static void convert_and_write(CGTestState *s, GRand *rand, uint64_t count)
     uint64_t n = MIN(g_rand_int_range(rand, 1, 100), npages - first);
     int64_t start = qemu_clock_get_us(QEMU_CLOCK_REALTIME);
 
+    /* It runs only where it has not left, or was taken back */
+    assert(!CGTEST_GUEST(current_machine->cgs)->completed);
     encbitmap_convert(s->rb, first * size, n * size, g_rand_boolean(rand),
                       NULL, &error_abort);
     s->converted++;
@@ -382,6 +409,7 @@ static const Property cgtest_properties[] = {
     DEFINE_PROP_BOOL("lazy", CGTestState, lazy, false),
     DEFINE_PROP_UINT64("begin-touched", CGTestState, begin_touched, 0),
     DEFINE_PROP_UINT32("touch-every", CGTestState, touch_every, 0),
+    DEFINE_PROP_STRING("ops-log", CGTestState, ops_log),
 };
 
 static void cgtest_class_init(ObjectClass *oc, void *data)

@@ -58,16 +58,26 @@ typedef struct ConfidentialGuestMigrationOps {
                        Error **errp);
 
     /**
-     * @send_done: the destination has the guest (@ok), or the migration
-     * failed or was cancelled and the guest goes on here.  After send_start,
-     * called exactly once.  BQL.
+     * @send_completed: the migration has completed, and the guest is at the
+     * destination.  The session stays open, because the guest may be taken
+     * back; nothing more is sent.  BQL.  NULL: nothing to do
      */
-    void (*send_done)(ConfidentialGuestSupport *cgs, bool ok);
+    void (*send_completed)(ConfidentialGuestSupport *cgs);
+
+    /**
+     * @send_done: end the session.  With @finish after send_completed only:
+     * QEMU ends.  Without: the guest goes on here, because the migration
+     * failed or was cancelled, or because it is taken back after it had
+     * completed; called before its vCPUs run then.  After send_start,
+     * called at most once, and exactly once if QEMU does not end during the
+     * migration.  BQL.
+     */
+    void (*send_done)(ConfidentialGuestSupport *cgs, bool finish);
 
     /**
      * @send_calls: how often the platform has been asked to pack pages since
      * send_start, each time any number of them.  Any thread, between
-     * send_start and send_done.  NULL: not counted
+     * send_start and send_completed or send_done.  NULL: not counted
      */
     uint64_t (*send_calls)(ConfidentialGuestSupport *cgs);
 

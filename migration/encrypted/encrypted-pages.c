@@ -57,7 +57,12 @@ static struct {
     const ConfidentialGuestMigrationOps *ops;
     /* send_start was called, send_done is due.  BQL */
     bool open;
-    NotifierWithReturn notifier;
+    /* The session is open, but the guest is at the destination.  BQL */
+    bool left;
+    /* encrypted_pages_save_setup() may open a session.  BQL */
+    bool prepared;
+    NotifierWithReturn notifiers[MIG_MODE__MAX];
+    VMChangeStateEntry *vm_change;
 
     /* Migration thread */
     GPtrArray *blocks;
@@ -186,11 +191,15 @@ static bool check_return_path(Error **errp)
 {
     if (!migrate_return_path()) {
         /*
-         * Ending the session here makes the guest here unusable.  That has
-         * to wait until the destination says that it runs.
+         * Without an answer of the destination, "completed" would mean only
+         * that all bytes were written, and the guest could be lost.
          */
-        error_setg(errp, "A confidential guest is migrated with capability "
-                   "return-path only: switch it on");
+        error_setg(errp, "A confidential guest can only be migrated with "
+                   "capability return-path, through which the destination "
+                   "says that it has the guest: switch it on.  Saving to a "
+                   "file (virsh save, managedsave, dump) and tunnelled "
+                   "migration (virsh migrate --tunnelled) have no return "
+                   "path: use virsh migrate --live without --tunnelled");
         return false;
     }
     return true;
@@ -217,33 +226,10 @@ bool encrypted_pages_channels_only(void)
     return machine_ops(&cgs);
 }
 
-bool encrypted_pages_prepare(Error **errp)
-{
-    ConfidentialGuestSupport *cgs;
-    const ConfidentialGuestMigrationOps *ops = machine_ops(&cgs);
-
-    assert(bql_locked());
-    if (save.open) {
-        error_setg(errp, "The session of the last migration is still being "
-                   "closed: try again");
-        return false;
-    }
-    g_clear_pointer(&save.stats, encrypted_stats_free);
-    encrypted_reason_prepare(migrate_get_current(), ops);
-    if (!ops) {
-        return true;
-    }
-    if (!check_send(cgs, ops, errp)) {
-        return false;
-    }
-    save.stats = encrypted_stats_new();
-    return true;
-}
-
-/* From send_start() to send_done(): what the platform has done until now */
+/* While pages are sent: what the platform has done until now */
 static void count_platform(void)
 {
-    if (save.open && save.ops->send_calls) {
+    if (save.open && !save.left && save.ops->send_calls) {
         encrypted_stats_calls(save.stats, save.ops->send_calls(save.cgs));
     }
 }
@@ -267,18 +253,47 @@ static void tell_sent(EncryptedRamSessionStatus status)
     tell_session(false, status, stats->private_pages);
 }
 
+/*
+ * The guest goes on here: the migration failed or was cancelled, or it has
+ * completed and somebody takes the guest back.
+ */
+static void take_back(void)
+{
+    assert(bql_locked() && save.open);
+    count_platform();
+    save.open = save.left = false;
+    save.ops->send_done(save.cgs, false);
+    tell_sent(ENCRYPTED_RAM_SESSION_STATUS_CANCELLED);
+}
+
+/*
+ * The migration has completed.  The destination may still fail to run the
+ * guest, which nobody here would learn, so the session is kept until the
+ * guest is taken back or QEMU ends.
+ */
+static void keep_session(void)
+{
+    count_platform();
+    save.left = true;
+    if (save.ops->send_completed) {
+        save.ops->send_completed(save.cgs);
+    }
+    tell_sent(ENCRYPTED_RAM_SESSION_STATUS_FINISHED);
+}
+
 /* The end of a migration that got as far as encrypted_pages_save_setup() */
 static int notify_end(NotifierWithReturn *notifier, MigrationEvent *e,
                       Error **errp)
 {
-    if (save.open && e->type != MIG_EVENT_PRECOPY_SETUP) {
-        bool ok = e->type == MIG_EVENT_PRECOPY_DONE;
-
-        count_platform();
-        save.open = false;
-        save.ops->send_done(save.cgs, ok);
-        tell_sent(ok ? ENCRYPTED_RAM_SESSION_STATUS_FINISHED :
-                  ENCRYPTED_RAM_SESSION_STATUS_CANCELLED);
+    if (!save.open || save.left || e->type == MIG_EVENT_PRECOPY_SETUP) {
+        return 0;
+    }
+    if (e->type == MIG_EVENT_PRECOPY_DONE &&
+        runstate_check(RUN_STATE_POSTMIGRATE)) {
+        keep_session();
+    } else {
+        /* It has failed; or it has completed, and cont came before this */
+        take_back();
     }
     return 0;
 }
@@ -286,6 +301,77 @@ static int notify_end(NotifierWithReturn *notifier, MigrationEvent *e,
 bool encrypted_pages_sending(void)
 {
     return save.open;
+}
+
+/* vCPUs are about to run.  BQL */
+static void vm_changed(void *opaque, bool running, RunState state)
+{
+    if (running && save.left) {
+        take_back();
+    }
+}
+
+static void watch_end(void)
+{
+    if (save.vm_change) {
+        return;
+    }
+    save.vm_change = qemu_add_vm_change_state_handler(vm_changed, NULL);
+    /* The mode decides who is notified, and it need not stay what it is */
+    for (int mode = 0; mode < MIG_MODE__MAX; mode++) {
+        migration_add_notifier_mode(&save.notifiers[mode], notify_end, mode);
+    }
+}
+
+void encrypted_pages_shutdown(void)
+{
+    assert(bql_locked());
+    if (save.left) {
+        save.open = save.left = false;
+        save.ops->send_done(save.cgs, true);
+    }
+}
+
+bool encrypted_pages_prepare(Error **errp)
+{
+    ConfidentialGuestSupport *cgs;
+    const ConfidentialGuestMigrationOps *ops = machine_ops(&cgs);
+
+    assert(bql_locked());
+    save.prepared = false;
+    if (save.left) {
+        /* The guest has been reset since it left, and leaves again */
+        take_back();
+    }
+    if (save.open) {
+        error_setg(errp, "The session of the last migration is still being "
+                   "closed: try again");
+        return false;
+    }
+    encrypted_reason_prepare(migrate_get_current(), ops);
+    if (ops && !check_send(cgs, ops, errp)) {
+        return false;
+    }
+    g_clear_pointer(&save.stats, encrypted_stats_free);
+    if (ops) {
+        save.stats = encrypted_stats_new();
+        save.prepared = true;
+    }
+    return true;
+}
+
+bool encrypted_pages_allow_snapshot(Error **errp)
+{
+    ConfidentialGuestSupport *cgs;
+
+    if (!machine_ops(&cgs)) {
+        return true;
+    }
+    error_setg(errp, "No snapshot of a confidential guest can be taken or "
+               "loaded: its private memory can only move to a platform that "
+               "takes it.  Migrate the guest, or take snapshots of its disks "
+               "only");
+    return false;
 }
 
 static void put_record(QEMUFile *f)
@@ -348,19 +434,17 @@ bool encrypted_pages_save_setup(QEMUFile *f, Error **errp)
         return true;
     }
     assert(bql_locked() && !save.open);
-    if (runstate_check(RUN_STATE_SAVE_VM)) {
-        error_setg(errp, "No snapshot can be taken of a confidential guest: "
-                   "its private memory can only move to a platform that "
-                   "takes it");
+    if (!save.prepared) {
+        error_setg(errp, "The memory of a confidential guest can be saved by "
+                   "the migrate command only");
         return false;
     }
+    save.prepared = false;
     /* Once more: what can change after the command, such as the transport */
     if (!check_send(cgs, ops, errp)) {
         return false;
     }
-    if (!save.notifier.notify) {
-        migration_add_notifier(&save.notifier, notify_end);
-    }
+    watch_end();
     if (!ops->send_start(cgs, session, errp)) {
         return false;
     }
@@ -431,8 +515,7 @@ void encrypted_pages_sync(uint64_t round)
 {
     Error *err = NULL;
 
-    /* A snapshot, which is refused later, is not in the statistics */
-    if (!save.stats || runstate_check(RUN_STATE_SAVE_VM)) {
+    if (!save.stats) {
         return;
     }
     end_round(round);

@@ -39,6 +39,18 @@ bool encrypted_pages_channels_only(void);
  */
 bool encrypted_pages_prepare(Error **errp);
 
+/**
+ * encrypted_pages_allow_snapshot: can a snapshot of the guest be taken or
+ * loaded?  To be called before anything is changed.  BQL.
+ */
+bool encrypted_pages_allow_snapshot(Error **errp);
+
+/**
+ * encrypted_pages_shutdown: QEMU ends: finish the session of a migration that
+ * has completed.  BQL.
+ */
+void encrypted_pages_shutdown(void);
+
 /** encrypted_pages_save_setup: open the session and send it to @f.  BQL. */
 bool encrypted_pages_save_setup(QEMUFile *f, Error **errp);
 

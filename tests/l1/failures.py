@@ -205,6 +205,10 @@ class Base(unittest.TestCase):
         self.assertNotEqual(self.source.cmd('query-status')['status'],
                             'running')
         source, console = self.source, self.source.console()
+        # It ends in an orderly way, and finishes its session
+        finished = HARDWARE.counts().get('SEND_FINISH', 0)
+        source.shutdown(timeout=STEP)
+        self.assertEqual(HARDWARE.counts().get('SEND_FINISH', 0) - finished, 1)
         self.end(source)
         self.moved(destination, self.consoles + [console])
         self.firmware_has('running')
@@ -291,7 +295,7 @@ class Commands(Base):
         self.migrates()
 
     def test_send_finish(self):
-        """Then the guest has moved, and its key here goes with the QEMU."""
+        """The source ends all the same, and the guest's key here with it."""
         HARDWARE.faults(fault('SEND_FINISH'))
         source = self.source
         self.migrates()
@@ -556,6 +560,87 @@ class Link(Base):
         self.migrates()
 
 
+class TakenBack(Base):
+    """
+    The destination has loaded the guest and is killed before it runs it, when
+    the source has said that the migration has completed.  So does a management
+    layer fail that starts destinations with -S, as libvirt does.
+    """
+    # The guest without its call of the MSR, which plain guests do not have
+    PLAIN = b'\x90' * 17 + counter.CODE[17:]
+
+    def dies_paused(self, source, destination, link):
+        flow.start(source, link)
+        outcome = flow.wait(source, MIGRATION, poll=0.1)
+        self.assertTrue(outcome.completed, (outcome.error,
+                                            source.complaints(),
+                                            destination.complaints()))
+        link.close()
+        self.assertEqual(source.cmd('query-status')['status'], 'postmigrate')
+        destination.wait_for('loaded guest', lambda: destination.cmd(
+            'query-status')['status'] == 'paused', STEP)
+
+    def kill(self, destination):
+        os.kill(destination.get_pid(), signal.SIGKILL)
+        destination.wait_for_end(STEP)
+        self.end(destination)
+        self.never_ran(destination)
+
+    def test_destination_dies(self):
+        destination = self.launch(extra=['-S'])
+        link = self.prepare(destination)
+        self.dies_paused(self.source, destination, link)
+        # The session is kept
+        self.assertEqual(self.source.cmd('query-sev')['state'], 'sent')
+        self.firmware_has('running', 'supdate')
+        self.kill(destination)
+        cancelled = HARDWARE.counts().get('SEND_CANCEL', 0)
+        self.source.cmd('cont')
+        self.assertEqual(HARDWARE.counts()['SEND_CANCEL'] - cancelled, 1)
+        self.source_runs_on()
+        self.migrates()
+
+    def test_reset_and_leave(self):
+        """The guest is reset where it has left: it is the source's again."""
+        destination = self.launch(extra=['-S'])
+        link = self.prepare(destination)
+        self.dies_paused(self.source, destination, link)
+        self.kill(destination)
+        self.source.cmd('set-action', reboot='reset')
+        self.source.cmd('system_reset')
+        self.source.wait_for('reset guest', lambda: self.source.cmd(
+            'query-status')['status'] == 'prelaunch', STEP)
+        self.source.cmd('cont')
+        self.firmware_has('running')
+        # It begins to count again
+        before = self.source.console()
+        flow.wait_agreed(self.source, STEP)
+        self.counts(self.source)
+        lines = self.source.console()[len(before):].split('\n')
+        self.assertIn('a' * 8, lines)
+        type(self).clean = False
+
+    def test_control_plain_guest(self):
+        """The same becomes of a guest without SEV."""
+        path = os.path.join(self.work, 'plain.fd')
+        flash.write(path, self.PLAIN)
+        # A disk of its own: the other guest's source has that one
+        config = {'sev': False, 'ovmf_code': path,
+                  'workdir': os.path.join(self.work, 'plain')}
+        source = self.launch(incoming=False, **config)
+        destination = self.launch(extra=['-S'], **config)
+        self.counts(source)
+        for v in (source, destination):
+            flow.set_up(v)
+        self.dies_paused(source, destination,
+                         flow.connect(source, destination))
+        self.kill(destination)
+        source.cmd('cont')
+        self.counts(source)
+        counter.counted([source.console()])
+        self.end(source)
+
+
 def points(count, total, rest):
     """
     Where to kill: @count points as cut_at() takes them.  Half of them in the
@@ -604,10 +689,11 @@ class Kill(Base):
         outcome = self.try_to_kill(point, destination, destination)
         self.end(destination)
         if outcome.completed:
-            # It had said that it has the guest
+            # It had said that it has the guest, and has run it
             self.assertNotEqual(self.source.cmd('query-status')['status'],
                                 'running')
             self.is_right(self.source, destination)
+            self.firmware_has('supdate')
             self.end(self.source)
             self.firmware_has()
             return 'after'

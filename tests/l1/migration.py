@@ -145,7 +145,8 @@ class Base(unittest.TestCase):
             note(line)
         self.assertIn(f'private ram: {sent} pages', text)
         text = self.hmp(source, 'info sev')
-        self.assertIn("migration: SEV: a guest in state 'sent' cannot", text)
+        self.assertIn('migration: SEV: the guest has been sent', text)
+        self.assertEqual(source.cmd('query-sev')['state'], 'sent')
         self.assertIn('migration: possible',
                       self.hmp(destination, 'info sev'))
 
@@ -629,7 +630,7 @@ class Booted(Base):
         note(str(found))
         of, tally = stream.read_file(recorded)
         self.seen(source, destination, outcome, of, tally)
-        # What was sent cannot be run again
+        # It could be taken back, but the destination has the disk
         try:
             source.cmd('cont')
         except flow.ExecuteError as e:

@@ -737,5 +737,10 @@ cancel:
     goto setup;
 
 done:
-    skip
+    /*
+     * The destination has the guest, or fails to run it: then the source
+     * takes it back, and another migration begins
+     */
+    q = 0;
+    if :: skip -> skip :: goto cancel fi
 }

@@ -38,11 +38,16 @@ static QTestState *start(const char *opts, const char *args)
                        tmp, RAM_MIB, opts ? dev : "", args);
 }
 
-static void set_capability(QTestState *qts, const char *name)
+static void set_capability_to(QTestState *qts, const char *name, bool on)
 {
     qtest_qmp_assert_success(qts, "{ 'execute': 'migrate-set-capabilities',"
                              "'arguments': { 'capabilities': [ {"
-                             "'capability': %s, 'state': true } ] } }", name);
+                             "'capability': %s, 'state': %i } ] } }", name, on);
+}
+
+static void set_capability(QTestState *qts, const char *name)
+{
+    set_capability_to(qts, name, true);
 }
 
 static void listen_at(QTestState *dst)
@@ -826,6 +831,360 @@ static void test_refused(void)
     qtest_quit(qts);
 }
 
+static char *run_state(QTestState *qts)
+{
+    QDict *st = qtest_qmp_assert_success_ref(qts,
+                                             "{ 'execute': 'query-status' }");
+    char *status = g_strdup(qdict_get_str(st, "status"));
+
+    qobject_unref(st);
+    return status;
+}
+
+static void assert_run_state(QTestState *qts, const char *want)
+{
+    g_autofree char *status = run_state(qts);
+
+    g_assert_cmpstr(status, ==, want);
+}
+
+static void wait_run_state(QTestState *qts, const char *want)
+{
+    int64_t end = g_get_monotonic_time() + TIMEOUT_S * G_USEC_PER_SEC;
+
+    for (;;) {
+        g_autofree char *status = run_state(qts);
+
+        if (!strcmp(status, want)) {
+            return;
+        }
+        g_assert_cmpint(g_get_monotonic_time(), <, end);
+        g_usleep(1000);
+    }
+}
+
+static void cont(QTestState *qts)
+{
+    qtest_qmp_assert_success(qts, "{ 'execute': 'cont' }");
+}
+
+/* Wait until job "job" has ended, and return its error, or NULL */
+static char *job_ends(QTestState *qts)
+{
+    int64_t end = g_get_monotonic_time() + TIMEOUT_S * G_USEC_PER_SEC;
+    bool ended = false;
+    char *error = NULL;
+
+    while (!ended) {
+        QDict *rsp = qtest_qmp(qts, "{ 'execute': 'query-jobs' }");
+        QList *jobs = qdict_get_qlist(rsp, "return");
+        QDict *job = qobject_to(QDict, qlist_peek(jobs));
+
+        ended = !strcmp(qdict_get_str(job, "status"), "concluded");
+        if (ended) {
+            error = g_strdup(qdict_get_try_str(job, "error"));
+        }
+        qobject_unref(rsp);
+        g_assert_cmpint(g_get_monotonic_time(), <, end);
+        g_usleep(1000);
+    }
+    qtest_qmp_assert_success(qts, "{ 'execute': 'job-dismiss',"
+                             "'arguments': { 'id': 'job' } }");
+    return error;
+}
+
+/* Node "disk", on which a snapshot could be saved */
+static void add_disk(QTestState *qts)
+{
+    g_autofree char *file = g_build_filename(tmp, "disk", NULL);
+
+    qtest_qmp_assert_success(qts, "{ 'execute': 'blockdev-create',"
+                             "'arguments': { 'job-id': 'job', 'options': {"
+                             "'driver': 'file', 'filename': %s,"
+                             "'size': 0 } } }", file);
+    g_assert_null(job_ends(qts));
+    qtest_qmp_assert_success(qts, "{ 'execute': 'blockdev-add',"
+                             "'arguments': { 'driver': 'file',"
+                             "'node-name': 'file', 'filename': %s } }", file);
+    qtest_qmp_assert_success(qts, "{ 'execute': 'blockdev-create',"
+                             "'arguments': { 'job-id': 'job', 'options': {"
+                             "'driver': 'qcow2', 'file': 'file',"
+                             "'size': 1048576 } } }");
+    g_assert_null(job_ends(qts));
+    qtest_qmp_assert_success(qts, "{ 'execute': 'blockdev-add',"
+                             "'arguments': { 'driver': 'qcow2',"
+                             "'node-name': 'disk', 'file': 'file' } }");
+    g_unlink(file);
+}
+
+/* No snapshot is saved or loaded, and the guest is what it was */
+static void snapshots_refused(QTestState *qts)
+{
+    g_autofree char *before = run_state(qts), *job = NULL, *hmp = NULL;
+
+    hmp = qtest_hmp(qts, "savevm a");
+    g_assert_nonnull(strstr(hmp, "confidential"));
+    qtest_qmp_assert_success(qts, "{ 'execute': 'snapshot-save',"
+                             "'arguments': { 'job-id': 'job', 'tag': 'a',"
+                             "'vmstate': 'disk', 'devices': [ 'disk' ] } }");
+    job = job_ends(qts);
+    g_assert_nonnull(job);
+    g_assert_nonnull(strstr(job, "confidential"));
+    assert_run_state(qts, before);
+}
+
+/* The guest asks PIIX4 for ACPI's state S3 */
+static void suspend(QTestState *qts)
+{
+    const uint32_t pm = 0x80000000 | 1 << 11 | 3 << 8, base = 0xb000;
+
+    qtest_outl(qts, 0xcf8, pm | 0x40);      /* PMBASE */
+    qtest_outl(qts, 0xcfc, base | 1);
+    qtest_outl(qts, 0xcf8, pm | 0x80);      /* PMREGMISC: enable it */
+    qtest_outb(qts, 0xcfc, 1);
+    qtest_outw(qts, base + 4, 1 << 13 | 1 << 10);   /* SLP_EN, S3 */
+    wait_run_state(qts, "suspended");
+}
+
+/* @state: run state in which no snapshot may touch anything */
+static void test_snapshot(const void *state)
+{
+    static const char *const capabilities[] = { "multifd", "mapped-ram" };
+    bool prelaunch = !strcmp(state, "prelaunch");
+    Pair p = {
+        start("", prelaunch ? "-S" : ""),
+        start("", "-S -incoming defer"),
+    };
+
+    set_capability(p.src, "return-path");
+    set_capability(p.src, "events");
+    set_capability(p.dst, "events");
+    add_disk(p.src);
+    fill_ram(p.src);
+    if (!strcmp(state, "paused")) {
+        qtest_qmp_assert_success(p.src, "{ 'execute': 'stop' }");
+    } else if (!strcmp(state, "suspended")) {
+        suspend(p.src);
+    }
+    if (strcmp(state, "postmigrate")) {
+        assert_run_state(p.src, state);
+        snapshots_refused(p.src);
+        for (size_t i = 0; i < G_N_ELEMENTS(capabilities); i++) {
+            set_capability_to(p.src, capabilities[i], true);
+            snapshots_refused(p.src);
+            set_capability_to(p.src, capabilities[i], false);
+        }
+    }
+    /* Nobody listens yet */
+    qobject_unref(migrate(p.src));
+    qobject_unref(wait_end(p.src, "failed"));
+    if (strcmp(state, "postmigrate")) {
+        snapshots_refused(p.src);
+        snapshots_refused(p.src);
+    }
+    listen_at(p.dst);
+    migrate_starts(p.src);
+    completes(p);
+    assert_run_state(p.src, "postmigrate");
+    snapshots_refused(p.src);
+    cont(p.src);
+    snapshots_refused(p.src);
+    pair_end(p);
+}
+
+/* The calls that open and end sessions, one after the other; @file is gone */
+static void ops_were(const char *file, const char *want)
+{
+    g_autofree char *text = NULL;
+
+    g_assert(g_file_get_contents(file, &text, NULL, NULL));
+    g_assert_cmpstr(g_strdelimit(text, "\n", ' '), ==, want);
+    g_unlink(file);
+}
+
+static void another_destination(Pair *p, const char *opts)
+{
+    qtest_quit(p->dst);
+    p->dst = start(opts, "-S -incoming defer");
+    set_capability(p->dst, "events");
+    listen_at(p->dst);
+}
+
+static void wait_both(Pair p)
+{
+    qobject_unref(wait_end(p.src, "completed"));
+    qobject_unref(wait_end(p.dst, "completed"));
+}
+
+/*
+ * The destination dies, paused, after the source has said that the migration
+ * has completed: "cont" takes the guest back, and it can leave again.
+ */
+static void test_taken_back(const void *confidential)
+{
+    g_autofree char *log = g_build_filename(tmp, "ops", NULL);
+    g_autofree char *opts = g_strdup_printf(",id=testdev,conversions=500,"
+                                            "ops-log=%s", log);
+    const char *dst = confidential ? "" : NULL;
+    Pair p = pair_start(confidential ? opts : NULL, dst);
+    int64_t before;
+
+    fill_ram(p.src);
+    migrate_starts(p.src);
+    wait_both(p);
+    same_ram(p);
+    assert_run_state(p.src, "postmigrate");
+    another_destination(&p, dst);
+    if (confidential) {
+        session_event(p.src, false, "opened");
+        session_event(p.src, false, "finished");
+    }
+    cont(p.src);
+    is_running(p.src);
+    if (confidential) {
+        session_event(p.src, false, "cancelled");
+        ops_were(log, "start completed cancel ");
+        before = testdev_get(p.src, "converted");
+        while (testdev_get(p.src, "converted") < before + 5) {
+            g_usleep(1000);
+        }
+    }
+    migrate_starts(p.src);
+    wait_both(p);
+    same_ram(p);
+    /* This time the destination goes on, and the source ends */
+    qtest_quit(p.src);
+    if (confidential) {
+        ops_were(log, "start completed finish ");
+    }
+    cont(p.dst);
+    is_running(p.dst);
+    qtest_quit(p.dst);
+}
+
+/* After it has left, the guest is reset at the source, and leaves again */
+static void test_reset_and_leave(const void *confidential)
+{
+    g_autofree char *log = g_build_filename(tmp, "ops", NULL);
+    g_autofree char *opts = g_strdup_printf(",ops-log=%s", log);
+    const char *dst = confidential ? "" : NULL;
+    Pair p = pair_start(confidential ? opts : NULL, dst);
+    QDict *rsp;
+
+    fill_ram(p.src);
+    migrate_starts(p.src);
+    wait_both(p);
+    rsp = migrate(p.src);
+    g_assert(qdict_haskey(rsp, "error"));
+    qobject_unref(rsp);
+    if (confidential) {
+        ops_were(log, "start completed ");
+    }
+    another_destination(&p, dst);
+    qtest_qmp_assert_success(p.src, "{ 'execute': 'system_reset' }");
+    wait_run_state(p.src, "prelaunch");
+    migrate_starts(p.src);
+    wait_both(p);
+    same_ram(p);
+    pair_end(p);
+    if (confidential) {
+        ops_were(log, "cancel start completed finish ");
+    }
+}
+
+/* A paused guest arrives paused, whether the destination was told to wait */
+static void test_paused(const void *confidential)
+{
+    const char *opts = confidential ? "" : NULL;
+    Pair p = pair_start(opts, opts);
+
+    another_destination(&p, opts);
+    qtest_quit(p.dst);
+    p.dst = start(opts, "-incoming defer");
+    listen_at(p.dst);
+    qtest_qmp_assert_success(p.src, "{ 'execute': 'stop' }");
+    migrate_starts(p.src);
+    wait_both(p);
+    assert_run_state(p.dst, "paused");
+    cont(p.dst);
+    is_running(p.dst);
+    pair_end(p);
+}
+
+/*
+ * Somebody else has locked the image when the destination has loaded the
+ * guest: no "completed" from which neither side can go on.
+ */
+static void test_disk_locked(const void *confidential)
+{
+    g_autofree char *file = g_build_filename(tmp, "disk", NULL);
+    g_autofree char *args = g_strdup_printf("-drive if=none,id=d,format=raw,"
+        "file.locking=on,file=%s -device virtio-blk-pci,drive=d", file);
+    g_autofree char *dst_args = g_strdup_printf("%s -incoming defer", args);
+    const char *opts = confidential ? "" : NULL;
+    /* "Nobody else may write": byte 200 and the number of BLK_PERM_WRITE */
+    struct flock lock = {
+        .l_type = F_RDLCK, .l_whence = SEEK_SET, .l_start = 201, .l_len = 1,
+    };
+    QDict *rsp;
+    int fd = open(file, O_RDWR | O_CREAT, 0600);
+    Pair p;
+
+    g_assert_cmpint(fd, >=, 0);
+    g_assert_cmpint(ftruncate(fd, MiB), ==, 0);
+    p = (Pair) { start(opts, args), start(opts, dst_args) };
+    set_capability(p.src, "return-path");
+    listen_at(p.dst);
+    g_assert_cmpint(fcntl(fd, F_OFD_SETLK, &lock), ==, 0);
+    migrate_starts(p.src);
+    wait_both(p);
+    assert_run_state(p.dst, "paused");
+    rsp = qtest_qmp(p.dst, "{ 'execute': 'cont' }");
+    g_assert(qdict_haskey(rsp, "error"));
+    qobject_unref(rsp);
+    /* The source has the same trouble, and keeps the guest */
+    rsp = qtest_qmp(p.src, "{ 'execute': 'cont' }");
+    g_assert(qdict_haskey(rsp, "error"));
+    qobject_unref(rsp);
+    assert_run_state(p.src, "postmigrate");
+    close(fd);
+    cont(p.dst);
+    is_running(p.dst);
+    qtest_quit(p.dst);
+    cont(p.src);
+    is_running(p.src);
+    qtest_quit(p.src);
+    g_unlink(file);
+}
+
+/* Whatever is changed while it runs, the session ends once */
+static void test_mode_changes(void)
+{
+    g_autofree char *log = g_build_filename(tmp, "ops", NULL);
+    g_autofree char *opts = g_strdup_printf(",page-us=20,ops-log=%s", log);
+    Pair p = pair_start(opts, "");
+    QDict *rsp, *err;
+
+    fill_ram(p.src);
+    migrate_starts(p.src);
+    wait_private(p.src, 64);
+    rsp = qtest_qmp(p.src, "{ 'execute': 'migrate-set-parameters',"
+                    "'arguments': { 'mode': 'cpr-reboot' } }");
+    err = qdict_get_qdict(rsp, "error");
+    g_assert(err);
+    g_assert_nonnull(strstr(qdict_get_str(err, "desc"), "mode"));
+    qobject_unref(rsp);
+    /* What is as it was can be said again */
+    qtest_qmp_assert_success(p.src, "{ 'execute': 'migrate-set-parameters',"
+                             "'arguments': { 'mode': 'normal',"
+                             "'downtime-limit': 2000 } }");
+    completes(p);
+    ops_were(log, "start completed ");
+    cont(p.src);
+    ops_were(log, "cancel ");
+    pair_end(p);
+}
+
 #define BALLOON "-object iothread,id=io -device virtio-balloon-pci,addr=4," \
                 "free-page-hint=on,iothread=io"
 #define HINT_QUEUE 3
@@ -1460,8 +1819,22 @@ static void test_plain_queries(void)
     }
 }
 
+/* A test of the confidential guest, and its control, which is a plain one */
+static void both(const char *name, void (*test)(const void *))
+{
+    g_autofree char *path = g_strdup_printf("/encrypted-pages/%s", name);
+    g_autofree char *control = g_strdup_printf("/encrypted-pages/control/%s",
+                                               name);
+
+    qtest_add_data_func(path, "confidential", test);
+    qtest_add_data_func(control, NULL, test);
+}
+
 int main(int argc, char **argv)
 {
+    static const char *const states[] = {
+        "prelaunch", "running", "paused", "suspended", "postmigrate",
+    };
     g_autofree char *bios = NULL;
     int ret;
 
@@ -1491,6 +1864,17 @@ int main(int argc, char **argv)
     qtest_add_func("/encrypted-pages/slow-save/hugetlb",
                    test_slow_save_hugetlb);
     qtest_add_func("/encrypted-pages/refused", test_refused);
+    for (size_t i = 0; i < G_N_ELEMENTS(states); i++) {
+        g_autofree char *path = g_strdup_printf("/encrypted-pages/snapshot/%s",
+                                                states[i]);
+
+        qtest_add_data_func(path, states[i], test_snapshot);
+    }
+    both("taken-back", test_taken_back);
+    both("reset-and-leave", test_reset_and_leave);
+    both("paused", test_paused);
+    both("disk-locked", test_disk_locked);
+    qtest_add_func("/encrypted-pages/mode-changes", test_mode_changes);
     qtest_add_func("/encrypted-pages/mismatch", test_mismatch);
     qtest_add_func("/encrypted-pages/differing", test_differing);
     qtest_add_func("/encrypted-pages/differing-device",

@@ -47,6 +47,27 @@ static void check(const char *cmd, int ret, int fw_error, const char *want)
     error_free(err);
 }
 
+/*
+ * A page that is private, shared and private again while it is packed gives a
+ * fault, and so does a page that can never be packed
+ */
+static void test_retry(void)
+{
+    unsigned faults = 0;
+
+    g_assert_true(sev_send_may_retry(&faults, -EAGAIN));
+    g_assert_false(sev_send_may_retry(&faults, -EIO));
+    g_assert_false(sev_send_may_retry(&faults, -EPROTO));
+    g_assert_cmpuint(faults, ==, 0);
+    for (int i = 1; i < SEV_SEND_FAULTS_MAX; i++) {
+        g_assert_true(sev_send_may_retry(&faults, -EFAULT));
+    }
+    g_assert_false(sev_send_may_retry(&faults, -EFAULT));
+    g_assert_true(sev_send_may_retry(&faults, -EAGAIN));
+    faults = 0;
+    g_assert_true(sev_send_may_retry(&faults, -EFAULT));
+}
+
 static void test_message(void)
 {
     check("SEND_START", -EIO, SEV_RET_INVALID_CERTIFICATE,
@@ -98,6 +119,7 @@ int main(int argc, char **argv)
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/sev-migration-error/every-answer", test_every_answer);
     g_test_add_func("/sev-migration-error/unknown", test_unknown);
+    g_test_add_func("/sev-migration-error/retry", test_retry);
     g_test_add_func("/sev-migration-error/message", test_message);
     g_test_add_func("/sev-migration-error/init", test_init);
     return g_test_run();

@@ -109,6 +109,12 @@ void sev_init_error(Error **errp, bool es, int ret, int fw_error)
     }
 }
 
+bool sev_send_may_retry(unsigned *faults, int ret)
+{
+    return ret == -EAGAIN ||
+           (ret == -EFAULT && ++*faults < SEV_SEND_FAULTS_MAX);
+}
+
 void sev_cmd_error(Error **errp, const char *cmd, int ret, int fw_error)
 {
     /* Less than 0: the kernel did not come as far as to ask */

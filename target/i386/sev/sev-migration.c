@@ -405,9 +405,10 @@ static void sev_migration_reset(void *opaque)
     switch (sev_guest_state(cgs)) {
     case SEV_STATE_RUNNING:
     case SEV_STATE_SEND_UPDATE:
+    case SEV_STATE_SENT:
         break;
     default:
-        /* Nothing has run here yet, or the guest is not here any more */
+        /* Nothing has run here yet */
         return;
     }
     trace_sev_migration_control(0);
@@ -558,10 +559,6 @@ static bool sev_prepare_guest_memfd(ConfidentialGuestSupport *cgs, Error **errp)
 static bool sev_can_run(ConfidentialGuestSupport *cgs, Error **errp)
 {
     switch (sev_guest_state(cgs)) {
-    case SEV_STATE_SENT:
-        error_setg(errp, "SEV: the guest has been sent to another host and "
-                   "its key is gone: it can go on only there");
-        return false;
     case SEV_STATE_UNINIT:
     case SEV_STATE_RECEIVE_UPDATE:
         error_setg(errp, "SEV: this guest was to be received by migration, "
@@ -582,6 +579,7 @@ bool sev_must_finish_launch(ConfidentialGuestSupport *cgs)
         return true;
     case SEV_STATE_RUNNING:
     case SEV_STATE_SEND_UPDATE:
+    case SEV_STATE_SENT:        /* taken back: send_done() has its turn */
         return false;
     default:
         /* It must not run, and this is too late for anything but this */
@@ -636,6 +634,11 @@ static bool can_leave(ConfidentialGuestSupport *cgs, Error **errp)
 
     if (m->reason) {
         error_propagate(errp, error_copy(m->reason));
+        return false;
+    }
+    if (sev_guest_state(cgs) == SEV_STATE_SENT) {
+        error_setg(errp, "SEV: the guest has been sent to another host, and "
+                   "may run there: if it does not, cont takes it back");
         return false;
     }
     if (sev_guest_state(cgs) != SEV_STATE_RUNNING) {
@@ -795,6 +798,7 @@ static bool sev_send_start(ConfidentialGuestSupport *cgs, GByteArray *session,
     sev_packets_open(&m->packets, cgs,
                      migrate_sev_destination()->sev_large_packets);
     m->pages = 0;
+    m->send_faults = 0;
     sev_wire_put_session(session, &(SevWireSession) {
         .cbitpos = sev_get_cbit_position(),
         .policy = start.policy,
@@ -815,19 +819,23 @@ static bool changed_state(RAMBlock *rb, uint64_t offset, int ret)
            (ret == -EFAULT && !encbitmap_test(rb, offset >> TARGET_PAGE_BITS));
 }
 
-/* Page @offset of @rb could not be packed: is it anything to worry about? */
-static int send_error(RAMBlock *rb, uint64_t offset, int ret, int fw_error,
-                      uint32_t hdr_len, Error **errp)
+/*
+ * Page @offset of @rb could not be packed.  Returns -EAGAIN if it may be
+ * possible later; @errp is set all the same, for the case that there is no
+ * later.
+ */
+static int send_error(SevMigration *m, RAMBlock *rb, uint64_t offset, int ret,
+                      int fw_error, uint32_t hdr_len, Error **errp)
 {
     ERRP_GUARD();
+    bool retry = sev_send_may_retry(&m->send_faults, ret);
 
-    if (changed_state(rb, offset, ret)) {
+    if (retry) {
         trace_sev_migration_page_changed(rb->idstr, offset, ret);
-        error_setg(errp, "SEV: page at offset 0x%" PRIx64 " of block %s "
-                   "changed its state", offset, rb->idstr);
-        return -EAGAIN;
     }
-    if (ret == -EPROTO) {
+    if (changed_state(rb, offset, ret)) {
+        error_setg(errp, "SEV: the page changed its state");
+    } else if (ret == -EPROTO) {
         error_setg(errp, "SEV: SEND_UPDATE_DATA made a packet that has not a "
                    "header of %u bytes and at most a page", hdr_len);
     } else {
@@ -835,7 +843,7 @@ static int send_error(RAMBlock *rb, uint64_t offset, int ret, int fw_error,
     }
     error_prepend(errp, "block %s, offset 0x%" PRIx64 ": ", rb->idstr,
                   offset);
-    return ret;
+    return retry ? -EAGAIN : ret;
 }
 
 static int sev_send_pages(ConfidentialGuestSupport *cgs, RAMBlock *rb,
@@ -856,8 +864,11 @@ static int sev_send_pages(ConfidentialGuestSupport *cgs, RAMBlock *rb,
                            npages, &done, &fw_error);
     kvm_private_access_release(&hold);
     offset += done * TARGET_PAGE_SIZE;
+    if (done) {
+        m->send_faults = 0;
+    }
     if (ret < 0 && !(done && changed_state(rb, offset, ret))) {
-        return send_error(rb, offset, ret, fw_error, m->hdr_len, errp);
+        return send_error(m, rb, offset, ret, fw_error, m->hdr_len, errp);
     }
     for (size_t i = 0; i < m->packets.npackets; i++) {
         sev_wire_put_packet(out, &m->packets.packet[i]);
@@ -886,33 +897,34 @@ static uint64_t sev_send_calls(ConfidentialGuestSupport *cgs)
     return stat64_get(&sev_guest_migration(cgs)->packets.calls);
 }
 
-/*
- * SEND_FINISH adds nothing to what is sent and takes the guest's key away, so
- * it waits until the destination has the guest.
- */
-static void sev_send_done(ConfidentialGuestSupport *cgs, bool ok)
+/* The firmware's session stays open: SEND_CANCEL can take the guest back */
+static void sev_send_completed(ConfidentialGuestSupport *cgs)
 {
+    sev_packets_close(&sev_guest_migration(cgs)->packets);
+    sev_guest_set_state(cgs, SEV_STATE_SENT);
+}
+
+/*
+ * SEND_FINISH adds nothing to what is sent and makes the guest unusable here,
+ * so it waits until QEMU ends.
+ */
+static void sev_send_done(ConfidentialGuestSupport *cgs, bool finish)
+{
+    Error *err = NULL;
     int fw_error, ret;
 
     sev_packets_close(&sev_guest_migration(cgs)->packets);
-    if (sev_guest_state(cgs) != SEV_STATE_SEND_UPDATE) {
-        return;
-    }
-    if (!ok) {
+    if (!finish) {
         send_cancel(cgs);
         return;
     }
     ret = sev_guest_cmd(cgs, KVM_SEV_SEND_FINISH, NULL, &fw_error);
     trace_sev_migration_send_finish(ret, fw_error);
     if (ret < 0) {
-        Error *err = NULL;
-
         sev_cmd_error(&err, "SEND_FINISH", ret, fw_error);
-        warn_reportf_err(err, "The guest has moved, but its key may still be "
-                         "in this host's firmware: quit this QEMU: ");
+        warn_reportf_err(err, "The guest has moved, and this QEMU ends without "
+                         "finishing the session with the firmware: ");
     }
-    /* Whatever it said: the guest lives elsewhere, nothing may start it here */
-    sev_guest_set_state(cgs, SEV_STATE_SENT);
 }
 
 /*
@@ -1075,6 +1087,7 @@ static const ConfidentialGuestMigrationOps sev_migration_ops = {
     .send_start = sev_send_start,
     .send_pages = sev_send_pages,
     .send_final = sev_send_final,
+    .send_completed = sev_send_completed,
     .send_done = sev_send_done,
     .send_calls = sev_send_calls,
     .receive_start = sev_receive_start,

@@ -36,6 +36,7 @@ struct kvm_run;
  *              accessed atomically
  * @cancel_due: the firmware did not take SEND_CANCEL: its session is open
  * @hdr_len: of a packet, from the firmware, while sending
+ * @send_faults: see sev_send_may_retry(); migration thread
  * @packets: while sending or receiving
  * @pages: sent or received
  */
@@ -51,6 +52,7 @@ typedef struct SevMigration {
     bool state_lost;
     bool cancel_due;
     uint32_t hdr_len;
+    unsigned send_faults;
     SevPackets packets;
     uint64_t pages;
 } SevMigration;
