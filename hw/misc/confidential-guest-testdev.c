@@ -54,6 +54,7 @@ struct CGTestState {
                                the guest writes to one */
     uint32_t shared_mib;    /* so much is shared to begin with */
     uint64_t host_page_size; /* that RAM claims to have; 0: its own */
+    bool unwilling;         /* the guest has not agreed to be migrated */
     char *ops_log;          /* file to which calls that open or end an
                                outgoing session are appended */
 
@@ -86,9 +87,18 @@ static void log_op(CGTestGuest *g, const char *op)
     }
 }
 
+static bool cgtest_is_willing(ConfidentialGuestSupport *cgs, Error **errp)
+{
+    if (CGTEST_GUEST(cgs)->dev->unwilling) {
+        error_setg(errp, "the guest is unwilling");
+        return false;
+    }
+    return true;
+}
+
 static bool cgtest_can_send(ConfidentialGuestSupport *cgs, Error **errp)
 {
-    return true;
+    return cgtest_is_willing(cgs, errp);
 }
 
 static bool cgtest_send_start(ConfidentialGuestSupport *cgs,
@@ -232,6 +242,7 @@ static bool cgtest_receive_final(ConfidentialGuestSupport *cgs,
 
 static const ConfidentialGuestMigrationOps cgtest_ops = {
     .can_send = cgtest_can_send,
+    .is_willing = cgtest_is_willing,
     .send_start = cgtest_send_start,
     .send_pages = cgtest_send_pages,
     .send_final = cgtest_send_final,
@@ -409,6 +420,7 @@ static const Property cgtest_properties[] = {
     DEFINE_PROP_BOOL("lazy", CGTestState, lazy, false),
     DEFINE_PROP_UINT64("begin-touched", CGTestState, begin_touched, 0),
     DEFINE_PROP_UINT32("touch-every", CGTestState, touch_every, 0),
+    DEFINE_PROP_BOOL("unwilling", CGTestState, unwilling, false),
     DEFINE_PROP_STRING("ops-log", CGTestState, ops_log),
 };
 

@@ -33,6 +33,14 @@ typedef struct ConfidentialGuestMigrationOps {
     bool (*can_send)(ConfidentialGuestSupport *cgs, Error **errp);
 
     /**
+     * @is_willing: has the guest all that it needs to leave, apart from what
+     * migration blockers say and what must be known of the destination?  With
+     * an error that says what is missing and what to do if not.  BQL.  NULL:
+     * always
+     */
+    bool (*is_willing)(ConfidentialGuestSupport *cgs, Error **errp);
+
+    /**
      * @send_start: open the outgoing session; appends what the destination
      * needs to open its side to @session.  BQL.
      */

@@ -813,6 +813,22 @@ EncryptedRamStats *encrypted_pages_stats(void)
                                qemu_clock_get_ms(QEMU_CLOCK_REALTIME));
 }
 
+void encrypted_pages_query(MigrationInfo *info)
+{
+    ConfidentialGuestSupport *cgs;
+    const ConfidentialGuestMigrationOps *ops = machine_ops(&cgs);
+    Error *why = NULL;
+
+    info->encrypted_ram = encrypted_pages_stats();
+    /* Before it arrives, it is not known what a guest wants */
+    if (ops && ops->is_willing && !runstate_check(RUN_STATE_INMIGRATE) &&
+        !ops->is_willing(cgs, &why)) {
+        QAPI_LIST_PREPEND(info->blocked_reasons,
+                          g_strdup(error_get_pretty(why)));
+        error_free(why);
+    }
+}
+
 void encrypted_pages_print(Monitor *mon, const EncryptedRamStats *stats)
 {
     if (stats) {

@@ -10,7 +10,7 @@
 #ifndef MIGRATION_ENCRYPTED_PAGES_H
 #define MIGRATION_ENCRYPTED_PAGES_H
 
-#include "qapi/qapi-types-encrypted-ram.h"
+#include "qapi/qapi-types-migration.h"
 #include "exec/cpu-common.h"
 #include "exec/ramblock.h"
 #include "exec/target_page.h"
@@ -162,6 +162,13 @@ void encrypted_pages_save_cleanup(void);
 
 /** encrypted_pages_stats: of the current or last migration; NULL if none */
 EncryptedRamStats *encrypted_pages_stats(void);
+
+/**
+ * encrypted_pages_query: add to @info the statistics of the current or last
+ * migration, whatever became of it, and why the guest cannot leave at present.
+ * BQL.
+ */
+void encrypted_pages_query(MigrationInfo *info);
 
 /** encrypted_pages_print: @stats for a person; nothing if NULL */
 void encrypted_pages_print(Monitor *mon, const EncryptedRamStats *stats);

@@ -215,7 +215,7 @@ void encrypted_stats_packed(EncryptedStats *s, uint64_t npages, int64_t ns)
     QEMU_LOCK_GUARD(&s->lock);
     s->packed.pages += npages;
     s->packed.ns += ns;
-    s->total.platform_time = s->packed.ns / SCALE_US;
+    s->total.platform_time = s->packed.ns / SCALE_MS;
 }
 
 void encrypted_stats_calls(EncryptedStats *s, uint64_t calls)
@@ -274,7 +274,7 @@ char *encrypted_stats_text(const EncryptedRamStats *stats)
                     "shared ram: %" PRIu64 " pages\n"
                     "converted after sending: %" PRIu64 " pages\n"
                     "put off while converted: %" PRIu64 " pages\n"
-                    "platform: %" PRIu64 " calls, %" PRIu64 " us\n"
+                    "platform: %" PRIu64 " calls, %" PRIu64 " ms\n"
                     "private pages-per-second: %" PRIu64 "\n",
                     stats->private_pages, stats->private_bytes >> 10,
                     stats->batches, stats->unallocated_pages,
@@ -287,7 +287,7 @@ char *encrypted_stats_text(const EncryptedRamStats *stats)
     }
     if (stats->recent_rounds) {
         g_string_append(out, "round   start ms  duration    private     "
-                        "shared  converted    put off  platform us\n");
+                        "shared  converted    put off  platform ms\n");
     }
     for (EncryptedRamRoundList *l = stats->recent_rounds; l; l = l->next) {
         const EncryptedRamRound *r = l->value;

@@ -5,6 +5,7 @@
  */
 #include "qemu/osdep.h"
 #include "qemu/thread.h"
+#include "qemu/timer.h"
 #include "../../migration/encrypted/encrypted-stats.h"
 
 static EncryptedRamRound *nth(EncryptedRamStats *stats, unsigned n)
@@ -72,7 +73,7 @@ static void test_rounds(void)
     encrypted_stats_unallocated(s, 0, 500, 300, 40);
     encrypted_stats_again(s, 3);
     encrypted_stats_calls(s, 75);
-    encrypted_stats_packed(s, 74, 2000000);
+    encrypted_stats_packed(s, 74, 2000 * SCALE_MS);
     g_assert_true(encrypted_stats_round(s, 2, 1500, &ended));
     g_assert_cmpuint(ended.round, ==, 1);
     g_assert_cmpuint(ended.private_pages, ==, 74);
@@ -86,7 +87,7 @@ static void test_rounds(void)
     free_stats(stats);
     encrypted_stats_calls(s, 80);
     /* None of them could be packed: it took its time all the same */
-    encrypted_stats_packed(s, 0, 100000);
+    encrypted_stats_packed(s, 0, 100 * SCALE_MS);
 
     stats = encrypted_stats_get(s, 1600);
     g_assert_cmpuint(stats->rounds, ==, 2);

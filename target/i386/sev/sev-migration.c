@@ -627,6 +627,15 @@ static bool get_certs(uint8_t **pdh, gsize *pdh_len, uint8_t **plat,
     return *amd;
 }
 
+/* What the guest has to do, for query-migrate */
+static bool sev_is_willing(ConfidentialGuestSupport *cgs, Error **errp)
+{
+    SevMigration *m = sev_guest_migration(cgs);
+
+    /* The rest of the reasons are migration blockers */
+    return m->reason || (check_consent(m, errp) && check_state_known(m, errp));
+}
+
 /* Nothing is missing but what must be known of the destination */
 static bool can_leave(ConfidentialGuestSupport *cgs, Error **errp)
 {
@@ -1084,6 +1093,7 @@ static bool sev_receive_final(ConfidentialGuestSupport *cgs,
 
 static const ConfidentialGuestMigrationOps sev_migration_ops = {
     .can_send = sev_can_send,
+    .is_willing = sev_is_willing,
     .send_start = sev_send_start,
     .send_pages = sev_send_pages,
     .send_final = sev_send_final,
