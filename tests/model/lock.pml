@@ -5,7 +5,7 @@
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
- * docs/devel/migration/ordering.rst.  A mutex with a condition variable: who
+ * docs/devel/ordering-model.rst.  A mutex with a condition variable: who
  * waits sleeps until a broadcast, and has to take the mutex again, in any
  * order.  Two senders (multifd), two that convert.
  *
