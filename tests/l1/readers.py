@@ -7,7 +7,7 @@
 #
 #   scripts/l1 [--kernel module|stock] -- tests/l1/readers.py [TEST...]
 #
-# docs/devel/migration/private-access.rst lists the readers.
+# docs/devel/migration-cases.rst lists the readers and their tests.
 #
 # SPDX-License-Identifier: GPL-2.0-or-later
 
