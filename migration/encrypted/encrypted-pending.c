@@ -68,6 +68,7 @@ static void count_pages(void)
             pending.pages += count_block(rb);
         }
     }
+    encrypted_stats_remaining(pending.stats, pending.pages);
 }
 
 /* Bytes that the channel could carry while @pages are packed */

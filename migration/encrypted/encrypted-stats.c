@@ -22,6 +22,7 @@ struct EncryptedStats {
     GArray *blocks;                 /* BlockRoads */
     EncryptedRamCounters total;
     EncryptedPacked packed;
+    uint64_t remaining;             /* private pages */
     int64_t began;
     /*
      * Round N is at N modulo the size.  While it is the present one, its
@@ -182,6 +183,7 @@ void encrypted_stats_private(EncryptedStats *s, unsigned block, uint64_t page,
 {
     QEMU_LOCK_GUARD(&s->lock);
     s->total.private_pages += npages;
+    s->remaining -= MIN(npages, s->remaining);
     s->total.private_bytes += bytes;
     s->total.batches++;
     s->total.converted_pages += take_road(s, block, page, npages, true);
@@ -193,6 +195,7 @@ void encrypted_stats_unallocated(EncryptedStats *s, unsigned block,
 {
     QEMU_LOCK_GUARD(&s->lock);
     s->total.unallocated_pages += npages;
+    s->remaining -= MIN(npages, s->remaining);
     s->total.private_bytes += bytes;
     s->total.converted_pages += take_road(s, block, page, npages, true);
 }
@@ -231,6 +234,12 @@ void encrypted_stats_warn(EncryptedStats *s, const char *text)
     s->warning = text;
 }
 
+void encrypted_stats_remaining(EncryptedStats *s, uint64_t npages)
+{
+    QEMU_LOCK_GUARD(&s->lock);
+    s->remaining = npages;
+}
+
 EncryptedPacked encrypted_stats_get_packed(EncryptedStats *s)
 {
     QEMU_LOCK_GUARD(&s->lock);
@@ -245,6 +254,7 @@ EncryptedRamStats *encrypted_stats_get(EncryptedStats *s, int64_t now)
     QEMU_LOCK_GUARD(&s->lock);
     *qapi_EncryptedRamStats_base(stats) = s->total;
     stats->rounds = s->last;
+    stats->remaining_private_pages = s->remaining;
     stats->warning = g_strdup(s->warning);
     if (s->packed.ns) {
         stats->private_pages_per_second = (double)s->packed.pages *
@@ -275,13 +285,15 @@ char *encrypted_stats_text(const EncryptedRamStats *stats)
                     "converted after sending: %" PRIu64 " pages\n"
                     "put off while converted: %" PRIu64 " pages\n"
                     "platform: %" PRIu64 " calls, %" PRIu64 " ms\n"
-                    "private pages-per-second: %" PRIu64 "\n",
+                    "private pages-per-second: %" PRIu64 "\n"
+                    "remaining private ram: %" PRIu64 " pages\n",
                     stats->private_pages, stats->private_bytes >> 10,
                     stats->batches, stats->unallocated_pages,
                     stats->shared_pages,
                     stats->converted_pages, stats->again_pages,
                     stats->platform_calls, stats->platform_time,
-                    stats->private_pages_per_second);
+                    stats->private_pages_per_second,
+                    stats->remaining_private_pages);
     if (stats->warning) {
         g_string_append_printf(out, "warning: %s\n", stats->warning);
     }

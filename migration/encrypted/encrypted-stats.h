@@ -92,6 +92,12 @@ void encrypted_stats_warn(EncryptedStats *s, const char *text);
 /** encrypted_stats_get_packed: sums of encrypted_stats_packed() until now */
 EncryptedPacked encrypted_stats_get_packed(EncryptedStats *s);
 
+/**
+ * encrypted_stats_remaining: @npages private pages are dirty now.  Pages that
+ * are sent from now on are subtracted.
+ */
+void encrypted_stats_remaining(EncryptedStats *s, uint64_t npages);
+
 /** encrypted_stats_get: for query-migrate; @now in ms */
 EncryptedRamStats *encrypted_stats_get(EncryptedStats *s, int64_t now);
 

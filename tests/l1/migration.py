@@ -127,6 +127,7 @@ class Base(unittest.TestCase):
                              s['again-pages'] + 1)
         self.assertGreater(s['platform-time'], 0)
         self.assertLess(s['platform-time'], outcome.total_ms)
+        self.assertEqual(s['remaining-private-pages'], 0)
         rounds = s['recent-rounds']
         self.assertEqual([r['round'] for r in rounds],
                          list(range(max(1, s['rounds'] - 15),

@@ -78,6 +78,7 @@ static void test_rounds(void)
     g_assert_cmpuint(ended.round, ==, 1);
     g_assert_cmpuint(ended.private_pages, ==, 74);
     g_assert_cmpuint(ended.duration, ==, 500);
+    encrypted_stats_remaining(s, 100);
     encrypted_stats_private(s, 0, 0, 5, 6000);
     /* Read before what came above, by another thread that was slow */
     encrypted_stats_calls(s, 74);
@@ -100,6 +101,7 @@ static void test_rounds(void)
     g_assert_cmpuint(stats->converted_pages, ==, 0);
     g_assert_cmpuint(stats->platform_calls, ==, 80);
     g_assert_cmpuint(stats->platform_time, ==, 2100);
+    g_assert_cmpuint(stats->remaining_private_pages, ==, 95);
     g_assert_cmpuint(count_rounds(stats), ==, 2);
     r = nth(stats, 0);
     g_assert_cmpuint(r->round, ==, 1);
@@ -121,6 +123,13 @@ static void test_rounds(void)
     g_assert_cmpuint(r->private_pages, ==, 5);
     g_assert_cmpuint(r->platform_calls, ==, 5);
     g_assert_cmpuint(r->platform_time, ==, 100);
+    free_stats(stats);
+
+    /* More than were counted, because the guest has converted some since */
+    encrypted_stats_remaining(s, 3);
+    encrypted_stats_unallocated(s, ENCRYPTED_STATS_NO_BLOCK, 0, 4, 28);
+    stats = encrypted_stats_get(s, 1600);
+    g_assert_cmpuint(stats->remaining_private_pages, ==, 0);
     free_stats(stats);
 
     /* After the end, time stands still */
@@ -295,7 +304,8 @@ static void test_text(void)
     encrypted_stats_shared(s, 0, 3);
     encrypted_stats_unallocated(s, 0, 8, 2, 40);
     encrypted_stats_calls(s, 2);
-    encrypted_stats_packed(s, 7, 5000000);
+    encrypted_stats_packed(s, 7, 5000 * (int64_t)SCALE_MS);
+    encrypted_stats_remaining(s, 3);
     encrypted_stats_round(s, 2, 30, &ended);
     stats = encrypted_stats_get(s, 40);
     text = encrypted_stats_text(stats);
@@ -305,10 +315,11 @@ static void test_text(void)
                     "private ram: 7 pages, 8 kbytes, 1 batches");
     g_assert_cmpstr(lines[1], ==, "unallocated private ram: 2 pages");
     g_assert_cmpstr(lines[3], ==, "converted after sending: 1 pages");
-    g_assert_cmpstr(lines[5], ==, "platform: 2 calls, 5000 us");
-    g_assert_cmpuint(g_strv_length(lines), ==, 7 + 1 + 2 + 1);
-    g_assert_cmpuint(strlen(lines[7]), ==, strlen(lines[8]));
-    g_assert_nonnull(strstr(lines[8], " 5000"));
+    g_assert_cmpstr(lines[5], ==, "platform: 2 calls, 5000 ms");
+    g_assert_cmpstr(lines[7], ==, "remaining private ram: 3 pages");
+    g_assert_cmpuint(g_strv_length(lines), ==, 8 + 1 + 2 + 1);
+    g_assert_cmpuint(strlen(lines[8]), ==, strlen(lines[9]));
+    g_assert_nonnull(strstr(lines[9], " 5000"));
     free_stats(stats);
     encrypted_stats_free(s);
 }
