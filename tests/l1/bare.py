@@ -21,8 +21,8 @@ import time
 sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
 # pylint: disable=wrong-import-position
 import migration  # noqa: E402
-from sevmig import (flipper, flow, hardware, host,   # noqa: E402
-                    stream, tap, vm)
+from sevmig import (certificates, flipper, flow, hardware,  # noqa: E402
+                    host, psp, stream, tap, vm)
 from sevmig.tap import note     # noqa: E402
 
 PATIENCE = 180
@@ -741,6 +741,138 @@ class Tampered(Bare):
         bad = self.tampered(tamper)
         self.assertGreater(dropped, 0)
         self.assertGreater(bad, 0)
+
+
+class Policies(Bare):
+    """Guests whose owner restricts where they may go, and may go here."""
+
+    def moves(self, policy):
+        source = self.boot(flipper.config(self.work, policy=policy))
+        self.assertEqual(source.cmd('query-sev')['policy'], policy)
+        destination, _ = self.move(source)
+        self.assertEqual(destination.cmd('query-sev')['policy'], policy)
+        self.good(source, destination)
+        return destination
+
+    def test_sev(self):
+        self.moves(0x20)
+
+    def test_sev_domain_nodbg(self):
+        self.moves(0x31)
+
+    def test_domain(self):
+        self.moves(0x10)
+
+    def test_noks(self):
+        self.moves(0x2)
+
+    def test_api_minimum(self):
+        """The version that the firmware has is the least that will do."""
+        v = self.moves(0x20)
+        info = v.cmd('query-sev')
+        v.stop()
+        self.moves(0x20 | info['api-major'] << 16 | info['api-minor'] << 24)
+
+
+class Refusals(Bare):
+    """The source is told why the destination refuses the guest."""
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.config = flipper.config(cls.work)
+
+    def refused(self, config, words, between=lambda: None):
+        source = self.boot(self.config)
+        destination = self.another(config)
+        flow.prepare(source, destination)
+        between()
+        outcome = self.attempt(source, destination,
+                               flow.connect(source, destination))
+        self.assertEqual(outcome.status, 'failed')
+        self.assertTrue(outcome.error.startswith('destination: '),
+                        outcome.error)
+        self.assert_said([outcome.error], words)
+        destination.stop()
+        self.good(source, more=3)
+        return source
+
+    def test_policy(self):
+        self.refused(self.config.change(policy=0x1),
+                     ['policy 0x0', 'sev-guest 0x1'])
+
+    def test_other_platform(self):
+        """The session was made for a PDH that the platform has no more."""
+        source = self.refused(self.config, ['RECEIVE_START', 'BAD_MEASUREMENT'],
+                              psp.new_identity)
+        destination, _ = self.move(source)
+        self.good(source, destination)
+
+    def test_less_memory(self):
+        self.refused(flipper.config(self.work, mem=32),
+                     ['pages at the source', 'here'])
+
+    def test_changed(self):
+        """A bit of a packet is not what it was."""
+        source = self.boot(self.config)
+        done = []
+
+        def tamper(record):
+            if record.kind != 'private' or done:
+                return record.raw
+            done.append(record.offset)
+            return record.raw[:-1] + bytes([record.raw[-1] ^ 1])
+
+        destination, link = self.ready(source, tamper=tamper)
+        outcome = self.attempt(source, destination, link)
+        self.assertTrue(outcome.error.startswith('destination: block'),
+                        outcome.error)
+        self.assert_said([outcome.error], ['BAD_MEASUREMENT'])
+        destination.stop()
+        self.good(source, more=3)
+
+
+class Tls(Bare):
+    """Over TLS, in one channel and with multifd."""
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.config = flipper.config(cls.work)
+        certificates.make(cls.work, 'destination')
+        with open(os.path.join(cls.work, 'keys.psk'), 'w',
+                  encoding='ascii') as f:
+            f.write(f'qemu:{os.urandom(16).hex()}\n')
+
+    def moves(self, kind, multifd, **credentials):
+        source = self.boot(self.config)
+        destination = self.another(source.config)
+        flow.prepare(source, destination, multifd=multifd)
+        for v, end in (source, 'client'), (destination, 'server'):
+            v.cmd('object-add', **{'qom-type': f'tls-creds-{kind}', 'id': 'tls',
+                                   'endpoint': end, 'dir': self.work,
+                                   **credentials})
+            v.cmd('migrate-set-parameters', **{
+                'tls-creds': 'tls', 'multifd-channels': 2})
+        source.cmd('migrate-set-parameters', **{'tls-hostname': 'destination'})
+        link = flow.direct(destination)
+        flow.start(source, link)
+        outcome = self.finish(source, destination, link)
+        self.assertEqual(outcome.ram['multifd-bytes'] > 0, multifd)
+        self.assertNotIn('warning', outcome.encrypted)
+        self.good(source, destination)
+
+    def test_psk(self):
+        self.moves('psk', False)
+
+    def test_psk_multifd(self):
+        self.moves('psk', True)
+
+    def test_x509(self):
+        self.moves('x509', False, **{'verify-peer': True})
+
+    def test_x509_multifd(self):
+        self.moves('x509', True, **{'verify-peer': True})
 
 
 if __name__ == '__main__':

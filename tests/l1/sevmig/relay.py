@@ -17,6 +17,8 @@ CHUNK = 1 << 20
 # A message on the return path: type and length, big-endian
 MESSAGE = struct.Struct('>HH')
 SHUT = 1                    # migration/migration.c: it has the guest, or not
+# Seconds for the last messages of a destination that does not read any more
+LAST_WORDS = 5
 
 
 class Cut(Exception):
@@ -68,6 +70,14 @@ class Relay:
         t = threading.Thread(target=target, daemon=True)
         self._threads.append(t)
         t.start()
+        return t
+
+    @staticmethod
+    def _end_writing(to):
+        try:
+            to.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass            # it may have gone before
 
     def _serve(self):
         try:
@@ -80,8 +90,15 @@ class Relay:
                 socket.AF_INET)
             self._ends = [source, destination]
             destination.connect(self.target)
-            self._start(lambda: self._back(destination, source))
-            self._forward(source, destination)
+            back = self._start(lambda: self._back(destination, source))
+            try:
+                self._forward(source, destination)
+            except OSError:
+                # What the destination has said before it left, such as the
+                # reason, still goes to the source
+                self._end_writing(destination)
+                back.join(LAST_WORDS)
+                raise
         except Cut as cut:
             self._end(cut, destination)
         except Exception as e:      # pylint: disable=broad-except
