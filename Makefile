@@ -2,7 +2,7 @@
 # scripts/bootstrap makes under build/.  See README.rst.
 #
 #   make demo    build all, migrate an encrypted guest in the emulated host
-#   make check   every test
+#   make check   the regular test suite, without the long tests below
 #   make check-selftests   Linux's own KVM selftests, on both kernels
 #   make check-debug   the module's tests under kernels that look for errors
 #   make check-reload      load and unload the module 100 times
