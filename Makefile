@@ -1,7 +1,7 @@
 # Everything is driven by meson.build; this only calls it, in the Debian that
 # scripts/bootstrap makes under build/.  See README.rst.
 #
-#   make demo    build all, migrate an encrypted guest in the emulated host
+#   make demo    build all, migrate an encrypted guest between two emulated hosts
 #   make check   the regular test suite, without the long tests below
 #   make check-selftests   Linux's own KVM selftests, on both kernels
 #   make check-debug   the module's tests under kernels that look for errors
