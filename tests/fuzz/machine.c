@@ -136,6 +136,14 @@ MigrationState *migrate_get_current(void)
     return NULL;
 }
 
+/* Only its state, and whether the source wants to know the reason, are read */
+MigrationIncomingState *migration_incoming_get_current(void)
+{
+    static MigrationIncomingState incoming;
+
+    return &incoming;
+}
+
 /* The machine's confidential guest, which has the real one's operations */
 
 #define TYPE_FUZZ_GUEST "fuzz-guest"

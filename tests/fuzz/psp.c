@@ -620,6 +620,8 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
     authority = amd_psp_authority_open("/b/fuzz/ark", &error_fatal);
     deterministic = true;
     g_assert(amd_psp_platform_init(&fresh, id, authority));
+    /* The seeds send to a platform whose chain is complete */
+    fresh.export_signed_cek = true;
     if (getenv("FUZZ_SEEDS")) {
         write_seeds(getenv("FUZZ_SEEDS"));
         exit(0);
