@@ -28,6 +28,7 @@
 #include "migration/encrypted/encrypted-records.h"
 #include "migration/migration.h"
 #include "migration/ram.h"
+#include "system/kvm-private-access.h"
 #include "target/i386/sev/sev-migration.h"
 #include "target/i386/sev/sev-migration-wire.h"
 #include "machine.h"
@@ -142,6 +143,18 @@ MigrationIncomingState *migration_incoming_get_current(void)
     static MigrationIncomingState incoming;
 
     return &incoming;
+}
+
+/* Nothing here takes a private page from under the firmware */
+
+void kvm_private_access_hold(KvmPrivateAccessHold *hold, void *host,
+                             size_t size)
+{
+    MUST(size);
+}
+
+void kvm_private_access_release(KvmPrivateAccessHold *hold)
+{
 }
 
 /* The machine's confidential guest, which has the real one's operations */

@@ -462,8 +462,11 @@ static void sev_memory_cache_wbinvd(unsigned cpu)
         PageCache *chunk = qatomic_read(&sev.caches[i]);
 
         for (unsigned page = 0; chunk && page < CHUNK_PAGES; page++) {
-            if (chunk[page].writers &&
-                !(chunk[page].writers &= ~BIT_ULL(cpu % 64))) {
+            if (!chunk[page].writers) {
+                continue;
+            }
+            chunk[page].writers &= ~BIT_ULL(cpu % 64);
+            if (!chunk[page].writers) {
                 chunk[page].lines = 0;
             }
         }
