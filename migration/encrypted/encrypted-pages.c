@@ -775,6 +775,8 @@ int encrypted_pages_save_final(QEMUFile *f)
         return 0;
     }
     end_round(0);
+    /* Pages that were counted as private may have been sent as shared ones */
+    encrypted_stats_remaining(save.stats, 0);
     /* The destination compares with what it has */
     save.flush_due = false;
     ret = multifd_ram_flush_and_sync(f);

@@ -610,10 +610,10 @@ class TakenBack(Base):
         self.source.cmd('system_reset')
         self.source.wait_for('reset guest', lambda: self.source.cmd(
             'query-status')['status'] == 'prelaunch', STEP)
-        self.source.cmd('cont')
-        self.firmware_has('running')
         # It begins to count again
         before = self.source.console()
+        self.source.cmd('cont')
+        self.firmware_has('running')
         flow.wait_agreed(self.source, STEP)
         self.counts(self.source)
         lines = self.source.console()[len(before):].split('\n')

@@ -596,14 +596,12 @@ static void create(void)
     }
 }
 
-/* Does a slot of a guest_memfd have this host address? */
-static bool in_slot(uint64_t address)
+/* Is a guest_memfd mapped at this host address? */
+static bool in_file(uint64_t address)
 {
-    for (int i = 0; i < SLOTS; i++) {
-        const struct slot *s = &m.slot[i];
-
-        if (s->used && s->gmem && address >= s->address &&
-            address - s->address < s->pages * PAGE) {
+    for (int f = 0; f < FILES; f++) {
+        if (address >= (uintptr_t)m.map[f] &&
+            address - (uintptr_t)m.map[f] < FILE_PAGES * PAGE) {
             return true;
         }
     }
@@ -625,19 +623,23 @@ static bool open_to_host(uint64_t address)
     return address >= anon && address < anon + ANON_PAGES * PAGE;
 }
 
-/* Can the pages of a range be pinned?  By slots, or as ever. */
-static bool pinnable(uint64_t address, uint64_t length)
+/*
+ * What pinning the pages of a range gives.  If the first page is one of a
+ * guest_memfd, KVM finds all of them in files, whether or not they are private
+ * and in a slot.  Otherwise KVM pins what the host may write.
+ */
+static int pin(uint64_t address, uint64_t length)
 {
     uint64_t first = address & -PAGE, last = (address + length - 1) & -PAGE;
-    bool slots = in_slot(first);
+    bool file = in_file(first);
 
     /* Not a < end: the last page may be the address space's last */
-    for (uint64_t a = first; slots ? in_slot(a) : open_to_host(a); a += PAGE) {
+    for (uint64_t a = first; file ? in_file(a) : open_to_host(a); a += PAGE) {
         if (a == last) {
-            return true;
+            return 0;
         }
     }
-    return false;
+    return file ? -EFAULT : -ENOMEM;
 }
 
 static uint64_t guest_address(void)
@@ -680,10 +682,11 @@ static void launch_update(void)
         want = -EFAULT;
     } else if (!args.len || args.uaddr + args.len < args.uaddr) {
         want = -EINVAL;
-    } else if (!pinnable(args.uaddr, args.len)) {
-        want = -ENOMEM;
     } else {
-        want = (args.uaddr | args.len) & 15 ? -EIO : 0;
+        want = pin(args.uaddr, args.len);
+        if (!want && (args.uaddr | args.len) & 15) {
+            want = -EIO;
+        }
     }
     r = sev_cmd(&m.vm, KVM_SEV_LAUNCH_UPDATE_DATA, p);
     expect(r, want);
@@ -728,10 +731,9 @@ static void send_page(bool receive)
     } else if (args.hdr_uaddr != (uintptr_t)packet.header ||
                args.trans_uaddr != (uintptr_t)packet.data) {
         want = 1;       /* before or after the firmware */
-    } else if (!pinnable(args.guest_uaddr & -PAGE, PAGE)) {
-        want = -ENOMEM;
     } else {
-        want = -EIO;    /* nothing is being sent or received */
+        /* Nothing is being sent or received */
+        want = pin(args.guest_uaddr & -PAGE, PAGE) ?: -EIO;
     }
     r = sev_cmd(&m.vm, receive ? KVM_SEV_RECEIVE_UPDATE_DATA :
                                  KVM_SEV_SEND_UPDATE_DATA, p);
@@ -749,7 +751,7 @@ static void debug(void)
     if (one_in(6)) {
         args.len = 0;
         want = -EINVAL;
-    } else if (!pinnable(args.src_uaddr, 1) || !pinnable(args.dst_uaddr, 1)) {
+    } else if (pin(args.src_uaddr, 1) || pin(args.dst_uaddr, 1)) {
         want = args.src_uaddr && args.dst_uaddr &&
                args.src_uaddr + args.len > args.src_uaddr &&
                args.dst_uaddr + args.len > args.dst_uaddr ? -ENOMEM : -EINVAL;
