@@ -63,7 +63,7 @@ class Bare(migration.Base):
         note(f'{outcome.total_ms} ms, downtime {outcome.downtime_ms} ms, '
              f'{outcome.rounds} rounds, '
              f'{outcome.encrypted["private-pages"]} private pages, '
-             f'{outcome.encrypted["converted-pages"]} by another road than '
+             f'{outcome.encrypted["converted-pages"]} by another path than '
              'before')
         return outcome
 
