@@ -10,6 +10,7 @@
 #   make check-failures    migrations that fail in every way, hours of them
 #   make check-es  a guest with SEV-ES boots
 #   make check-moves       one guest migrates 100 times
+#   make docs    the manuals, in build/docs
 #   make bench   what the module's calls cost; build/bench.json
 #   make fuzz    RUNS (10 million) new inputs for the loader of a migration
 #   make deb     the KVM module's Debian package, in build/deb
@@ -60,6 +61,9 @@ fuzz: setup
 	@$(ninja) fuzz.stamp
 	@./scripts/in-root tests/fuzz/run fuzz
 
+docs: setup
+	@./scripts/in-root docs/make
+
 series: signer setup
 	@./scripts/in-root ./scripts/qemu-tree assemble \
 		$(or $(QEMU_SRC),/b/qemu-pristine) /b/qemu-src
@@ -82,4 +86,4 @@ clean:
 distclean: clean
 	@bash -c ". scripts/lib.sh; as_root rm -rf --one-file-system build"
 
-.PHONY: all l1 demo deb check check-debug check-deb check-selftests check-reload check-hosts check-failures check-moves check-es bench fuzz series series-check signer setup clean distclean
+.PHONY: all l1 demo deb check check-debug check-deb check-selftests check-reload check-hosts check-failures check-moves check-es bench fuzz docs series series-check signer setup clean distclean
