@@ -64,8 +64,7 @@ def as_sev(records):
 
 def main():
     with tempfile.TemporaryDirectory() as work:
-        with open(f'{work}/bios', 'wb') as f:
-            f.write(bytes(64 << 10))
+        mutate.write_bios(work)
         good = mutate.capture(work)
         with open(f'{work}/stream', 'wb') as f:
             f.write(good)

@@ -39,7 +39,8 @@ from sevmig import stream       # noqa: E402
 QEMU = '/b/bin/qemu-system-x86_64'
 RAM_MIB = 4
 # Half of the pages have content
-TESTDEV = 'confidential-guest-testdev,lazy=on,begin-touched=512'
+MACHINE = {'machine': 'pc', 'ram_mib': RAM_MIB,
+           'device': 'confidential-guest-testdev,lazy=on,begin-touched=512'}
 HANG = 60               # seconds that no run may take
 ODD = (0, 1, 2, 3, 63, 64, 65, 255, 256, 4096, 335888, (1 << 20) + 64,
        0x7fffffff, 0xffffffff, 1 << 32, 1 << 52, (1 << 63) - 1, (1 << 64) - 1)
@@ -50,18 +51,16 @@ ENCRYPTED = set(stream.TYPE_NAMES.values())
 
 
 class Guest:
-    """
-    A QEMU whose pages are private, and that nothing runs in.  Only a source is
-    asked what is unallocated.
-    """
+    """A QEMU whose guest has private pages and does not run."""
 
-    def __init__(self, work, name, incoming=False, qemu=QEMU):
+    def __init__(self, work, name, incoming=False, qemu=QEMU, machine=None):
+        machine = machine or MACHINE
         self.qmp_path = f'{work}/{name}.qmp'
         self.socket_path = f'{work}/{name}.sock'
-        args = [qemu, '-machine', 'pc', '-accel', 'qtest', '-nodefaults',
+        args = [qemu, '-machine', machine['machine'], '-accel', 'qtest', '-nodefaults',
                 '-display', 'none', '-no-user-config', '-S',
                 '-global', 'apic-common.vapic=off', '-bios', f'{work}/bios',
-                '-m', str(RAM_MIB), '-device', TESTDEV]
+                '-m', str(machine['ram_mib']), '-device', machine['device']]
         if incoming:
             args += ['-incoming', f'unix:{self.socket_path}']
         # Without it nobody would see how a load that works ends
@@ -105,10 +104,16 @@ def pump(source, sink, record=None):
         pass
 
 
-def capture(work):
+def write_bios(work):
+    """The firmware of all guests: it is never executed"""
+    with open(f'{work}/bios', 'wb') as f:
+        f.write(bytes(1 << 16))
+
+
+def capture(work, machine=None):
     """The stream of a migration that completes"""
-    destination = Guest(work, 'capture-to', incoming=True)
-    source = Guest(work, 'capture-from')
+    destination = Guest(work, 'capture-to', incoming=True, machine=machine)
+    source = Guest(work, 'capture-from', machine=machine)
     recorded = bytearray()
     try:
         with socket.socket(socket.AF_UNIX) as server:
@@ -133,10 +138,12 @@ def capture(work):
     return bytes(recorded)
 
 
-def outcome(work, name, data, qemu=QEMU):
-    """What a destination makes of @data: 'loaded', 'refused' or what is
-    wrong with it; and what it said"""
-    guest = Guest(work, name, incoming=True, qemu=qemu)
+def outcome(work, name, data, qemu=QEMU, machine=None):
+    """
+    Send the stream @data to a destination.  Returns 'loaded', 'refused' or what
+    else happened, and the destination's messages.
+    """
+    guest = Guest(work, name, incoming=True, qemu=qemu, machine=machine)
     try:
         s = guest.connect()
     except OSError:
@@ -329,8 +336,7 @@ def main():
 
     print('TAP version 13')
     with tempfile.TemporaryDirectory() as work:
-        with open(f'{work}/bios', 'wb') as f:
-            f.write(bytes(1 << 16))
+        write_bios(work)
         if args.send:
             with open(args.send, 'rb') as f:
                 result, said = outcome(work, 'send', f.read())
