@@ -17,6 +17,7 @@
 #include "qemu/error-report.h"
 #include "crypto/random.h"
 #include "hw/misc/amd-psp.h"
+#include "hw/misc/sev-vmsa.h"
 #include "trace.h"
 
 /* How much of a long command is done at a time; a multiple of a page */
@@ -25,18 +26,12 @@
 /* What one UPDATE_DATA of SEND and RECEIVE takes, and one DBG command */
 #define PACKET_MAX          (16 * 1024)
 
-/*
- * The saved state of a vCPU; in it, 8 bytes of zeros and the address of its
- * checksum in the memory for SEV-ES, which the firmware fills in
- */
-#define VMSA_LEN            4096
-#define VMSA_ZEROS          0x380
-#define VMSA_CHECKSUM       0x388
-
-/* Memory that INIT wants for SEV-ES, in which it keeps what VMSAs must be */
+/* Memory that INIT requires for SEV-ES; the second half has the checksums */
 #define TMR_LEN             (1024 * 1024)
 #define TMR_CHECKSUMS       (TMR_LEN / 2)
-#define TMR_CHECKSUM_LEN    16
+
+/* Bit of a packet header's flags: the data are compressed */
+#define PACKET_COMPRESSED   (1u << 0)
 
 /* Certificates that come with the PDH: PEK, OCA, CEK */
 #define CHAIN_LEN           (3 * AMD_PSP_CERT_LEN)
@@ -103,7 +98,9 @@ typedef struct Command {
     CommandFn *fn;
     uint8_t buffer_len;
     Reply reply;
-    /* Checks that come before that of the guest, which may be NULL */
+    /* Checks before the platform's state; the guest is NULL */
+    CommandFn *before_state;
+    /* Checks before those of the guest, which may be NULL */
     CommandFn *first;
     /* Guest states; not 0: the buffer has the handle of a guest */
     uint8_t states;
@@ -111,7 +108,7 @@ typedef struct Command {
     bool active;
     /* The guest's policy must have ES */
     bool es;
-    /* Platform states; 0: all but UNINIT */
+    /* Platform states; 0: WORKING for a guest command, else all but UNINIT */
     uint8_t platform;
     /* Where in the buffer the handle is */
     uint8_t handle_at;
@@ -844,54 +841,65 @@ static AmdPspStatus cmd_launch_start(AmdPspPlatform *p, AmdPspGuest *none,
     return guest_start(p, b, AMD_PSP_GUEST_LUPDATE);
 }
 
-static hwaddr vmsa_checksum(AmdPspPlatform *p, size_t i)
+/* The address of the @i-th place for the checksum of a VMSA */
+static hwaddr vmsa_checksum_at(AmdPspPlatform *p, size_t i)
 {
-    return p->tmr + TMR_CHECKSUMS + i * TMR_CHECKSUM_LEN;
+    return p->tmr + TMR_CHECKSUMS + i * SEV_VMSA_CHECKSUM_LEN;
 }
 
 /*
- * Make @vmsa one that a vCPU of @g can start from.  No checksum is kept at the
- * address that it gets: the CPUs do not check it.
+ * Make @vmsa one that a vCPU of @g can start from: assign a place for its
+ * checksum, and store the checksum there.
  */
 static AmdPspStatus vmsa_set_up(AmdPspPlatform *p, AmdPspGuest *g,
                                 uint8_t *vmsa, size_t len)
 {
     size_t i;
 
-    if (len < VMSA_LEN) {
+    QEMU_BUILD_BUG_ON(AMD_PSP_MAX_VMSAS * SEV_VMSA_CHECKSUM_LEN >
+                      TMR_LEN - TMR_CHECKSUMS);
+
+    if (len < SEV_VMSA_LEN) {
         return AMD_PSP_INVALID_LEN;
     }
-    for (i = 0; i < ARRAY_SIZE(p->vmsa_owner); i++) {
-        if (!p->vmsa_owner[i]) {
-            p->vmsa_owner[i] = g->handle;
-            stq_le_p(vmsa + VMSA_ZEROS, 0);
-            stq_le_p(vmsa + VMSA_CHECKSUM, vmsa_checksum(p, i));
-            return AMD_PSP_SUCCESS;
+    for (i = 0; p->vmsa_owner[i]; i++) {
+        if (i == ARRAY_SIZE(p->vmsa_owner) - 1) {
+            return AMD_PSP_RESOURCE_LIMIT;
         }
     }
-    return AMD_PSP_RESOURCE_LIMIT;
+    stq_le_p(vmsa + SEV_VMSA_ZEROS, 0);
+    stq_le_p(vmsa + SEV_VMSA_CHECKSUM, vmsa_checksum_at(p, i));
+    if (!mem_is_ram(p, vmsa_checksum_at(p, i), SEV_VMSA_CHECKSUM_LEN) ||
+        !sev_vmsa_store_checksum(vmsa)) {
+        return AMD_PSP_INVALID_ADDRESS;
+    }
+    p->vmsa_owner[i] = g->handle;
+    return AMD_PSP_SUCCESS;
 }
 
-/* Whether @vmsa has been set up for @g */
-static bool vmsa_is_of(AmdPspPlatform *p, AmdPspGuest *g, const uint8_t *vmsa,
-                       size_t len)
+/* Whether @vmsa was set up for @g and only its vCPU has changed it since */
+static bool vmsa_is_valid(AmdPspPlatform *p, AmdPspGuest *g,
+                          const uint8_t *vmsa, size_t len)
 {
     size_t i;
 
-    for (i = 0; len >= VMSA_LEN && i < ARRAY_SIZE(p->vmsa_owner); i++) {
+    for (i = 0; len >= SEV_VMSA_LEN && i < ARRAY_SIZE(p->vmsa_owner); i++) {
         if (p->vmsa_owner[i] == g->handle &&
-            ldq_le_p(vmsa + VMSA_CHECKSUM) == vmsa_checksum(p, i)) {
-            return true;
+            ldq_le_p(vmsa + SEV_VMSA_CHECKSUM) == vmsa_checksum_at(p, i)) {
+            return sev_vmsa_is_intact(vmsa);
         }
     }
     return false;
 }
 
-/* Measure and encrypt in place; @vmsa: what is at @pa is the state of a vCPU */
+/*
+ * Measure and encrypt in place.  @vmsa: the SEV_VMSA_LEN bytes at @pa are the
+ * state of a vCPU, which is measured before the firmware changes it.
+ */
 static AmdPspStatus launch_update(AmdPspPlatform *p, AmdPspGuest *g,
                                   hwaddr pa, uint32_t len, bool vmsa)
 {
-    uint8_t chunk[4096];
+    uint8_t chunk[SEV_VMSA_LEN];
     uint32_t slice;
     AmdPspStatus st;
 
@@ -908,11 +916,10 @@ static AmdPspStatus launch_update(AmdPspPlatform *p, AmdPspGuest *g,
     /* The host's memory map may have changed since the last slice */
     pa += p->done;
     len -= p->done;
-    vmsa &= !p->done;
     slice = MIN(len, SLICE_LEN);
     p->done += slice;
     while (slice) {
-        size_t n = vmsa ? MIN(slice, VMSA_LEN) :
+        size_t n = vmsa ? slice :
                    MIN(slice, sizeof(chunk) - pa % sizeof(chunk));
 
         if (!mem_read(p, pa, SEV_MEMORY_RAW, chunk, n)) {
@@ -924,7 +931,6 @@ static AmdPspStatus launch_update(AmdPspPlatform *p, AmdPspGuest *g,
             if (st) {
                 return st;
             }
-            vmsa = false;
         }
         if (!mem_write(p, pa, g->asid, chunk, n)) {
             return AMD_PSP_INVALID_ADDRESS;
@@ -943,7 +949,15 @@ static AmdPspStatus cmd_launch_update_data(AmdPspPlatform *p, AmdPspGuest *g,
     return launch_update(p, g, get_address(b, 8), ldl_le_p(b + 16), false);
 }
 
-/* As LAUNCH_UPDATE_DATA, the state that a vCPU starts with */
+/* The firmware checks the length before it looks at any state */
+static AmdPspStatus launch_vmsa_length(AmdPspPlatform *p, AmdPspGuest *none,
+                                       uint8_t *b)
+{
+    return ldl_le_p(b + 16) == SEV_VMSA_LEN ? AMD_PSP_SUCCESS :
+           AMD_PSP_INVALID_LEN;
+}
+
+/* As LAUNCH_UPDATE_DATA, for the state in which a vCPU starts */
 static AmdPspStatus cmd_launch_update_vmsa(AmdPspPlatform *p, AmdPspGuest *g,
                                            uint8_t *b)
 {
@@ -1217,7 +1231,7 @@ static AmdPspStatus send_packet(AmdPspPlatform *p, AmdPspGuest *g, uint8_t *b,
     if (!mem_read(p, pkt.guest_pa, g->asid, data, pkt.guest_len)) {
         return AMD_PSP_INVALID_ADDRESS;
     }
-    if (vmsa && !vmsa_is_of(p, g, data, pkt.guest_len)) {
+    if (vmsa && !vmsa_is_valid(p, g, data, pkt.guest_len)) {
         return AMD_PSP_INVALID_PARAM;
     }
     if (!get_random(iv, sizeof(iv))) {
@@ -1279,8 +1293,8 @@ static AmdPspStatus receive_packet(AmdPspPlatform *p, AmdPspGuest *g,
     Packet pkt = get_packet(b);
     g_autofree uint8_t *data = NULL;
     AmdPspPacketHeader header;
+    bool good, compressed;
     AmdPspStatus st;
-    bool good;
 
     if (pkt.header_len < sizeof(header) ||
         (type == AMD_PSP_PACKET_SECRET && pkt.header_len != sizeof(header)) ||
@@ -1292,9 +1306,15 @@ static AmdPspStatus receive_packet(AmdPspPlatform *p, AmdPspGuest *g,
         return st;
     }
     data = g_malloc(pkt.trans_len);
-    if (!mem_read(p, pkt.header_pa, SEV_MEMORY_RAW,
-                         &header, sizeof(header)) ||
-        !mem_read(p, pkt.trans_pa, SEV_MEMORY_RAW, data, pkt.trans_len)) {
+    if (!mem_read(p, pkt.header_pa, SEV_MEMORY_RAW, &header, sizeof(header))) {
+        return AMD_PSP_INVALID_ADDRESS;
+    }
+    /* The firmware has no decompression; it checks a secret's MAC first */
+    compressed = le32_to_cpu(header.flags) & PACKET_COMPRESSED;
+    if (compressed && type != AMD_PSP_PACKET_SECRET) {
+        return AMD_PSP_UNSUPPORTED;
+    }
+    if (!mem_read(p, pkt.trans_pa, SEV_MEMORY_RAW, data, pkt.trans_len)) {
         return AMD_PSP_INVALID_ADDRESS;
     }
     good = type == AMD_PSP_PACKET_SECRET ?
@@ -1305,8 +1325,7 @@ static AmdPspStatus receive_packet(AmdPspPlatform *p, AmdPspGuest *g,
     if (!good) {
         return AMD_PSP_BAD_MEASUREMENT;
     }
-    if (header.flags) {
-        /* The sender means it, but nothing is decompressed here */
+    if (compressed) {
         return AMD_PSP_UNSUPPORTED;
     }
     if (vmsa) {
@@ -1477,7 +1496,7 @@ static const Command commands[] = {
     },
     [AMD_PSP_LAUNCH_UPDATE_VMSA] = {
         "LAUNCH_UPDATE_VMSA", cmd_launch_update_vmsa, 20, .states = IN(LUPDATE),
-        .active = true, .es = true,
+        .active = true, .es = true, .before_state = launch_vmsa_length,
     },
     [AMD_PSP_LAUNCH_MEASURE] = {
         "LAUNCH_MEASURE", cmd_launch_measure, 20, .states = IN(LUPDATE),
@@ -1642,10 +1661,6 @@ AmdPspStatus amd_psp_execute(AmdPspPlatform *p, uint32_t id, hwaddr buffer,
     if (!c) {
         return AMD_PSP_INVALID_COMMAND;
     }
-    allowed = c->platform ?: P_ANY & ~P_IN(UNINIT);
-    if (!(allowed & BIT(amd_psp_platform_state(p, &guests, &active)))) {
-        return AMD_PSP_INVALID_PLATFORM_STATE;
-    }
     g_assert(c->buffer_len <= sizeof(b));
     buffer &= ~sev_memory_cbit();
     if (c->buffer_len &&
@@ -1653,6 +1668,14 @@ AmdPspStatus amd_psp_execute(AmdPspPlatform *p, uint32_t id, hwaddr buffer,
         return AMD_PSP_INVALID_ADDRESS;
     }
     trace_buffer(false, id, b);
+    st = c->before_state ? c->before_state(p, NULL, b) : AMD_PSP_SUCCESS;
+    if (st) {
+        return st;
+    }
+    allowed = c->platform ?: c->states ? P_IN(WORKING) : P_ANY & ~P_IN(UNINIT);
+    if (!(allowed & BIT(amd_psp_platform_state(p, &guests, &active)))) {
+        return AMD_PSP_INVALID_PLATFORM_STATE;
+    }
  execute:
     st = command_execute(p, c, b);
     if (st == AMD_PSP_CONTINUE) {

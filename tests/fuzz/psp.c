@@ -15,6 +15,7 @@
 #include "qapi/error.h"
 #include "crypto/random.h"
 #include "hw/misc/amd-psp.h"
+#include "hw/misc/sev-vmsa.h"
 
 int LLVMFuzzerInitialize(int *argc, char ***argv);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
@@ -29,8 +30,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
 #define MAX_ASID    4
 #define TMR         0x100000
 #define TMR_LEN     0x100000
+/* The part of it that has the checksums of VMSAs */
+#define CHECKSUMS   (TMR + TMR_LEN / 2)
+#define CHECKSUMS_LEN (AMD_PSP_MAX_VMSAS * SEV_VMSA_CHECKSUM_LEN)
 
-static uint8_t *low, *high;
+static uint8_t *low, *high, *checksums;
 static bool keyed[MAX_ASID + 1], valid[MAX_ASID + 1];
 /* Those of guests with SEV-ES; what an input's first record says */
 static unsigned max_es_asid;
@@ -65,6 +69,11 @@ static uint8_t *ram(hwaddr pa, size_t len)
     uint8_t *piece = pa < HIGH ? low : high;
     hwaddr at = pa < HIGH ? pa : pa - HIGH;
 
+    if (pa >= CHECKSUMS) {
+        at = pa - CHECKSUMS;
+        return at <= CHECKSUMS_LEN && len <= CHECKSUMS_LEN - at ?
+               checksums + at : NULL;
+    }
     return at <= RAM_LEN && len <= RAM_LEN - at ? piece + at : NULL;
 }
 
@@ -140,7 +149,7 @@ void sev_memory_command_uses(hwaddr pa, size_t len, unsigned asid)
 
 bool sev_memory_is_ram(hwaddr pa, size_t len)
 {
-    /* Of the memory for SEV-ES only this is ever asked */
+    /* INIT asks about all of the memory for SEV-ES at once */
     return ram(pa, len) || (pa == TMR && len == TMR_LEN);
 }
 
@@ -329,6 +338,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
     random_state = 1;
     max_es_asid = len >= RECORD_LEN && (data[2] & FLAG_ES) ? 2 : 0;
     memset(low, 0, RAM_LEN);
+    memset(checksums, 0, CHECKSUMS_LEN);
     memset(high, 0, RAM_LEN);
     memcpy(low + 0x4000, amd_psp_authority_certs(authority),
            AMD_PSP_ASK_ARK_LEN);
@@ -616,6 +626,7 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
     static const uint8_t id[AMD_PSP_SEED_LEN] = "a platform to be fuzzed";
 
     low = g_malloc0(RAM_LEN);
+    checksums = g_malloc0(CHECKSUMS_LEN);
     high = g_malloc0(RAM_LEN);
     authority = amd_psp_authority_open("/b/fuzz/ark", &error_fatal);
     deterministic = true;

@@ -41,8 +41,10 @@
 #define SHARED          0x24000
 #define FLAG            0x25000 /* shared: not 0 makes the guest exit */
 #define TOUCH           (FLAG + 4) /* shared: address of what to increment */
+#define VMSA            0x26000 /* private: state of a vCPU with SEV-ES */
 #define BUF             0x30000 /* command buffer of the PSP */
 #define MEMORY_END      0x40000
+#define TMR             0x800000 /* memory that the firmware needs for SEV-ES */
 
 /* Where the guest has its shared view of the same memory */
 #define GUEST_SHARED    0x200000
@@ -60,6 +62,7 @@
 /* Exit codes, and a bit of the page fault's */
 #define EXIT_VMMCALL    0x81
 #define EXIT_NPF        0x400
+#define EXIT_VMGEXIT    0x403
 #define EXIT_INVALID    UINT64_MAX
 #define NPF_RSVD        (1 << 3)
 
@@ -116,6 +119,12 @@ static const uint8_t guest[] = {
     0x0f, 0x01, 0xd9,                   /*     vmmcall */
     0xeb, 0xe1,                         /*     jmp 1b */
 };
+static const uint8_t es_guest[] = {
+    0x40,                               /* 1:  eax++ */
+    0xa3, 0x10, 0x10, 2, 0,             /*     [SECRET + 16] = eax */
+    0xf3, 0x0f, 0x01, 0xd9,             /*     vmgexit */
+    0xeb, 0xf4,                         /*     jmp 1b */
+};
 static const char marker[] = "PRIVATE!", shared_marker[] = "SHARED!!";
 #define MARKER_LEN      8
 
@@ -125,6 +134,7 @@ typedef struct Host {
     QPCIDevice *psp;
     QPCIBar bar;
     unsigned cbit;
+    bool es;            /* the guest has SEV-ES */
     uint32_t handle;
 } Host;
 
@@ -148,12 +158,16 @@ static unsigned psp_cmd(Host *h, unsigned cmd)
     g_assert_not_reached();
 }
 
-/* With the guest's handle at 0; at 4 ACTIVATE wants an ASID */
+/*
+ * Give a command whose buffer has the guest's handle at 0.  At 4 there is the
+ * policy of LAUNCH_START, and the ASID of ACTIVATE.
+ */
 static void guest_cmd(Host *h, unsigned cmd, uint64_t at8, uint32_t at16)
 {
     qtest_memset(h->qts, BUF, 0, 64);
     qtest_writel(h->qts, BUF, h->handle);
-    qtest_writel(h->qts, BUF + 4, cmd == 0x21);
+    qtest_writel(h->qts, BUF + 4,
+                 cmd == 0x21 ? 1 : cmd == 0x30 && h->es ? 1 << 2 : 0);
     qtest_writeq(h->qts, BUF + 8, at8);
     qtest_writel(h->qts, BUF + 16, at16);
     g_assert_cmphex(psp_cmd(h, cmd), ==, 0);
@@ -181,35 +195,47 @@ static void put_table(Host *h, uint64_t table, unsigned index, uint64_t entry)
     qtest_writeq(h->qts, table + index * 8, entry);
 }
 
-static void put_segment(Host *h, unsigned offset, uint16_t attributes)
+static void put_segment(Host *h, uint64_t pa, uint16_t attributes)
 {
-    qtest_writew(h->qts, VMCB + offset, 8);
-    qtest_writew(h->qts, VMCB + offset + 2, attributes);
-    qtest_writel(h->qts, VMCB + offset + 4, 0xffffffff);
+    qtest_writew(h->qts, pa, 8);
+    qtest_writew(h->qts, pa + 2, attributes);
+    qtest_writel(h->qts, pa + 4, 0xffffffff);
 }
 
-/* The guest at its first instruction */
+/* The guest at its first instruction; @save: a VMSA, or the VMCB's save area */
+static void put_state(Host *h, uint64_t save)
+{
+    put_segment(h, save, 0xc93);
+    put_segment(h, save + 0x10, 0xc9b);
+    put_segment(h, save + 0x20, 0xc93);
+    put_segment(h, save + 0x30, 0xc93);
+    qtest_writeq(h->qts, save + 0xd0, 1 << 12);         /* EFER: SVME */
+    qtest_writeq(h->qts, save + 0x148, 1 << 5);         /* CR4: PAE */
+    qtest_writeq(h->qts, save + 0x150, GUEST_PDPT);
+    qtest_writeq(h->qts, save + 0x158, 0x80000011);     /* CR0: PG, ET, PE */
+    qtest_writeq(h->qts, save + 0x160, 0x400);          /* DR7 */
+    qtest_writeq(h->qts, save + 0x168, 0xffff0ff0);     /* DR6 */
+    qtest_writeq(h->qts, save + 0x170, 2);              /* RFLAGS */
+    qtest_writeq(h->qts, save + 0x178, CODE);           /* RIP */
+    qtest_writeq(h->qts, save + 0x268, 0x0007040600070406);     /* PAT */
+}
+
 static void make_vmcb(Host *h)
 {
     qtest_memset(h->qts, VMCB, 0, 4096);
     qtest_writel(h->qts, VMCB + 0x10, 3);       /* intercept VMRUN, VMMCALL */
     qtest_writel(h->qts, VMCB + 0x58, 1);       /* ASID */
     qtest_writeb(h->qts, VMCB + 0x5c, 1);       /* flush TLBs */
-    qtest_writeq(h->qts, VMCB + 0x90, 3);       /* nested paging, SEV */
+    /* nested paging, SEV, SEV-ES */
+    qtest_writeq(h->qts, VMCB + 0x90, h->es ? 7 : 3);
     qtest_writeq(h->qts, VMCB + 0xb0, NESTED_PDPT);
-    put_segment(h, 0x400, 0xc93);
-    put_segment(h, 0x410, 0xc9b);
-    put_segment(h, 0x420, 0xc93);
-    put_segment(h, 0x430, 0xc93);
-    qtest_writeq(h->qts, VMCB + 0x4d0, 1 << 12);        /* EFER: SVME */
-    qtest_writeq(h->qts, VMCB + 0x548, 1 << 5);         /* CR4: PAE */
-    qtest_writeq(h->qts, VMCB + 0x550, GUEST_PDPT);
-    qtest_writeq(h->qts, VMCB + 0x558, 0x80000011);     /* CR0: PG, ET, PE */
-    qtest_writeq(h->qts, VMCB + 0x560, 0x400);          /* DR7 */
-    qtest_writeq(h->qts, VMCB + 0x568, 0xffff0ff0);     /* DR6 */
-    qtest_writeq(h->qts, VMCB + 0x570, 2);              /* RFLAGS */
-    qtest_writeq(h->qts, VMCB + 0x578, CODE);           /* RIP */
-    qtest_writeq(h->qts, VMCB + 0x668, 0x0007040600070406);
+    if (h->es) {
+        qtest_writeq(h->qts, VMCB + 0x108, VMSA);
+        put_state(h, VMSA);
+        qtest_writeq(h->qts, VMSA + 0x3e8, 1);          /* XCR0: x87 */
+    } else {
+        put_state(h, VMCB + 0x400);
+    }
 }
 
 /* Until the guest has been launched; @h->qts is just started, or reset */
@@ -230,13 +256,22 @@ static void launch(Host *h)
     qpci_device_enable(h->psp);
 
     qtest_memset(h->qts, CODE, 0, MEMORY_END - CODE);
-    qtest_memwrite(h->qts, CODE, guest, sizeof(guest));
+    if (h->es) {
+        qtest_memwrite(h->qts, CODE, es_guest, sizeof(es_guest));
+    } else {
+        qtest_memwrite(h->qts, CODE, guest, sizeof(guest));
+    }
     put_table(h, GUEST_PDPT, 0, GUEST_PD | ENTRY);
     put_table(h, GUEST_PD, 0, private | LARGE);
     put_table(h, GUEST_PD, GUEST_SHARED >> 21, LARGE);
     make_vmcb(h);
 
     qtest_memset(h->qts, BUF, 0, 64);
+    if (h->es) {
+        qtest_writel(h->qts, BUF, 1);
+        qtest_writeq(h->qts, BUF + 8, TMR);
+        qtest_writel(h->qts, BUF + 16, 1 << 20);
+    }
     g_assert_cmphex(psp_cmd(h, 0x01), ==, 0);           /* INIT */
     begin(h, DO_WBINVD);
     done(h);
@@ -248,19 +283,24 @@ static void launch(Host *h)
     for (i = 0; i < ARRAY_SIZE(updated); i++) {
         guest_cmd(h, 0x31, updated[i], 4096);           /* LAUNCH_UPDATE_DATA */
     }
+    if (h->es) {
+        guest_cmd(h, 0x32, VMSA, 4096);                 /* LAUNCH_UPDATE_VMSA */
+    }
     guest_cmd(h, 0x33, BUF + 256, 48);                  /* LAUNCH_MEASURE */
     guest_cmd(h, 0x35, 0, 0);                           /* LAUNCH_FINISH */
 }
 
-static void open_host(Host *h, unsigned cbit, const char *options)
+static void open_host_for(Host *h, bool es, unsigned cbit, const char *options)
 {
     unsigned i;
 
+    h->es = es;
     h->cbit = cbit;
     h->qts = qtest_initf("-accel tcg -nodefaults -machine q35 -m 16M -bios %s "
-                         "-cpu EPYC-Milan,+svm,+npt,+sev,sev-cbitpos=%u "
+                         "-cpu EPYC-Milan,+svm,+npt,+sev,sev-cbitpos=%u,"
+                         "sev-es-asids=%d "
                          "-device amd-psp,id=psp,addr=04.0 -S %s",
-                         firmware, cbit, options);
+                         firmware, cbit, es, options);
     put_table(h, PDPT, 0, PD_LOW | ENTRY);
     put_table(h, PDPT, 3, PD_HIGH | ENTRY);
     put_table(h, NESTED_PDPT, 0, NESTED_PD | ENTRY);
@@ -271,6 +311,11 @@ static void open_host(Host *h, unsigned cbit, const char *options)
     }
     qtest_qmp_assert_success(h->qts, "{ 'execute': 'cont' }");
     launch(h);
+}
+
+static void open_host(Host *h, unsigned cbit, const char *options)
+{
+    open_host_for(h, false, cbit, options);
 }
 
 static void detach(Host *h)
@@ -323,6 +368,14 @@ static int64_t memory(Host *h, const char *member)
 
     qobject_unref(r);
     return n;
+}
+
+/* Run the guest with SEV-ES until it exits; the exit code */
+static uint64_t run_es(Host *h)
+{
+    begin(h, DO_VMRUN);
+    done(h);
+    return qtest_readq(h->qts, VMCB + 0x70);
 }
 
 /* The marker as a debugger of the guest's owner has it, with its key */
@@ -801,6 +854,49 @@ static void test_valid(void)
     close_host(&h);
 }
 
+/* How often the guest with SEV-ES has counted */
+static uint32_t es_count(Host *h)
+{
+    uint8_t buf[32];
+
+    read_secret(h, buf, sizeof(buf));
+    return ldl_le_p(buf + 16);
+}
+
+/*
+ * VMRUN refuses a VMSA that the host has changed, or replaced by an older one,
+ * and #VMEXIT keeps the checksum of what it saves.
+ */
+static void test_vmsa(void)
+{
+    g_autofree char *name = g_strdup_printf("%s/trace", dir);
+    g_autofree char *options = g_strdup_printf(
+        "-trace sev_es_bad_vmsa,file=%s", name);
+    g_autofree char *text = NULL;
+    uint8_t old[4096], vmsa[4096];
+    Host h;
+
+    open_host_for(&h, true, 47, options);
+    g_assert_cmphex(run_es(&h), ==, EXIT_VMGEXIT);
+    g_assert_cmpuint(es_count(&h), ==, 1);
+    qtest_memread(h.qts, VMSA, old, sizeof(old));
+    g_assert_cmphex(run_es(&h), ==, EXIT_VMGEXIT);
+    g_assert_cmpuint(es_count(&h), ==, 2);
+    qtest_memread(h.qts, VMSA, vmsa, sizeof(vmsa));
+    qtest_writeb(h.qts, VMSA + 0x200, vmsa[0x200] ^ 1);
+    g_assert_cmphex(run_es(&h), ==, EXIT_INVALID);
+    qtest_memwrite(h.qts, VMSA, old, sizeof(old));
+    g_assert_cmphex(run_es(&h), ==, EXIT_INVALID);
+    g_assert_cmpuint(es_count(&h), ==, 2);
+    qtest_memwrite(h.qts, VMSA, vmsa, sizeof(vmsa));
+    g_assert_cmphex(run_es(&h), ==, EXIT_VMGEXIT);
+    g_assert_cmpuint(es_count(&h), ==, 3);
+    close_host(&h);
+    g_assert(g_file_get_contents(name, &text, NULL, NULL));
+    g_assert_nonnull(strstr(text, "ASID 1: the VMSA at 0x26000 "));
+    unlink(name);
+}
+
 /* A machine that is reset while the guest runs: nothing is left of it */
 static void test_reset(void)
 {
@@ -877,6 +973,7 @@ int main(int argc, char **argv)
     qtest_add_func("/amd-psp-guest/unflushed", test_unflushed);
     qtest_add_func("/amd-psp-guest/flips", test_flips);
     qtest_add_func("/amd-psp-guest/valid", test_valid);
+    qtest_add_func("/amd-psp-guest/vmsa", test_vmsa);
     qtest_add_func("/amd-psp-guest/reset", test_reset);
     qtest_add_func("/amd-psp-guest/quit", test_quit);
 

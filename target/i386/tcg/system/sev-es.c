@@ -17,6 +17,7 @@
 #include "cpu.h"
 #include "exec/helper-proto.h"
 #include "hw/misc/sev-memory.h"
+#include "hw/misc/sev-vmsa.h"
 #include "svm.h"
 #include "sev-es.h"
 #include "tcg/helper-tcg.h"
@@ -92,7 +93,8 @@ void helper_vmgexit(CPUX86State *env)
 #define VMSA_X87_EXPONENT       0x460   /* and 2 bytes each */
 #define VMSA_XMM                0x470
 #define VMSA_YMM_HIGH           0x570
-#define VMSA_LEN                0x670
+/* The end of what this CPU uses of a VMSA, and of the host save area */
+#define STATE_LEN               0x670
 
 #define SAVE                    offsetof(struct vmcb, save)
 #define CONTROL(field)          offsetof(struct vmcb, control.field)
@@ -328,9 +330,11 @@ static void save_vmsa(CPUX86State *env, uint8_t *b)
 bool sev_es_load(CPUX86State *env)
 {
     CPUState *cs = env_cpu(env);
-    uint8_t b[VMSA_LEN];
+    uint8_t b[SEV_VMSA_LEN];
 
-    if (!sev_memory_read(env->sev_es_vmsa, env->sev_es_asid, b, sizeof(b))) {
+    if (!sev_memory_read(env->sev_es_vmsa, env->sev_es_asid, b, sizeof(b)) ||
+        !sev_vmsa_is_intact(b)) {
+        trace_sev_es_bad_vmsa(env->sev_es_asid, env->sev_es_vmsa);
         env->sev_es_asid = 0;
         return false;
     }
@@ -357,16 +361,19 @@ bool sev_es_save(CPUX86State *env)
 {
     CPUState *cs = env_cpu(env);
     hwaddr int_state = env->vm_vmcb + CONTROL(int_state);
-    uint8_t b[VMSA_LEN];
+    uint8_t b[SEV_VMSA_LEN];
 
     if (!env->sev_es_asid) {
         return false;
     }
-    /* The hypervisor may have taken the ASID while the guest was running */
+    /* The hypervisor may have deactivated the ASID while the guest was running */
     if (sev_memory_has_key(env->sev_es_asid) &&
         sev_memory_read(env->sev_es_vmsa, env->sev_es_asid, b, sizeof(b))) {
         save_vmsa(env, b);
-        sev_memory_write(env->sev_es_vmsa, env->sev_es_asid, b, sizeof(b));
+        if (sev_memory_write(env->sev_es_vmsa, env->sev_es_asid, b,
+                             sizeof(b))) {
+            sev_vmsa_store_checksum(b);
+        }
     }
     if (env->eflags & IF_MASK) {
         x86_stl_phys(cs, int_state,
@@ -383,7 +390,7 @@ bool sev_es_save(CPUX86State *env)
  */
 void sev_es_load_host(CPUX86State *env)
 {
-    uint8_t b[VMSA_LEN];
+    uint8_t b[STATE_LEN];
     size_t i;
 
     if (!env->sev_es_asid) {

@@ -22,8 +22,9 @@ bool sev_es_vmrun(CPUX86State *env, uint32_t asid);
 /**
  * sev_es_load: load the state of the guest that was prepared for
  *
- * The whole of it, where VMRUN loads that of other guests from the VMCB.
- * Returns false, with no register changed, if it is not valid.
+ * VMRUN loads the state of other guests from the VMCB; this function loads all
+ * of it from the VMSA.  Returns false, with no register changed, if the VMSA
+ * does not match its checksum or contains an invalid state.
  */
 bool sev_es_load(CPUX86State *env);
 
