@@ -43,6 +43,9 @@ static void print_fault(Monitor *mon, const SevPlatformFault *f)
     case SEV_PLATFORM_FAULT_KIND_LATE:
         monitor_printf(mon, " by %" PRIu32 " us", f->u.late.delay_us);
         break;
+    case SEV_PLATFORM_FAULT_KIND_RESTART:
+        monitor_printf(mon, " after %" PRIu32 " us", f->u.restart.delay_us);
+        break;
     case SEV_PLATFORM_FAULT_KIND_CORRUPT:
         monitor_printf(mon, " at byte %" PRIu32,
                        f->u.corrupt.has_offset ? f->u.corrupt.offset : 0);

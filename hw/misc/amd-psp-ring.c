@@ -185,9 +185,20 @@ AmdPspRingStep amd_psp_ring_next(AmdPspRing *r, uint32_t control,
     return AMD_PSP_RING_COMMAND;
 }
 
+/* The command that was taken has ended: move the head behind it */
+static void queue_advance(AmdPspRing *r)
+{
+    /* The index wraps at the end of the page */
+    r->head = deposit32(r->head, r->priority * AMD_PSP_RING_QUEUE_SHIFT, 8,
+                        (uint8_t)(queue_index(r->head, r->priority) + 1));
+    if (r->flags & AMD_PSP_RING_INT_COMPLETE) {
+        r->head |= AMD_PSP_RING_INT_DONE;
+        r->interrupt = true;
+    }
+}
+
 void amd_psp_ring_post(AmdPspRing *r, uint16_t status)
 {
-    unsigned shift = r->priority * AMD_PSP_RING_QUEUE_SHIFT;
     uint8_t index = queue_index(r->head, r->priority);
     uint8_t entry[STATUS_LEN] = { 0 };
     bool posted;
@@ -195,17 +206,17 @@ void amd_psp_ring_post(AmdPspRing *r, uint16_t status)
     stw_le_p(entry, status);
     posted = sev_memory_dma_write(r->queues[r->priority].statuses +
                                   index * STATUS_LEN, entry, sizeof(entry));
-    /* At the end of the page it begins anew */
-    r->head = deposit32(r->head, shift, 8, (uint8_t)(index + 1));
+    queue_advance(r);
     if (!posted) {
         queue_pause(r, r->priority, "its statuses are no RAM any more");
     } else if (status && !(r->flags & AMD_PSP_RING_GO_ON)) {
         queue_pause(r, r->priority, "a command failed");
     }
-    if (r->flags & AMD_PSP_RING_INT_COMPLETE) {
-        r->head |= AMD_PSP_RING_INT_DONE;
-        r->interrupt = true;
-    }
+}
+
+void amd_psp_ring_skip(AmdPspRing *r)
+{
+    queue_advance(r);
 }
 
 bool amd_psp_ring_interrupt(AmdPspRing *r)

@@ -93,6 +93,7 @@ struct AmdPspState {
     QEMUBH *executed_bh;
     QEMUBH *continue_bh;
     QEMUTimer *end_timer;
+    QEMUTimer *restart_timer;           /* of a fault */
     Error *migration_blocker;
     char *seed;
     char *ark;                          /* file of the authority */
@@ -218,7 +219,11 @@ static void amd_psp_end(AmdPspState *s)
     c->failed += !!s->status;
     if (s->queued) {
         WITH_QEMU_LOCK_GUARD(&s->lock) {
-            amd_psp_ring_post(&s->platform.ring, s->status);
+            if (amd_psp_has_fault(s, SEV_PLATFORM_FAULT_KIND_SKIP)) {
+                amd_psp_ring_skip(&s->platform.ring);
+            } else {
+                amd_psp_ring_post(&s->platform.ring, s->status);
+            }
         }
         amd_psp_ring_show(s);
         return;
@@ -312,8 +317,15 @@ static void amd_psp_start(AmdPspState *s, uint32_t id, hwaddr buffer,
         trace_amd_psp_fault(amd_psp_command_name(id), id,
                             SevPlatformFaultKind_str(s->fault.kind));
     }
+    if (amd_psp_has_fault(s, SEV_PLATFORM_FAULT_KIND_RESTART)) {
+        timer_mod(s->restart_timer, s->start + (int64_t)SCALE_US *
+                  s->fault.u.restart.delay_us);
+    }
     if (amd_psp_has_fault(s, SEV_PLATFORM_FAULT_KIND_HANG)) {
         s->hung = true;
+    } else if (amd_psp_has_fault(s, SEV_PLATFORM_FAULT_KIND_SKIP)) {
+        s->status = AMD_PSP_SUCCESS;
+        amd_psp_executed(s);
     } else if (amd_psp_has_fault(s, SEV_PLATFORM_FAULT_KIND_STATUS)) {
         s->status = s->fault.u.status.status;
         amd_psp_executed(s);
@@ -517,16 +529,14 @@ static void amd_psp_reset_platform(CPUState *cs, run_on_cpu_data data)
     amd_psp_platform_reset(&s->platform);
 }
 
-static void amd_psp_reset_hold(Object *obj, ResetType type)
+/* The firmware forgets the command that executes, and the mailbox is empty */
+static void amd_psp_reset_mailbox(AmdPspState *s)
 {
-    AmdPspState *s = AMD_PSP(obj);
-
-    s->inten = 0;
-    s->intsts = 0;
     s->cmdresp = 0;
     s->cmdbuf_lo = 0;
     s->cmdbuf_hi = 0;
     timer_del(s->end_timer);
+    timer_del(s->restart_timer);
     qemu_bh_cancel(s->executed_bh);
     qemu_bh_cancel(s->continue_bh);
     s->hung = false;
@@ -537,6 +547,24 @@ static void amd_psp_reset_hold(Object *obj, ResetType type)
         amd_psp_ring_leave(&s->platform.ring, "the device is reset");
         s->platform.continued = false;
     }
+}
+
+static void amd_psp_restart_timer(void *opaque)
+{
+    AmdPspState *s = opaque;
+
+    amd_psp_reset_mailbox(s);
+    async_safe_run_on_cpu(first_cpu, amd_psp_reset_platform,
+                          RUN_ON_CPU_HOST_PTR(s));
+}
+
+static void amd_psp_reset_hold(Object *obj, ResetType type)
+{
+    AmdPspState *s = AMD_PSP(obj);
+
+    s->inten = 0;
+    s->intsts = 0;
+    amd_psp_reset_mailbox(s);
     if (current_cpu) {
         /* A reset of the bus by the guest, whose other vCPUs run on */
         async_safe_run_on_cpu(current_cpu, amd_psp_reset_platform,
@@ -625,6 +653,8 @@ static void amd_psp_realize(PCIDevice *dev, Error **errp)
     s->continue_bh = qemu_bh_new_guarded(amd_psp_continue_bh, s,
                                          &DEVICE(dev)->mem_reentrancy_guard);
     s->end_timer = timer_new_ns(QEMU_CLOCK_VIRTUAL, amd_psp_end_timer, s);
+    s->restart_timer = timer_new_ns(QEMU_CLOCK_VIRTUAL, amd_psp_restart_timer,
+                                    s);
     memory_region_init_io(&s->mmio, OBJECT(s), &amd_psp_ops, s, TYPE_AMD_PSP,
                           AMD_PSP_BAR_SIZE);
     pci_register_bar(dev, AMD_PSP_BAR, PCI_BASE_ADDRESS_SPACE_MEMORY |
@@ -637,6 +667,7 @@ static void amd_psp_exit(PCIDevice *dev)
 
     amd_psp_platform_reset(&s->platform);
     timer_free(s->end_timer);
+    timer_free(s->restart_timer);
     qemu_bh_delete(s->executed_bh);
     qemu_bh_delete(s->continue_bh);
     qemu_mutex_destroy(&s->lock);

@@ -876,6 +876,80 @@ static void test_faults(void)
     psp_close(&p);
 }
 
+/* A skipped command is not executed, and the firmware does not say so */
+static void test_fault_skip(void)
+{
+    Psp p;
+
+    ring_open(&p, "", &low_only);
+    put_entries(&p, LOW, 0, 4, STATUS);
+    psp_inject(&p, "[{'kind': 'skip', 'command': 'PLATFORM_STATUS',"
+                   "  'nth': 2}]");
+    ring_go(&p, 4, CLEAR);
+    await_head(&p, LOW_RUNS | EMPTY | 4);
+    assert_status(&p, LOW, 0, 0);
+    assert_not_posted(&p, LOW, 1);
+    assert_status(&p, LOW, 2, 0);
+    g_assert_cmpuint(qtest_readb(p.qts, ARG), ==, 1);
+    g_assert_cmpuint(qtest_readb(p.qts, ARG + 256), ==, 0);
+    g_assert_cmpuint(qtest_readb(p.qts, ARG + 2 * 256), ==, 1);
+    g_assert_cmpuint(psp_stat_of(&p, "PLATFORM_STATUS", "faults"), ==, 1);
+    g_assert_cmphex(psp_cmd(&p, STATUS), ==, 0x1f);
+
+    /* In the mailbox it succeeds: the mode is not entered */
+    psp_inject(&p, "[{'kind': 'skip'}]");
+    g_assert_cmphex(ring_enter(&p, &low_only), ==, 0);
+    g_assert(!query_is(&p, "ring"));
+    g_assert_cmphex(psp_read(&p, CMDBUF_LO), ==, BUF);
+    psp_close(&p);
+}
+
+/* A firmware that restarts has forgotten everything but the interrupts */
+static void test_fault_restart(void)
+{
+    g_autofree char *text = NULL;
+    Psp p;
+
+    ring_open(&p, "", &low_only);
+    psp_write(&p, INTEN, 2);
+    put_entries(&p, LOW, 0, 8, STATUS);
+    psp_inject(&p, "[{'kind': 'restart', 'delay-us': 1000, 'nth': 2}]");
+    text = qtest_hmp(p.qts, "info sev-platform");
+    g_assert_nonnull(strstr(text, "fault: restart after 1000 us, at "));
+    ring_go(&p, 2, CLEAR);
+    await_head(&p, LOW_RUNS | EMPTY | 2);
+    assert_status(&p, LOW, 1, 0);
+    g_assert(query_is(&p, "ring"));
+    qtest_clock_step(p.qts, 999999);
+    g_assert(query_is(&p, "ring"));
+    qtest_clock_step(p.qts, 1);
+    psp_await(&p, CMDRESP, ~0u, 0);
+    g_assert_cmphex(psp_read(&p, CMDBUF_LO), ==, 0);
+    g_assert_cmphex(psp_read(&p, CMDBUF_HI), ==, 0);
+    g_assert_cmphex(psp_read(&p, INTEN), ==, 2);
+    g_assert(!query_is(&p, "ring"));
+
+    /* The next command is one of the mailbox, and the platform is UNINIT */
+    clear(&p);
+    g_assert_cmphex(psp_cmd(&p, STATUS), ==, 0);
+    g_assert_cmpuint(qtest_readb(p.qts, BUF + 2), ==, 0);
+    g_assert_cmphex(psp_cmd(&p, DF_FLUSH), ==, 0x01);
+    psp_init(&p);
+    forget_statuses(&p);
+    g_assert_cmphex(ring_enter(&p, &low_only), ==, 0);
+
+    /* In the middle of a command that takes long: it never ends */
+    psp_inject(&p, "[{'kind': 'restart', 'delay-us': 1000},"
+                   " {'kind': 'late', 'delay-us': 5000, 'nth': 2}]");
+    ring_go(&p, 3, CLEAR);
+    psp_await(&p, CMDBUF_LO, 0xff, 1);
+    qtest_clock_step(p.qts, 10000000);
+    psp_await(&p, CMDRESP, ~0u, 0);
+    assert_not_posted(&p, LOW, 1);
+    psp_init(&p);
+    psp_close(&p);
+}
+
 /* Only a reset helps */
 static void test_hang(void)
 {
@@ -1004,7 +1078,7 @@ static void test_vcpu(void)
     ring_go(&p, 248, CLEAR);
     await_head(&p, LOW_RUNS | EMPTY | 248);
     assert_status(&p, LOW, 209, 0);
-    assert_status(&p, LOW, 210, 0x10);
+    assert_status(&p, LOW, 210, 0x01);
     assert_status(&p, LOW, 247, 0);
 
     put_entries(&p, LOW, 248, 3, SHUTDOWN);
@@ -1040,6 +1114,8 @@ int main(int argc, char **argv)
     qtest_add_func("/amd-psp-ring/overlap", test_overlap);
     qtest_add_func("/amd-psp-ring/no-ram", test_no_ram);
     qtest_add_func("/amd-psp-ring/faults", test_faults);
+    qtest_add_func("/amd-psp-ring/fault/skip", test_fault_skip);
+    qtest_add_func("/amd-psp-ring/fault/restart", test_fault_restart);
     qtest_add_func("/amd-psp-ring/hang", test_hang);
     qtest_add_func("/amd-psp-ring/reset", test_reset);
     qtest_add_func("/amd-psp-ring/trace", test_trace);

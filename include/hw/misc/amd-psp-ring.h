@@ -117,6 +117,13 @@ AmdPspRingStep amd_psp_ring_next(AmdPspRing *r, uint32_t control,
 void amd_psp_ring_post(AmdPspRing *r, uint16_t status);
 
 /**
+ * amd_psp_ring_skip: move the head behind the command that was taken
+ *
+ * For a fault: the status of the command is not written.  With the BQL.
+ */
+void amd_psp_ring_skip(AmdPspRing *r);
+
+/**
  * amd_psp_ring_interrupt: whether the host is to be interrupted; not again
  */
 bool amd_psp_ring_interrupt(AmdPspRing *r);
