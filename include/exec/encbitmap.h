@@ -3,15 +3,16 @@
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
- * The bitmap is state, never dirtiness: sending a page does not change it.
- * A block without one (RAMBlock.encbmap == NULL) has no private page.
+ * The bitmap is state and not dirtiness: sending a page does not change its
+ * bit. A RAMBlock without a bitmap (encbmap == NULL) has no private pages.
  *
- * Locking: a shared page is read under the state that it has then.  Senders
- * hold encbitmap_send_lock() around the test and the copy of the page, or
- * around the test and the clearing of its dirty bit, if the platform is to
- * pack it; encbitmap_convert() takes the same lock as its writer.  Bits change
- * under the writer's lock only, so either lock makes a test stable; without
- * a lock a test is a hint.
+ * Locking: each bitmap has a reader-writer lock.  A sender holds it as a
+ * reader (encbitmap_send_lock()) from the test of a page's state until it has
+ * copied the page, if the page is shared, or until it has cleared the page's
+ * dirty bit, if the platform packs the page.  encbitmap_convert() holds the
+ * lock as the writer. Bits change only under the writer's lock.  Therefore the
+ * result of a test is valid as long as the caller holds the lock in either
+ * mode; without the lock it is only a hint.
  */
 #ifndef EXEC_ENCBITMAP_H
 #define EXEC_ENCBITMAP_H
@@ -21,19 +22,19 @@
 typedef struct EncBitmap EncBitmap;
 
 /**
- * EncBitmapProvider: who knows the state of a block's pages
+ * EncBitmapProvider: connection to the kernel that keeps the state of pages
  * @name: for trace events
- * @dirties: @convert marks the pages dirty itself (in the log that the next
- *           dirty sync reads), in the same step, where the guest sees them.
- *           QEMU then marks those besides that its bitmap has in another state.
- * @convert: change the state of [@offset, @offset + @size) bytes of @rb,
- *           whole or not at all.  0, or -errno; with -EAGAIN, @error_offset
- *           (bytes in the block) is the first page that somebody holds.
- *           Writer's lock held.
- * @sync: bring the bitmap up to date with encbitmap_update().  Writer's lock
- *        held.  NULL if the bitmap itself is the truth.
+ * @dirties: @convert also marks the pages dirty, in the log that the next dirty
+ *           sync reads.  It cannot mark pages that no memory slot contains, so
+ *           QEMU marks each page whose bit changes as well.
+ * @convert: convert [@offset, @offset + @size) bytes of @rb, completely or not
+ *           at all.  Returns 0, or -errno.  With -EAGAIN, @error_offset (bytes
+ *           in the RAMBlock) is the first page to which somebody holds a
+ *           reference.  Called with the writer's lock held.
+ * @sync: copy the kernel's state with encbitmap_update().  Called with the
+ *        writer's lock held.  NULL if only the bitmap has the state.
  * @allocated: see encbitmap_allocated_run().  NULL: all pages are allocated.
- * @release: the block is about to be unmapped and freed.  May be NULL.
+ * @release: called before the RAMBlock is unmapped and freed.  May be NULL.
  */
 typedef struct EncBitmapProvider {
     const char *name;
@@ -47,96 +48,98 @@ typedef struct EncBitmapProvider {
 } EncBitmapProvider;
 
 /**
- * encbitmap_init: give @rb a bitmap
- * @provider: NULL where no kernel keeps the state
- * @all_private: the state of every page now
+ * encbitmap_init: create the bitmap of @rb, if it does not exist yet
+ * @provider: NULL if no kernel keeps the state
+ * @all_private: present state of all pages
  *
- * Does nothing if the block has one.  BQL or not yet visible block.
+ * The caller holds the BQL, or @rb is not visible to other threads yet.
  */
 void encbitmap_init(RAMBlock *rb, const EncBitmapProvider *provider,
                     bool all_private);
 
-/** encbitmap_free: take the bitmap of @rb away; no sender may be left */
+/** encbitmap_free: free the bitmap of @rb; no thread may use it any more */
 void encbitmap_free(RAMBlock *rb);
 
-/** encbitmap_npages: bits in the bitmap of @rb, 0 without one */
+/** encbitmap_npages: number of bits of the bitmap of @rb; 0 without a bitmap */
 uint64_t encbitmap_npages(const RAMBlock *rb);
 
 /** encbitmap_test: is @page (index in the block, target pages) private? */
 bool encbitmap_test(const RAMBlock *rb, uint64_t page);
 
 /**
- * encbitmap_run: length in pages of the run of equal state that begins at
- * @page and ends at @end at the latest; @is_private tells the state.  A block
- * without a bitmap is one shared run.
+ * encbitmap_run: find the pages from @page on, and before @end, that have the
+ * same state as @page.  Returns their number and sets @is_private to the state.
+ * All pages of a RAMBlock without a bitmap are shared.
  */
 uint64_t encbitmap_run(const RAMBlock *rb, uint64_t page, uint64_t end,
                        bool *is_private);
 
 /**
- * encbitmap_allocated_run: length in pages of the run that begins at @page,
- * has @npages at the most, and is as a whole allocated or not, which
- * @allocated tells
+ * encbitmap_allocated_run: find the pages from @page on, at most @npages, that
+ * are all allocated or all unallocated.  Returns their number and sets
+ * @allocated.
  *
- * All of the pages are private.  One that is not allocated has no memory
- * behind it and no content: nobody has accessed it.  Who does so from now on
- * makes it dirty.
+ * All @npages pages must be private.  An unallocated page was never accessed:
+ * it has neither memory nor contents.  The first access marks it dirty.
  */
 uint64_t encbitmap_allocated_run(RAMBlock *rb, uint64_t page, uint64_t npages,
                                  bool *allocated);
 
-/** encbitmap_count: private pages in [@first, @first + @npages) */
+/** encbitmap_count: number of private pages in [@first, @first + @npages) */
 uint64_t encbitmap_count(const RAMBlock *rb, uint64_t first, uint64_t npages);
 
 /**
- * encbitmap_set: record the state of pages [@first, @first + @npages) without
- * telling the provider or the dirty log: for the provider itself and for what
- * was launched.  Writer's lock held, or no sender yet.
+ * encbitmap_set: set the bits of pages [@first, @first + @npages) only.
+ * Neither calls the provider nor marks pages dirty.  For providers, and for
+ * memory that is encrypted at launch.  The caller holds the writer's lock, or
+ * there is no sender yet.
  */
 void encbitmap_set(RAMBlock *rb, uint64_t first, uint64_t npages,
                    bool is_private);
 
 /**
- * encbitmap_update: take over pages [@first, @first + @npages) from @le, a
- * little-endian bitmap whose bit 0 is page @first.  Zero words count as any
- * other.  Where the provider does not mark pages dirty itself, those that
- * changed are, with those that share a word with them.  Returns in how
- * many words of the bitmap.  Writer's lock held.
+ * encbitmap_update: set the bits of pages [@first, @first + @npages) from @le,
+ * a little-endian bitmap whose bit 0 is page @first.  If the provider does not
+ * mark pages dirty itself, this marks all pages of each word that changes.
+ * Returns the number of words that changed.  The caller holds the writer's
+ * lock.
  */
 uint64_t encbitmap_update(RAMBlock *rb, uint64_t first, uint64_t npages,
                           const uint64_t *le);
 
 /**
- * encbitmap_read: the reverse of encbitmap_update(); unused bits of the last
- * word of @le are 0
+ * encbitmap_read: write the bits of pages [@first, @first + @npages) to @le, in
+ * the format of encbitmap_update(); unused bits of the last word are 0
  */
 void encbitmap_read(const RAMBlock *rb, uint64_t first, uint64_t npages,
                     uint64_t *le);
 
 /**
- * encbitmap_convert: change the state of a range of a block
- * @offset, @size: bytes in the block, multiples of the target page size
+ * encbitmap_convert: convert pages of a RAMBlock
+ * @offset, @size: bytes in the RAMBlock, multiples of the target page size
  * @error_offset: may be NULL; see EncBitmapProvider
  *
- * Tells the provider, updates the bitmap and marks what changed dirty for
- * migration, before any sender can see the new state.  Takes the writer's
- * lock.  Returns 0, or -errno with @errp set (-EAGAIN: try again later).
+ * Calls the provider, updates the bitmap, and marks the pages dirty for
+ * migration before a sender can see the new state.  Takes the writer's lock.
+ * Returns 0, or -errno with @errp set (-EAGAIN: the caller can try again
+ * later).
  */
 int encbitmap_convert(RAMBlock *rb, uint64_t offset, uint64_t size,
                       bool to_private, uint64_t *error_offset, Error **errp);
 
 /**
- * encbitmap_sync: every block's provider brings its bitmap up to date.
- * Called once a round, before the dirty log is read.  Takes each block's
- * writer's lock.
+ * encbitmap_sync: let each provider update its RAMBlock's bitmap.  Called once
+ * a round, before the dirty log is read.  Takes the writer's lock of one
+ * RAMBlock after the other.
  */
 bool encbitmap_sync(Error **errp);
 
 /**
- * encbitmap_send_lock: reader's lock of @rb; a no-op without a bitmap
+ * encbitmap_send_lock: take the lock of @rb as a reader; without a bitmap, do
+ * nothing
  *
- * Not recursive.  Whoever holds it takes no BQL: a vCPU may wait for the
- * writer's lock with the BQL held.
+ * The lock is not recursive.  The holder must not take the BQL, because a vCPU
+ * may hold the BQL while it waits for the writer's lock.
  */
 void encbitmap_send_lock(RAMBlock *rb);
 void encbitmap_send_unlock(RAMBlock *rb);

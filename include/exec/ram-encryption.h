@@ -1,11 +1,12 @@
 /*
- * RAM that holds something else than what is seen of it
+ * Emulated memory encryption: accesses to RAM that bypass the vCPUs
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
- * A machine that emulates the encryption of memory may hold pages in the view
- * of a guest in it.  Nobody but that guest's vCPUs may see them so: who does
- * not access RAM by a vCPU's TLB asks here first.
+ * A machine that emulates memory encryption can keep a page in RAM as the
+ * plaintext that a guest of the machine sees.  Only the vCPU that runs this
+ * guest may see the plaintext.  Code that accesses RAM other than through a
+ * vCPU's TLB calls these functions first and gets the ciphertext.
  */
 
 #ifndef EXEC_RAM_ENCRYPTION_H
@@ -15,18 +16,18 @@
 
 typedef struct RamEncryptionOps {
     /*
-     * Read or write @len bytes at @addr of RAM as they are outside of the
-     * machine's vCPUs.  Returns false, having done nothing, if they are
-     * simply what RAM holds.
+     * Read or write @len bytes at @addr of RAM as ciphertext.  Returns false
+     * without an access if RAM contains the right bytes already, so that the
+     * caller can access RAM itself.
      */
     bool (*access)(ram_addr_t addr, void *buf, size_t len, bool is_write);
-    /* Somebody gets a pointer to them and does that without asking */
+    /* A caller gets a pointer to these bytes: store them as ciphertext */
     void (*map)(ram_addr_t addr, size_t len, bool is_write);
-    /* Have RAM hold nothing else; no vCPU runs, and none until it is over */
+    /* Store all of RAM as ciphertext.  No vCPU may run during the call. */
     void (*write_back)(void);
 } RamEncryptionOps;
 
-/* NULL: RAM is what it seems to be.  Set once, before any vCPU runs. */
+/* NULL: memory is not encrypted.  Set once, before any vCPU runs. */
 extern const RamEncryptionOps *ram_encryption;
 
 /* See RamEncryptionOps.access */

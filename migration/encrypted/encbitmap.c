@@ -4,12 +4,12 @@
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
  * The map is an array of unsigned long like every bitmap of QEMU, so that
- * find_next_bit() walks it by words.  It covers the block's max_length: a
- * block that is resized keeps it.
+ * find_next_bit() processes it by words.  It covers max_length of the
+ * RAMBlock, so that resizing the RAMBlock does not change it.
  *
- * Lock order: BQL, the block's lock, then what a provider takes.  A thread
- * that holds the reader's lock must not take the BQL, because a vCPU may
- * wait for the writer's lock with the BQL held.
+ * Lock order: BQL, the RAMBlock's lock, locks that a provider takes.  A thread
+ * that holds the RAMBlock's lock as a reader must not take the BQL, because a
+ * vCPU may hold the BQL while it waits for the writer's lock.
  */
 #include "qemu/osdep.h"
 #include "qemu/atomic.h"
@@ -28,7 +28,7 @@
 #include "exec/target_page.h"
 #include "trace.h"
 
-/* What encbitmap_update() compares at once, in words of 64 pages: 16 MiB */
+/* Words that encbitmap_update() compares in one step: the state of 16 MiB */
 #define SAME_WORDS 64
 
 struct EncBitmap {
@@ -36,9 +36,9 @@ struct EncBitmap {
     uint64_t npages;
 
     /*
-     * A reader-writer lock that lets no reader in while a writer waits.
-     * With the host's own the migration thread, which drops the lock only
-     * to take it again, could keep a vCPU waiting for a whole round.
+     * A reader-writer lock that admits no new reader while a writer waits.
+     * The migration thread takes the lock again as soon as it has dropped it,
+     * so with a lock that prefers readers a vCPU could wait for a whole round.
      */
     QemuMutex mutex;
     QemuCond changed;
@@ -46,7 +46,7 @@ struct EncBitmap {
     unsigned writers_waiting;
     bool writing;
 
-    /* Written with the writer's lock held, one atomic word at a time */
+    /* Words are written atomically, with the writer's lock held */
     unsigned long map[];
 };
 
@@ -185,8 +185,8 @@ uint64_t encbitmap_run(const RAMBlock *rb, uint64_t page, uint64_t end,
 }
 
 /*
- * Cut [*page, end) at the end of the word that *page is in: the word's mask
- * for that piece.  Advances *page behind it.
+ * Return the mask of those bits of *page's word that belong to [*page, end),
+ * and set *nbits to their number.  Advances *page by *nbits.
  */
 static unsigned long next_piece(uint64_t *page, uint64_t end, unsigned *nbits)
 {
@@ -199,7 +199,7 @@ static unsigned long next_piece(uint64_t *page, uint64_t end, unsigned *nbits)
     return mask;
 }
 
-/* The bits of @mask become those of @val; returns whether any changed */
+/* Copy the bits in @mask from @val; return whether any of them changed */
 static bool put_bits(EncBitmap *eb, uint64_t word, unsigned long mask,
                          unsigned long val)
 {
@@ -268,7 +268,10 @@ void encbitmap_set(RAMBlock *rb, uint64_t first, uint64_t npages,
     }
 }
 
-/* The @nbits bits (at most a long's) of @le from bit @bit on, and no further */
+/*
+ * Return @nbits bits of @le from bit @bit on; read no word that has none of
+ * them
+ */
 static unsigned long get_le_bits(const uint64_t *le, uint64_t bit,
                                  unsigned nbits)
 {
@@ -281,18 +284,19 @@ static unsigned long get_le_bits(const uint64_t *le, uint64_t bit,
     return val;
 }
 
-/* Pages that changed: let the next dirty sync find them */
+/* Mark pages dirty, so that the next dirty sync finds them */
 static void mark_dirty(RAMBlock *rb, uint64_t first, uint64_t npages)
 {
     unsigned bits = qemu_target_page_bits();
 
-    /* Does nothing while no migration logs; then all pages will be sent */
+    /* No effect unless a migration runs; a new migration sends all pages */
     memory_region_set_dirty(rb->mr, first << bits, npages << bits);
 }
 
 /*
- * encbitmap_update() for @nwords whole words from @page on, which is a multiple
- * of 64: nearly all of a large block, most of which did not change
+ * encbitmap_update() for @nwords whole words from @page on, a multiple of 64.
+ * Nearly all words of a large RAMBlock are updated here, and few of them
+ * change.
  */
 static uint64_t update_words(RAMBlock *rb, EncBitmap *eb, uint64_t page,
                              uint64_t nwords, const uint64_t *le, bool dirty)
@@ -302,7 +306,7 @@ static uint64_t update_words(RAMBlock *rb, EncBitmap *eb, uint64_t page,
 
     for (uint64_t at = 0, n; at < nwords; at += n) {
         n = MIN(nwords - at, SAME_WORDS);
-        /* Several times as fast as the loop */
+        /* memcmp() is several times as fast as the loop below */
         if (!HOST_BIG_ENDIAN && !memcmp(&map[at], &le[at], n * sizeof(*le))) {
             continue;
         }
@@ -346,7 +350,10 @@ uint64_t encbitmap_update(RAMBlock *rb, uint64_t first, uint64_t npages,
         }
         changed++;
         if (dirty) {
-            /* Up to a word's pages too many: they are only sent once more */
+            /*
+             * Unchanged pages of the word are marked, too: harmless, sent
+             * again
+             */
             mark_dirty(rb, at, nbits);
         }
     }
@@ -374,7 +381,7 @@ void encbitmap_read(const RAMBlock *rb, uint64_t first, uint64_t npages,
     }
 }
 
-/* What encbitmap_convert() does with the writer's lock held */
+/* The part of encbitmap_convert() that runs with the writer's lock held */
 static int convert_locked(RAMBlock *rb, EncBitmap *eb, uint64_t first,
                           uint64_t npages, bool to_private,
                           uint64_t *error_offset, Error **errp)
@@ -402,8 +409,8 @@ static int convert_locked(RAMBlock *rb, EncBitmap *eb, uint64_t first,
     }
     if (p && !p->dirties) {
         /*
-         * The provider's state may have changed where our copy of it did
-         * not: the whole range.
+         * Our copy of the provider's state may be old: a page can change its
+         * state although its bit does not change.  So mark the whole range.
          */
         mark_dirty(rb, first, npages);
     }
@@ -414,10 +421,10 @@ static int convert_locked(RAMBlock *rb, EncBitmap *eb, uint64_t first,
         if (is_private != to_private) {
             if (!p || p->dirties) {
                 /*
-                 * A page whose state does not change keeps its contents, so
-                 * only what changes.  A provider that marks pages itself can
-                 * do so only where the guest sees them: pages that are hidden
-                 * (behind PAM registers, say) have no log but ours.
+                 * Pages whose state does not change keep their contents and
+                 * need no mark.  The marks of a provider do not suffice: it
+                 * can mark only pages in a memory slot, and pages that a PAM
+                 * register hides have none.
                  */
                 mark_dirty(rb, page, run);
             }

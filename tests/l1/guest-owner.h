@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The owner of an SEV guest, who is not on its host: makes the session for its
- * launch, tells what was launched by the measurement, and seals secrets for it.
- * Written after AMD's "Secure Encrypted Virtualization API" (publication
- * 55766), with nettle, and nothing of the emulated firmware.
+ * The owner of an SEV guest: makes the session for the launch, verifies the
+ * measurement, and encrypts secrets for the guest.  Follows AMD's "Secure
+ * Encrypted Virtualization API" (publication 55766).  Uses nettle and shares no
+ * code with the emulated firmware, so that an error in one of them is noticed.
  */
 #ifndef TESTS_L1_GUEST_OWNER_H
 #define TESTS_L1_GUEST_OWNER_H
@@ -23,7 +23,7 @@
 
 #define OWNER_CERT_SIZE         2084
 #define OWNER_P384_SIZE         48
-/* Fields of a certificate */
+/* Offsets and values of the fields of a certificate */
 #define OWNER_CERT_VERSION      0x000
 #define OWNER_CERT_USAGE        0x008
 #define OWNER_CERT_ALGO         0x00c
@@ -61,14 +61,14 @@ static void owner_random(void *opaque, size_t len, uint8_t *out)
     }
 }
 
-/* HMAC-SHA256 of what owner_mac_add() adds */
+/* Add @len bytes at @p to an HMAC-SHA256 */
 static void
 owner_mac_add(struct hmac_sha256_ctx *mac, const void *p, size_t len)
 {
     hmac_sha256_update(mac, len, p);
 }
 
-/* NIST SP 800-108, counter mode; up to one block */
+/* Key derivation of NIST SP 800-108 in counter mode, for one block of output */
 static void owner_kdf(const uint8_t *key, size_t key_len, const char *label,
                       const void *context, size_t context_len, uint8_t out[16])
 {
@@ -95,7 +95,7 @@ static void owner_ctr(const uint8_t key[16], const uint8_t iv[16],
               out, in);
 }
 
-/* A coordinate in a certificate: little-endian */
+/* Coordinates in a certificate are little-endian */
 static void owner_put(uint8_t *cert, size_t offset, const mpz_t v)
 {
     mpz_export(cert + offset, NULL, -1, 1, 1, 0, v);
@@ -107,10 +107,11 @@ static void owner_get(const uint8_t *cert, size_t offset, mpz_t v)
 }
 
 /*
- * owner_agree - the secret with the platform that has the certificate @pdh
+ * owner_agree - agree on a secret @z with the platform whose certificate is
+ * @pdh
  *
- * Makes a key pair and the owner's certificate for it.  Returns false if @pdh
- * has no key of the curve.
+ * Makes the owner's key pair and its certificate.  Returns false if the key in
+ * @pdh is not a point of the curve.
  */
 static bool owner_agree(struct owner *o, const uint8_t pdh[OWNER_CERT_SIZE],
                         uint8_t z[OWNER_P384_SIZE])
@@ -164,10 +165,11 @@ static bool owner_agree(struct owner *o, const uint8_t pdh[OWNER_CERT_SIZE],
 }
 
 /*
- * owner_init - make keys for a guest with @policy, and their session
- * @pdh: the PDH certificate of the platform that it is launched on
+ * owner_init - make the transport keys and the session for a launch with
+ * @policy
+ * @pdh: PDH certificate of the platform that launches the guest
  *
- * Returns false if that is none.
+ * Returns false if @pdh has no valid key.
  */
 static bool owner_init(struct owner *o, uint32_t policy,
                        const uint8_t pdh[OWNER_CERT_SIZE])
@@ -200,8 +202,8 @@ static bool owner_init(struct owner *o, uint32_t policy,
 }
 
 /*
- * owner_expects - is @measure that of a guest whose launched data has @digest?
- * @measure: what LAUNCH_MEASURE gives: MEASURE 32, MNONCE 16
+ * owner_expects - verify the measurement of launched data with @digest
+ * @measure: output of LAUNCH_MEASURE: 32 bytes MEASURE and 16 bytes MNONCE
  */
 static bool owner_expects(const struct owner *o, const uint8_t measure[48],
                           uint8_t api_major, uint8_t api_minor, uint8_t build,
@@ -220,7 +222,7 @@ static bool owner_expects(const struct owner *o, const uint8_t measure[48],
     return !memcmp(expected, measure, 32);
 }
 
-/* owner_seal - @secret for the guest that was measured so */
+/* owner_seal - encrypt @secret for the guest with the measurement @measure */
 static void owner_seal(const struct owner *o, const uint8_t measure[32],
                        const void *secret, uint32_t len, void *sealed,
                        struct owner_header *header)

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * A guest that does what its registers say: 64-bit code, page tables with the
- * C-bit, one vCPU.  Registers of a plain SEV guest are open to the host.
+ * A guest with one vCPU, 64-bit code, and page tables that have the C-bit.
+ * The test writes an operation and its arguments to the vCPU's registers; the
+ * host can access the registers of an SEV guest without SEV-ES.
  *
- * Page 2 is code, 3 to 7 are page tables; tests have the rest.  The first
- * 4 MiB are mapped, by page.
+ * Page 2 has the code, and pages 3 to 7 have the page tables.  Tests use all
+ * other pages.  The guest maps its first 4 MiB with 4 KiB pages.
  */
 #ifndef TESTS_L1_GUEST_H
 #define TESTS_L1_GUEST_H
@@ -16,7 +17,7 @@
 #define GUEST_TABLES    0x3000          /* PML4, PDPT, PD, two PTs */
 #define GUEST_TABLE_GFN 3
 #define GUEST_TABLE_END 8
-/* Page that guest_launch() leaves shared */
+/* Address of the only page that guest_launch() leaves shared */
 #define GUEST_SHARED    0x9000
 
 enum guest_op {
@@ -26,7 +27,7 @@ enum guest_op {
 asm(".pushsection .rodata\n"
     ".code64\n"
     "guest_code:\n"
-    "   out %al, $0x10\n"               /* what next? */
+    "   out %al, $0x10\n"               /* ask for an operation */
     "   cmp $1, %r8\n   je 1f\n"
     "   cmp $2, %r8\n   je 2f\n"
     "   cmp $3, %r8\n   je 3f\n"
@@ -39,15 +40,16 @@ asm(".pushsection .rodata\n"
     "   jmp guest_code\n"
     "3: vmmcall\n"
     "   jmp guest_code\n"
-    "4: incq (%rdi)\n"                  /* until (%rsi) is not 0 */
+    "4: incq (%rdi)\n"                  /* repeat until (%rsi) != 0 */
     "   incq (%r9)\n"
     "   cmpq $0, (%rsi)\n"
     "   je 4b\n"
     "   jmp guest_code\n"
     /*
-     * Until (%r9) is not 0: over the pages from %rdi to %rsi, each has to
-     * begin with its address + %rdx unless %r13, and counts at %rcx.  %r10
-     * counts the passes; %rax is where it ended.
+     * Repeat until (%r9) != 0: for each page from %rdi to %rsi, check that its
+     * first word is its address + %rdx (not if %r13 != 0), and increment the
+     * word at offset %rcx.  %r10 is the number of passes; %rax is the page at
+     * which the guest has stopped.
      */
     "6: mov %rdi, %rax\n"
     "7: lea (%rax, %rdx), %r12\n"
@@ -64,7 +66,7 @@ asm(".pushsection .rodata\n"
     "   cmpq $0, (%r9)\n"
     "   je 6b\n"
     "   jmp guest_code\n"
-    "5: mov %cr3, %rax\n"               /* it may have been a page table */
+    "5: mov %cr3, %rax\n"               /* flush the TLB */
     "   mov %rax, %cr3\n"
     "   jmp guest_code\n"
     "guest_code_end:\n"
@@ -77,7 +79,7 @@ static uint64_t guest_pte(struct vm *vm, uint64_t page, bool private)
     return page * PAGE | 0x63 | (private ? vm->cbit : 0);
 }
 
-/* Code and page tables, into shared memory */
+/* Write code and page tables to the guest's memory, which is still shared */
 static void guest_install(struct vm *vm)
 {
     uint64_t *table = (uint64_t *)(vm->mem + GUEST_TABLES);
@@ -137,7 +139,7 @@ static void guest_vcpu(struct vm *vm)
     CHECK(ioctl(vm->vcpu, KVM_SET_REGS, &regs));
 }
 
-/* Run until the guest asks what is next: 0, or -1 for any other end */
+/* Run until the guest asks for an operation.  Returns -1 on any other exit. */
 static int guest_run(struct vm *vm)
 {
     for (;;) {
@@ -167,7 +169,7 @@ static int guest_run(struct vm *vm)
     }
 }
 
-/* Do one thing; @regs in and out */
+/* Let the guest do one operation; @regs has its arguments and its results */
 static int guest_do(struct vm *vm, struct kvm_regs *regs)
 {
     struct kvm_regs now;
@@ -191,7 +193,7 @@ guest_write(struct vm *vm, uint64_t address, uint64_t value)
     return guest_do(vm, &regs);
 }
 
-/* All ones if the guest did not come back */
+/* Returns all ones if the guest did not complete the operation */
 static uint64_t __attribute__((unused))
 guest_read(struct vm *vm, uint64_t address)
 {
@@ -200,7 +202,7 @@ guest_read(struct vm *vm, uint64_t address)
     return guest_do(vm, &regs) ? ~0ULL : regs.rsi;
 }
 
-/* The guest has its pages converted, and changes their C-bits */
+/* The guest requests a conversion and changes the C-bits in its page tables */
 static int __attribute__((unused))
 guest_convert(struct vm *vm, uint64_t gfn, uint64_t pages, bool private)
 {
@@ -224,8 +226,8 @@ guest_convert(struct vm *vm, uint64_t gfn, uint64_t pages, bool private)
 }
 
 /*
- * Make all but GUEST_SHARED private, encrypt the first @launch bytes where the
- * VM has encryption, and run to the first question.
+ * Make all pages except GUEST_SHARED private, encrypt the first @launch bytes
+ * (of an SEV VM), and run the guest until it asks for its first operation.
  */
 static int __attribute__((unused)) guest_launch(struct vm *vm, uint64_t launch)
 {

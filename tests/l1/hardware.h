@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The emulated SEV platform under the host, by its QMP: what its firmware did,
- * and what is to go wrong.  There is a way to it with scripts/l1 --qmp only.
+ * Access to the emulated SEV platform through the QMP of the QEMU that
+ * emulates the host: counters of firmware commands, and injection of faults.
+ * Only a host that is started with scripts/l1 --qmp has it.
  */
 #ifndef TESTS_L1_HARDWARE_H
 #define TESTS_L1_HARDWARE_H
@@ -14,7 +15,7 @@
 static int hardware_fd = -1;
 static char hardware_answer[1 << 16];
 
-/* Ask; the answer is in hardware_answer */
+/* Send a QMP command; the answer is in hardware_answer */
 static void hardware_cmd(const char *request)
 {
     static unsigned id;
@@ -26,7 +27,7 @@ static void hardware_cmd(const char *request)
     if (write(hardware_fd, line, n) != (ssize_t)n) {
         bail("QMP: %s", strerror(errno));
     }
-    /* Greeting and events come between */
+    /* Skip the greeting and events */
     for (n = 0;;) {
         ssize_t got = read(hardware_fd, hardware_answer + n,
                            sizeof(hardware_answer) - 1 - n);
@@ -50,7 +51,7 @@ static void hardware_cmd(const char *request)
     }
 }
 
-/* Is there a way? */
+/* Connect to QMP.  Returns false if the host has no connection to it. */
 static bool hardware_open(void)
 {
     char name[16];
@@ -80,7 +81,7 @@ static bool hardware_open(void)
     return hardware_fd >= 0;
 }
 
-/* A string or a number of the platform's, after @from; NULL if there is none */
+/* Find the value of the first member @key at or after @from, or NULL */
 static char *hardware_value(char *from, const char *key)
 {
     char *value = strstr(from, key);
@@ -88,7 +89,7 @@ static char *hardware_value(char *from, const char *key)
     return value ? value + strlen(key) : NULL;
 }
 
-/* How often @command was given to the firmware */
+/* Number of times that the firmware has received @command */
 static unsigned long __attribute__((unused))
 hardware_count(const char *command)
 {
@@ -97,7 +98,7 @@ hardware_count(const char *command)
     hardware_cmd("\"execute\": \"query-sev-platform\"");
     snprintf(key, sizeof(key), "\"command\": \"%s\"", command);
     at = strstr(hardware_answer, key);
-    /* The object that it is in */
+    /* Go back to the beginning of the object */
     while (at && at > hardware_answer && *at != '{') {
         at--;
     }
@@ -105,7 +106,7 @@ hardware_count(const char *command)
     return count ? strtoul(count, NULL, 10) : 0;
 }
 
-/* What is to go wrong, as members of a SevPlatformFault; "": nothing */
+/* Inject a fault: the members of a SevPlatformFault; "" removes all faults */
 static void __attribute__((unused)) hardware_fault(const char *fault)
 {
     char request[512], *path;

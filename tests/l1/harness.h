@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What every test program in here needs: TAP, the time, and accesses that may
- * raise SIGBUS.  One program, one file; include this once.
+ * For every test program of this directory: TAP output, time, and accesses
+ * that may raise SIGBUS.  Each program is one C file, which includes this
+ * header once.
  */
 #ifndef TESTS_L1_HARNESS_H
 #define TESTS_L1_HARNESS_H
@@ -19,7 +20,7 @@
 
 static int tap_cases, tap_failed;
 
-/* ok - one case: @cond holds, as @fmt describes.  Returns @cond. */
+/* ok - report a test case, which passes if @cond is true.  Returns @cond. */
 static bool __attribute__((format(printf, 2, 3)))
 ok(bool cond, const char *fmt, ...)
 {
@@ -34,7 +35,7 @@ ok(bool cond, const char *fmt, ...)
     return cond;
 }
 
-/* note - something to know when a case fails */
+/* note - print a comment that helps to understand a failed case */
 static void __attribute__((format(printf, 1, 2), unused))
 note(const char *fmt, ...)
 {
@@ -47,7 +48,7 @@ note(const char *fmt, ...)
     putchar('\n');
 }
 
-/* now - seconds, of no particular beginning */
+/* now - monotonic time in seconds */
 static double __attribute__((unused)) now(void)
 {
     struct timespec ts;
@@ -56,7 +57,7 @@ static double __attribute__((unused)) now(void)
     return ts.tv_sec + ts.tv_nsec * 1e-9;
 }
 
-/* skip_all - this program cannot run here, and why */
+/* skip_all - report why this program cannot run here, and end it */
 static void __attribute__((noreturn, format(printf, 1, 2), unused))
 skip_all(const char *fmt, ...)
 {
@@ -70,7 +71,7 @@ skip_all(const char *fmt, ...)
     exit(0);
 }
 
-/* bail - something failed that is no case, and nothing can follow */
+/* bail - end the program because its setup failed; prints errno */
 static void __attribute__((noreturn, format(printf, 1, 2), unused))
 bail(const char *fmt, ...)
 {
@@ -93,7 +94,7 @@ bail(const char *fmt, ...)
     ret_;                                                               \
 })
 
-/* The same for calls that say 0 or -errno */
+/* The same for calls that return 0 or -errno */
 #define MUST(call) do {                                                 \
     long ret_ = (call);                                                 \
     if (ret_) {                                                         \
@@ -108,7 +109,7 @@ static int __attribute__((unused)) done_testing(void)
     return !tap_cases || tap_failed;
 }
 
-/* Of a thread: the signal comes to who touched the page */
+/* Per thread, because the thread that accesses the page gets the signal */
 static __thread sigjmp_buf harness_bus;
 
 static void harness_on_bus(int sig)

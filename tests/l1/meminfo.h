@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What the host has in use, in kB.
+ * Memory use of the host, in kB.
  */
 #ifndef L1_MEMINFO_H
 #define L1_MEMINFO_H
@@ -31,7 +31,7 @@ static long meminfo(const char *what)
     return kb;
 }
 
-/* kB that CPUs keep for their next allocations: free, but not counted so */
+/* Free memory in the lists of the CPUs, which MemFree does not include */
 static inline long per_cpu_lists_kb(void)
 {
     FILE *f = fopen("/proc/zoneinfo", "r");
@@ -51,15 +51,15 @@ static inline long per_cpu_lists_kb(void)
 }
 
 /*
- * Give back what slabs hold without need.  KASAN keeps what was freed, to see
- * who uses it still, up to a 32nd of the memory; shrinking a slab ends that.
+ * Free unused slab memory.  KASAN keeps freed objects, up to 1/32 of the
+ * memory, to detect later uses of them; shrinking a slab releases its objects.
  */
 static inline void shrink_slabs(void)
 {
     glob_t slabs;
 
     if (glob("/sys/kernel/slab/*/shrink", 0, NULL, &slabs)) {
-        return;     /* a kernel that does not have it */
+        return;     /* this kernel has no such file */
     }
     for (size_t i = 0; i < slabs.gl_pathc; i++) {
         FILE *f = fopen(slabs.gl_pathv[i], "w");

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* SEND_* and RECEIVE_* between two VMs of this host. */
+/* Send and receive memory between two SEV VMs of one host. */
 #ifndef TESTS_L1_SEV_TRANSPORT_H
 #define TESTS_L1_SEV_TRANSPORT_H
 
@@ -33,7 +33,7 @@ static void platform_export(struct platform *p)
     };
 
     if (ioctl(sev_fd, SEV_ISSUE_CMD, &cmd) < 0) {
-        /* A bench whose firmware has no certificates takes any */
+        /* A firmware that exports no certificates accepts any bytes */
         note("PDH_CERT_EXPORT: %s, firmware %#x", strerror(errno), cmd.error);
         p->pdh_size = 2084;
         p->chain_size = 3 * 2084;
@@ -45,7 +45,7 @@ static void platform_export(struct platform *p)
     p->chain_size = export.cert_chain_len;
 }
 
-/* ASK and ARK of the platform; how many bytes */
+/* Read the platform's ASK and ARK.  Returns their size in bytes. */
 static uint32_t amd_certs(uint8_t *certs, size_t size)
 {
     const char *path = getenv("SEV_AMD_CERT");
@@ -58,11 +58,11 @@ static uint32_t amd_certs(uint8_t *certs, size_t size)
     } else {
         note("SEV_AMD_CERT: no such file; firmware may want it");
     }
-    /* The kernel takes no empty one */
+    /* The kernel refuses size 0 */
     return n ? n : 1;
 }
 
-/* 0, or -errno and sev_error */
+/* Open a session between two VMs.  Returns 0, or -errno with sev_error set. */
 static int __attribute__((unused))
 transport_start(struct vm *from, struct vm *to)
 {
@@ -124,8 +124,10 @@ transport_receive(struct vm *vm, uint64_t gpa, struct packet *packet)
 }
 
 /*
- * Many pages from @gpa on: 0, or -errno, sev_error, and how many are done, which
- * is all ones if it was not said.  With @pages, packets can have several.
+ * Buffers of transport_batch(), which sends or receives @count pages from @gpa
+ * on and returns 0, or -errno with sev_error set.  @done is then the number of
+ * pages that the kernel has reported as done, or all ones if it has reported
+ * nothing. If @pages is not NULL, packets can have several pages.
  */
 struct packets {
     uint8_t (*headers)[HEADER_SIZE];
@@ -134,7 +136,7 @@ struct packets {
     uint32_t done;
 };
 
-/* Room for @n packets of a page */
+/* Allocate buffers for @n packets of one page */
 static void __attribute__((unused))
 packets_init(struct packets *packets, unsigned n)
 {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* The interface, by the numbers: it cannot change without this. */
+/* Sizes, offsets and numbers of the interface, so that no change is accidental */
 _Static_assert(sizeof(struct kvm_memory_attributes2) == 128, "size");
 _Static_assert(KVM_SET_MEMORY_ATTRIBUTES2 == 0xC080AED2, "number");
 _Static_assert(__builtin_offsetof(struct kvm_memory_attributes2, offset) == 0 &&

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * A small VM whose memory is one mapped guest_memfd, all shared at first, as
- * QEMU makes it: software-protected, or SEV with KVM_CAP_SEV_PRIVATE_MEM.
+ * A small VM, set up as QEMU does it: its memory is one mapped guest_memfd,
+ * and all pages are shared at first.  The VM is a software-protected VM or an
+ * SEV VM with KVM_CAP_SEV_PRIVATE_MEM.
  */
 #ifndef TESTS_L1_VM_H
 #define TESTS_L1_VM_H
@@ -16,7 +17,7 @@
 #include <linux/kvm-page-enc.h>
 #include "harness.h"
 
-/* What <linux/kvm.h> of Debian 13 does not have */
+/* Definitions that <linux/kvm.h> of Debian 13 lacks */
 #ifndef KVM_CAP_GUEST_MEMFD_FLAGS
 #define KVM_CAP_GUEST_MEMFD_FLAGS       244
 #endif
@@ -45,7 +46,7 @@ struct vm {
 
 static int kvm_fd = -1, sev_fd = -1;
 
-/* ioctl(), but 0 or more, or -errno */
+/* ioctl() that returns -errno on error */
 static int xioctl(int fd, unsigned long request, void *arg)
 {
     int r = ioctl(fd, request, arg);
@@ -63,7 +64,7 @@ static const char *vm_type_name(enum vm_type type)
     return type == VM_SEV ? "SEV" : "software-protected";
 }
 
-/* Skips the program where VMs of @type cannot be made */
+/* Skip the program if KVM cannot create VMs of @type */
 static void __attribute__((unused)) vm_require(enum vm_type type)
 {
     if (kvm_fd < 0) {
@@ -86,10 +87,10 @@ static void __attribute__((unused)) vm_require(enum vm_type type)
     }
 }
 
-/* The firmware's status of the last command */
+/* Firmware status of the last command */
 static uint32_t sev_error;
 
-/* A KVM_SEV_* command: 0, or -errno with sev_error set */
+/* Issue a KVM_SEV_* command.  Returns 0, or -errno with sev_error set. */
 static int sev_cmd(struct vm *vm, uint32_t id, void *data)
 {
     struct kvm_sev_cmd cmd = {
@@ -101,7 +102,7 @@ static int sev_cmd(struct vm *vm, uint32_t id, void *data)
     return r;
 }
 
-/* The same where it has to work */
+/* The same; ends the program if the command fails */
 #define SEV_MUST(vm, id, data) do {                                     \
     if (sev_cmd(vm, id, data)) {                                        \
         bail("%s:%d: %s, firmware %#x", __FILE__, __LINE__, #id, sev_error); \
@@ -131,7 +132,7 @@ static int vm_slot(struct vm *vm, uint32_t slot, uint32_t flags, uint64_t gpa,
     return xioctl(vm->fd, KVM_SET_USER_MEMORY_REGION2, &region);
 }
 
-/* A VM and its guest_memfd, without a memory slot */
+/* Create a VM and its guest_memfd, without a memory slot */
 static void vm_create(struct vm *vm, enum vm_type type, size_t size)
 {
     *vm = (struct vm) { .type = type, .size = size, .vcpu = -1 };
@@ -155,7 +156,10 @@ static void vm_create(struct vm *vm, enum vm_type type, size_t size)
         errno = -vm->gmem;
         bail("KVM_CREATE_GUEST_MEMFD");
     }
-    /* With nothing behind it, so that an address past the end is none */
+    /*
+     * Leave a gap after the mapping, so that addresses after its end are
+     * invalid
+     */
     vm->mem = mmap(NULL, size + PAGE, PROT_NONE,
                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (vm->mem == MAP_FAILED) {
@@ -168,13 +172,13 @@ static void vm_create(struct vm *vm, enum vm_type type, size_t size)
     }
 }
 
-/* The same with all of it at guest address 0, slot 0 */
+/* The same, with the whole guest_memfd in slot 0 at guest address 0 */
 static void __attribute__((unused))
 vm_init(struct vm *vm, enum vm_type type, size_t size)
 {
     vm_create(vm, type, size);
     if (type == VM_SEV) {
-        /* QEMU's order: before the slot */
+        /* Before the slot exists, as in QEMU */
         struct kvm_enc_region region = { (uintptr_t)vm->mem, size };
 
         CHECK(ioctl(vm->fd, KVM_MEMORY_ENCRYPT_REG_REGION, &region));
@@ -195,7 +199,7 @@ static void __attribute__((unused)) vm_destroy(struct vm *vm)
     close(vm->fd);
 }
 
-/* What the last vm_convert() left in error_offset */
+/* error_offset of the last vm_convert() */
 static uint64_t convert_held;
 
 #define NOT_SET         0x5a5a5a5a5a5a5a5aULL
@@ -213,11 +217,11 @@ vm_convert(struct vm *vm, uint64_t offset, uint64_t size, uint64_t attributes)
     return r;
 }
 
-/* A thread that converts a range to and fro until it is told to stop */
+/* Thread that converts a range back and forth until @stop is set */
 struct vm_converter {
     struct vm *vm;
     uint64_t offset, size;
-    bool private;               /* what it converts to next */
+    bool private;               /* state of the next conversion */
     volatile bool stop;
     volatile long done, refused, errors;
 };
@@ -252,7 +256,7 @@ vm_bitmap(struct vm *vm, uint64_t gfn, uint64_t pages, void *bits)
     return xioctl(vm->fd, KVM_GET_PAGE_ENC_BITMAP, &args);
 }
 
-/* Is page @gfn private, as KVM_GET_PAGE_ENC_BITMAP says it? */
+/* Is page @gfn private according to KVM_GET_PAGE_ENC_BITMAP? */
 static bool __attribute__((unused)) vm_is_private(struct vm *vm, uint64_t gfn)
 {
     uint8_t bits = 0;
@@ -263,7 +267,7 @@ static bool __attribute__((unused)) vm_is_private(struct vm *vm, uint64_t gfn)
     return bits & 1;
 }
 
-/* Are the pages [@first, @end), and no others of the VM, private? */
+/* Are exactly the pages [@first, @end) of the VM private? */
 static bool __attribute__((unused))
 vm_private_is(struct vm *vm, uint64_t first, uint64_t end)
 {
