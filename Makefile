@@ -1,22 +1,22 @@
-# Everything is driven by meson.build; this only calls it, in the Debian that
-# scripts/bootstrap makes under build/.  See README.rst.
+# Calls meson.build, which drives all builds and tests, in the Debian that
+# scripts/bootstrap makes in build/root.  See README.rst.
 #
 #   make demo    build all, migrate an encrypted guest between two emulated hosts
 #   make check   the regular test suite, without the long tests below
 #   make check-selftests   Linux's own KVM selftests, on both kernels
-#   make check-debug   the module's tests under kernels that look for errors
+#   make check-debug   the module's tests on kernels that detect errors
 #   make check-reload      load and unload the module 100 times
 #   make check-hosts       migrations between two hosts, with all pairs of kernels
 #   make check-failures    migrations that fail in every way, hours of them
 #   make check-es  a guest with SEV-ES boots
 #   make check-moves       one guest migrates 100 times
 #   make docs    the manuals, in build/docs
-#   make bench   what the module's calls cost; build/bench.json
+#   make bench   time of the module's calls, in build/bench.json
 #   make fuzz    RUNS (10 million) new inputs for the loader of a migration
 #   make deb     the KVM module's Debian package, in build/deb
 #   make check-deb   its test: install, run, upgrade, remove
-#   make series  what is sent to QEMU, as git format-patch makes it, in
-#                build/series; signed off by git's user, or SIGNOFF
+#   make series  the patches for QEMU, in build/series, signed off by git's user or
+#                by SIGNOFF
 #   make series-check   apply, build and test it patch by patch
 #   make         build all
 #   make l1      what scripts/l1 needs

@@ -3,10 +3,11 @@
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
- * An input is a byte that chooses the destination (machine.h), and then what
- * a migration stream has in its RAM section.  See docs/devel/fuzzing.rst.
+ * An input is a byte that selects the destination (machine.h), followed by the
+ * RAM section of a migration stream.  See docs/devel/fuzzing.rst.
  *
- * FUZZ_SEEDS=DIR writes inputs there that the code of the source makes.
+ * With FUZZ_SEEDS=DIR in the environment, the program writes seeds to DIR and
+ * ends.  The source's own code makes the seeds.
  */
 #include "qemu/osdep.h"
 #include "qemu/bswap.h"
@@ -29,8 +30,8 @@ size_t LLVMFuzzerCustomCrossOver(const uint8_t *a, size_t alen,
                                  uint8_t *out, size_t max, unsigned int seed);
 
 /*
- * The big machine takes a hundred times longer than others.  It is there for
- * the seeds that need it, and not for every sixteenth mutation.
+ * An input for the big machine takes a hundred times as long as others.  Only
+ * the seeds that need it use it; a mutation does not select it.
  */
 #define BIG_BYTE 0xa0
 
@@ -81,7 +82,7 @@ static void put_session(GByteArray *out)
     g_assert(encrypted_record_session(out, blocks, 0, session, &error_abort));
 }
 
-/* @size: of the packet of each page */
+/* @size: size of each page's packet */
 static void put_pages(GByteArray *out, uint32_t block, uint64_t page,
                       uint64_t n, size_t size)
 {
@@ -98,7 +99,7 @@ static void put_pages(GByteArray *out, uint32_t block, uint64_t page,
                                     &error_abort));
 }
 
-/* Packets of 4, 2 and 1 pages */
+/* Write packets of 4, 2 and 1 pages */
 static void put_large(GByteArray *out, uint32_t block, uint64_t page,
                       uint64_t n)
 {
@@ -139,7 +140,10 @@ static void put_unallocated(GByteArray *out, const char *name, uint64_t page,
     encrypted_record_unallocated(out, block, page, n);
 }
 
-/* Private pages in runs of up to @run; what is shared as zero pages */
+/*
+ * Write private pages in runs of up to @run pages, and shared ones as zero
+ * pages
+ */
 static void put_memory(GByteArray *out, unsigned run, size_t size)
 {
     g_autoptr(GPtrArray) blocks = encrypted_blocks();
@@ -188,7 +192,7 @@ static void put_sizes(GByteArray *out, const char *name, uint64_t pages)
     put64(out, pages * PAGE);
 }
 
-/* What is private at the source */
+/* Write the state records: which pages are private at the source */
 static void set_private(const char *name, uint64_t first, uint64_t n)
 {
     RAMBlock *rb = machine_block(name);
@@ -196,7 +200,7 @@ static void set_private(const char *name, uint64_t first, uint64_t n)
     encbitmap_set(rb, first, n, true);
 }
 
-/* The same as a channel brings it */
+/* Write the record as a channel of multifd delivers it */
 static void put_buffer(GByteArray *out, uint64_t page, uint64_t n, size_t size)
 {
     g_autoptr(GByteArray) record = g_byte_array_new();
@@ -217,7 +221,7 @@ static void put_copies(GByteArray *out, uint64_t page, uint64_t ncopies,
 
 #define SEEDS 11
 
-/* One seed: the destination's @config does not change what the source sends */
+/* Write one seed; @config selects the destination, not the source's data */
 static GByteArray *seed(unsigned config, unsigned number)
 {
     GByteArray *out = g_byte_array_new();
@@ -238,11 +242,11 @@ static GByteArray *seed(unsigned config, unsigned number)
         return out;
     }
     switch (number) {
-    case 0:     /* nothing is private */
+    case 0:     /* no page is private */
         put_session(out);
         put_end(out);
         break;
-    case 1:     /* all that will be is, in long runs */
+    case 1:     /* all pages that become private are private, in long runs */
         set_private("pc.ram", 0, 130);
         set_private("flash0", 1, 2);
         set_private("blob", 0, 5);
@@ -250,7 +254,7 @@ static GByteArray *seed(unsigned config, unsigned number)
         put_memory(out, 64, 2);
         put_end(out);
         break;
-    case 2:     /* short ones, pages of both kinds, a page of its own */
+    case 2:     /* short runs, private and shared pages alternately, a single page */
         set_private("pc.ram", 10, 20);
         set_private("pc.ram", 63, 3);
         set_private("blob", 4, 1);
@@ -259,7 +263,7 @@ static GByteArray *seed(unsigned config, unsigned number)
         put_plain(out, machine_block("pc.ram"), 199, false, false);
         put_end(out);
         break;
-    case 3:     /* pages that change their state while they are sent */
+    case 3:     /* pages are converted while they are sent */
         set_private("pc.ram", 0, 8);
         put_session(out);
         put_memory(out, 8, 1);
@@ -270,7 +274,7 @@ static GByteArray *seed(unsigned config, unsigned number)
         set_private("pc.ram", 8, 1);
         put_end(out);
         break;
-    case 4:     /* a block whose size the stream sets */
+    case 4:     /* the stream resizes a RAMBlock */
         put_sizes(out, "blob", 100);
         machine_block("blob")->used_length = 100 * PAGE;
         set_private("blob", 70, 20);
@@ -278,18 +282,18 @@ static GByteArray *seed(unsigned config, unsigned number)
         put_memory(out, 20, 1);
         put_end(out);
         break;
-    case 5:     /* packets as large as they get, and as the firmware's are */
+    case 5:     /* packets of the maximum size, and of the size that the firmware uses */
         set_private("flash0", 0, 2);
         put_session(out);
         put_memory(out, 2, PAGE);
         put_end(out);
         break;
-    case 6:     /* a guest that is not confidential */
+    case 6:     /* plain guest */
         put_plain(out, machine_block("pc.ram"), 1, false, true);
         put_plain(out, machine_block("pc.rom"), 1, false, true);
         put64(out, RAM_SAVE_FLAG_EOS);
         break;
-    case 7:     /* nothing is shared, as after launch */
+    case 7:     /* no page is shared, as after launch */
         set_private("pc.ram", 0, RAM_PAGES);
         set_private("flash0", 0, 3);
         set_private("blob", 0, 5);
@@ -297,7 +301,7 @@ static GByteArray *seed(unsigned config, unsigned number)
         put_memory(out, 64, 1);
         put_end(out);
         break;
-    case 8:     /* most were never accessed, one that was shared meanwhile */
+    case 8:     /* most pages were never accessed; one of these was shared meanwhile */
         set_private("pc.ram", 0, RAM_PAGES);
         set_private("blob", 0, 5);
         put_session(out);
@@ -310,7 +314,7 @@ static GByteArray *seed(unsigned config, unsigned number)
         put_unallocated(out, "blob", 0, 5);
         put_end(out);
         break;
-    case 9:     /* through channels, with pages that change their state */
+    case 9:     /* through channels, with pages that are converted */
         put_session(out);
         put_buffer(out, 0, 16, 1);
         put_copies(out, 4, 3, 2);
@@ -322,7 +326,7 @@ static GByteArray *seed(unsigned config, unsigned number)
         encbitmap_set(machine_block("pc.ram"), 20, 1, false);
         put_end(out);
         break;
-    case 10:    /* packets of several pages, in one record with single ones */
+    case 10:    /* packets of several pages and of one page in one record */
         set_private("pc.ram", 2, 7);
         put_session(out);
         put_large(out, 0, 2, 7);
@@ -337,7 +341,10 @@ static GByteArray *seed(unsigned config, unsigned number)
     return out;
 }
 
-/* Each is accepted by one destination, or the seeds would be worth nothing */
+/*
+ * Check that a destination accepts each seed; a seed that is refused early
+ * covers little
+ */
 static void write_seeds(const char *dir)
 {
     static const unsigned configs[] = {
@@ -386,7 +393,8 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
 }
 
 /*
- * Mutations that know what an item is.  Half of them leave that to libFuzzer.
+ * Mutations that know the structure of an item.  Half of all mutations are
+ * libFuzzer's own, which do not.
  */
 
 #define ITEMS_MAX 256
@@ -445,7 +453,7 @@ static size_t split(const uint8_t *data, size_t len, Item *items)
     return n;
 }
 
-/* splitmix64: GRand takes longer to seed than an input to run */
+/* splitmix64, because seeding GRand takes longer than running an input */
 static uint64_t rnd(uint64_t *r, uint64_t below)
 {
     uint64_t v = *r += 0x9e3779b97f4a7c15;
@@ -456,7 +464,7 @@ static uint64_t rnd(uint64_t *r, uint64_t below)
     return below ? v % below : 0;
 }
 
-/* A number that a check may forget */
+/* Numbers at the limits of checks */
 static uint64_t odd_number(uint64_t *r, uint64_t old)
 {
     static const uint64_t numbers[] = {
@@ -480,7 +488,7 @@ static uint64_t odd_number(uint64_t *r, uint64_t old)
     }
 }
 
-/* Change one field of a copy of @item at @p, which has room for @max bytes */
+/* Copy @item to @p, which has room for @max bytes, and change one field */
 static size_t change_item(uint64_t *r, uint8_t *p, size_t len, size_t max)
 {
     bool record = len >= 16 && (ldq_be_p(p) & 0xfff) == 0x100;
@@ -488,7 +496,7 @@ static size_t change_item(uint64_t *r, uint8_t *p, size_t len, size_t max)
     uint8_t *body = p + 16;
 
     if (record && p[9] == 2 && len >= 32 && rnd(r, 2)) {
-        /* Private pages come to another place, mostly one that there is */
+        /* Change the place of the private pages, mostly to one that exists */
         if (!rnd(r, 3)) {
             stl_be_p(body, rnd(r, 4));
         }
@@ -513,7 +521,7 @@ static size_t change_item(uint64_t *r, uint8_t *p, size_t len, size_t max)
             p[9] = rnd(r, 7);
         }
         return len;
-    case 3:     /* the body, whose length stays true */
+    case 3:     /* the length of the body, in the header as well */
     case 4:
         if (record && max > 16) {
             size_t n = LLVMFuzzerMutate(body, len - 16, max - 16);
@@ -535,7 +543,7 @@ static size_t put_item(uint8_t *out, size_t at, size_t max, Item item)
     return at + n;
 }
 
-/* An item that the source's code makes, from one of its streams */
+/* Take an item from one of the seeds' streams */
 static void fresh_item(uint64_t *r, uint8_t *out, size_t *at, size_t max)
 {
     static GByteArray *seeds[SEEDS];

@@ -1,18 +1,18 @@
 /*
- * The lock of a block's encryption bitmap, statement by statement
- * (migration/encrypted/encbitmap.c): does it exclude, does it ever stop, and how long
- * does a conversion wait?
+ * The lock of a RAMBlock's encryption bitmap, statement by statement
+ * (migration/encrypted/encbitmap.c).  Does it exclude, can a thread sleep forever,
+ * and can a sender enter while a conversion waits?
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
- * docs/devel/ordering-model.rst.  A mutex with a condition variable: who
- * waits sleeps until a broadcast, and has to take the mutex again, in any
- * order.  Two senders (multifd), two that convert.
+ * See docs/devel/ordering-model.rst.  The lock is a mutex with a condition
+ * variable: a thread that waits sleeps until a broadcast and then takes the mutex
+ * again; threads wake in any order.  Two threads send, and two convert.
  *
- *   NO_RULE_WAIT         a reader does not wait for writers that wait
- *   NO_RULE_WAKE_READER  the last reader does not wake
- *   NO_RULE_WAKE_WRITER  a writer does not
- *   UNREACHED            a statement that no run comes to, for the control
+ *   NO_RULE_WAIT         a reader does not wait for waiting writers
+ *   NO_RULE_WAKE_READER  the last reader does not broadcast
+ *   NO_RULE_WAKE_WRITER  a writer does not broadcast
+ *   UNREACHED            adds a statement that is never reached, for the control
  */
 #define READERS 2
 #define WRITERS 2
@@ -22,21 +22,21 @@ bit asleep[READERS + WRITERS];
 byte readers, writers_waiting;
 bit writing;
 
-/* What is asked for */
+/* Properties to check */
 byte reading, converting;       /* who is inside */
-bit waits[WRITERS];             /* this one has said that it waits, */
-byte passed[WRITERS];           /* and so many readers came in since */
+bit waits[WRITERS];             /* this writer is counted as waiting, */
+byte passed[WRITERS];           /* and this number of readers has entered since */
 
 #define LOCK            atomic { !mutex -> mutex = 1 }
 #define UNLOCK          mutex = 0
-/* Sleeps and lets go of the mutex in one step, as a condition variable does */
+/* Sleep and release the mutex in one step, as a condition variable does */
 #define SLEEP(me)                                                       \
     d_step { asleep[me] = 1; mutex = 0 }                                \
     atomic { !asleep[me] && !mutex -> mutex = 1 }
 #define WAKE_ALL                                                        \
     d_step { asleep[0] = 0; asleep[1] = 0; asleep[2] = 0; asleep[3] = 0 }
 
-/* Whoever is out may stay out: who sleeps then has to be woken by the others */
+/* A thread that is outside may stay there: others must wake the sleeping threads */
 active [READERS] proctype sender()
 {
     do
@@ -57,7 +57,7 @@ active [READERS] proctype sender()
            if :: waits[0] -> passed[0]++ :: else fi;
            if :: waits[1] -> passed[1]++ :: else fi
        }
-       /* Nobody comes in while another waits for the writer's lock */
+       /* No reader enters while a writer waits */
        assert(passed[0] == 0 && passed[1] == 0);
        UNLOCK;
 

@@ -1,30 +1,30 @@
 /*
- * The order of a migration's steps: is a page lost, or sent by the wrong road?
+ * The order of a migration's steps: is a page lost, or sent by the wrong path?
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
- * What is modelled, what is not and why that is sound, and the rules by their
- * letters: docs/devel/migration/ordering.rst.  tests/model/run runs it.
+ * docs/devel/ordering-model.rst explains what the model leaves out and why that
+ * is sound.  docs/devel/migration/ordering.rst has the rules.  tests/model/run
+ * runs the model.
  *
- * With no macro: the kernel keeps the state (accel/kvm/kvm-page-enc.c), pages
- * go down one channel.
- *   STOCK        nobody keeps the state, the bitmap is the truth
- *   MULTIFD      two channels beside the stream, which carry what the migration
- *                thread has read; one page
- *   PAGES=2      runs; 1 if not given.  The first page is private and left
- *                alone, the second is as all others and may be taken along
+ * Without a macro, KVM keeps the state (accel/kvm/kvm-page-enc.c), and pages take
+ * the main channel.
+ *   STOCK        only QEMU's bitmap has the state
+ *   MULTIFD      two more channels, which carry what the migration thread has
+ *                read; one page
+ *   PAGES=2      runs; the default is 1.  The first page stays private and is not
+ *                changed; a run may include the second page
  *   SLOTS        memory slots are removed and added meanwhile; no device
- *   MID_ROUND    the main thread syncs, too, while a round is under way
- *   LOG_FIRST    the dirty log is read before the state
- *   QEMU_MARKS   QEMU marks what it converts, as well as the kernel
- *   BY_KERNEL    a kernel that converts without QEMU: it must go wrong
- *   NO_RULE_x    all as before but rule x
+ *   MID_ROUND    the main thread syncs as well, during a round
+ *   LOG_FIRST    QEMU reads the dirty log before the state
+ *   QEMU_MARKS   QEMU marks converted pages in addition to the kernel
+ *   BY_KERNEL    the kernel converts pages without QEMU: an error must be found
+ *   NO_RULE_x    rule x is removed
  *
- * Contents are not numbers but freshness: wherever contents of a page are,
- * one bit says "this is what the source's page holds now".  Reading the page
- * sets it, any change of the page clears it everywhere.  So the guest may
- * write and convert, and the migration go round and begin again, for ever,
- * and the states are few all the same.
+ * A copy of a page has no contents but one bit: "this is what the source's page
+ * contains now".  Reading the page sets the bit of the copy.  A change of the page
+ * clears the bits of all copies.  The number of states is therefore small, even
+ * though writes, conversions, rounds and migrations repeat without a limit.
  */
 #ifndef PAGES
 #define PAGES   1
@@ -37,8 +37,9 @@
 #endif
 
 /*
- * These look for what they add.  They leave out devices and cancelling, and
- * take as one step what KVM does to log and mappings, which the others do not.
+ * These variants search for errors of runs, channels and slots.  To stay small,
+ * they have no devices and no cancellation, and treat the changes of KVM's log and
+ * mappings as one step.  The other variants cover these.
  */
 #if defined(MULTIFD) || PAGES > 1
 #define COARSE
@@ -46,23 +47,23 @@
 
 /* The guest */
 bit running;                    /* vCPUs may run */
-bit kind[PAGES];                /* by its own page tables: 1 is private */
-byte handlers;                  /* what vCPUs and devices have to finish */
+bit kind[PAGES];                /* in the guest's page tables: 1 is private */
+byte handlers;                  /* operations in progress of vCPUs and devices */
 
 /* KVM */
 #ifndef STOCK
-bit attribute[PAGES];           /* guest_memfd's: 1 is private */
-bit invalid;                    /* a conversion is under way: faults wait */
+bit attribute[PAGES];           /* in the guest_memfd: 1 is private */
+bit invalid;                    /* a conversion is in progress: faults wait */
 #endif
 bit klogging;
 bit klog[PAGES];                /* the slot's dirty bitmap */
-bit writable[PAGES];            /* by KVM's page tables */
-bit tlb[PAGES];                 /* as vCPUs see it */
+bit writable[PAGES];            /* writable in KVM's page tables */
+bit tlb[PAGES];                 /* writable in the vCPU's TLB */
 #ifdef SLOTS
-bit slot;                       /* there is one */
-bit slots_lock;                 /* kvm_slots_lock(), and KVM's own */
+bit slot;                       /* the slot exists */
+bit slots_lock;                 /* kvm_slots_lock() and KVM's slots_lock */
 bit inhibited;                  /* accel_ioctl_inhibit_begin() */
-bit in_kvm_run;                 /* a vCPU has to get out first */
+bit in_kvm_run;                 /* the vCPU must leave its ioctl first */
 #endif
 
 /* QEMU */
@@ -83,22 +84,22 @@ bit clear_bmap[PAGES];          /* RAMBlock.clear_bmap: a chunk ends between */
 bit last_stage;
 bit failed;
 
-/* What is under way: by which road, and is it still what the source has */
-bit road[PLACES * PAGES];
+/* Copies in the channels: their path, and whether they are still current */
+bit path[PLACES * PAGES];
 bit fresh[PLACES * PAGES];
 
 /* The destination */
 bit dst_private[PAGES];
 bit dst_fresh[PAGES];
 
-/* Whoever may be the truth */
+/* The state of a page, from the component that keeps it */
 #ifdef STOCK
 #define STATE(p)        encbmap[p]
 #else
 #define STATE(p)        attribute[p]
 #endif
 
-/* A page holds something else from now on; in a d_step */
+/* The contents of a page change; used in a d_step */
 inline change(p) {
     dst_fresh[p] = 0;
     fresh[p] = 0;
@@ -126,8 +127,8 @@ inline change(p) {
 #endif
 
 /*
- * A vCPU that writes.  KVM marks the page before the vCPU is back in the guest
- * or stopped, but maybe after another vCPU could write it (a fast page fault).
+ * A vCPU that writes.  KVM marks the page before the vCPU enters the guest again
+ * or stops, but possibly after another vCPU could write it (fast page fault).
  */
 #define WRITES(page)                                                    \
     :: d_step { IN_GUEST && tlb[page] -> change(page) }                 \
@@ -156,7 +157,7 @@ end:
     od
 }
 
-/* A device of QEMU's writes a shared page, and marks it then */
+/* A device of QEMU writes a shared page and then marks it dirty */
 #define DEVICE_WRITES(page)                                             \
     :: d_step { running && !STATE(page) -> change(page); handlers++ }   \
        d_step { memlog[page] = memlog[page] | logging; handlers-- }
@@ -181,12 +182,12 @@ end:
     :: d_step {
            IN_GUEST ->
            p = PAGES - 1;
-           /* The guest changes its page tables, and so the contents ... */
+           /* The guest changes its page tables, which changes the contents ... */
            kind[p] = !kind[p];
            change(p)
        }
 end_stopped:
-       /* ... and tells later; it may be stopped before that */
+       /* ... and requests the conversion later; it may be stopped in between */
        d_step { IN_GUEST -> handlers++ }
 #ifdef NO_RULE_A_LOCKED
 # define NO_RULE_A
@@ -241,7 +242,7 @@ end:
     :: d_step { running && !bql -> bql = 1; handlers++ }
        LOCK_SLOTS;
        d_step { !in_kvm_run -> inhibited = 1 }
-       /* kvm_set_phys_mem(): what the log has, then the slot goes */
+       /* kvm_set_phys_mem(): reads the log, then removes the slot */
        p = 0;
        do
        :: p < PAGES ->
@@ -279,7 +280,7 @@ end:
 #define UNLOCK_SLOTS    skip
 #endif
 
-/* kvm_log_clear(): of what was got */
+/* kvm_log_clear(): clears the bits that were read */
 inline clear_log(p) {
 #ifdef COARSE
     d_step {
@@ -331,38 +332,38 @@ inline unlock() {
 #endif
 }
 
-#define BY_ITS_ROAD(p)  assert(is_private == STATE(p))
+#define BY_ITS_PATH(p)  assert(is_private == STATE(p))
 
-/* Not one step: what changes before read_end() makes it stale, too */
+/* A read takes time: a change before read_end() makes the copy stale */
 inline read_begin(p) {
     d_step {
-        BY_ITS_ROAD(p);
-        road[at * PAGES + p] = is_private;
+        BY_ITS_PATH(p);
+        path[at * PAGES + p] = is_private;
         fresh[at * PAGES + p] = (kind[p] == is_private)
     }
 }
 
 inline read_end(p) {
-    BY_ITS_ROAD(p)
+    BY_ITS_PATH(p)
 }
 
 /*
- * The platform's read, as what the page was when its road was chosen: without
- * the lock.  If it has been converted since, nothing of use is read.
+ * The platform reads the page without the lock, as a page of the state in which
+ * the sender found it.  If the page was converted since, the copy is useless.
  */
 inline pack(p) {
     d_step {
-        road[at * PAGES + p] = is_private;
+        path[at * PAGES + p] = is_private;
         fresh[at * PAGES + p] = (kind[p] == is_private)
     }
 }
 
-/* The record has come to the destination, which does not say when */
+/* The record arrives at the destination at any time */
 inline arrive(p) {
     d_step {
-        dst_private[p] = road[at * PAGES + p];
+        dst_private[p] = path[at * PAGES + p];
         dst_fresh[p] = fresh[at * PAGES + p];
-        road[at * PAGES + p] = 0;
+        path[at * PAGES + p] = 0;
         fresh[at * PAGES + p] = 0
     }
 }
@@ -385,8 +386,8 @@ inline again(p) {
 #endif
 
 #ifdef MULTIFD
-bit busy[PLACES];               /* a channel has work */
-bit flush_due;                  /* there was a sync */
+bit busy[PLACES];               /* a channel has a record */
+bit flush_due;                  /* a sync has requested a flush */
 
 #define NO_WORK         (!busy[0] && !busy[1])
 
@@ -474,11 +475,11 @@ inline send(p) {
 #ifdef NO_RULE_C_LOCKED
        OF_RUN(clear_dirty(1));
 #endif
-       /* A sync need not wait for the platform or a channel */
+       /* The mutex is dropped, so that a sync need not wait for the platform or a channel */
        UNLOCK_BITMAP;
        if
        :: skip ->
-          /* -EAGAIN: somebody has the page */
+          /* -EAGAIN: somebody holds the page */
           if
           :: last_stage -> failed = 1
           :: else -> again(p); OF_RUN(again(1))
@@ -540,7 +541,7 @@ inline sync_log() {
     UNLOCK_BITMAP
 }
 
-/* encbitmap_sync().  A generation only spares what would change nothing. */
+/* encbitmap_sync().  Generations only avoid reads that change nothing. */
 inline sync_state() {
 #ifdef STOCK
     skip
@@ -570,7 +571,7 @@ inline sync() {
 }
 
 #ifdef MID_ROUND
-/* cpu_throttle_dirty_sync_timer_tick(): its own sync, whatever is under way */
+/* cpu_throttle_dirty_sync_timer_tick(): syncs at any time */
 active proctype main_thread()
 {
     byte q;
@@ -669,12 +670,12 @@ round:
        p++
     :: !failed && p < PAGES && !bmap[p] -> p++
     :: !failed && p == PAGES ->
-       /* find_dirty_block(): once around */
+       /* find_dirty_block(): the search has reached its start */
        p = 0;
        if :: CLEAN && !failed -> break :: else fi
     :: !last_stage -> break     /* time for a sync */
 #ifndef COARSE
-    :: UNLOCK_BITMAP; goto cancel   /* by the user, or for an error */
+    :: UNLOCK_BITMAP; goto cancel   /* cancelled by the user or by an error */
 #endif
     od;
     UNLOCK_BITMAP;
@@ -697,13 +698,14 @@ final:
 #ifndef NO_RULE_E_FINAL
     NO_WORK;
 #endif
-    /* encrypted_pages_save_final(), and what the destination makes of it */
+    /* encrypted_pages_save_final(), and the checks of the destination */
     do
     :: q < PAGES ->
        assert(encbmap[q] == STATE(q));
        assert(dst_private[q] == encbmap[q]);
        /*
-        * Between its page tables and its call the guest counts on nothing
+        * Between the change of its page tables and its request, the guest
+        * does not rely on the contents of the page
         */
        assert(dst_fresh[q] || kind[q] != STATE(q));
        q++
@@ -711,7 +713,7 @@ final:
     od;
 
 cancel:
-    /* The source runs on; another migration, to another destination */
+    /* The source continues; another migration to another destination begins */
     NO_WORK;
 #if defined(MID_ROUND) && !defined(COARSE)
     if :: !last_stage -> LOCK_BQL :: else fi;
@@ -738,8 +740,8 @@ cancel:
 
 done:
     /*
-     * The destination has the guest, or fails to run it: then the source
-     * takes it back, and another migration begins
+     * The destination has the guest.  If it fails to run it, the source takes
+     * the guest back, and another migration begins.
      */
     q = 0;
     if :: skip -> skip :: goto cancel fi

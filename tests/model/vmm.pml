@@ -1,27 +1,28 @@
 /*
- * A VMM that migrates a guest without a lock of its own, by the dirty log and
- * KVM_GET_PAGE_ENC_BITMAP alone: is the page always sent in its last state?
+ * A VMM that migrates a guest without a lock of its own.  It uses only the dirty
+ * log and KVM_GET_PAGE_ENC_BITMAP.  Is the page always sent in its last state?
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
- * docs/specs/kvm-page-enc.rst, "Order of the dirty log and the bitmap".  One page,
- * which a vCPU converts as often as it likes; gmem_change() statement by statement.
+ * See docs/specs/kvm-page-enc.rst, "Order of the dirty log and the bitmap".  There
+ * is one page, which a vCPU converts any number of times.  The conversion follows
+ * gmem_change() statement by statement.
  *
  *   STATE_FIRST      the VMM reads the state before the log
  *   CLEAR_LATE       the VMM gets the log, reads the state, and clears the log after
  *                    that (KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2)
  *   CLEAR_EARLY      it clears the log by hand, before it reads the state
  *   GENERATION_LAST  the kernel changes the generation after the mark
- *   NO_LOCK          the kernel lets the bitmap be read while a conversion is under
- *                    way, though the generation has changed
+ *   NO_LOCK          the bitmap can be read while a conversion is in progress and
+ *                    the generation has changed already
  */
-bit stopped;                    /* the guest, for the last round */
+bit stopped;                    /* the guest is stopped, for the last round */
 bit attribute;                  /* the page's state */
-bit mark = 1;                   /* in the dirty log, all of which is set at first */
-bit page_enc_lock;              /* held for writing */
-bit current;                    /* the VMM has the kernel's generation */
+bit mark = 1;                   /* bit of the dirty log; set at first */
+bit page_enc_lock;              /* page_enc_lock is held for writing */
+bit current;                    /* the VMM's generation is the current one */
 
-bit sent_state, sent_fresh;     /* at the destination, and is it what the page has */
+bit sent_state, sent_fresh;     /* at the destination: is there a copy, and is it current */
 
 active proctype vcpu()
 {

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Makes the store of kvm_gmem_rebind() fail halfway, which memory that runs out
- * cannot: the entries that it overwrites are there.  Who reads the code does not
- * know that for sure, so what follows a failure has to work.
+ * Makes the store of kvm_gmem_rebind() fail after half of its range.  A lack of
+ * memory cannot cause this, because the entries that the store overwrites exist,
+ * but the code does not rely on that, so its error path is tested.
  *
- * Only for a process named l1-fail-rebind.  left counts down to 0, then nothing
- * fails any more.
+ * Only calls of a process named l1-fail-rebind fail, and only while the parameter
+ * left, which each failure decrements, is not 0.
  *
- * A kretprobe, which changes arguments and result only.  A kprobe that returns
- * to the caller by itself would do nothing once the kernel has made a jump of it
- * (CONFIG_OPTPROBES), a moment after it was registered.
+ * This is a kretprobe that changes arguments and result.  A kprobe that returns to
+ * the caller itself stops working when the kernel optimizes it to a jump
+ * (CONFIG_OPTPROBES), soon after its registration.
  */
 #include <linux/kprobes.h>
 #include <linux/module.h>
@@ -23,7 +23,7 @@ module_param(left, int, 0644);
 static int store_entered(struct kretprobe_instance *ri, struct pt_regs *regs)
 {
 	if (strcmp(current->comm, "l1-fail-rebind") || left <= 0)
-		return 1;	/* not this one */
+		return 1;	/* not a call to change */
 	left--;
 	regs->dx = regs->si + (regs->dx - regs->si) / 2;
 	return 0;
@@ -32,7 +32,7 @@ NOKPROBE_SYMBOL(store_entered);
 
 static int store_returned(struct kretprobe_instance *ri, struct pt_regs *regs)
 {
-	/* What xas_result() makes of -ENOMEM */
+	/* The value by which xas_result() reports -ENOMEM */
 	regs_set_return_value(regs, (unsigned long)xa_mk_internal(-ENOMEM));
 	return 0;
 }

@@ -38,13 +38,13 @@ static void *child(void *enode, int i)
 	void *entry = rcu_dereference_protected(enode_node(enode)->mr64.slot[i],
 						true);
 
-	/* The last slot is metadata where it is no child */
+	/* The last slot has metadata unless it has a child */
 	return enode_node(entry) && enode_type(entry) ? entry : NULL;
 }
 
 /*
- * Nodes at or under @enode that have 15 children, which are inner nodes, too.
- * The root does not count: mt_destroy_walk() clears its metadata.
+ * Count the nodes at or below @enode with 15 children that are not leaves.  The
+ * root does not count, because mt_destroy_walk() clears its metadata.
  */
 static int count_fifteen(void *enode, bool root)
 {
@@ -74,7 +74,7 @@ static int __init maple_teardown_init(void)
 	int r, n = 0;
 
 	mt_init_flags(&mt, rcu ? MT_FLAGS_USE_RCU : 0);
-	/* Looking at the tree takes longer than the stores */
+	/* Not after each store, because counting takes longer than storing */
 	for (i = 0; i < 1UL << 16; i++) {
 		r = mtree_store_range(&mt, i, i, xa_mk_value(i & 1), GFP_KERNEL);
 		if (r) {

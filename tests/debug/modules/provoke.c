@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Does what a debug kernel has to notice, for tests of who looks at its log:
- * provoke.what=warning, use-after-free, leak, lock, sleep or race.
+ * Makes an error that a debug kernel must report, to test the search of its log.
+ * The parameter what is warning, use-after-free, leak, lock, sleep or race.
  */
 #include <linux/delay.h>
 #include <linux/kthread.h>
@@ -73,7 +73,7 @@ static noinline void provoke_race(void)
 		return;
 	while (time_before(jiffies, end)) {
 		shared++;
-		barrier();	/* not one addition in the end */
+		barrier();	/* keep the compiler from merging the additions */
 		cond_resched();
 	}
 	kthread_stop(writer);
