@@ -7,27 +7,33 @@
 #   make check-debug   the module's tests on kernels that detect errors
 #   make check-reload      load and unload the module 100 times
 #   make check-hosts       migrations between two hosts, with all pairs of kernels
-#   make check-failures    migrations that fail in every way, hours of them
+#   make check-failures    migrations that fail, all cases; takes hours
 #   make check-es  a guest with SEV-ES boots
 #   make check-moves       one guest migrates 100 times
 #   make docs    the manuals, in build/docs
 #   make bench   time of the module's calls, in build/bench.json
-#   make fuzz    RUNS (10 million) new inputs for the loader of a migration
+#   make fuzz    search for new inputs for the loader, 10 million runs or RUNS
 #   make deb     the KVM module's Debian package, in build/deb
-#   make check-deb   its test: install, run, upgrade, remove
+#   make check-deb   install, run, upgrade and remove the package
 #   make series  the patches for QEMU, in build/series, signed off by git's user or
 #                by SIGNOFF
-#   make series-check   apply, build and test it patch by patch
+#   make series-check   apply, build and test the series patch by patch
 #   make         build all
-#   make l1      what scripts/l1 needs
-#   make clean   remove what was built, keep what was fetched
-#   make distclean
+#   make l1      build what scripts/l1 needs
+#   make clean   remove the builds, keep what was fetched
+#   make distclean   remove everything
 #
-# Variables: SIGNOFF="Name <address>" (series), CACHE_DIR (compiler cache, default
-# ~/.cache/sev-migration), JOBS,
-# KERNEL=module|stock|stock-6.12, or two of them with a comma (demo), TESTS="NAME..." (check), STORM and
-# FUZZ (seconds of them, check-debug), RUNS (fuzz), QEMU_SRC, KERNEL_SRC, KERNEL_SERIES,
-# QEMU_SERIES, V=1.
+# Variables:
+#   CACHE_DIR     compiler cache, default ~/.cache/sev-migration
+#   JOBS          number of parallel jobs
+#   KERNEL        module, stock or stock-6.12, or two of them with a comma (demo)
+#   TESTS         names of the tests to run (check)
+#   SIGNOFF       "Name <address>" for the patches (series)
+#   RUNS          number of inputs (fuzz)
+#   STORM, FUZZ   seconds that l1-storm and l1-fuzz run (check-debug)
+#   QEMU_SERIES, KERNEL_SERIES   releases to take from the archive
+#   QEMU_SRC, KERNEL_SRC         source trees to use instead of the archive's
+#   V=1           verbose output
 
 MAKEFLAGS += --no-print-directory
 ifndef SIGNOFF

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""scripts/analyze-encrypted-ram reads what QEMU writes, and finds what is wrong.
+"""Test scripts/analyze-encrypted-ram with a stream of QEMU and with wrong streams.
 
 Output: TAP.
 """
@@ -31,7 +31,7 @@ def check(ok, what):
 
 
 def analyze(data, *options):
-    """Exit code and lines of what it says of a stream"""
+    """Exit code and output lines of the tool for a stream"""
     with tempfile.NamedTemporaryFile() as f:
         f.write(data)
         f.flush()
@@ -41,7 +41,7 @@ def analyze(data, *options):
 
 
 def as_sev(records):
-    """The same with what SEV would have put there"""
+    """The same records with the payloads of SEV"""
     for r in records:
         raw = bytearray(r.raw)
         if r.kind == 'session':
@@ -50,7 +50,7 @@ def as_sev(records):
             raw[len(raw) - size:] = data
             raw[24:28] = struct.pack('>I', len(data))
         elif r.kind == 'private':
-            # After the first as many pages in a packet as it takes
+            # A packet of one page, then packets of the maximum size
             raw[32:] = b''.join(
                 struct.pack('>HH', 52, 4096 * n) + bytes(52 + 4096 * n)
                 for n in [1] + [4] * ((r.count - 1) // 4) + [(r.count - 1) % 4]

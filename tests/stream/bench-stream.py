@@ -1,16 +1,19 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What QEMU's part of a migration costs, natively: no guest runs.
+"""Measure QEMU's part of a migration natively, without a running guest.
 
   bench-stream.py [--only plain|channels|sync] [--starts N] [--turns N]
                   [--rounds N] [--memory MIB] [--json FILE]
 
-Compared in turns, within one run: a plain guest of our QEMU and of the
-distribution's, built alike (scripts/build-bare-qemu), by CPU time; memory of a
-confidential guest whose encryption costs nothing
-(hw/misc/confidential-guest-testdev.c) and plain memory, with and without
-multifd, by the clock; the sync of a large bitmap against copying it.  Goals that
-are missed are listed, and fail nothing.
+One run makes these comparisons, whose measurements take turns:
+
+- CPU time of a plain guest's migration with our QEMU and with the distribution's,
+  built with the same options (scripts/build-bare-qemu)
+- elapsed time for private memory (hw/misc/confidential-guest-testdev.c, whose
+  encryption is a copy) and for plain memory, with and without multifd
+- the sync of a large bitmap and a copy of it
+
+The script lists goals that are missed, and does not fail because of them.
 """
 import argparse
 import collections
@@ -34,7 +37,7 @@ from table import table     # noqa: E402
 OURS, BARE = '/b/qemu/qemu-system-x86_64', '/b/qemu-bare/qemu-system-x86_64'
 SYNC = '/b/qemu/tests/bench/encbitmap-bench'
 TESTDEV = ['-device', 'confidential-guest-testdev']
-# What it says to /dev/null as fd:, and as file: it does not take it
+# QEMU's warning for fd: with /dev/null; file: does not accept /dev/null
 DEPRECATED = 'fd: migration to a file is deprecated'
 CHANNELS = (0, 1, 2, 4)     # 0: without multifd
 MIB = 1 << 20
@@ -42,7 +45,7 @@ LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 def cpu_clock(pid):
-    """The clock of what all threads of @pid, also ended ones, have used."""
+    """The clock of the CPU time of all threads of @pid, including ended ones."""
     clock = ctypes.c_int()
     error = LIBC.clock_getcpuclockid(pid, ctypes.byref(clock))
     if error:
@@ -51,7 +54,7 @@ def cpu_clock(pid):
 
 
 class Guest:
-    """A stopped guest with @memory MiB that are not zeros."""
+    """A stopped guest with @memory MiB of RAM that is not zero."""
 
     def __init__(self, work, name, qemu, memory, extra=(), incoming=False):
         with open(f'{work}/bios', 'wb') as f:
@@ -90,24 +93,24 @@ class Guest:
             {'capability': n, 'state': True} for n in names])
 
     def migrate(self, uri):
-        """Start, and wait for the end."""
+        """Migrate and wait until it has completed."""
         self.qmp.cmd('migrate', uri=uri)
         while (status := self.qmp.event('MIGRATION')['status']) != 'completed':
             if status in ('failed', 'cancelled'):
                 raise RuntimeError(self.qmp.cmd('query-migrate').get(
                     'error-desc', status))
-        # The event comes first; another migration may begin only after this
+        # The next migration can begin only in postmigrate, after the event
         while self.qmp.cmd('query-status')['status'] != 'postmigrate':
             time.sleep(0.001)
 
     def migrate_to_nowhere(self):
-        """Nanoseconds of CPU time.  It can be done again."""
+        """Migrate to /dev/null.  Returns the CPU time in ns.  Can be repeated."""
         began = time.clock_gettime_ns(self.clock)
         with open('/dev/null', 'wb') as f:
             self.qmp.give(f.fileno(), 'nowhere')
         self.migrate('fd:nowhere')
         ns = time.clock_gettime_ns(self.clock) - began
-        # A guest that has gone is refused, a stopped one is not
+        # QEMU refuses to migrate again in postmigrate, but not when stopped
         self.qmp.cmd('cont')
         self.qmp.cmd('stop')
         return ns
@@ -121,17 +124,18 @@ class Guest:
                     sys.stderr.write(said)
 
 
-# Times in ns, medians; @least: the ratio of the least, which other work on the
-# machine hits less; @starts: the median ratio of each start of the processes,
-# if they had several samples
+# Times are medians in ns.  @least: the ratio of the shortest times, on which other
+# work on the machine has less influence.  @starts: the median ratio of each start
+# of the processes, if there were several samples.
 Line = collections.namedtuple(
     'Line', 'what ours against theirs ratio least starts goal')
 
 
 def line(what, ours, against, theirs, goal=None, inverse=False, turns=None):
     """
-    Of samples, of which each two were taken one after the other, @turns of them
-    in each start of the processes.  @inverse: the ratio of speeds, not of times.
+    Make a line from two lists of samples.  Samples with the same index were taken
+    one after the other; each start of the processes has @turns of them.
+    @inverse: the ratio of speeds, not of times.
     """
     def ratio(o, t):
         return t / o if inverse else o / t
@@ -145,16 +149,16 @@ def line(what, ours, against, theirs, goal=None, inverse=False, turns=None):
 
 
 def in_turns(things, i):
-    """Who comes first differs."""
+    """The list @things, which begins with another element for each @i"""
     i %= len(things)
     return things[i:] + things[:i]
 
 
 def plain(starts, turns, memory, samples):
     """
-    A plain guest of both QEMUs, which goes to nowhere over and over.  That is
-    all QEMU's own time, and 1 % of it can be told: nobody waits for a process
-    on the other side, and CPU time is not that of other work.
+    Migrate a plain guest of each QEMU to /dev/null repeatedly.  All of the time is
+    QEMU's own: no process waits for another one, and CPU time does not include
+    other work on the machine.  A difference of 1 % is therefore visible.
     """
     kinds = [('ours', OURS), ('bare', BARE), ('bare again', BARE)]
     for start in range(starts):
@@ -183,7 +187,8 @@ def plain(starts, turns, memory, samples):
 
 def between_two(memory, extra, channels):
     """
-    Nanoseconds for RAM, from one process to another, and query-migrate.
+    Migrate from one process to another.  Returns the time for RAM in ns and the
+    result of query-migrate.
     """
     with tempfile.TemporaryDirectory() as work:
         uri = f'unix:{work}/socket'
@@ -200,7 +205,7 @@ def between_two(memory, extra, channels):
             dst.qmp.cmd('migrate-incoming', uri=uri)
             src.migrate(uri)
             info = src.qmp.cmd('query-migrate')
-            # What comes before and after is not ours
+            # Setup does not depend on the kind of memory
             return (info['total-time'] - info['setup-time']) * 1e6, info
         finally:
             for guest in (src, dst):
@@ -213,7 +218,7 @@ def channels_name(n):
 
 
 def channels(rounds, memory, samples):
-    """Private memory and plain, from one process to another."""
+    """Migrate private and plain memory from one process to another."""
     cases = [(kind, extra, n) for n in CHANNELS
              for kind, extra in (('plain', ()), ('private', TESTDEV))]
     records = 0

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A QEMU's monitor, as far as the tests of streams need it."""
+"""A small QMP client for the tests of streams."""
 import json
 import socket
 import time
 
-TIMEOUT = 60            # seconds that no answer may take
+TIMEOUT = 60            # seconds to wait for an answer
 
 
 class Qmp:
@@ -20,12 +20,12 @@ class Qmp:
                     raise RuntimeError(f'QEMU ended with {proc.returncode}')
                 time.sleep(0.05)
         self.file = self.sock.makefile('r')
-        self.events = []        # that nobody has waited for yet
+        self.events = []        # received, but not returned by event() yet
         self.file.readline()
         self.cmd('qmp_capabilities')
 
     def give(self, fd, name):
-        """It has @fd as fd:@name from now on, until that is used."""
+        """Pass the file descriptor @fd to QEMU under @name (getfd)"""
         self._send('getfd', {'fdname': name}, fd)
         self._answer('getfd')
 
@@ -35,7 +35,7 @@ class Qmp:
 
     def _send(self, name, args, *fds):
         request = json.dumps({'execute': name, 'arguments': args}).encode()
-        # The first byte takes them along
+        # The descriptors travel with the first byte
         if fds:
             socket.send_fds(self.sock, [request[:1]], fds)
             request = request[1:]
@@ -52,7 +52,7 @@ class Qmp:
                 return answer['return']
 
     def event(self, name):
-        """Wait for the next event @name; its data."""
+        """Wait for the next event @name and return its data"""
         while True:
             while self.events:
                 event = self.events.pop(0)

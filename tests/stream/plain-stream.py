@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A plain guest's migration stream is byte for byte the unpatched QEMU's.
+"""The stream of a plain guest is identical to that of the unpatched QEMU.
 
-The unpatched one is the distribution's own qemu-system-x86_64 of the same
-version.  Guests do not run: RAM is filled from a file and the clock is fixed,
-so that a program makes the same stream twice, but for one thing: after 50 ms
-QEMU closes the RAM section and opens another.  That is rare with little RAM;
-where two streams differ they are made again, a few times.  A difference that
-is ours stays.  Output: TAP.
+The unpatched QEMU is the distribution's qemu-system-x86_64 of the same version.
+The guests do not run, their RAM is filled from a file, and the clock is fixed.  A
+program therefore makes the same stream each time, with one exception: QEMU ends a
+RAM section after 50 ms and begins another one.  This is rare with little RAM.  If
+two streams differ, the test makes them again, a few times, and fails if they
+differ each time.  Output: TAP.
 """
 import filecmp
 import os
@@ -61,7 +61,8 @@ def main():
         return 0
     cases = [(m, c) for m in ('pc-q35-10.0', 'pc-i440fx-10.0')
              for c in ([], ['multifd'], ['mapped-ram'], ['xbzrle'])
-             if c != ['multifd']]      # a file takes multifd only mapped
+             # A file supports multifd only together with mapped-ram
+             if c != ['multifd']]
     cases.append(('pc-q35-10.0', ['mapped-ram', 'multifd']))
     print(f'1..{len(cases) + 2}')
     bad = 0
