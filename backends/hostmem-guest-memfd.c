@@ -1,81 +1,93 @@
 /*
- * Host memory backend: guest_memfd that is converted in place
+ * Memory of a memory-backend-memfd that is a guest_memfd
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
- * Guest RAM, and what QEMU sees of it, are one guest_memfd: a page is shared
- * or private, never both.  Made by the VM's file descriptor, so objects of
- * this type come after the accelerator (as all memory backends do).
+ * One guest_memfd is both the guest's RAM and QEMU's mapping of it.  A page is
+ * either shared or private, never both, and KVM converts it in place.  KVM
+ * creates the file for one VM, so the accelerator must exist before the
+ * backend.  QEMU creates all memory backends after the accelerator.
  */
 #include "qemu/osdep.h"
 #include "qapi/error.h"
-#include "qemu/module.h"
-#include "qom/object.h"
 #include "exec/memory.h"
 #include "exec/ramblock.h"
 #include "migration/blocker.h"
 #include "system/hostmem.h"
+#include "system/hostmem-guest-memfd.h"
 #include "system/kvm-page-enc.h"
+#include "trace.h"
 
-#define TYPE_MEMORY_BACKEND_GUEST_MEMFD "memory-backend-guest-memfd"
-
-/* What the base class offers and a private page does not allow */
-static bool check_options(HostMemoryBackend *backend, Error **errp)
+/* Refuse the options of a memfd that a guest_memfd does not have */
+static bool check_options(HostMemoryBackend *backend, bool hugetlb,
+                          Error **errp)
 {
     const char *option = NULL, *why = NULL;
 
-    if (!backend->size) {
-        error_setg(errp, "can't create backend with size 0");
+    if (!QEMU_IS_ALIGNED(backend->size, qemu_real_host_page_size())) {
+        error_setg(errp, "guest-memfd=on needs a size that is a multiple of "
+                   "the host's page size");
         return false;
     }
-    if (!QEMU_IS_ALIGNED(backend->size, qemu_real_host_page_size())) {
-        error_setg(errp, "backend '%s' memory size must be multiple of the "
-                   "host's page size", TYPE_MEMORY_BACKEND_GUEST_MEMFD);
+    if (backend->guest_memfd) {
+        error_setg(errp, "this confidential guest keeps its private pages in "
+                   "guest_memfds of its own: use guest-memfd=off");
         return false;
     }
     if (!backend->share) {
         option = "share=off";
-        why = "its only copy is the one that the guest runs on";
-    } else if (backend->merge) {
-        option = "merge=on";
-        why = "private pages are encrypted, no two are the same";
-    } else if (backend->dump) {
-        option = "dump=on";
-        why = "private pages cannot be read";
+        why = "the guest and QEMU use the same pages";
+    } else if (hugetlb) {
+        option = "hugetlb=on";
+        why = "a guest_memfd has no huge pages";
     } else if (backend->prealloc) {
         option = "prealloc=on";
-        why = "the kernel allocates its pages when they are first used";
+        why = "the kernel allocates a page when the page is first used";
     } else if (!backend->reserve) {
         option = "reserve=off";
-        why = "no swap space is ever reserved for it";
-    } else if (backend->guest_memfd) {
-        error_setg(errp, "this confidential guest keeps private pages in "
-                   "guest_memfds of its own: use another memory backend");
-        return false;
+        why = "no swap space is ever reserved for a guest_memfd";
     }
     if (option) {
-        error_setg(errp, "%s does not support %s: %s",
-                   TYPE_MEMORY_BACKEND_GUEST_MEMFD, option, why);
+        error_setg(errp, "guest-memfd=on cannot be combined with %s: %s",
+                   option, why);
         return false;
     }
     return true;
 }
 
-static bool
-guest_memfd_backend_memory_alloc(HostMemoryBackend *backend, Error **errp)
+bool hostmem_guest_memfd_wanted(HostMemoryBackend *backend, OnOffAuto mode,
+                                bool hugetlb)
 {
-    g_autofree char *name = host_memory_backend_get_name(backend);
+    g_autoptr(Error) reason = NULL;
+
+    if (mode == ON_OFF_AUTO_AUTO) {
+        mode = check_options(backend, hugetlb, &reason) &&
+               kvm_page_enc_prepare(&reason) ? ON_OFF_AUTO_ON : ON_OFF_AUTO_OFF;
+        trace_hostmem_guest_memfd_auto(OnOffAuto_str(mode), reason ?
+                                       error_get_pretty(reason) : "");
+    }
+    return mode == ON_OFF_AUTO_ON;
+}
+
+bool hostmem_guest_memfd_alloc(HostMemoryBackend *backend, bool hugetlb,
+                               Error **errp)
+{
+    g_autofree char *name = NULL;
     RAMBlock *rb;
     int fd;
 
-    if (!check_options(backend, errp)) {
+    if (!check_options(backend, hugetlb, errp)) {
         return false;
     }
     fd = kvm_page_enc_create_memfd(backend->size, errp);
     if (fd < 0) {
         return false;
     }
+    /* These defaults come from -machine.  Private pages allow neither. */
+    backend->merge = false;
+    backend->dump = false;
     backend->aligned = true;
+    name = host_memory_backend_get_name(backend);
     if (!memory_region_init_ram_from_fd(&backend->mr, OBJECT(backend), name,
                                         backend->size, RAM_SHARED |
                                         RAM_GUEST_MEMFD_IN_PLACE, fd, 0,
@@ -93,33 +105,3 @@ guest_memfd_backend_memory_alloc(HostMemoryBackend *backend, Error **errp)
     return migrate_add_blocker_modes(&rb->cpr_blocker, errp,
                                      MIG_MODE_CPR_TRANSFER, -1) >= 0;
 }
-
-static void guest_memfd_backend_instance_init(Object *obj)
-{
-    HostMemoryBackend *backend = MEMORY_BACKEND(obj);
-
-    backend->share = true;
-    backend->merge = false;
-    backend->dump = false;
-}
-
-static void guest_memfd_backend_class_init(ObjectClass *oc, void *data)
-{
-    HostMemoryBackendClass *bc = MEMORY_BACKEND_CLASS(oc);
-
-    bc->alloc = guest_memfd_backend_memory_alloc;
-}
-
-static const TypeInfo guest_memfd_backend_info = {
-    .name = TYPE_MEMORY_BACKEND_GUEST_MEMFD,
-    .parent = TYPE_MEMORY_BACKEND,
-    .instance_init = guest_memfd_backend_instance_init,
-    .class_init = guest_memfd_backend_class_init,
-};
-
-static void register_types(void)
-{
-    type_register_static(&guest_memfd_backend_info);
-}
-
-type_init(register_types);

@@ -111,17 +111,17 @@ static void refuse_assigned_devices(Notifier *notifier, void *data)
     bool ambiguous = false;
 
     if (object_resolve_path_type("", "vfio-pci", &ambiguous) || ambiguous) {
-        error_report("memory-backend-guest-memfd cannot be used with assigned "
+        error_report("RAM in a guest_memfd cannot be used with assigned "
                      "devices (vfio-pci), because they pin the guest's pages: "
-                     "use memory-backend-ram, or no such device");
+                     "use memory-backend-memfd,guest-memfd=off, or no such "
+                     "device");
         exit(1);
     }
 }
 
 static Notifier machine_done = { .notify = refuse_assigned_devices };
 
-/* Once, before the first guest_memfd */
-static bool prepare_vm(Error **errp)
+bool kvm_page_enc_prepare(Error **errp)
 {
     static bool done;
     ConfidentialGuestSupport *cgs = current_machine->cgs;
@@ -134,21 +134,21 @@ static bool prepare_vm(Error **errp)
         error_setg(errp, "guest_memfd needs KVM (-accel kvm)");
         return false;
     }
+    if (!cgs) {
+        error_setg(errp, "guest_memfd RAM is for confidential guests "
+                   "(-machine confidential-guest-support=...)");
+        return false;
+    }
     if (phase_check(PHASE_MACHINE_READY)) {
-        error_setg(errp, "the first guest_memfd cannot be added to a machine "
-                   "that is made: it must have one from the start");
+        error_setg(errp, "the machine has been created without guest_memfd "
+                   "RAM, so none can be plugged in later");
         return false;
     }
     if (!probe_bitmap()) {
         error_setg(errp, "the host's KVM cannot convert guest_memfd in place "
                    "(it has no KVM_GET_PAGE_ENC_BITMAP)");
         error_append_hint(errp, "Load a kvm module that can, or use "
-                          "memory-backend-ram.\n");
-        return false;
-    }
-    if (!cgs) {
-        error_setg(errp, "guest_memfd RAM is for confidential guests "
-                   "(-machine confidential-guest-support=...)");
+                          "guest-memfd=off.\n");
         return false;
     }
     klass = CONFIDENTIAL_GUEST_SUPPORT_GET_CLASS(cgs);
@@ -173,7 +173,7 @@ int kvm_page_enc_create_memfd(uint64_t size, Error **errp)
 {
     int fd;
 
-    if (!prepare_vm(errp)) {
+    if (!kvm_page_enc_prepare(errp)) {
         return -1;
     }
     fd = kvm_create_guest_memfd(size, GUEST_MEMFD_FLAG_MMAP |
@@ -215,8 +215,8 @@ static int page_enc_convert(RAMBlock *rb, uint64_t offset, uint64_t size,
         /* Not refused by refuse_assigned_devices() if it was plugged in later */
         warn_report_once("A page of guest_memfd has been pinned for more than "
                          "a second and cannot become private: assigned devices "
-                         "(VFIO, vDPA) cannot be used with "
-                         "memory-backend-guest-memfd");
+                         "(VFIO, vDPA) cannot be used with RAM in a "
+                         "guest_memfd");
     }
     if (!to_private) {
         kvm_private_access_restore(rb->host + offset, size);

@@ -7,10 +7,16 @@
 #include "qapi/error.h"
 #include "system/kvm-page-enc.h"
 
-int kvm_page_enc_create_memfd(uint64_t size, Error **errp)
+bool kvm_page_enc_prepare(Error **errp)
 {
     error_setg(errp, "guest_memfd needs KVM, which this QEMU is built "
                "without");
+    return false;
+}
+
+int kvm_page_enc_create_memfd(uint64_t size, Error **errp)
+{
+    kvm_page_enc_prepare(errp);
     return -1;
 }
 

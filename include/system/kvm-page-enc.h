@@ -13,12 +13,26 @@
 #include "exec/cpu-common.h"
 
 /**
+ * kvm_page_enc_prepare: prepare the VM for guest_memfds that convert in place
+ * @errp: what the host, the machine or the guest does not allow
+ *
+ * Asks the kernel, and the platform through
+ * ConfidentialGuestMigrationOps.prepare_guest_memfd.  It must succeed before
+ * KVM has the first memory slot and vCPU; afterwards it only returns true.
+ * A caller that gets an error can use other memory instead.
+ *
+ * Context: BQL.
+ */
+bool kvm_page_enc_prepare(Error **errp);
+
+/**
  * kvm_page_enc_create_memfd: a guest_memfd that can be mapped and converted
  * @size: bytes, a multiple of the host's page size
  *
- * All pages start shared.  The first readies the VM for it (see
- * ConfidentialGuestSupportClass.prepare_guest_memfd), so it must come before
- * the first memory slot and vCPU.  BQL.  Returns the file descriptor, or -1.
+ * All pages start shared.  Calls kvm_page_enc_prepare().
+ *
+ * Context: BQL.
+ * Returns: the file descriptor, or -1.
  */
 int kvm_page_enc_create_memfd(uint64_t size, Error **errp);
 

@@ -226,7 +226,7 @@ class Places(Bare):
         super().setUpClass()
         cls.high = flipper.config(cls.work, mem=64, where='high')
         cls.small = flipper.config(cls.work, mem=16, where='high')
-        cls.memory = {'qom-type': f'memory-backend-{cls.small.backend}',
+        cls.memory = {**vm.backend_properties(cls.small.backend),
                       'id': 'more', 'size': 128 << 20}
 
     def two_places(self):
@@ -288,7 +288,7 @@ class Places(Bare):
         source = self.boot(flipper.config(self.work).change(backend='ram'))
         with self.assertRaisesRegex(flow.ExecuteError, 'guest_memfd'):
             source.cmd('object-add', **{
-                **self.memory, 'qom-type': 'memory-backend-guest-memfd'})
+                **self.memory, **vm.backend_properties(vm.IN_PLACE)})
         self.good(source)
 
     def test_discard(self):
@@ -333,16 +333,16 @@ class Hidden(Bare):
             self.good(*vms)
 
     def test_visible(self):
-        self.moves('pam1', 'guest-memfd', 'guest-memfd')
+        self.moves('pam1', vm.IN_PLACE, vm.IN_PLACE)
 
     def test_hidden(self):
-        self.moves('pam2', 'guest-memfd', 'guest-memfd')
+        self.moves('pam2', vm.IN_PLACE, vm.IN_PLACE)
 
     def test_visible_in_ordinary_memory(self):
-        self.moves('pam1', 'ram', 'guest-memfd', 'ram')
+        self.moves('pam1', vm.ORDINARY, vm.IN_PLACE, vm.ORDINARY)
 
     def test_hidden_in_ordinary_memory(self):
-        self.moves('pam2', 'ram', 'guest-memfd', 'ram')
+        self.moves('pam2', vm.ORDINARY, vm.IN_PLACE, vm.ORDINARY)
 
 
 class Packets(Bare):
@@ -352,7 +352,7 @@ class Packets(Bare):
     def setUpClass(cls):
         super().setUpClass()
         cls.config = flipper.config(cls.work)
-        if cls.config.backend != 'guest-memfd':
+        if cls.config.backend != vm.IN_PLACE:
             raise unittest.SkipTest('this kernel packs one page at a time')
 
     def test_large(self):
@@ -527,8 +527,40 @@ class OddSize(vm.VM):
 
 
 class Backends(Bare):
-    """Memory backends of ordinary memory, and what they become."""
+    """Options of the memory backends, and backends that the guest does not use."""
     UNUSED = 512 << 20
+
+    def in_place(self, name, *options, **changes):
+        """Does guest-memfd=auto become on, with such other @options?"""
+        v = self.launch(name, flipper.config(self.work).change(**{
+            'backend': ','.join(['memfd', *options]),
+            'trace': ['hostmem_guest_memfd_auto', 'kvm_page_enc_create_memfd'],
+            **changes}))
+        said = v.log()
+        v.shutdown(hard=True)
+        modes = re.findall(r'guest-memfd=auto is (\w+)', said)
+        self.assertEqual(len(modes), 1, said)
+        self.assertEqual('kvm_page_enc_create_memfd' in said,
+                         modes[0] == 'on', said)
+        return modes[0] == 'on'
+
+    def test_auto(self):
+        """Memory becomes in-place memory wherever that is possible."""
+        possible = os.environ.get('IN_L1') == 'module'
+        self.assertEqual(self.in_place('auto'), possible)
+        self.assertFalse(self.in_place('not-shared', 'share=off'))
+        self.assertFalse(self.in_place('preallocated', 'prealloc=on'))
+        self.assertFalse(self.in_place('plain', sev=False, extra=[
+            '-object', 'memory-backend-memfd,id=more,size=16M']))
+
+    def test_auto_of_libvirt(self):
+        """The memory that libvirt gives for memfd with shared access."""
+        config = flipper.config(self.work).change(backend='memfd,share=on')
+        source = self.boot(config)
+        destination, _ = self.move(source)
+        self.good(source, destination)
+        self.assertEqual(source.cmd('qom-get', path='/objects/ram',
+                                    property='guest-memfd'), 'auto')
 
     def test_unused(self):
         """One that is no RAM of the guest takes no memory."""

@@ -135,7 +135,7 @@ class Readers(bare.Bare):
 
     def test_in_place(self):
         config = flipper.config(self.work)
-        if config.backend != 'guest-memfd':
+        if config.backend != vm.IN_PLACE:
             self.skipTest('this kernel has no in-place memory')
         v = self.reads(config)
         self.good(v)
@@ -156,7 +156,7 @@ class Devices(bare.Bare):
     def test_access(self):
         config = vm.Config.from_env(guest.Workload('bare'), self.work,
                                     mem=16 * vm.MIB)
-        if config.backend != 'guest-memfd':
+        if config.backend != vm.IN_PLACE:
             self.skipTest('this kernel has no in-place memory')
         v = self.launch('access', config.change(
             ovmf_code=f'{BUILD}/guest/access.fd'))

@@ -57,7 +57,7 @@ class Host:
         """@config, changed to what this host can run."""
         return config.change(
             workdir=self.work, disks=self.disks,
-            backend='guest-memfd' if self.kernel == 'module' else 'ram')
+            backend=vm.IN_PLACE if self.kernel == 'module' else vm.ORDINARY)
 
     def launch(self, name, config, incoming=False):
         """A running QEMU in this host."""

@@ -42,6 +42,19 @@ class Gone(Timeout):
     """A QEMU ended when nobody had asked it to."""
 
 
+# Memory backends: the first needs the module, the second runs on any kernel.
+# guest-memfd=auto would hide that the kernel cannot convert in place.
+IN_PLACE = 'memfd,guest-memfd=on'
+ORDINARY = 'ram'
+
+
+def backend_properties(backend):
+    """@backend, of the two above, as object-add takes it"""
+    kind, *options = backend.split(',')
+    return {'qom-type': f'memory-backend-{kind}',
+            **dict(o.split('=') for o in options)}
+
+
 @dataclass
 class Config:
     """What a guest and its QEMU are made of."""
@@ -54,8 +67,7 @@ class Config:
     ovmf_code: str = ''
     ovmf_vars: str = ''
     mem: int = 256 * MIB
-    # 'guest-memfd' needs the module; 'ram' is what stock kernels have
-    backend: str = ''
+    backend: str = ORDINARY
     policy: int = 0
     sev: bool = True
     consent: bool = True
@@ -79,7 +91,7 @@ class Config:
             initrd=env_path('GUEST_INITRD', f'{BUILD}/guest/initrd.gz'),
             ovmf_code=env_path('OVMF_CODE', '/usr/share/OVMF/OVMF_CODE_4M.fd'),
             ovmf_vars=ovmf_vars,
-            backend='guest-memfd' if module else 'ram', **kw)
+            backend=IN_PLACE if module else ORDINARY, **kw)
 
     def change(self, **kw):
         return replace(self, **kw)
@@ -126,7 +138,7 @@ class VM(QEMUMachine):
             args += ['-object', 'sev-guest,id=sev0,reduced-phys-bits=1,'
                      f'cbitpos={os.environ.get("SEV_CBITPOS", "47")},'
                      f'policy={c.policy:#x}']
-        backend = c.backend if c.sev else 'ram'
+        backend = c.backend if c.sev else ORDINARY
         args += ['-object',
                  f'memory-backend-{backend},id=ram,size={c.mem // MIB}M']
         # Each has its own copy: the destination's comes with the stream
