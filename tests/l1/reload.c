@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Unload and load the modules again and again, with VMs in between: nothing
- * stays behind, and nothing goes while it is in use.
+ * Unload and load the modules repeatedly, and run VMs in between.  Nothing may
+ * remain after an unload, and a module in use must not be unloaded.
  *
  *   l1-reload [CYCLES]      default 15; "make check-reload" does 100
  */
@@ -11,13 +11,17 @@
 #include "guest.h"
 #include "meminfo.h"
 
-/* Cycles before memory is compared: what is allocated once */
+/*
+ * Cycles before the first measurement of memory, for allocations that happen
+ * once
+ */
 #define WARM            4
-/* More SEV VMs at a time than there are ASIDs on any emulated host */
+/* More SEV VMs than any emulated host has ASIDs */
 #define MAX_ASIDS       1024
 /*
- * What may be missing afterwards: pages that lie about, and so much a cycle.
- * A VM that is not freed is more; see the control.
+ * Memory that may be missing at the end: a constant number of pages, and a
+ * number of pages per cycle.  A VM that is not freed needs more; see the
+ * control.
  */
 #define SLACK_KB        1024
 #define SLACK_CYCLE_KB  16
@@ -82,7 +86,9 @@ static int load_both(void)
     int r = load(&kvm);
 
     r = r ? r : load(&kvm_amd);
-    /* devtmpfs makes the node before the load is over */
+    /*
+     * devtmpfs creates the device node before the load of the module has ended
+     */
     if (!r) {
         kvm_fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
         r = kvm_fd < 0 ? -errno : 0;
@@ -90,7 +96,10 @@ static int load_both(void)
     return r;
 }
 
-/* A VM that runs, converts and is destroyed: 0 if all of it worked */
+/*
+ * Run a VM, convert pages, and destroy the VM.  Returns 0 if all of it
+ * succeeded.
+ */
 static int run_vm(enum vm_type type)
 {
     struct vm vm;
@@ -109,7 +118,10 @@ static int run_vm(enum vm_type type)
     return bad;
 }
 
-/* How many SEV VMs there can be at a time: as many as ASIDs */
+/*
+ * The number of SEV VMs that can exist at the same time, which is the number
+ * of ASIDs
+ */
 static int count_asids(void)
 {
     static int fds[MAX_ASIDS];
@@ -134,7 +146,10 @@ static int count_asids(void)
     return n;
 }
 
-/* kB that are in use for good; the least of some, as there is noise */
+/*
+ * Used memory in kB: the minimum of several measurements, because other work
+ * disturbs them
+ */
 static long used_kb(void)
 {
     long least = -1;
@@ -164,7 +179,7 @@ static bool grew(const char *what, long before, long after, int cycles)
     return after - before > slack;
 }
 
-/* How many of the kernel's slab caches are kvm's by name */
+/* The number of the kernel's slab caches whose names begin with kvm */
 static int kvm_slabs(void)
 {
     FILE *f = fopen("/proc/slabinfo", "r");
@@ -181,7 +196,7 @@ static int kvm_slabs(void)
     return n;
 }
 
-/* What the kernel complains of from the first call on */
+/* Print the kernel's complaints since the first call */
 static int complaints(void)
 {
     static const char *const bad[] = {
@@ -198,7 +213,7 @@ static int complaints(void)
     }
     while ((r = read(fd, line, sizeof(line) - 1)) > 0 || errno == EPIPE) {
         if (r <= 0) {
-            errno = 0;          /* lines were overwritten; go on */
+            errno = 0;          /* lines were overwritten; continue */
             continue;
         }
         line[r] = 0;
@@ -217,7 +232,7 @@ static bool refused(void)
 {
     int fd = kvm_fd, amd, common;
 
-    /* Itself a user */
+    /* This process uses the module, too */
     close(fd);
     kvm_fd = -1;
     amd = unload("kvm_amd");
@@ -259,7 +274,7 @@ static void in_use(enum vm_type type)
     munmap(p, PAGE);
 }
 
-/* Ours away, the distribution's own in, and back */
+/* Replace our modules by the distribution's, and back */
 static void exchange(void)
 {
     int vm;
@@ -334,7 +349,10 @@ int main(int argc, char **argv)
     ok(!missing, "all %d ASIDs can be had (%d are missing)", asids, missing);
     ok(!complaints(), "the kernel does not complain");
 
-    /* What a leak of that much a cycle, and of no less than that, looks like */
+    /*
+     * Control: leak as much memory per cycle as the test must notice, and no
+     * more
+     */
     control = malloc((SLACK_KB + (long)cycles * CONTROL_KB) << 10);
     memset(control, 1, (SLACK_KB + (long)cycles * CONTROL_KB) << 10);
     ok(grew("control", before, used_kb(), cycles - WARM),

@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Everything at once: vCPUs that write, converters, dirty logs, bitmaps, holes,
- * mappings, memory slots that come, go and change, processes that hold pages.
+ * All operations at the same time: vCPUs that write, threads that convert,
+ * dirty logs, bitmaps, hole punching, mappings, memory slots that are added,
+ * changed and removed, and processes that hold pages.
  *
  *   l1-storm [SECONDS [sw|sev [BREAK]]]
  *
- * What has to hold is looked at while it goes on and when it is over.  Without
- * arguments, it first shows that it would notice: BREAK is an invariant that
- * the program itself then violates, and a run with it has to fail.
+ * The program checks its invariants during the run and at the end.  Without
+ * arguments, it first checks that it notices errors: with BREAK, it violates
+ * the named invariant itself, and the run must fail.
  */
 #define _GNU_SOURCE
 #include <pthread.h>
@@ -18,30 +19,34 @@
 #include "guest.h"
 
 #define PAGES           (GUEST_SIZE / PAGE)
-#define SLOT1           0x200           /* slot 0 ends, slot 1 begins */
+#define SLOT1           0x200           /* end of slot 0, begin of slot 1 */
 #define STOP            (GUEST_SHARED + 16)
 
-/* Seconds that it goes on where something was not done yet, at the most */
+/*
+ * Maximum number of extra seconds to run until every thread has done its work
+ */
 #define MORE            120
 
-/* What the pages are for, by gfn */
+/* Purpose of the pages, by gfn */
 #define SWEPT           0x180           /* two vCPUs, content is checked */
 #define SWEPT_END       0x280
-#define ATOMIC          0x300           /* always converted as a whole */
+#define ATOMIC          0x300           /* always converted as one range */
 #define ATOMIC_END      0x340
-#define HOLES           0x340           /* hole punchers and a vCPU */
+#define HOLES           0x340           /* used by hole punchers and a vCPU */
 #define HOLES_END       0x380
-#define STRICT          0x380           /* one thread's, in slot 1 */
+#define STRICT          0x380           /* converted by one thread, in slot 1 */
 #define STRICT_END      0x3a0
 #define CHILD           0x3a0           /* converted by another process */
 #define CHILD_END       0x3b0
-#define IDLE            0x3c0           /* nobody's, private for ever */
+#define IDLE            0x3c0           /* used by no thread, always private */
 #define IDLE_END        0x400
 
-#define EXTRA_GPA       (64ULL << 20)   /* a slot that comes and goes */
+#define EXTRA_GPA       (64ULL << 20)   /* slot that is added and removed */
 #define EXTRA_PAGES     64
 
-/* First word of the page at @gpa; its address in the guest is the same */
+/*
+ * First word of the page at @gpa; the guest maps the page at the same address
+ */
 #define MAGIC           0x5afec0de00000000ULL
 
 enum op {
@@ -64,9 +69,12 @@ static bool sev;
 static const char *broken = "";
 static volatile bool stop;
 static long count[OP_MAX], violations;
-/* Who harvests slot 1's log, or needs that nobody else does */
+/*
+ * Held by a thread that clears bits of slot 1's log or needs that no other
+ * thread does
+ */
 static pthread_mutex_t harvest = PTHREAD_MUTEX_INITIALIZER;
-/* State that a page was last set to, by the one thread that sets it */
+/* State that the page's only converter has set last */
 static bool expected[PAGES];
 
 static void did(enum op op)
@@ -79,7 +87,7 @@ violated(const char *fmt, ...)
 {
     va_list ap;
 
-    /* The first few say it */
+    /* Print only the first few errors */
     if (__atomic_add_fetch(&violations, 1, __ATOMIC_RELAXED) <= 10) {
         flockfile(stdout);
         printf("# violated: ");
@@ -121,7 +129,9 @@ static int convert(int gmem, uint64_t first, uint64_t end, bool private,
     return r;
 }
 
-/* Convert and know what it came to: is it done? */
+/*
+ * Convert a range and classify the result.  Returns whether it was converted.
+ */
 static bool try_convert(uint64_t first, uint64_t end, bool private)
 {
     uint64_t held = 0;
@@ -141,8 +151,8 @@ static bool try_convert(uint64_t first, uint64_t end, bool private)
 }
 
 /*
- * Two of them, each with every other group of 16 pages: what such a page was
- * set to last is known without a lock.
+ * Two such threads run, and each converts every other group of 16 pages.  The
+ * last state of a page is therefore known without a lock.
  */
 static void *run_converter(void *opaque)
 {
@@ -193,7 +203,7 @@ static void clear_log(uint32_t slot, void *bits)
     did(OP_CLEAR_LOG);
 }
 
-/* Slot 1's log; nobody but the holder of @harvest takes bits out of it */
+/* Read slot 1's log.  Only the holder of @harvest may clear bits in it. */
 static void harvest_log(void *bits)
 {
     if (get_log(1, bits)) {
@@ -203,8 +213,8 @@ static void harvest_log(void *bits)
 }
 
 /*
- * Pages that nobody else converts: each call has to be seen by the next dirty
- * log, bitmap, and access, and the other way round.
+ * These pages have no other converter.  The next dirty log, bitmap and access
+ * must show each conversion, and must show no other one.
  */
 static void *run_strict(void *opaque)
 {
@@ -231,7 +241,9 @@ static void *run_strict(void *opaque)
 
         pthread_mutex_lock(&harvest);
         harvest_log(log);
-        /* Nobody's in reach of the others' mappings, so never held */
+        /*
+         * No mapping of other threads covers these pages, so nobody holds them
+         */
         if (convert(vm.gmem, first, end, !private, NULL)) {
             violated("a page that nobody holds is not converted");
         }
@@ -270,7 +282,7 @@ static void *run_strict(void *opaque)
                          is ? "private" : "shared");
             }
             if (i % 8 == n % 8) {
-                /* A system call's access, too */
+                /* Access the page with a system call, too */
                 if (touch(p) != (is ? SIGBUS : 0) ||
                     write(fds[1], (void *)p, 1) != (is ? -1 : 1) ||
                     (!is && read(fds[0], &byte, 1) != 1)) {
@@ -292,7 +304,10 @@ static void *run_strict(void *opaque)
     return opaque;
 }
 
-/* Nothing is half converted, and what nobody converts stays what it is */
+/*
+ * No range is converted in part, and pages without a converter keep their
+ * state
+ */
 static void *run_bitmap(void *opaque)
 {
     unsigned seed = 23 + (uintptr_t)opaque;
@@ -343,7 +358,7 @@ static void *run_bitmap(void *opaque)
     return NULL;
 }
 
-/* Ask again at once: somebody may have converted, or not */
+/* Read again at once; a conversion may have happened meanwhile */
 static void *run_unchanged(void *opaque)
 {
     uint64_t bits[PAGES / 64];
@@ -365,7 +380,7 @@ static void *run_unchanged(void *opaque)
     return opaque;
 }
 
-/* Slot 0's log, on and off; and looked at, also while it is not there */
+/* Switch slot 0's log on and off, and read it, also while it is off */
 static void *run_log_switch(void *opaque)
 {
     while (!stop) {
@@ -401,7 +416,7 @@ static void *run_log(void *opaque)
     return opaque;
 }
 
-/* A slot of another guest_memfd that comes and goes, with its bits */
+/* Add and remove a slot of another guest_memfd, and check its bits */
 static void *run_slot_cycle(void *opaque)
 {
     struct vm extra = vm;
@@ -478,8 +493,8 @@ static void *run_mapper(void *opaque)
         }
         for (i = 0; i < pages; i++) {
             /*
-             * STRICT is converted back without EAGAIN, and has to be left
-             * alone: a fault may hold a page for as long as it pleases
+             * STRICT must be converted back without EAGAIN, so no thread may
+             * access it: a fault can hold a page for any time
              */
             if (first + i >= STRICT && first + i < CHILD_END) {
                 continue;
@@ -499,7 +514,7 @@ static void *run_mapper(void *opaque)
     return opaque;
 }
 
-/* Shared pages of a software-protected guest are what it sees */
+/* Shared pages of a software-protected guest contain what the guest sees */
 static void *run_reader(void *opaque)
 {
     while (!stop) {
@@ -561,7 +576,7 @@ static void *run_forker(void *opaque)
     return opaque;
 }
 
-/* As direct I/O would; conversions meet it */
+/* Hold pages as direct I/O would, while they are converted */
 static void *run_holder(void *opaque)
 {
     unsigned seed = 47;
@@ -572,10 +587,10 @@ static void *run_holder(void *opaque)
         struct iovec iov = { vm.mem + i * PAGE, 16 * PAGE };
 
         CHECK(pipe(fds));
-        /* As many as are shared */
+        /* As many pages as are shared */
         if (vmsplice(fds[1], &iov, 1, SPLICE_F_NONBLOCK) > 0) {
             did(OP_HOLD);
-            /* Some for longer than a conversion waits */
+            /* Hold some pages longer than a conversion waits */
             usleep(rnd(&seed, 4) ? 500 : 50000);
         }
         close(fds[0]);
@@ -634,7 +649,10 @@ static void start(void)
     expected[GUEST_SHARED / PAGE] = false;
 }
 
-/* All is quiet: states, and contents as the guest has them */
+/*
+ * After all threads have ended: check states, and contents as the guest sees
+ * them
+ */
 static void finish(struct sweeper *sweepers)
 {
     uint8_t bits[PAGES / 8];
@@ -671,7 +689,7 @@ static void finish(struct sweeper *sweepers)
     }
 }
 
-/* A vCPU that sweeps counts at the end, and does one sweep at least */
+/* A sweeping vCPU counts at the end of a sweep, and does at least one sweep */
 static bool everything_was_done(void)
 {
     for (unsigned i = 0; i < OP_MAX; i++) {
@@ -682,7 +700,7 @@ static bool everything_was_done(void)
     return true;
 }
 
-/* Returns whether all was well */
+/* Returns whether no invariant was violated */
 static bool storm(int seconds)
 {
     static void *(*const run[])(void *) = {
@@ -722,7 +740,7 @@ static bool storm(int seconds)
         pthread_create(&threads[i], NULL, run[i], (void *)(uintptr_t)(i & 1));
     }
     sleep(seconds);
-    /* On a busy machine not every thread has had its turn */
+    /* On a busy machine some threads may not have run yet */
     while (!everything_was_done() && more--) {
         sleep(1);
     }
@@ -750,7 +768,7 @@ static bool storm(int seconds)
     return !idle && !violations;
 }
 
-/* A run with @what broken on purpose has to say so, and nothing else */
+/* A run that violates @what must report this error and no other */
 static void control(const char *what)
 {
     char line[256];

@@ -33,7 +33,7 @@ static void from_hex(const char *hex, uint8_t *data, size_t len)
     }
 }
 
-/* As other implementations of the transport protocol compute it */
+/* Values from another implementation of the transport protocol */
 static void test_kdf(void)
 {
     const uint8_t zero[16] = { 0 };
@@ -44,7 +44,10 @@ static void test_kdf(void)
     check_hex(out, sizeof(out), "ab4d269fcc62bedb4511d56c386ce706");
 }
 
-/* A longer key starts otherwise: its length is part of the input */
+/*
+ * The length of the key is part of the input, so a longer key differs from the
+ * beginning
+ */
 static void test_kdf_length(void)
 {
     const uint8_t zero[16] = { 0 };
@@ -53,14 +56,14 @@ static void test_kdf_length(void)
     amd_psp_kdf(zero, sizeof(zero), "sev-master-secret", zero, sizeof(zero),
                 out, sizeof(out));
     g_assert_cmphex(out[0], !=, 0xab);
-    /* Every block is another */
+    /* Each block differs */
     g_assert(memcmp(out, out + 32, 32));
     amd_psp_kdf(zero, sizeof(zero), "sev-master-secret", zero, sizeof(zero),
                 again, sizeof(again));
     g_assert_cmpmem(out, sizeof(out), again, sizeof(again));
 }
 
-/* The policy MAC is a plain HMAC-SHA256 with the TIK: here of policy 0 */
+/* The policy MAC is an HMAC-SHA256 with the TIK; here of policy 0 */
 static void test_policy_mac(void)
 {
     const AmdPspTransportKeys zero_keys = { 0 };
@@ -134,7 +137,7 @@ static void test_ecdh_vector(void)
     g_assert(!amd_psp_ecdh(&i, &r, z));
 }
 
-/* The same seed is the same platform, another is another */
+/* The same seed gives the same platform, and another seed another platform */
 static void test_seed(void)
 {
     AmdPspEcKey a, b;
@@ -199,18 +202,18 @@ static void test_session_wrong_key(void)
 
     make_session(&s);
     make_key("other", &other);
-    /* Somebody else's session, or a session of somebody else */
+    /* A session for another platform, and a session of another platform */
     g_assert(!open_session(&other, &s.source.q, &s.session, POLICY, &keys));
     g_assert(!open_session(&s.dest, &other.q, &s.session, POLICY, &keys));
-    /* Another policy than the guest had */
+    /* A policy other than that of the guest */
     g_assert(!open_session(&s.dest, &s.source.q, &s.session, POLICY ^ 1,
                            &keys));
     g_assert_cmpmem(&keys, sizeof(keys), &untouched, sizeof(untouched));
 }
 
 /*
- * No byte of it may change.  The IV is under no MAC of its own, but another
- * gives another TIK, and with that the policy's MAC is wrong.
+ * Change each byte of the session.  The IV has no MAC of its own, but another
+ * IV gives another TIK, and then the MAC of the policy is wrong.
  */
 static void test_session_tampered(void)
 {
@@ -260,7 +263,7 @@ static void test_packet(void)
     g_assert_cmpmem(data, PACKET_LEN, plain, PACKET_LEN);
 }
 
-/* The packet's MAC, put together from what it is of */
+/* Compute the packet's MAC from its parts */
 static void test_packet_mac(void)
 {
     uint8_t plain[PACKET_LEN], data[PACKET_LEN], mac[AMD_PSP_MAC_LEN];
@@ -306,7 +309,7 @@ static void test_packet_tampered(void)
         g_assert(!amd_psp_packet_open(&keys, AMD_PSP_PACKET_DATA, &header,
                                       bad, PACKET_LEN));
     }
-    /* Shorter, for another command, or with another key */
+    /* A shorter packet, another command, and another key */
     g_assert(!amd_psp_packet_open(&keys, AMD_PSP_PACKET_DATA, &header,
                                   data, PACKET_LEN - 16));
     g_assert(!amd_psp_packet_open(&keys, AMD_PSP_PACKET_SECRET, &header,
@@ -315,7 +318,7 @@ static void test_packet_tampered(void)
     other.tik[0] ^= 1;
     g_assert(!amd_psp_packet_open(&other, AMD_PSP_PACKET_DATA, &header,
                                   data, PACKET_LEN));
-    /* And after all that it is still good */
+    /* The unchanged packet is still accepted */
     g_assert(amd_psp_packet_open(&keys, AMD_PSP_PACKET_DATA, &header,
                                  data, PACKET_LEN));
 }
@@ -328,7 +331,10 @@ static void test_cert(void)
 
     make_key("alice", &key);
     amd_psp_cert_make(&key.q, AMD_PSP_CERT_PDH, 1, 55, cert);
-    /* Version, API, usage, algorithm, curve; QX from its least byte on */
+    /*
+     * Version, API, usage, algorithm, curve, and QX beginning with its least
+     * significant byte
+     */
     check_hex(cert, 20, "0100000001370000" "03100000" "03000000" "02000000");
     g_assert_cmphex(cert[0x14], ==, key.q.x[AMD_PSP_P384_LEN - 1]);
     g_assert_cmphex(ldl_le_p(cert + 0x414), ==, 0x1000);
@@ -338,11 +344,14 @@ static void test_cert(void)
     g_assert_cmpmem(&q, sizeof(q), &key.q, sizeof(key.q));
     g_assert(!amd_psp_cert_key(cert, AMD_PSP_CERT_PEK, &q));
 
-    /* No point of the curve */
+    /* Not a point of the curve */
     memcpy(bad, cert, sizeof(bad));
     bad[0x14] ^= 1;
     g_assert(!amd_psp_cert_key(bad, AMD_PSP_CERT_PDH, &q));
-    /* Another version, algorithm, curve; something where nothing should be */
+    /*
+     * Another version, algorithm and curve, and reserved bytes that are not
+     * zero
+     */
     memcpy(bad, cert, sizeof(bad));
     bad[0] = 2;
     g_assert(!amd_psp_cert_key(bad, AMD_PSP_CERT_PDH, &q));
@@ -418,7 +427,10 @@ static void must_fail(const char *path, const char *why)
     error_free(err);
 }
 
-/* The file of an authority: made once, for its owner, and checked */
+/*
+ * The file of an authority is created once, readable by its owner only, and
+ * checked when it is read
+ */
 static void test_authority(void)
 {
     g_autofree char *dir = g_dir_make_tmp("amd-psp-XXXXXX", NULL);
@@ -444,7 +456,10 @@ static void test_authority(void)
     g_assert_cmpmem(certs, len, amd_psp_authority_certs(b),
                     AMD_PSP_ASK_ARK_LEN);
 
-    /* The one vouches for what the other has signed: they are one */
+    /*
+     * Two platforms of one file have the same authority: each accepts what the
+     * other has signed
+     */
     make_key("cek", &key);
     amd_psp_cert_make(&key.q, AMD_PSP_CERT_CEK, 1, 55, cek);
     g_assert(!amd_psp_authority_verify(a, amd_psp_authority_certs(a), cek));
@@ -460,7 +475,9 @@ static void test_authority(void)
     g_assert(!amd_psp_authority_verify(a, bad, cek));
     amd_psp_authority_free(b);
 
-    /* What is lost of the certificates is made again, as it was */
+    /*
+     * Certificates that were deleted are created again with the same contents
+     */
     unlink(name);
     b = amd_psp_authority_open(path, &error_abort);
     g_clear_pointer(&text, g_free);
@@ -468,7 +485,7 @@ static void test_authority(void)
     g_assert_cmpmem(text, len, certs, AMD_PSP_ASK_ARK_LEN);
     amd_psp_authority_free(b);
 
-    /* A number that is no prime, a file that is none of ours */
+    /* A number that is not prime, and a file with another format */
     g_clear_pointer(&text, g_free);
     g_assert(g_file_get_contents(path, &text, &len, NULL));
     digit = strstr(text, "p=") + 100;

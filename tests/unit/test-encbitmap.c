@@ -11,7 +11,7 @@
 #include "qapi/error.h"
 #include "encbitmap-fixture.h"
 
-/* A provider whose state is an array of bytes, one a page */
+/* A provider that keeps the state in an array with one byte per page */
 static struct {
     uint8_t *state;
     uint64_t npages;
@@ -93,7 +93,7 @@ static void test_none(void)
     block_free(rb);
 }
 
-/* A second init changes nothing */
+/* A second init has no effect */
 static void test_init(void)
 {
     RAMBlock *rb = block_new("ram", 100);
@@ -109,7 +109,10 @@ static void test_init(void)
     block_free(rb);
 }
 
-/* One private page must not make 64, nor one shared page */
+/*
+ * One private page must not make 64 pages private, and one shared page must
+ * not make 64 pages shared
+ */
 static void test_single(void)
 {
     RAMBlock *rb = block_new("ram", 200);
@@ -133,7 +136,9 @@ static void test_single(void)
     block_free(rb);
 }
 
-/* Words of zeroes are shared pages, not words without news */
+/*
+ * A word of zeros means 64 shared pages, and not that the pages are unchanged
+ */
 static void test_zero_words(void)
 {
     RAMBlock *rb = block_new("ram", 256);
@@ -152,7 +157,10 @@ static void test_zero_words(void)
     block_free(rb);
 }
 
-/* Set a range that begins and ends within words: the rest keeps its state */
+/*
+ * Set a range that begins and ends within words; the other bits must not
+ * change
+ */
 static void test_neighbours(void)
 {
     static const unsigned edges[] = { 0, 1, 31, 32, 63, 64, 65, 127, 128,
@@ -201,7 +209,7 @@ static void test_run(void)
     block_free(rb);
 }
 
-/* Bytes are bytes and pages are pages; nothing is rounded */
+/* The range must be exact: neither bytes nor pages are rounded */
 static void test_convert_range(void)
 {
     static const struct {
@@ -242,7 +250,10 @@ static void check_dirty(RAMBlock *rb, uint64_t first, uint64_t n)
     memset(test_block(rb)->dirty, 0, npages);
 }
 
-/* A conversion dirties: who does it depends on who knows the state */
+/*
+ * A conversion marks pages dirty.  Which component does it depends on the
+ * component that keeps the state.
+ */
 static void test_convert_dirties(void)
 {
     RAMBlock *rb = block_new("ram", 300);
@@ -250,12 +261,12 @@ static void test_convert_dirties(void)
     encbitmap_init(rb, NULL, true);
     encbitmap_convert(rb, 60 * PAGE, 10 * PAGE, false, NULL, &error_abort);
     check_dirty(rb, 60, 10);
-    /* Only what changes */
+    /* Only pages that change */
     encbitmap_convert(rb, 60 * PAGE, 100 * PAGE, false, NULL, &error_abort);
     check_dirty(rb, 70, 90);
     encbitmap_convert(rb, 60 * PAGE, 100 * PAGE, false, NULL, &error_abort);
     check_dirty(rb, 0, 0);
-    /* Reads and launch do not dirty */
+    /* Neither reads nor the launch mark pages */
     encbitmap_set(rb, 0, 300, false);
     check_dirty(rb, 0, 0);
     block_free(rb);
@@ -265,11 +276,14 @@ static void test_convert_dirties(void)
     fake_reset(rb, true);
     encbitmap_convert(rb, 60 * PAGE, 10 * PAGE, false, NULL, &error_abort);
     check_dirty(rb, 60, 10);
-    /* The provider's state may differ from our copy: the whole range */
+    /*
+     * The provider's state may differ from the bitmap, so the whole range is
+     * marked
+     */
     encbitmap_convert(rb, 60 * PAGE, 100 * PAGE, false, NULL, &error_abort);
     check_dirty(rb, 60, 100);
     g_assert_cmpuint(fake.calls, ==, 2);
-    /* What a sync finds changed is dirty too, by words */
+    /* Pages that a sync changes are marked as well, by whole words */
     fake.state[200] = 0;
     g_assert(encbitmap_sync(&error_abort));
     g_assert_cmpuint(test_block(rb)->dirty[200], ==, 1);
@@ -281,9 +295,12 @@ static void test_convert_dirties(void)
     fake_reset(rb, true);
     encbitmap_convert(rb, 60 * PAGE, 10 * PAGE, false, NULL, &error_abort);
     g_assert_cmpuint(encbitmap_count(rb, 0, 300), ==, 290);
-    /* The provider has no log of pages that the guest does not see */
+    /* The provider has no log for pages that the guest does not see */
     check_dirty(rb, 60, 10);
-    /* Only what changes: the provider may know more, and marks it itself */
+    /*
+     * Only pages that change in the bitmap; the provider marks the others
+     * itself
+     */
     encbitmap_convert(rb, 60 * PAGE, 20 * PAGE, false, NULL, &error_abort);
     check_dirty(rb, 70, 10);
     fake.state[200] = 0;
@@ -292,7 +309,7 @@ static void test_convert_dirties(void)
     block_free(rb);
 }
 
-/* Whole or not at all */
+/* All pages are converted, or none */
 static void test_convert_again(void)
 {
     RAMBlock *rb = block_new("ram", 300);
@@ -313,7 +330,7 @@ static void test_convert_again(void)
     g_assert_cmpuint(bad, ==, 77 * PAGE);
     g_assert_cmpuint(encbitmap_count(rb, 0, 300), ==, 0);
     check_dirty(rb, 0, 0);
-    /* The caller may not care where */
+    /* @error_offset may be NULL */
     g_assert_cmpint(encbitmap_convert(rb, 70 * PAGE, 10 * PAGE, true, NULL,
                                       &err), ==, -EAGAIN);
     error_free_or_abort(&err);
@@ -337,16 +354,16 @@ static void test_sync_error(void)
     g_assert(strstr(error_get_pretty(err), "block b"));
     error_free(err);
     g_assert_cmpuint(encbitmap_count(a, 0, 64), ==, 64);
-    /* The lock was given back */
+    /* The lock was released */
     encbitmap_convert(b, 0, PAGE, true, NULL, &error_abort);
     block_free(a);
     block_free(b);
 }
 
-/* Page numbers and counts that do not fit in an int */
+/* Page numbers and counts that exceed an int */
 static void test_big(void)
 {
-    uint64_t npages = 5ULL << 30;       /* 20 TiB of RAM, 640 MiB of bits */
+    uint64_t npages = 5ULL << 30;       /* 20 TiB; the bitmap takes 640 MiB */
     TestBlock *tb = g_new0(TestBlock, 1);
     RAMBlock *rb = &tb->rb;
     uint64_t at = npages - 100, le[2];
@@ -375,16 +392,19 @@ static void test_big(void)
     g_free(tb);
 }
 
-/* Everything against one byte a page, with random ranges */
+/* Compare all functions with a model of one byte per page, for random ranges */
 static void test_model(void)
 {
-    /* Not a multiple of anything, and more than is compared at once */
+    /*
+     * No multiple of a power of 2, and more pages than are compared in one
+     * step
+     */
     enum { NPAGES = 9001 };
     g_autofree uint8_t *model = g_malloc0(NPAGES);
     RAMBlock *rb = block_new("ram", NPAGES);
     uint64_t le[NPAGES / 64 + 2];
 
-    /* Updates come from a sync, where the writer's lock is held */
+    /* A sync calls encbitmap_update() with the writer's lock held */
     encbitmap_init(rb, &fake_dirtying_provider, false);
     fake_reset(rb, false);
     for (int op = 0; op < 20000; op++) {
@@ -437,7 +457,7 @@ static void test_model(void)
                 g_assert_cmpuint(le64_to_cpu(le[i / 64]) >> (i % 64) & 1, ==,
                                  i < n ? model[first + i] : 0);
             }
-            /* and no further */
+            /* bits after the range are unchanged */
             g_assert_cmphex(le[DIV_ROUND_UP(n, 64)], ==,
                             0xa5a5a5a5a5a5a5a5ULL);
             break;
@@ -450,11 +470,11 @@ static void test_model(void)
     block_free(rb);
 }
 
-/* Without a provider that knows it, all pages are allocated */
+/* A provider without the function @allocated has only allocated pages */
 static uint64_t allocated_run(RAMBlock *rb, uint64_t page, uint64_t npages,
                               bool *allocated)
 {
-    /* Every second ten */
+    /* Groups of ten pages are alternately allocated and unallocated */
     *allocated = page / 10 % 2;
     return MIN(npages, 10 - page % 10);
 }
@@ -479,11 +499,11 @@ static void test_allocated(void)
     block_free(rb);
 }
 
-/* encbitmap_update() at every alignment of both sides */
+/* encbitmap_update() with every alignment of the bitmap and of its source */
 static uint64_t update_first, update_n, update_le[8];
 static bool update_sync(RAMBlock *rb, Error **errp)
 {
-    /* Exactly as long as it must be, for a sanitizer to see */
+    /* Of the exact size, so that a sanitizer detects reads after the end */
     size_t size = DIV_ROUND_UP(update_n, 64) * 8;
     g_autofree uint64_t *le = g_malloc(size);
 
@@ -521,9 +541,9 @@ static void test_update_unaligned(void)
 }
 
 /*
- * A sender that drops the lock only to take it again, and a converter: the
- * state does not change while the lock is held, and the converter is not
- * kept waiting.
+ * A sender takes the lock again as soon as it has dropped it, while another
+ * thread converts.  The state must not change while the sender holds the lock,
+ * and the conversion must not wait long.
  */
 static RAMBlock *lock_rb;
 static bool lock_stop;
@@ -541,7 +561,7 @@ static void *sender(void *unused)
         g_usleep(1000);
         g_assert_cmpuint(n, ==, encbitmap_run(lock_rb, 5, 100, &q));
         g_assert(p == q);
-        /* A conversion of these two is seen whole or not at all */
+        /* A sender must see the conversion of both pages, or of neither */
         g_assert_cmpuint(n, >=, 64);
         qatomic_set(&lock_sends, lock_sends + 1);
         encbitmap_send_unlock(lock_rb);
@@ -572,7 +592,10 @@ static void test_lock(void)
     for (int i = 0; i < ARRAY_SIZE(threads); i++) {
         qemu_thread_join(&threads[i]);
     }
-    /* 200 times 1 ms; where readers come first there is always one */
+    /*
+     * 200 sends of 1 ms: a lock that prefers readers would keep the writer
+     * waiting
+     */
     g_assert_cmpint(g_get_monotonic_time() - start, <, 20 * G_USEC_PER_SEC);
     block_free(lock_rb);
 }
