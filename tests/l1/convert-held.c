@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * A page that somebody holds cannot become private: EAGAIN, the page, and
- * nothing converted.  A page that nobody holds always can.
+ * A page that somebody holds cannot become private: the call fails with
+ * EAGAIN, reports the page, and converts nothing.  A page that nobody holds
+ * always can.
  */
 #define _GNU_SOURCE
 #include <pthread.h>
@@ -13,7 +14,7 @@
 
 #define SIZE (4ULL << 20)
 
-/* Hold pages with a pipe, as direct I/O would */
+/* Hold pages by a pipe, as direct I/O would hold them */
 struct hold {
     int fds[2];
     size_t bytes;
@@ -85,7 +86,10 @@ static void held(struct vm *vm)
     MUST(vm_convert(vm, 0, SIZE, SHARED));
 }
 
-/* Of a file that nobody else has touched: at the borders of what is looked at */
+/*
+ * Pages that nobody else has touched, at the limits of the record of pages in
+ * the host's reach
+ */
 static void held_alone(enum vm_type type)
 {
     static const unsigned at[] = { 0, 63, 64, SIZE / PAGE - 1 };
@@ -105,7 +109,7 @@ static void held_alone(enum vm_type type)
     }
 }
 
-/* Pages that were just allocated, on one CPU or the other, are not held */
+/* Pages that were just allocated, on either CPU, do not count as held */
 static void fresh(struct vm *vm)
 {
     int bad = 0, i, n = 0;
@@ -140,7 +144,10 @@ static void *toucher(void *opaque)
     return (void *)n;
 }
 
-/* Faults on the neighbours, which the same call unmaps and maps again */
+/*
+ * Faults on neighbouring pages, which the same call unmaps while they are
+ * mapped again
+ */
 static void faults(struct vm *vm)
 {
     pthread_t thread;
@@ -158,7 +165,7 @@ static void faults(struct vm *vm)
     ok(!bad, "900 conversions beside a busy thread, %d EAGAIN", bad);
 }
 
-/* What cannot be said is not said, and nothing is converted all the same */
+/* If error_offset cannot be written, the call still converts nothing */
 static void unwritable(struct vm *vm)
 {
     struct kvm_memory_attributes2 *args;
@@ -188,7 +195,7 @@ static void on_alarm(int sig)
     signals += sig == SIGALRM;
 }
 
-/* Signals do not end a conversion, least of all in its middle */
+/* Signals do not interrupt a conversion */
 static void interrupted(struct vm *vm)
 {
     struct itimerval every = { { 0, 300 }, { 0, 300 } }, never = { { 0 } };
@@ -244,7 +251,10 @@ static void write_text(const char *path, const char *text)
 }
 
 #define DEBUGFS         "/sys/kernel/debug"
-/* What the scheduler gives to other tasks beside real-time tasks, ns a second */
+/*
+ * Time per second that the scheduler reserves for tasks other than real-time
+ * tasks, in ns
+ */
 #define FAIR_SERVER     DEBUGFS "/sched/fair_server/cpu1/runtime"
 
 static void others_run(bool run)
@@ -255,7 +265,10 @@ static void others_run(bool run)
     }
 }
 
-/* A real-time task that never yields, as a vCPU can be, stops no conversion */
+/*
+ * A real-time task that never yields, such as a vCPU, does not block a
+ * conversion
+ */
 static void busy_cpu(void)
 {
     double fresh, first, second;

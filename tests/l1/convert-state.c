@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * KVM_GET_PAGE_ENC_BITMAP and the dirty log for a VMM that has no lock of its own:
- * no conversion is missed, and equal generations mean equal bitmaps.
+ * KVM_GET_PAGE_ENC_BITMAP and the dirty log, used by a VMM without a lock of
+ * its own.  It must not miss a conversion, and equal generations must mean
+ * equal bitmaps.
  */
 #define _GNU_SOURCE
 #include <pthread.h>
@@ -10,15 +11,15 @@
 
 static volatile bool stop;
 
-/* What a VMM without locks knows of the pages of slot 0 */
+/* The knowledge of a VMM without locks about the pages of slot 0 */
 #define WATCHED         64
 #define LARGE           (16ULL << 30)
 
 struct vmm {
     struct vm *vm;
     uint64_t generation;
-    uint64_t state;             /* as the last bitmap said */
-    uint64_t sent;              /* by which state each page went last */
+    uint64_t state;             /* state in the last bitmap */
+    uint64_t sent;              /* state in which each page was sent last */
 };
 
 static uint64_t vmm_harvest(struct vmm *vmm)
@@ -30,7 +31,7 @@ static uint64_t vmm_harvest(struct vmm *vmm)
     return dirty;
 }
 
-/* A round, in the order that docs/specs/kvm-page-enc.rst gives */
+/* One round, in the order that docs/specs/kvm-page-enc.rst requires */
 static void vmm_round(struct vmm *vmm)
 {
     struct kvm_page_enc_bitmap args = {
@@ -46,7 +47,7 @@ static void vmm_round(struct vmm *vmm)
 
 static volatile unsigned turn, turns_done;
 
-/* Each turn: everything to the other state, in one call */
+/* Convert all pages to the other state with one call, repeatedly */
 static void *convert_in_turns(void *opaque)
 {
     struct vm *vm = opaque;
@@ -73,7 +74,7 @@ static void without_locks(void)
     struct vm vm;
     unsigned i;
 
-    /* A small slot that is marked first, and much that is marked after it */
+    /* A small slot is marked first, and a large slot after it */
     vm_create(&vm, VM_SW_PROTECTED, LARGE);
     MUST(vm_slot(&vm, 0, KVM_MEM_LOG_DIRTY_PAGES, 0, WATCHED * PAGE, 0));
     MUST(vm_slot(&vm, 1, KVM_MEM_LOG_DIRTY_PAGES, WATCHED * PAGE,
@@ -88,7 +89,7 @@ static void without_locks(void)
             vmm_round(&vmm);
             rounds++;
         }
-        /* The last round, of a guest that is stopped */
+        /* The last round, with a stopped guest */
         vmm_round(&vmm);
         lost += vmm.sent != (i & 1 ? ~0ULL : 0);
         vmm.sent = i & 1 ? ~0ULL : 0;
@@ -103,7 +104,7 @@ static void without_locks(void)
 
 #define PAGES           512
 
-/* Reads all, as often as it can, and compares what has the same generation */
+/* Read the bitmap repeatedly, and compare bitmaps with the same generation */
 struct reader {
     struct vm *vm;
     long reads, wrong;
@@ -184,7 +185,7 @@ static void files_and_generations(void)
        "the generation of another", i, reads, wrong);
 }
 
-/* Slots whose pages begin anywhere in a word of the file's */
+/* Slots that begin at any bit of a word of the file's bitmap */
 static void marks(void)
 {
     static const struct { uint64_t gfn, pages, index; } slots[] = {
@@ -232,7 +233,7 @@ static void marks(void)
     vm_destroy(&vm);
 }
 
-/* The VM does not keep the memory that one large request has taken */
+/* The VM frees the memory that one large request has needed */
 static void spare(void)
 {
     const uint64_t pages = 1ULL << 30;

@@ -15,8 +15,8 @@ static void fetch(struct vm *vm)
 }
 
 /*
- * Are the pages [@first, @end) dirty and no others?  Page tables do not count:
- * the CPU may have set their accessed bits.
+ * Are exactly the pages [@first, @end) dirty?  Page tables are ignored,
+ * because the CPU may have set their accessed bits.
  */
 static bool dirty_is(struct vm *vm, uint64_t first, uint64_t end)
 {
@@ -67,7 +67,7 @@ static void writes(struct vm *vm)
     ok(guest_read(vm, 0x21000) != ~0ULL && (fetch(vm), true) &&
        guest_read(vm, 0x21000) != ~0ULL && dirty_is(vm, 0, 0),
        "it reads one");
-    /* Migration does not send what nobody has accessed */
+    /* A migration does not send pages that nobody has accessed */
     ok(guest_read(vm, 0x380000) != ~0ULL && dirty_is(vm, 0x380, 0x381),
        "it reads one that was not there yet: dirty");
     guest_write(vm, 0x20008, 2);
@@ -83,7 +83,9 @@ static void writes(struct vm *vm)
     ok(dirty_is(vm, 0x120, 0x121), "it writes a page that was converted");
 }
 
-/* A conversion either way is in the next log, in every mode that there is */
+/*
+ * Conversions in both directions are in the next log, in every mode of the log
+ */
 static void modes(struct vm *vm)
 {
     static const struct { uint64_t flags; const char *name; } mode[] = {
@@ -115,7 +117,7 @@ static void modes(struct vm *vm)
             MUST(vm_convert(vm, first * PAGE, 0x60 * PAGE, attributes));
             right &= dirty_is(vm, first, first + 0x60);
             if (mode[i].flags) {
-                /* Between the reading and the clearing */
+                /* Convert between reading the log and clearing it */
                 MUST(vm_convert(vm, 0x340 * PAGE, PAGE, attributes));
                 CHECK(ioctl(vm->fd, KVM_CLEAR_DIRTY_LOG, &clear));
                 right &= dirty_is(vm, 0x340, 0x341);
@@ -199,7 +201,7 @@ static int ring_enable(struct vm *vm, uint32_t cap, uint64_t size)
     return xioctl(vm->fd, KVM_ENABLE_CAP, &args);
 }
 
-/* Is page @page in the vCPU's ring? */
+/* Is page @page in the vCPU's dirty ring? */
 static bool ring_has(struct vm *vm, uint64_t page)
 {
     struct kvm_dirty_gfn *ring;
@@ -217,7 +219,10 @@ static bool ring_has(struct vm *vm, uint64_t page)
     return has;
 }
 
-/* Rings are the vCPUs'; conversions, which have none, are in a bitmap */
+/*
+ * A dirty ring belongs to a vCPU; conversions have no vCPU and are in the
+ * bitmap
+ */
 static void rings(enum vm_type type)
 {
     struct vm vm;

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What KVM itself does with guest memory: the structures that it shares with a
- * guest, left alone while their page is private; and, for software-protected
- * VMs, instructions that it emulates, with page tables, code and operands in
- * private pages.
+ * Accesses by KVM itself to guest memory: the structures that KVM shares with
+ * a guest, which it must not touch while their page is private, and, for
+ * software-protected VMs, emulated instructions whose page tables, code and
+ * operands are in private pages.
  */
 #define _GNU_SOURCE
 #include <pthread.h>
@@ -11,15 +11,15 @@
 #include <asm/kvm_para.h>
 #include "guest.h"
 
-#define PV_GPA          0x30000         /* the shared structure */
-#define CODE_GPA        0x40000         /* emulated code */
+#define PV_GPA          0x30000         /* page of the shared structure */
+#define CODE_GPA        0x40000         /* code to emulate */
 #define DATA_GPA        0x50000
-#define MMIO_GPA        0x3f0000        /* no slot there */
+#define MMIO_GPA        0x3f0000        /* gfn without a slot */
 #define LOW             0x300000        /* size of the slot */
 
 /*
- * With KVM's prefix, an instruction that raises #UD and is emulated.  RDI, RSI,
- * RAX, RBX: operands.
+ * An instruction with KVM's prefix, which raises #UD so that KVM emulates it.
+ * RDI, RSI, RAX, RBX: operands.
  */
 #define FEP "ud2; .ascii \"kvm\"; "
 asm(".pushsection .rodata\n"
@@ -39,7 +39,10 @@ enum access { READ, WRITE, CMPXCHG, MOVS, CMPXCHG_BYTE };
 static uint64_t mmio_written, mmio_value;
 static unsigned mmio_reads, mmio_writes;
 
-/* Run one of the above and have guest.h's code back: 0, or -1 */
+/*
+ * Run one of these instructions and continue with the code of guest.h.
+ * Returns 0, or -1.
+ */
 static int do_access(struct vm *vm, enum access what, struct kvm_regs *regs)
 {
     struct kvm_run *run = vm->run;
@@ -58,7 +61,7 @@ static int do_access(struct vm *vm, enum access what, struct kvm_regs *regs)
             struct kvm_regs back;
 
             CHECK(ioctl(vm->vcpu, KVM_GET_REGS, regs));
-            /* After the OUT that guest_do() begins with */
+            /* after the OUT with which guest_do() begins */
             back = *regs;
             back.rip = GUEST_CODE + 2;
             CHECK(ioctl(vm->vcpu, KVM_SET_REGS, &back));
@@ -103,8 +106,7 @@ static bool dirty_has(struct vm *vm, uint64_t page)
 }
 
 /*
- * @foreign: the slot's host address is not a mapping of the guest_memfd, but
- * memory that has something else in it.
+ * @foreign: the slot's host address maps other memory than the guest_memfd
  */
 static void emulation(bool foreign)
 {
@@ -147,7 +149,10 @@ static void emulation(bool foreign)
     region.flags |= KVM_MEM_LOG_DIRTY_PAGES;
     MUST(xioctl(vm.fd, KVM_SET_USER_MEMORY_REGION2, &region));
     dirty_has(&vm, 0);
-    /* No accessed, no dirty bit; the page table is in a private page, too */
+    /*
+     * No accessed and no dirty bit; the page table is in a private page as
+     * well
+     */
     MUST(guest_write(&vm, pte, DATA_GPA | 3));
     regs = (struct kvm_regs) { .rdi = DATA_GPA + 8, .rsi = 0x5555 };
     ok(!do_access(&vm, WRITE, &regs) && guest_read(&vm, DATA_GPA + 8) == 0x5555,
@@ -183,7 +188,7 @@ static void emulation(bool foreign)
     ok(!do_access(&vm, READ, &regs) && regs.rsi == 0,
        "a private page that was not there yet: zeros");
 
-    /* A page that KVM read is not held */
+    /* KVM holds no page after it has read it */
     ok(!vm_convert(&vm, DATA_GPA, PAGE, SHARED) && p[1] == 0x9966 &&
        p[2] == mmio_value, "shared, the host sees all of it");
     if (foreign) {
@@ -217,7 +222,7 @@ static void set_msr(struct vm *vm, uint32_t index, uint64_t data)
     }
 }
 
-/* Enter the guest, with an update of the clock on the way */
+/* Enter the guest so that KVM updates the clock */
 static void run_with_clock(struct vm *vm)
 {
     struct kvm_clock_data clock;
@@ -230,7 +235,7 @@ static void run_with_clock(struct vm *vm)
     }
 }
 
-/* @version: where KVM counts its updates */
+/* @version: counter of KVM's updates */
 static void shared_structure(struct vm *vm, const char *name, size_t version)
 {
     static uint8_t before[PAGE], after[PAGE];
@@ -263,7 +268,7 @@ static void shared_structure(struct vm *vm, const char *name, size_t version)
     }
     ok(i == 3, "not while its page is private, and again after that");
 
-    /* A slot that comes or goes makes KVM look addresses up again */
+    /* KVM looks addresses up again when a slot is added or removed */
     MUST(vm_convert(vm, PV_GPA, PAGE, PRIVATE));
     MUST(vm_slot(vm, 1, 0, 1ULL << 32, PAGE, GUEST_SIZE - PAGE));
     run_with_clock(vm);
@@ -297,10 +302,13 @@ static void shared_structures(enum vm_type type)
     set_msr(&vm, MSR_KVM_STEAL_TIME, 0);
     memset(vm.mem + PV_GPA, 0, PAGE);
     set_msr(&vm, MSR_KVM_SYSTEM_TIME_NEW, PV_GPA | KVM_MSR_ENABLED);
-    /* First in struct pvclock_vcpu_time_info, which no uapi header has */
+    /*
+     * The first field of struct pvclock_vcpu_time_info, which no uapi header
+     * defines
+     */
     shared_structure(&vm, "kvmclock", 0);
 
-    /* All at once */
+    /* All of these at the same time */
     set_msr(&vm, MSR_KVM_STEAL_TIME, (PV_GPA + 0x400) | KVM_MSR_ENABLED);
     pthread_create(&thread, NULL, vm_run_converter, &c);
     for (n = 0; n < 300 || (c.done < 200 && n < 20000); n++) {

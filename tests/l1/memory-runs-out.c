@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Memory runs out in the middle of each call, at each place where the kernel
- * asks for some: the call fails and has done nothing, and works afterwards.
+ * Memory runs out within each call, at each allocation of the kernel.  The
+ * call must then fail without an effect, and the next call must succeed.
  *
- * For a kernel with fault injection (scripts/l1 --kernel kasan): the n-th
+ * Needs a kernel with fault injection (scripts/l1 --kernel kasan).  The n-th
  * allocation, or access to user memory, of a call fails, for n = 1, 2, ...
- * until the call has no n-th.
+ * until the call has no n-th one.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -35,7 +35,7 @@ static void arm(int n)
     char s[16];
     int len = snprintf(s, sizeof(s), "%d", n);
 
-    /* This accesses user memory, too, and can be what fails, once */
+    /* This also accesses user memory, so it may be what fails once */
     while (pwrite(fail_nth, s, len, 0) < 0) {
         if (errno != EFAULT) {
             bail("/proc/self/fail-nth");
@@ -43,12 +43,12 @@ static void arm(int n)
     }
 }
 
-/* Did the failure happen?  Nothing fails any more. */
+/* Did the failure happen?  Disables further failures. */
 static bool disarm(void)
 {
     char s[16] = "";
 
-    /* If this is what fails, the call before it did not */
+    /* If this call failed, the call before it did not */
     bool happened = pread(fail_nth, s, sizeof(s) - 1, 0) > 0 && !atoi(s);
 
     arm(0);
@@ -58,7 +58,7 @@ static bool disarm(void)
 static struct vm vm, other;
 static struct packet packet;
 
-/* All that a call could have changed and should not have */
+/* The state that a failed call must not have changed */
 struct state {
     uint8_t bits[PAGES / 8];
     bool open[PAGES];
@@ -80,12 +80,13 @@ static void look(struct state *s)
     s->log = !xioctl(vm.fd, KVM_GET_DIRTY_LOG, &log);
 }
 
-/* A call: 0 or more, or -errno */
+/* A call that returns 0 or more, or -errno */
 typedef int call_fn(void);
 
 /*
- * @call fails wherever it can, with one of a few errors and without a trace;
- * @undo takes back what it did where it worked.
+ * Make @call fail at each possible place.  It must fail with one of the
+ * expected errors and without an effect, or succeed.  @undo reverts its effect
+ * if it succeeded.
  */
 static void run(const char *what, call_fn *call, call_fn *undo)
 {
@@ -105,7 +106,7 @@ static void run(const char *what, call_fn *call, call_fn *undo)
             break;
         }
         injected++;
-        if (r >= 0) {       /* it has another way */
+        if (r >= 0) {       /* the call has succeeded in another way */
             survived++;
             if (undo && undo() < 0) {
                 ok(false, "%s: cannot be undone", what);
@@ -194,7 +195,10 @@ static int punch(void)
                      0x300 * PAGE, 16 * PAGE) ? -errno : 0;
 }
 
-/* The guest touches a page that is not there: KVM_RUN says so, and goes on */
+/*
+ * The guest accesses a page that is not allocated: KVM_RUN reports the error,
+ * and the guest can continue
+ */
 static int guest_touch(void)
 {
     struct kvm_regs regs = { .r8 = GUEST_READ, .rdi = 0x300 * PAGE }, now;
@@ -210,7 +214,7 @@ static int guest_touch(void)
     if (r < 0) {
         bool hit = disarm();
 
-        /* As the guest would go on */
+        /* Repeat the access, as the guest would */
         if (guest_run(&vm)) {
             return -EIO;
         }
@@ -240,7 +244,7 @@ static int receive_page(void)
     return transport_receive(&other, 0x20000, &packet);
 }
 
-/* kvm_gmem_rebind() fails in the middle: see fail_rebind.c */
+/* kvm_gmem_rebind() fails after half of its range; see fail_rebind.c */
 static void rebind(void)
 {
     static const char left[] = "/sys/module/fail_rebind/parameters/left";

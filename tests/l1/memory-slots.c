@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Memory slots of guest_memfds that keep attributes: what may change, what may
- * not, and that everything goes when they go.
+ * Memory slots of guest_memfds that keep attributes: which changes KVM allows,
+ * which it refuses, and that all memory is freed with them.
  */
 #define _GNU_SOURCE
 #include "guest.h"
@@ -69,7 +69,7 @@ static void changes(enum vm_type type)
     vm_destroy(&vm);
 }
 
-/* Memory that is not a guest_memfd, in the same VM: as ever */
+/* A slot of the same VM that is not a guest_memfd behaves as usual */
 static void ordinary(void)
 {
     struct kvm_enc_region region = { .size = 4 * PAGE };
@@ -112,7 +112,7 @@ static void ordinary(void)
     vm_destroy(&vm);
 }
 
-/* Plain VMs know nothing of it */
+/* VMs without private memory have none of this */
 static void plain(void)
 {
     struct vm vm = { .size = GUEST_SIZE };
@@ -138,7 +138,7 @@ static long free_kb(void)
     return meminfo("MemFree") + per_cpu_lists_kb();
 }
 
-/* Per-CPU counts are folded once a second */
+/* The kernel adds up its per-CPU counters once a second */
 static long unevictable(long limit)
 {
     long now = 0;
@@ -153,7 +153,10 @@ static long unevictable(long limit)
     return now;
 }
 
-/* Every way to end: files closed in any order, log on, shared and private */
+/*
+ * Every order of closing files, with and without a log, with shared and
+ * private pages
+ */
 static void leaks(void)
 {
     long before, after, free_before, free_after;

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Pages that are allocated beside the one that is wanted, so that a command of
- * the firmware takes all of them: only for SEV guests, never where a hole was
- * punched, and never at the price of a task in the control group.
+ * Pages that KVM allocates together with the requested page, so that one
+ * firmware command can process all of them.  This must happen for SEV guests
+ * only, never after a hole was punched, and never so that a task of the
+ * control group is killed.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -14,7 +15,7 @@
 #define CGROUP  "/run/optional-pages"
 #define GROUP   CGROUP "/vm"
 #define SIZE    (64ULL << 20)
-/* One page in four of them is wanted: 16 MiB, and 64 with the others */
+/* One page of each four is requested: 16 MiB, or 64 MiB with the other pages */
 #define STRIDE  (4 * PAGE)
 #define LIMIT   (40ULL << 20)
 
@@ -50,7 +51,7 @@ static long long get(const char *path, const char *key)
     return value;
 }
 
-/* Write to one page in four; how much more memory is in use, in KiB */
+/* Write one page of each four.  Returns the growth of used memory in KiB. */
 static long touch_some(struct vm *vm)
 {
     long long before = get(GROUP "/memory.current", NULL);
@@ -61,7 +62,7 @@ static long touch_some(struct vm *vm)
     return (get(GROUP "/memory.current", NULL) - before) >> 10;
 }
 
-/* In a process of its own, which can be killed; its answer, or -1 */
+/* Run in a child process, which may be killed.  Returns its answer, or -1. */
 static long in_group(enum vm_type type, bool punch)
 {
     long kib = -1;

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Memory errors in pages of a guest_memfd (memory_failure(), injected by
- * MADV_HWPOISON) beside conversions, faults, holes and slots that come and go.
+ * MADV_HWPOISON), together with conversions, faults, hole punching, and slots
+ * that are added and removed.
  */
 #define _GNU_SOURCE
 #include <pthread.h>
@@ -13,19 +14,22 @@
 #endif
 
 #define PAGES           2048
-#define RUN             64              /* pages that are converted at once */
+#define RUN             64              /* pages converted by one call */
 #define SECONDS         6
-/* Nothing moves for so long: nothing will.  A busy machine is not that slow. */
+/*
+ * Seconds without progress after which threads count as deadlocked, even on a
+ * busy machine
+ */
 #define STUCK           40
 
-/* What the threads of the child have done; the parent looks at it */
+/* Counters of the child's threads, which the parent reads */
 struct progress {
     volatile long poisoned, punched, converted, touched, bound;
 };
 
 static struct progress *progress;
 static struct vm vm;
-static volatile unsigned current;       /* the page that is poisoned next */
+static volatile unsigned current;       /* the next page to poison */
 
 static unsigned next_random(unsigned *seed)
 {
@@ -33,7 +37,10 @@ static unsigned next_random(unsigned *seed)
     return *seed >> 8;
 }
 
-/* A memory error in the page at @p.  Who has mapped it may get a SIGBUS for it. */
+/*
+ * Inject a memory error into the page at @p.  Processes that map it may get
+ * SIGBUS.
+ */
 static int inject(void *p)
 {
     if (sigsetjmp(harness_bus, 1)) {
@@ -46,7 +53,7 @@ static void *poison(void *opaque)
 {
     unsigned seed = 1;
 
-    /* Poisoned pages are lost: not more than a few MiB of them. */
+    /* Poisoned pages are lost, so poison only a few MiB */
     for (;;) {
         unsigned page = next_random(&seed) % PAGES;
 
@@ -111,7 +118,7 @@ static void *bind_slot(void *opaque)
     return opaque;
 }
 
-/* Some counter that has to move has not */
+/* Has a counter that must change stayed the same? */
 static bool stuck(const struct progress *before, const char *threads)
 {
     return (strchr(threads, 'h') && before->poisoned == progress->poisoned) ||
@@ -122,8 +129,9 @@ static bool stuck(const struct progress *before, const char *threads)
 }
 
 /*
- * @threads: h poison, p punch holes, c convert, t touch, s bind and unbind.  In
- * a process of its own: what is deadlocked in the kernel does not end.
+ * @threads: h poison, p punch holes, c convert, t touch, s bind and unbind.
+ * They run in a child process, because threads that are deadlocked in the
+ * kernel never end.
  */
 static void beside(const char *threads, const char *what)
 {
@@ -170,7 +178,10 @@ static void beside(const char *threads, const char *what)
     CHECK(waitpid(pid, NULL, 0));
 }
 
-/* One poisoned page: nobody gets another in its place, and it stops nothing */
+/*
+ * Nobody gets another page in place of a poisoned one, and it blocks no
+ * operation
+ */
 static void one(void)
 {
     int mode = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * KVM_SEV_SEND_UPDATE_BATCH and KVM_SEV_RECEIVE_UPDATE_BATCH: the same pages as
- * one by one, in either direction; what is done when not all is; and that others
- * can use the VM meanwhile.
+ * KVM_SEV_SEND_UPDATE_BATCH and KVM_SEV_RECEIVE_UPDATE_BATCH: they must give
+ * the same pages as single commands in both directions, report what was done
+ * if a page fails, and let other calls of the VM run meanwhile.
  */
 #define _GNU_SOURCE
 #include <pthread.h>
@@ -11,7 +11,7 @@
 
 #define SEND            KVM_SEV_SEND_UPDATE_BATCH
 #define RECEIVE         KVM_SEV_RECEIVE_UPDATE_BATCH
-#define FIRST           0x20000         /* gpa of the pages that are sent */
+#define FIRST           0x20000         /* gpa of the first page to send */
 #define N               96
 #define LATER           (FIRST + 2 * N * PAGE)
 #define LARGE           KVM_SEV_UPDATE_BATCH_PACKETS
@@ -19,7 +19,7 @@
 
 static struct packets packets;
 
-/* What the guest has at @gpa, by DBG_DECRYPT */
+/* The guest's contents at @gpa, read with DBG_DECRYPT */
 static void plaintext(struct vm *vm, uint64_t gpa, uint8_t *out)
 {
     struct kvm_sev_dbg dbg = {
@@ -174,8 +174,8 @@ static void arguments(struct vm *vm)
 }
 
 /*
- * Packets of several pages.  What is sent shows which pages follow each other
- * in the host's memory: four of a block, as long as nobody punches holes.
+ * Packets of several pages.  The packets show which pages are contiguous in
+ * the host's memory: the four pages of a block, unless somebody punches holes.
  */
 
 static int count_packets(const uint8_t *pages, unsigned n)
@@ -193,7 +193,7 @@ static int count_packets(const uint8_t *pages, unsigned n)
     return i == n ? (int)packets : -1;
 }
 
-/* Other memory for the second page of each of @n blocks */
+/* Replace the memory of the second page of each of @n blocks */
 static void scatter(struct vm *vm, uint64_t gpa, unsigned n)
 {
     CHECK(fallocate(vm->gmem, FALLOC_FL_KEEP_SIZE, gpa, n * 4 * PAGE));
@@ -201,7 +201,10 @@ static void scatter(struct vm *vm, uint64_t gpa, unsigned n)
         CHECK(fallocate(vm->gmem, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
                         gpa + (i * 4 + 1) * PAGE, PAGE));
     }
-    /* What was freed last comes first, so it is another block's */
+    /*
+     * The allocator returns the page that was freed last, which is of another
+     * block
+     */
     for (unsigned i = 0; i < n; i++) {
         CHECK(fallocate(vm->gmem, FALLOC_FL_KEEP_SIZE,
                         gpa + (i * 4 + 1) * PAGE, PAGE));
@@ -253,7 +256,7 @@ static void large(struct vm *a, struct vm *b)
        "received into a shared page: EAGAIN");
     MUST(vm_convert(b, FIRST + 10 * PAGE, PAGE, PRIVATE));
 
-    /* Whatever memory the receiver has: it makes room for a packet */
+    /* The receiver replaces pages that are not contiguous */
     scatter(b, FIRST, N / 4);
     ok(!transport_batch(b, RECEIVE, FIRST, N, &p) && p.done == N,
        "received where the host's memory was scattered");
@@ -288,7 +291,7 @@ static void wrong_vms(void)
     close(vm.fd);
 }
 
-/* Memory that is no guest_memfd, of a VM without private memory: as well */
+/* Memory that is not a guest_memfd, of a VM without private memory */
 static void ordinary(void)
 {
     struct kvm_userspace_memory_region region = { .memory_size = GUEST_SIZE };
@@ -331,7 +334,7 @@ static struct vm *busy;
 static volatile bool stop, sending;
 static volatile long calls, errors;
 
-/* Something that needs kvm->lock */
+/* An operation that needs kvm->lock */
 static void *run_status(void *opaque)
 {
     while (!stop) {
@@ -353,7 +356,7 @@ static void on_alarm(int sig)
     alarms += sig == SIGALRM;
 }
 
-/* kvm->lock and pages are held for a command at a time */
+/* The batch holds kvm->lock and the pages for one command at a time */
 static void beside(struct vm *vm)
 {
     static uint8_t pages[N];

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What else takes an SEV VM's memory or context: secrets and debugging by host
- * address, other VMs of the host, accounting, and the end of the VM.
+ * Other operations that use an SEV VM's memory or context: secrets and
+ * debugging by host address, other VMs of the host, accounting, and the end of
+ * the VM.
  */
 #define _GNU_SOURCE
 #include <sys/resource.h>
@@ -17,7 +18,7 @@ static int from(struct vm *vm, uint32_t cap, int source)
     return xioctl(vm->fd, KVM_ENABLE_CAP, &args);
 }
 
-/* An SEV VM that nothing was done to */
+/* A new SEV VM */
 static struct vm bare_vm(void)
 {
     return (struct vm) {
@@ -33,8 +34,8 @@ static void launch_start(struct vm *vm)
 }
 
 /*
- * The context stands for memory that the other VM has no way to: its files are
- * not its guest_memfds.
+ * A context that is copied or moved would give its new VM memory that it
+ * cannot access, because the guest_memfds belong to the old VM.
  */
 static void contexts(void)
 {
@@ -58,7 +59,7 @@ static void contexts(void)
     ok(!sev_cmd(&a, KVM_SEV_GUEST_STATUS, &status),
        "and the VM has it still");
 
-    /* As ever where there is no private memory */
+    /* VMs without private memory behave as in the distribution's kernel */
     c = bare_vm();
     SEV_MUST(&c, KVM_SEV_INIT2, &init);
     launch_start(&c);
@@ -80,7 +81,7 @@ static void contexts(void)
     vm_destroy(&a);
 }
 
-/* There are fewer ASIDs than this makes VMs */
+/* The loop makes more VMs than there are ASIDs */
 static void asids(void)
 {
     uint32_t a, b, asids, min_sev;
@@ -108,7 +109,7 @@ static void asids(void)
     ok(!bad, "%u VMs come and go with %u ASIDs", i, asids);
 }
 
-/* The firmware takes 16 bytes at a time, KVM any */
+/* The firmware processes multiples of 16 bytes, and KVM any number of bytes */
 static void debug(struct vm *vm)
 {
     static uint8_t in[PAGE] __attribute__((aligned(4096)));
@@ -143,7 +144,7 @@ static void debug(struct vm *vm)
        !vm_convert(vm, 0x30000, 2 * PAGE, PRIVATE), "no page stays held");
 }
 
-/* A secret that no owner made: what matters is how far it gets */
+/* A secret with a wrong MAC: the test checks how far the command gets */
 static void secret(void)
 {
     static uint8_t blob[PAGE];
@@ -176,7 +177,7 @@ static void secret(void)
     vm_destroy(&vm);
 }
 
-/* RLIMIT_MEMLOCK counts the pages of a command for as long as it runs */
+/* The pages of a command count against RLIMIT_MEMLOCK while it runs */
 static void accounting(void)
 {
     struct kvm_sev_launch_update_data update = { 0 };
@@ -200,7 +201,7 @@ static void accounting(void)
     MUST(vm_convert(&vm, 0, GUEST_SIZE, PRIVATE));
     launch_start(&vm);
     CHECK(setrlimit(RLIMIT_MEMLOCK, &limit));
-    CHECK(setresuid(1000, 1000, 1000));         /* no CAP_IPC_LOCK */
+    CHECK(setresuid(1000, 1000, 1000));         /* without CAP_IPC_LOCK */
     update.uaddr = (uintptr_t)vm.mem;
     update.len = 16 * PAGE;
     for (int i = 0; i < 10; i++) {

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * KVM zeroes the pages of a guest_memfd without the C-bit, and an SEV guest uses
- * them with it: they have to be flushed between, or a late write-back of the
- * zeros destroys what the guest has written.  The emulated CPU counts pages that
- * were not.
+ * KVM zeroes the pages of a guest_memfd without the C-bit, and an SEV guest
+ * uses them with the C-bit.  KVM must flush them in between.  Otherwise a late
+ * write-back of the zeros destroys the guest's data.  The emulated CPU counts
+ * pages that were not flushed.
  */
 #define _GNU_SOURCE
 #include "guest.h"
@@ -20,7 +20,7 @@ static long unflushed(void)
     return value ? strtol(value, NULL, 10) : -1;
 }
 
-/* The guest writes the first word of each page, and finds it there */
+/* The guest writes the first word of each page and reads it back */
 static bool guest_uses(struct vm *vm, uint64_t first, uint64_t end)
 {
     for (uint64_t at = first; at < end; at += PAGE) {
@@ -52,7 +52,10 @@ int main(void)
        "new pages that the guest uses first: %ld not flushed",
        unflushed() - before);
 
-    /* The host's fault clears a page, which nobody writes before the guest */
+    /*
+     * The host's page fault clears a page, and nobody writes it before the
+     * guest does
+     */
     before = unflushed();
     MUST(vm_convert(&vm, 0x140000, 0x40000, SHARED));
     for (uint64_t at = 0x140000; at < 0x180000; at += PAGE) {

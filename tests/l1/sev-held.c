@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * A page that the firmware works on cannot become private, for as long as it
- * does: EAGAIN, and which.  Needs a firmware that takes its time:
+ * A page that the firmware processes cannot become private meanwhile: the
+ * conversion fails with EAGAIN and reports the page.  The test needs slow
+ * firmware:
  *
  *   L1_HW='-global amd-psp.cost-command-ns=100000000'
  */

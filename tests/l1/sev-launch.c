@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * An SEV guest whose RAM is a guest_memfd: launch in place, ciphertext as the
- * host sees it, and the debug commands by host address.
+ * An SEV guest whose RAM is a guest_memfd: launch in place, ciphertext for the
+ * host, and the debug commands by host address.
  */
 #define _GNU_SOURCE
 #include "guest.h"
@@ -11,7 +11,10 @@
 #define FLASH_GPA       0xff000000ULL
 #define INVALID_STATE   2       /* SEV_RET_INVALID_GUEST_STATE */
 
-/* The page as it is in DRAM: converted without the guest, no PSP command */
+/*
+ * Read a page's contents in DRAM: convert it without the guest and without a
+ * PSP command
+ */
 static void seen_from_outside(struct vm *vm)
 {
     uint8_t *p = vm->mem;
@@ -75,14 +78,14 @@ static void ordinary_memory(void)
        "LAUNCH_UPDATE_DATA of ordinary memory in the same VM");
     ok(!touch(p), "which stays mapped");
 
-    /* Two slots of one mapping, side by side */
+    /* Two adjacent slots of one mapping */
     vm_destroy(&vm);
     vm_create(&vm, VM_SEV, GUEST_SIZE);
     MUST(vm_slot(&vm, 0, 0, 0, 0x100000, 0));
     MUST(vm_slot(&vm, 1, 0, 0x40000000, GUEST_SIZE - 0x100000, 0x100000));
     memset(vm.mem, 0, GUEST_SIZE);
     MUST(vm_convert(&vm, 0, GUEST_SIZE, PRIVATE));
-    start.handle = 0;   /* it was an answer, too */
+    start.handle = 0;   /* also a valid answer */
     SEV_MUST(&vm, KVM_SEV_LAUNCH_START, &start);
     update.uaddr = (uintptr_t)vm.mem + 0xf0000;
     update.len = 0x20000;

@@ -1,15 +1,18 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Private pages that no memory slot has can be sent and received: they are
- * found by what is mapped at their host address.  Only the VM's own file counts.
+ * Private pages without a memory slot can be sent and received.  KVM finds
+ * them by the mapping at their host address, which must be of a file of this
+ * VM.
  */
 #define _GNU_SOURCE
 #include "sev-transport.h"
 
-#define LOW     0xc0000ULL      /* what PAM registers hide */
+#define LOW     0xc0000ULL      /* memory that PAM registers hide */
 #define COUNT   8
 
-/* The same batch of @vm, from @count pages at @uaddr on */
+/*
+ * Send or receive @count pages at @uaddr, with the same arguments for each VM
+ */
 static int batch_at(struct vm *vm, uint32_t id, void *uaddr, uint32_t count,
                     struct packets *packets)
 {
@@ -28,7 +31,7 @@ static int page_at(struct vm *vm, bool send, void *uaddr, struct packet *packet)
                   transport_receive(&at, 0, packet);
 }
 
-/* A file of another VM is not this one's memory, whatever its pages are */
+/* KVM refuses a file of another VM, whatever the state of its pages */
 static void foreign(struct vm *from, struct vm *to, struct packets *packets)
 {
     static struct packet packet;
@@ -49,7 +52,7 @@ static void foreign(struct vm *from, struct vm *to, struct packets *packets)
        "it cannot be registered: EINVAL");
 }
 
-/* A mapping that goes on where the file has ended */
+/* A mapping that is longer than its file */
 static void past_the_end(struct vm *vm)
 {
     static struct packet packet;
@@ -109,7 +112,7 @@ int main(void)
        "so are packets of four pages");
     past_the_end(&a);
 
-    /* The destination's device state has not come yet */
+    /* The destination has not loaded its device state yet */
     MUST(vm_convert(&b, LOW, 2 * COUNT * PAGE, PRIVATE));
     ok(!transport_receive(&b, LOW, &packet),
        "a page is received where there is no slot yet");
@@ -120,7 +123,7 @@ int main(void)
                         COUNT, &large) && large.done == COUNT,
        "so are packets of four pages");
 
-    /* Code and tables, then the guest runs with all of it */
+    /* Send code and page tables; then the guest runs with all of its memory */
     for (uint64_t gpa = 0; gpa < 0x9000; gpa += PAGE) {
         MUST(vm_convert(&b, gpa, PAGE, PRIVATE));
         MUST(transport_send(&a, gpa, &packet));

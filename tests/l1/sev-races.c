@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * A guest that runs, conversions, sends, and the log switched on and off, all
- * at once: every write and every conversion is in the log, nothing else is,
- * and the guest never sees a wrong value.
+ * A guest runs while its pages are converted and sent and the dirty log is
+ * switched on and off.  Each write and each conversion must be in the log,
+ * nothing else may be, and the guest must never see a wrong value.
  */
 #define _GNU_SOURCE
 #include <pthread.h>
@@ -32,7 +32,10 @@ static void *run_guest(void *opaque)
     return opaque;
 }
 
-/* One round: a log that begins with nothing in it.  Is it right? */
+/*
+ * One round, which begins with an empty log.  Returns whether the log is
+ * right.
+ */
 static bool round_is_right(long *sends, long *unsent)
 {
     volatile uint64_t *counter = (void *)(vm.mem + GUEST_SHARED);

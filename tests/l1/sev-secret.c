@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * LAUNCH_SECRET into guest_memfd: what the guest's owner seals for the guest
- * that was measured gets into a private page, by host address, and nowhere
- * else.
+ * LAUNCH_SECRET into a guest_memfd: a secret that the owner encrypts for the
+ * measured guest is written to a private page, found by its host address, and
+ * to no other page.
  *
  * Links with: -lhogweed -lnettle -lgmp
  */
@@ -30,7 +30,7 @@ static int inject(struct vm *vm, const uint8_t *address, const uint8_t *sealed,
     return sev_cmd(vm, KVM_SEV_LAUNCH_SECRET, &args);
 }
 
-/* Is it a guest that was launched with that memory on this firmware? */
+/* Verify the measurement: was this memory launched on this firmware? */
 static bool measured(const struct owner *owner, const uint8_t measure[48],
                      const uint8_t digest[SHA256_DIGEST_SIZE])
 {
@@ -61,7 +61,7 @@ static void launch(struct vm *vm, struct owner *owner,
     };
     struct sha256_ctx sum;
 
-    /* All that is launched, the guest's code and tables first */
+    /* Hash all launched memory, beginning with the guest's code and tables */
     guest_install(vm);
     sha256_init(&sum);
     sha256_update(&sum, low.len, (uint8_t *)(uintptr_t)low.uaddr);
@@ -76,7 +76,7 @@ static void launch(struct vm *vm, struct owner *owner,
     SEV_MUST(vm, KVM_SEV_LAUNCH_UPDATE_DATA, &high);
 }
 
-/* What is wrong is refused, and leaves the page what it was, and free */
+/* Wrong input is refused; the page keeps its contents and is not held */
 static void refused(struct vm *vm, const struct owner *owner,
                     const uint8_t measure[48])
 {
@@ -122,7 +122,7 @@ int main(void)
     bool same = true;
 
     vm_require(VM_SEV);
-    /* Which initializes the firmware, so that it has a PDH */
+    /* This initializes the firmware, so that it has a PDH */
     vm_init(&vm, VM_SEV, GUEST_SIZE);
     platform_export(&platform);
     if (!ok(owner_init(&owner, 0, platform.pdh),

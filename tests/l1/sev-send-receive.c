@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * A running SEV guest goes to another VM page by page, private ones by SEND
- * and RECEIVE by host address, shared ones as they are; and goes on there.
+ * A running SEV guest moves to another VM page by page: private pages by SEND
+ * and RECEIVE with their host address, shared pages by a copy.  The guest then
+ * continues there.
  */
 #define _GNU_SOURCE
 #include "sev-transport.h"
@@ -9,7 +10,10 @@
 #define MARKER          "TRANSPORTED-PRIVATE-MEMORY"
 #define BAD_MEASUREMENT 0xb     /* SEV_RET_BAD_MEASUREMENT */
 
-/* Every page to the other VM, in the state that it has.  Failures. */
+/*
+ * Move every page to the other VM by the path of its state.  Returns the
+ * number of failures.
+ */
 static int transport_all(struct vm *from, struct vm *to)
 {
     uint8_t bits[GUEST_SIZE / PAGE / 8];
@@ -81,7 +85,10 @@ int main(void)
     if (!ok(!guest_launch(&a, 0x40000), "a guest runs")) {
         return done_testing();
     }
-    /* Without LAUNCH_UPDATE, private memory holds noise until it is written */
+    /*
+     * Private memory has undefined contents until LAUNCH_UPDATE or the guest
+     * writes it
+     */
     MUST(guest_write(&a, 0x50000, 0x1001));
     MUST(guest_convert(&a, 0x60, 2, false));
     MUST(guest_write(&a, 0x60000, 0x2002));
@@ -118,7 +125,7 @@ int main(void)
     }
     vm_destroy(&b);
 
-    /* The source lives on if it is called off */
+    /* After SEND_CANCEL, the source continues */
     vm_init(&a, VM_SEV, GUEST_SIZE);
     vm_init(&b, VM_SEV, GUEST_SIZE);
     if (ok(!guest_launch(&a, 0x40000), "another guest runs")) {

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The emulated host alone: CPU 0 enters and leaves a guest as often as it can
- * while CPU 1 loads FPU state as often as it can.  They have nothing to do
- * with each other, and once they had: see patches/0005-*.
+ * Test of the emulated host without SEV: CPU 0 enters and leaves a guest
+ * continuously while CPU 1 loads FPU state continuously.  These operations
+ * must not affect each other; see patches/0005-*.
  */
 #define _GNU_SOURCE
 #include <linux/kvm.h>
@@ -18,7 +18,9 @@
 #define CODE        0x1000
 #define PORT        0x10
 
-/* Real mode: CPUID is an exit that the kernel handles, OUT one for us */
+/*
+ * Real mode code: KVM handles the exit of CPUID, and this program that of OUT
+ */
 static const uint8_t code[] = {
     0xbe, 0x2c, 0x01,           /* again: mov $300, %si */
     0x66, 0x31, 0xc0,           /* 1: xor %eax, %eax */
