@@ -36,7 +36,7 @@ static void mount_one(const char *type, const char *where)
     }
 }
 
-/* The value of NAME=VALUE on the kernel's command line, or NULL */
+/* Return the value of NAME=VALUE on the kernel's command line, or NULL */
 static const char *option(const char *name)
 {
     static char copy[sizeof(cmdline)];
@@ -65,7 +65,7 @@ static int not_hidden(const struct dirent *e)
     return e->d_name[0] != '.';
 }
 
-/* Named so that their order is the one to load them in */
+/* The names sort in the order in which the modules must be loaded */
 static void load_modules(void)
 {
     struct dirent **e;
@@ -86,7 +86,7 @@ static void load_modules(void)
     }
 }
 
-/* What the kernel said about encryption and migration */
+/* Print the kernel's messages about encryption and migration */
 static void say_kernel_log(void)
 {
     static const char * const wanted[] = {

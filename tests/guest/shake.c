@@ -26,7 +26,7 @@ static const uint64_t iota[ROUNDS] = {
     0x8000000000008080ULL, 0x0000000080000001ULL, 0x8000000080008008ULL,
 };
 
-/* rho and pi as one walk over the lanes that begins at lane 1 */
+/* rho and pi in one pass over the lanes, which begins at lane 1 */
 static const uint8_t walk_lane[24] = {
     10, 7, 11, 17, 18, 3, 5, 16, 8, 21, 24, 4,
     15, 23, 19, 13, 12, 2, 20, 14, 22, 9, 6, 1,

@@ -9,12 +9,12 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Bytes that one permutation takes or gives */
+/* Bytes that one permutation absorbs or squeezes */
 #define SHAKE128_RATE 168
 
 typedef struct Shake {
     uint64_t lane[25];
-    size_t pos;         /* bytes taken or given since the last permutation */
+    size_t pos;         /* bytes since the last permutation */
 } Shake;
 
 /** shake_init: begin a message */

@@ -1,16 +1,16 @@
 /*
- * What the test guest does all day: changes private and shared memory and
- * says what it found there
+ * Workload of the test guest: changes private and shared memory and reports what
+ * it finds there
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
- * Every tick it reads back what the tick before left in private memory and,
- * through the shared bounce buffers of virtio-blk, on the disk; chains a
- * digest over it; and rewrites both with what follows from the digest.  Who
- * knows the seed can compute every tick's digest without a look into the
- * guest: a byte that changed anywhere, or a tick that was lost or came twice,
- * gives another one.  tests/l1/sevmig/guest.py does so, and is to be changed
- * together with this file:
+ * In each tick, the guest reads what the previous tick has left in private memory
+ * and on the disk, which it reaches through the shared bounce buffers of
+ * virtio-blk.  It adds both to a chain of digests, and rewrites both with bytes
+ * that follow from the digest.  A program that knows the seed can compute the
+ * digest of each tick outside of the guest.  A wrong byte, a lost tick or a
+ * repeated tick changes all further digests.  tests/l1/sevmig/guest.py computes
+ * the digests and must be changed together with this file:
  *
  *   chain(0)   = SHAKE128("chain", seed)
  *   part(p, n) = SHAKE128("dyn", p in one byte, chain(n))
@@ -19,13 +19,13 @@
  *                replaced by the shared marker
  *   chain(n+1) = SHAKE128("next", chain(n), dyn(n) and io(n) as read back)
  *
- * Each part of dyn is written by a thread on a CPU of its own, all at the same
- * time, and in the next tick by the thread of another CPU.  A tick says which CPUs
- * they were on.
+ * A thread on each CPU writes one part of dyn, at the same time as the others, and
+ * another part in the next tick.  The output of a tick has the CPUs on which they
+ * ran.
  *
- * The private marker stands in memory of this program and goes nowhere else;
- * the shared marker goes through shared memory all the time.  Neither is on
- * the command line.
+ * The private marker is only in this program's private memory.  The shared marker
+ * goes through shared memory with each disk access.  Neither is on the command
+ * line.
  */
 #include "workload.h"
 #include "shake.h"
@@ -101,10 +101,10 @@ typedef struct Writers {
     unsigned cpus;
     uint8_t *dyn;
     size_t part_size;
-    /* Of this tick */
+    /* State of the present tick */
     unsigned long tick;
     uint8_t chain[CHAIN_SIZE];
-    uint64_t wrote;             /* the CPUs that have written, a bit each */
+    uint64_t wrote;             /* bitmap of the CPUs that have written */
     pthread_barrier_t begin, end;
 } Writers;
 
@@ -161,7 +161,7 @@ static bool writers_start(Writers *all)
     return true;
 }
 
-/* Rewrites dyn from @chain; the CPUs that have done it, a bit each */
+/* Rewrite dyn from @chain.  Returns a bitmap of the CPUs that have done it. */
 static uint64_t writers_tick(Writers *all, unsigned long tick,
                              const uint8_t *chain)
 {
@@ -173,7 +173,7 @@ static uint64_t writers_tick(Writers *all, unsigned long tick,
     return all->wrote;
 }
 
-/* Fast, and enough for memory that nobody changes on purpose */
+/* A fast checksum suffices, because nobody changes this memory on purpose */
 static uint64_t fold(const uint64_t *p, size_t size)
 {
     uint64_t h = 1;
@@ -186,8 +186,8 @@ static uint64_t fold(const uint64_t *p, size_t size)
 }
 
 /*
- * Word by word, never by memcpy(): that may leave the marker in vector
- * registers, which SEV does not encrypt and QEMU sees and sends.
+ * Copy word by word, because memcpy() may leave the marker in vector
+ * registers.  SEV does not encrypt registers, and QEMU sees and sends them.
  */
 static void marker_put(volatile uint64_t *to, const volatile uint64_t *marker)
 {
@@ -261,8 +261,9 @@ static bool churn_read(const char *disk, uint8_t *buf, size_t size)
 }
 
 /*
- * Takes the driver off a virtio device and puts it back: its rings turn
- * private and shared again each time.  Runs in a process of its own.
+ * Unbind the driver of a virtio device and bind it again, repeatedly.  Each
+ * time its rings become private and shared again.  Runs in a process of its
+ * own.
  */
 static void churn(const char *disk)
 {

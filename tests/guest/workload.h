@@ -1,5 +1,5 @@
 /*
- * What the test guest does all day
+ * Workload of the test guest: changes memory and reports what it finds there
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -9,19 +9,19 @@
 #include <stddef.h>
 
 typedef struct WorkloadOptions {
-    const char *seed;       /* everything random comes from it */
+    const char *seed;       /* all random data is derived from it */
     size_t static_size;     /* bytes of private memory that never change */
     size_t dynamic_size;    /* bytes of private memory rewritten every tick */
-    unsigned cpus;          /* that rewrite it, each a part; 1 to 64 */
+    unsigned cpus;          /* number of them that rewrite dynamic memory; 1 to 64 */
     unsigned period_ms;     /* sleep after a tick */
     const char *disk;       /* written and read back every tick */
     const char *churn;      /* block device to unbind and bind, or NULL */
 } WorkloadOptions;
 
-/** workload_run: runs until the guest ends; returns only with an error said */
+/** workload_run: run until the guest ends; prints an error if it returns */
 void workload_run(const WorkloadOptions *opt);
 
-/** say: one line to the console, in one write */
+/** say: print one line to the console with a single write */
 void say(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
 #endif

@@ -24,7 +24,7 @@
 #define FEP "ud2; .ascii \"kvm\"; "
 asm(".pushsection .rodata\n"
     ".code64\n"
-    "   .balign 64\n"                  /* before the label, so that it is too */
+    "   .balign 64\n"                  /* before the label: it is emulated, too */
     "access_code:\n"
     "   " FEP "mov (%rdi), %rsi\n           out %al, $0x10\n"
     "   .balign 64\n" FEP "mov %rsi, (%rdi)\n           out %al, $0x10\n"

@@ -3,9 +3,9 @@
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
- * Stands in for the guest_memfd: a memfd.  The kernel raises SIGBUS for pages
- * behind the end of a file, too, so a page becomes private when the file is cut
- * before it, and shared when the file is extended.
+ * A memfd takes the place of the guest_memfd.  The kernel also raises SIGBUS for
+ * pages after the end of a file.  The test therefore truncates the file to make
+ * pages private, and extends it to make them shared.
  */
 #include "qemu/osdep.h"
 #include <sys/mman.h>
@@ -52,13 +52,13 @@ static void memory_free(Memory *m)
     close(m->fd);
 }
 
-/* volatile: the access is what is tested */
+/* volatile, so that the compiler does not remove the access */
 static volatile char *at(Memory *m, size_t page)
 {
     return m->host + page * m->page;
 }
 
-/* What is in the file */
+/* Check the contents of the file */
 static char in_file(Memory *m, size_t page)
 {
     char c;
@@ -80,13 +80,13 @@ static void test_read_write(void)
 
     set_shared(&m, PAGES);
     kvm_private_access_restore(m.host + 4 * m.page, 2 * m.page);
-    /* What was written to it while it was private is lost */
+    /* Writes to the page while it was private are lost */
     g_assert_cmpint(*at(&m, 5), ==, 0);
     *at(&m, 4) = 'a';
     *at(&m, 5) = 'b';
     g_assert_cmpint(in_file(&m, 4), ==, 'a');
     g_assert_cmpint(in_file(&m, 5), ==, 'b');
-    /* It is not in the range that was restored */
+    /* Not in the range that was restored */
     *at(&m, PAGES - 1) = 'c';
     g_assert_cmpint(in_file(&m, PAGES - 1), ==, 0);
     kvm_private_access_restore(NULL, SIZE_MAX);
@@ -95,7 +95,7 @@ static void test_read_write(void)
     memory_free(&m);
 }
 
-/* More pages than are replaced at a time */
+/* More pages than QEMU replaces at a time */
 static void test_many(void)
 {
     Memory m = memory_new(0);
@@ -130,7 +130,7 @@ static void *read_once(void *opaque)
     return NULL;
 }
 
-/* A thread waits while its page is held, and does not replace it */
+/* A thread that accesses a held page waits and does not replace the page */
 static void test_hold(void)
 {
     Memory m = memory_new(4);
@@ -170,7 +170,7 @@ static void *read_on(void *opaque)
     return NULL;
 }
 
-/* Threads access pages that are converted to and fro */
+/* Threads access pages that are converted back and forth */
 static void test_race(void)
 {
     Memory m = memory_new(PAGES);
@@ -197,7 +197,7 @@ static void test_race(void)
         qatomic_set(&r[i].stop, true);
         qemu_thread_join(&thread[i]);
     }
-    /* Nothing is left of what was replaced */
+    /* No page is replaced any more */
     for (size_t page = 0; page < PAGES; page++) {
         *at(&m, page) = 'r';
         g_assert_cmpint(in_file(&m, page), ==, 'r');
@@ -206,7 +206,7 @@ static void test_race(void)
     memory_free(&m);
 }
 
-/* A message in the log, once */
+/* The warning appears once */
 static void test_reported(void)
 {
     if (g_test_subprocess()) {
@@ -229,7 +229,7 @@ static void test_reported(void)
     g_test_trap_assert_stderr_unmatched("*offset 0x9000*offset 0x*");
 }
 
-/* SIGBUS elsewhere ends the process as before */
+/* SIGBUS at another address ends the process as before */
 static void test_others(void)
 {
     if (g_test_subprocess()) {

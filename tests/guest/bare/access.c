@@ -3,11 +3,12 @@
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
- * It gives private pages to a device that does DMA (fw_cfg), and last it uses
- * an instruction for MMIO that KVM cannot emulate: QEMU prints the bytes of the
- * code, which is private, too.
+ * The guest gives private pages to a device that does DMA (fw_cfg).  At the end it
+ * accesses MMIO with an instruction that KVM cannot emulate, so that QEMU prints
+ * the bytes of the code, which is private as well.
  *
- * Console: a line for each step, with "ok" or "BAD" at its end; then "trap".
+ * Console output: one line for each step, which ends with "ok" or "BAD"; then
+ * "trap".
  */
 #include <stdint.h>
 
@@ -59,7 +60,7 @@ static void outl(uint16_t port, uint32_t val)
     asm volatile("outl %0, %1" : : "a"(val), "Nd"(port));
 }
 
-/* Have the device read the signature to @to, by the descriptor at @at */
+/* Let the device write the signature to @to, with the descriptor at @at */
 static uint32_t dma(uint64_t at, uint64_t alias, uint64_t to)
 {
     Descriptor *d = (Descriptor *)(at + alias);
@@ -82,7 +83,10 @@ void main(void)
     map_gpa_range(AREA, 2, MAP_ENCRYPTED);
     *data = 0x12345678;
 
-    /* The device finds zeros there and does nothing; its answer is lost */
+    /*
+     * The device reads zeros as its descriptor and does nothing; its answer is
+     * lost
+     */
     control = dma(desc, 0, target);
     result("private descriptor", control == (FW_CFG_READ | FW_CFG_SELECT) &&
            *data == 0x12345678);
@@ -92,7 +96,7 @@ void main(void)
     result("private target", !(control & ~FW_CFG_ERROR) &&
            *data == 0x12345678);
 
-    /* The same page, which QEMU has accessed as a private one */
+    /* The same page again, after QEMU has accessed it while it was private */
     map_gpa_range(target, 1, 0);
     *shared = 0;
     control = dma(desc, SHARED, target);

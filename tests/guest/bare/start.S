@@ -3,9 +3,9 @@
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
- * The whole is a flash of 64 KiB that ends at 4 GiB.  Memory is mapped twice:
- * at its address as private, with SEV's C-bit, and at SHARED above that as
- * shared.  Without paging, all that an SEV guest does is private.
+ * The image is a flash of 64 KiB that ends at 4 GiB.  Memory is mapped twice: at
+ * its own address with the C-bit (private), and at its address plus SHARED without
+ * it (shared).  While paging is off, all accesses of an SEV guest are private.
  *
  *   0x08000  page tables
  *   0x90000  end of the stack
@@ -33,7 +33,7 @@ start32:
 	movw	%ax, %ss
 	movl	$STACK, %esp
 
-	/* The program, and zeros behind it */
+	/* Copy the program, and clear the memory after it */
 	cld
 	movl	$program_in_flash, %esi
 	movl	$program_start, %edi
@@ -43,7 +43,7 @@ start32:
 	xorl	%eax, %eax
 	rep stosb
 
-	/* EBP: the C-bit in the upper half of an entry */
+	/* EBP: upper half of a page table entry, with the C-bit */
 	movl	$C_BIT_LEAF, %eax
 	cpuid
 	movl	%ebx, %ecx
@@ -56,19 +56,19 @@ start32:
 	movl	$(8 * 4096 / 4), %ecx
 	xorl	%eax, %eax
 	rep stosl
-	/* Tables are private, whatever their entry's C-bit */
+	/* Page table accesses are always private, whatever the entry's C-bit is */
 	movl	$(TABLES + 0x1003), TABLES
 	movl	$(TABLES + 0x2003), TABLES + 8
 	movl	%ebp, TABLES + 4
 	movl	%ebp, TABLES + 12
-	/* The first GiB private, the fourth (with the flash) and fifth too */
+	/* Map GiB 1, GiB 4 (which has the flash) and GiB 5 as private */
 	movl	$(TABLES + 0x3003), TABLES + 0x1000
 	movl	$(TABLES + 0x4003), TABLES + 0x1018
 	movl	%ebp, TABLES + 0x1004
 	movl	%ebp, TABLES + 0x101c
 	movl	$(TABLES + 0x6003), TABLES + 0x1020
 	movl	%ebp, TABLES + 0x1024
-	/* The first and the fifth shared */
+	/* Map GiB 1 and GiB 5 as shared */
 	movl	$(TABLES + 0x5003), TABLES + 0x2000
 	movl	%ebp, TABLES + 0x2004
 	movl	$(TABLES + 0x7003), TABLES + 0x2020

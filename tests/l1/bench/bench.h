@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What the benchmarks share: a clock, and how a sample is said.
+ * Shared by the benchmarks: a clock, and the output of samples.
  *
- * A program prints one JSON object a line for each sample; tests/l1/bench/bench.py
- * takes medians and ratios.  Samples of what is compared follow each other, so
- * that a machine that is busy for a while is busy for both.
+ * A program prints each sample as one line with a JSON object;
+ * tests/l1/bench/bench.py computes medians and ratios.  Samples that are
+ * compared are taken one after the other, so that other work on the machine
+ * affects both.
  */
 #ifndef TESTS_BENCH_BENCH_H
 #define TESTS_BENCH_BENCH_H
@@ -20,11 +21,11 @@ static uint64_t now_ns(void)
     return ts.tv_sec * 1000000000ULL + ts.tv_nsec;
 }
 
-/**
- * sample - say one measurement
+/*
+ * sample - print one measurement
  * @bench: "attributes", "bitmap" or "faults"
- * @what: which operation
- * @with: on which of the things that are compared
+ * @what: operation
+ * @with: which of the compared variants
  * @size: bytes of guest memory
  * @ns: nanoseconds for one operation
  */
@@ -36,7 +37,7 @@ static void sample(const char *bench, const char *what, const char *with,
            (unsigned long long)size, ns);
 }
 
-/* Time @call, once */
+/* Measure the time of one @call */
 #define TIME(call) ({                                                   \
     uint64_t t0_ = now_ns();                                            \
     call;                                                               \

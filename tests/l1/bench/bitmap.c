@@ -1,16 +1,16 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What KVM_GET_PAGE_ENC_BITMAP costs ("bitmap"), against KVM_GET_DIRTY_LOG of
- * the same slot: with nothing dirty, the least that it can cost ("log"), with
- * as much dirty as is private ("log, dirty"), and in the mode in which it is a
- * mere copy ("log, manual").
+ * Time of KVM_GET_PAGE_ENC_BITMAP ("bitmap") and of KVM_GET_DIRTY_LOG for the
+ * same slot: with no dirty page, which is its cheapest case ("log"), with as
+ * many dirty pages as private pages ("log, dirty"), and in the mode in which
+ * it only copies ("log, manual").
  *
  *   bench-bitmap SIZE [REPETITIONS]
  */
 #define _GNU_SOURCE
 #include "bench.h"
 
-/* Calls for one sample; less for large memory */
+/* Calls per sample; fewer for large memory */
 #define CALLS   64
 
 static uint64_t *bits, *dirty;
@@ -27,7 +27,7 @@ static const struct {
     { "100 % private", 1, 1 },
 };
 
-/* A converted page is dirty, too */
+/* A converted page is dirty as well */
 static void mix(struct vm *vm, unsigned m)
 {
     uint64_t i, pages = vm->size / PAGE;
@@ -69,7 +69,7 @@ static uint64_t generation(struct vm *vm)
     return args.generation;
 }
 
-/* What is measured had better be right */
+/* Check that the calls return the right bits */
 static void verify(struct vm *vm, unsigned m)
 {
     get_bitmap(vm, 0);
@@ -113,7 +113,10 @@ static void bench(struct vm *vm, struct vm *manual, int repetitions)
             say(vm, what, "log, manual", TIME(for (i = 0; i < calls; i++) {
                 get_log(manual);
             }), calls);
-            /* What the calls before left in the caches is none of its cost */
+            /*
+             * Start with the same caches, whatever the calls before have left
+             * there
+             */
             get_bitmap(vm, g);
             say(vm, what, "unchanged", TIME(for (i = 0; i < CALLS; i++) {
                 get_bitmap(vm, g);
@@ -122,7 +125,7 @@ static void bench(struct vm *vm, struct vm *manual, int repetitions)
     }
 }
 
-/* The log takes what is dirty away: one call a sample, and the pages again */
+/* Reading the log clears it, so each sample is one call after new writes */
 static void bench_dirty(struct vm *vm, int repetitions)
 {
     for (unsigned m = 1; m < sizeof(mixes) / sizeof(mixes[0]); m++) {
@@ -160,7 +163,7 @@ int main(int argc, char **argv)
     MUST(vm_slot(&manual, 0, KVM_MEM_LOG_DIRTY_PAGES, 0, size, 0));
 
     bench(&vm, &manual, repetitions);
-    /* Which takes a conversion of each page */
+    /* This takes a conversion of each page */
     if (size <= 1ULL << 30) {
         bench_dirty(&vm, repetitions > 3 ? 3 : repetitions);
     }

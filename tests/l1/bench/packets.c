@@ -1,16 +1,17 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Private pages to packets: a page a call, which is what Linux has, many pages a
- * call, many pages a packet, two threads of the latter, as multifd would have,
- * and many packets a doorbell.  Nanoseconds a page; how long the firmware takes
- * is the emulated PSP's cost model.
+ * Time of packing private pages: one page per call, as Linux has it; many
+ * pages per call; several pages per packet; the same by two threads, as
+ * channels of multifd would do it; and many packets per doorbell.  Results are
+ * in nanoseconds per page.  The emulated PSP's cost model determines the time
+ * of the firmware.
  */
 #define _GNU_SOURCE
 #include <pthread.h>
 #include "bench.h"
 #include "../sev-transport.h"
 
-#define FIRST   0x20000         /* gpa of the pages that are sent */
+#define FIRST   0x20000         /* gpa of the first page to send */
 #define PAGES   256
 #define RING    "/sys/module/ccp/parameters/sev_ring"
 
@@ -81,7 +82,7 @@ static void run(struct part *all, enum way way)
     }
 }
 
-/* Whether ccp.ko may give many commands by one doorbell */
+/* Switch the ring buffer of ccp.ko on or off */
 static void ring_set(bool on)
 {
     FILE *f = fopen(RING, "w");
@@ -117,7 +118,10 @@ int main(int argc, char **argv)
 
             ring_set(way == RINGED);
             if (way == RINGED) {
-                /* kvm-amd finds out how many, as it does when a guest is sent */
+                /*
+                 * kvm-amd determines the size of groups, as it does when a
+                 * guest is sent
+                 */
                 run(&send, way);
                 run(&receive, way);
             }
