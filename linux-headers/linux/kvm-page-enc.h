@@ -1,65 +1,76 @@
 /* SPDX-License-Identifier: GPL-2.0 WITH Linux-syscall-note */
 /*
- * Which pages of a guest are private: the calls that <linux/kvm.h> of
- * Linux 7.3 does not have.
+ * Private pages of guests: what <linux/kvm.h> of Linux 7.3 does not have.
  *
- * One definition for the kernel module, QEMU and the tests.  Compiles alone
- * and beside any <linux/kvm.h>; where that has a name already, it must mean
- * the same, or the compiler stops here.
+ * The kernel module, QEMU and the tests share this file.  It has two parts:
+ *
+ * - names of Linux 7.4, which are defined here only if <linux/kvm.h> does not
+ *   define them, and
+ * - names of our own, whose numbers are outside of the ranges from which Linux
+ *   assigns numbers.
  */
 #ifndef _LINUX_KVM_PAGE_ENC_H
 #define _LINUX_KVM_PAGE_ENC_H
 
 #include <linux/ioctl.h>
+#include <linux/kvm.h>
 #include <linux/types.h>
 
-#ifndef KVMIO
-#define KVMIO 0xAE
-#endif
-
 /*
- * Capabilities.  The numbers are the first that Linux 7.3 leaves free, and a
- * later kernel may give them to something else: a caller that does not know
- * the kernel probes with a call that cannot do anything instead.
+ * Numbers of our own.  Linux numbers its capabilities from 0, its ioctls with
+ * the type KVMIO, and its commands of KVM_MEMORY_ENCRYPT_OP from 0.  A kernel
+ * that does not have one of these calls refuses it, so a caller can probe for
+ * each of them with a call that has no effect:
  *
- * - KVM_SET_MEMORY_ATTRIBUTES2 on a guest_memfd with size 0: EINVAL where
- *   it is implemented, ENOTTY where it is not.
+ * - KVM_SET_MEMORY_ATTRIBUTES2 on a guest_memfd with size 0: EINVAL if it is
+ *   implemented, ENOTTY if it is not.
  * - KVM_GET_PAGE_ENC_BITMAP on a VM with num_pages 0: likewise.
- * - KVM_SEV_SEND_UPDATE_BATCH on an SEV VM with count 0: 0 where it is
- *   implemented, EINVAL where it is not, or where its flags are not.
+ * - KVM_SEV_SEND_UPDATE_BATCH on an SEV VM with count 0: 0 if it is implemented
+ *   with the flags of the call, otherwise EINVAL.
  */
-
-/* VM: mask of the attributes that KVM_SET_MEMORY_ATTRIBUTES2 takes, or 0. */
-#define KVM_CAP_MEMORY_ATTRIBUTES2	252
+#define KVM_CAP_PAGE_ENC_BASE		0x50454e00
+#define KVM_PAGE_ENC_IO			0xE7
 
 /* VM: 1 if KVM_GET_PAGE_ENC_BITMAP is implemented. */
-#define KVM_CAP_PAGE_ENC_BITMAP		253
+#define KVM_CAP_PAGE_ENC_BITMAP		(KVM_CAP_PAGE_ENC_BASE + 0)
 
 /*
- * VM, KVM_ENABLE_CAP on an SEV VM before its first vCPU and memory slot (EBUSY
- * after them), and before the guest_memfds that are to keep attributes, which
- * those with GUEST_MEMFD_FLAG_MMAP then do: its private memory is that which
- * these attributes say is private.  Takes SMM's address space away.
- * KVM_CHECK_EXTENSION says 1 where it can be enabled.
+ * VM: KVM_ENABLE_CAP on an SEV VM puts it into in-place mode: each of its
+ * guest_memfds keeps the attributes of its pages.  The call fails with EBUSY if
+ * the VM has a vCPU or a memory slot, or has created a guest_memfd.  A VM in
+ * in-place mode has no address space for SMM.  KVM_CHECK_EXTENSION returns 1 if
+ * the capability can be enabled.
  */
-#define KVM_CAP_SEV_PRIVATE_MEM		254
+#define KVM_CAP_SEV_PRIVATE_MEM		(KVM_CAP_PAGE_ENC_BASE + 1)
 
 /*
- * VM: if KVM_SEV_SEND_UPDATE_BATCH and KVM_SEV_RECEIVE_UPDATE_BATCH are, how
- * many pages a packet can have: more than 1 for VMs with
- * KVM_CAP_SEV_PRIVATE_MEM, and for the system.
+ * VM: the maximum number of pages in a packet of KVM_SEV_SEND_UPDATE_BATCH and
+ * KVM_SEV_RECEIVE_UPDATE_BATCH, or 0 if these are not implemented.  It is more
+ * than 1 on the system and on VMs in in-place mode.
  */
-#define KVM_CAP_SEV_UPDATE_BATCH	255
+#define KVM_CAP_SEV_UPDATE_BATCH	(KVM_CAP_PAGE_ENC_BASE + 2)
 
+/*
+ * VM: mask of the attributes that KVM_SET_MEMORY_ATTRIBUTES2 accepts on the
+ * guest_memfds of the VM, or 0.  The name is that of Linux 7.4, which assigns
+ * its own number.  This number is for <linux/kvm.h> without the name, and the
+ * module that is built with that file answers to it.
+ */
+#ifndef KVM_CAP_GUEST_MEMFD_MEMORY_ATTRIBUTES
+#define KVM_CAP_GUEST_MEMFD_MEMORY_ATTRIBUTES	(KVM_CAP_PAGE_ENC_BASE + 3)
+#endif
+
+#ifndef KVM_SET_MEMORY_ATTRIBUTES2
 /**
  * struct kvm_memory_attributes2 - argument of KVM_SET_MEMORY_ATTRIBUTES2
  * @offset: in: first byte of the range in the guest_memfd, page-aligned
- * @address: the same, by the name that VM-wide attributes use
+ * @address: another name of @offset, which VM-wide attributes use
  * @size: in: bytes, page-aligned, not 0
  * @attributes: in: 0 (shared) or KVM_MEMORY_ATTRIBUTE_PRIVATE
  * @flags: 0
- * @error_offset: out: with EAGAIN, the first byte of the first page in the
- *	range that somebody else holds; nothing was converted
+ * @error_offset: out, with any error except EFAULT: the byte in the file at
+ *	which the conversion failed.  With EAGAIN it is the first page in the
+ *	range that somebody holds, otherwise @offset.  Nothing was converted.
  * @reserved: 0
  */
 struct kvm_memory_attributes2 {
@@ -77,6 +88,7 @@ struct kvm_memory_attributes2 {
 /* On a guest_memfd: convert a range, whole or not at all. */
 #define KVM_SET_MEMORY_ATTRIBUTES2 \
 	_IOWR(KVMIO, 0xd2, struct kvm_memory_attributes2)
+#endif
 
 #ifndef KVM_MEMORY_ATTRIBUTE_PRIVATE
 #define KVM_MEMORY_ATTRIBUTE_PRIVATE	(1ULL << 3)
@@ -85,14 +97,14 @@ struct kvm_memory_attributes2 {
 /**
  * struct kvm_page_enc_bitmap - argument of KVM_GET_PAGE_ENC_BITMAP
  * @start_gfn: in: gfn of the first bit
- * @num_pages: in: how many, not 0
- * @enc_bitmap: in: user address of the bitmap: little-endian, one bit a page,
- *	1 = private.  Written in whole bytes; the bits past @num_pages in the
- *	last byte keep their value, and no byte after it is touched
+ * @num_pages: in: number of bits, not 0
+ * @enc_bitmap: in: user address of the bitmap: little-endian, one bit per page,
+ *	1 = private.  The bits after @num_pages in the last byte keep their
+ *	value, and no byte after it is written
  * @flags: in: KVM_PAGE_ENC_BITMAP_IF_CHANGED or 0; out: the same, plus
  *	KVM_PAGE_ENC_BITMAP_UNCHANGED if the bitmap was not written
- * @generation: in: the generation that the caller's bitmap is of, 0 for none;
- *	out: the generation of what was written (never 0)
+ * @generation: in: generation of the caller's bitmap, 0 if it has none; out:
+ *	generation of the bitmap that was written (never 0)
  * @reserved: 0
  */
 struct kvm_page_enc_bitmap {
@@ -104,38 +116,37 @@ struct kvm_page_enc_bitmap {
 	__u64 reserved[3];
 };
 
-/* Do not write the bitmap if no page of the VM changed since @generation. */
+/* In: do not write the bitmap if no page of the VM changed since @generation. */
 #define KVM_PAGE_ENC_BITMAP_IF_CHANGED	(1ULL << 0)
-/* Answer to it: nothing changed, the bitmap was not written. */
+/* Out: no page of the VM changed, so the bitmap was not written. */
 #define KVM_PAGE_ENC_BITMAP_UNCHANGED	(1ULL << 1)
 
-/* On a VM: which gfns are private; gfns without a memory slot read 0. */
+/* On a VM: get the private gfns.  A gfn without a memory slot reads as 0. */
 #define KVM_GET_PAGE_ENC_BITMAP \
-	_IOWR(KVMIO, 0xdb, struct kvm_page_enc_bitmap)
+	_IOWR(KVM_PAGE_ENC_IO, 0x00, struct kvm_page_enc_bitmap)
 
-/*
- * Commands of KVM_MEMORY_ENCRYPT_OP (struct kvm_sev_cmd's id), beside those of
- * <asm/kvm.h>, which count up from 0 and will not come this far.
- */
+/* Commands of KVM_MEMORY_ENCRYPT_OP (id of struct kvm_sev_cmd) */
 #define KVM_SEV_SEND_UPDATE_BATCH	0x40000000
 #define KVM_SEV_RECEIVE_UPDATE_BATCH	0x40000001
 
 /**
  * struct kvm_sev_update_batch - KVM_SEV_SEND_UPDATE_DATA or
- *	KVM_SEV_RECEIVE_UPDATE_DATA of whole pages that follow each other
+ *	KVM_SEV_RECEIVE_UPDATE_DATA for contiguous whole pages
  * @guest_uaddr: in: host address of the first page, page-aligned
  * @hdr_uaddr: in: array of packet headers, @hdr_len bytes for each page
- * @trans_uaddr: in: array of packets, a page for each page; a packet of several
- *	pages has the places of all of them, and the header of the first
+ * @trans_uaddr: in: array of packets, one page for each page.  A packet of
+ *	several pages occupies the places of all of them, and the header of the
+ *	first
  * @hdr_len: in: bytes of one header
- * @count: in: pages; 0 does nothing
- * @done: out, also with an error: pages that are done, from the first on.  The
- *	error, the firmware's in struct kvm_sev_cmd too, is that of the next
+ * @count: in: number of pages; the call has no effect if it is 0
+ * @done: out, also with an error: number of pages that are done, from the first
+ *	on.  The error, and the firmware's error in struct kvm_sev_cmd, belong
+ *	to the next page
  * @flags: KVM_SEV_UPDATE_BATCH_PACKETS or 0
  * @packets_uaddr: with KVM_SEV_UPDATE_BATCH_PACKETS: array of one byte for each
- *	page: how many pages the packet has that begins with it, 1 to
- *	KVM_SEV_UPDATE_BATCH_PACKET_MAX, and 0 (not read) in a packet.  Out to
- *	send, in to receive.  Otherwise 0
+ *	page: the number of pages of the packet that begins with this page, 1 to
+ *	KVM_SEV_UPDATE_BATCH_PACKET_MAX, and 0 for the other pages of a packet.
+ *	KVM writes the array on send and reads it on receive.  Otherwise 0
  * @reserved: 0
  */
 struct kvm_sev_update_batch {
@@ -151,8 +162,8 @@ struct kvm_sev_update_batch {
 };
 
 /*
- * Packets may have several pages.  Only for VMs with KVM_CAP_SEV_PRIVATE_MEM,
- * and none in memory that is no guest_memfd: EOPNOTSUPP.
+ * A packet may have several pages.  The VM must be in in-place mode.  A packet
+ * of several pages for memory that is not a guest_memfd fails with EOPNOTSUPP.
  */
 #define KVM_SEV_UPDATE_BATCH_PACKETS		(1U << 0)
 #define KVM_SEV_UPDATE_BATCH_PACKET_MAX		4

@@ -219,53 +219,6 @@ static void without_vm(enum vm_type type)
     close(pair[1]);
 }
 
-/* A file that keeps attributes beside one whose attributes are the VM's */
-static void beside_wide(void)
-{
-    struct kvm_userspace_memory_region2 region = {
-        .slot = 1, .flags = KVM_MEM_GUEST_MEMFD, .guest_phys_addr = SIZE,
-        .memory_size = SIZE,
-    };
-    struct kvm_memory_attributes wide = {
-        .address = SIZE - 2 * PAGE, .size = 4 * PAGE, .attributes = PRIVATE,
-    };
-    struct vm vm;
-    int g;
-
-    vm_init(&vm, VM_SW_PROTECTED, SIZE);
-    g = CHECK(vm_gmem(&vm, SIZE, 0));
-    region.guest_memfd = g;
-    region.userspace_addr = (uintptr_t)mmap(NULL, SIZE, PROT_READ | PROT_WRITE,
-                                            MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    MUST(xioctl(vm.fd, KVM_SET_USER_MEMORY_REGION2, &region));
-    ok(vm_cap(vm.fd, KVM_CAP_MEMORY_ATTRIBUTES) == PRIVATE &&
-       vm_cap(vm.fd, KVM_CAP_MEMORY_ATTRIBUTES2) == PRIVATE,
-       "a software-protected VM has both kinds of attributes");
-    ok(xioctl(vm.fd, KVM_SET_MEMORY_ATTRIBUTES, &wide) == -EINVAL &&
-       !vm_is_private(&vm, SIZE / PAGE - 1) && !vm_is_private(&vm, SIZE / PAGE),
-       "a range of both is refused, nothing is set");
-    wide.address = SIZE;
-    ok(!xioctl(vm.fd, KVM_SET_MEMORY_ATTRIBUTES, &wide) &&
-       vm_is_private(&vm, SIZE / PAGE + 3) && !vm_is_private(&vm, SIZE / PAGE + 4),
-       "the VM's own are set");
-    ok(xioctl(g, KVM_SET_MEMORY_ATTRIBUTES2,
-              &(struct kvm_memory_attributes2) { .size = PAGE }) == -EINVAL,
-       "but not by that file");
-
-    /* What was said of gfns before they had a slot says nothing of the file */
-    MUST(vm_slot(&vm, 0, 0, 0, 0, 0));
-    wide.address = 0;
-    ok(!xioctl(vm.fd, KVM_SET_MEMORY_ATTRIBUTES, &wide),
-       "gfns without a slot can be given attributes");
-    MUST(vm_slot(&vm, 0, 0, 0, SIZE, 0));
-    ok(!vm_is_private(&vm, 0) && !touch(vm.mem) && !vm_convert(&vm, 0, PAGE, PRIVATE) &&
-       vm_private_is(&vm, 0, 1) && !vm_convert(&vm, 0, PAGE, SHARED) &&
-       !vm_is_private(&vm, 0), "a file that comes there has its own");
-    close(g);
-    munmap((void *)region.userspace_addr, SIZE);
-    vm_destroy(&vm);
-}
-
 /* One of the VM's statistics, by name */
 static uint64_t stat_of(struct vm *vm, const char *name)
 {
@@ -289,6 +242,59 @@ static uint64_t stat_of(struct vm *vm, const char *name)
     close(fd);
     return value;
 }
+
+/*
+ * A file that cannot be mapped keeps attributes as well.  The guest then has
+ * private pages from the file, and shared pages from the slot's host address.
+ */
+static void not_mapped(void)
+{
+    const uint64_t half = GUEST_SIZE / 2, at = half + 4 * PAGE;
+    struct kvm_memory_attributes2 args = { .size = half };
+    struct kvm_userspace_memory_region2 region = {
+        .slot = 1, .flags = KVM_MEM_GUEST_MEMFD, .guest_phys_addr = half,
+        .memory_size = half,
+    };
+    struct vm vm;
+    uint64_t *p;
+    int g;
+
+    vm_create(&vm, VM_SW_PROTECTED, GUEST_SIZE);
+    MUST(vm_slot(&vm, 0, 0, 0, half, 0));
+    g = CHECK(vm_gmem(&vm, half, 0));
+    /* Host memory that could be mapped by 2 MiB */
+    p = mmap(NULL, 2 * half, PROT_READ | PROT_WRITE,
+             MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    p = (uint64_t *)(((uintptr_t)p + half - 1) & -half);
+    CHECK(madvise(p, half, MADV_HUGEPAGE));
+    memset(p, 0, half);
+    region.guest_memfd = g;
+    region.userspace_addr = (uintptr_t)p;
+    MUST(xioctl(vm.fd, KVM_SET_USER_MEMORY_REGION2, &region));
+    MUST(guest_launch(&vm, half));
+    ok(vm_is_private(&vm, half / PAGE) &&
+       vm_is_private(&vm, GUEST_SIZE / PAGE - 1), "its pages begin private");
+
+    ok(!guest_write(&vm, at, 0x1111) && p[4 * PAGE / 8] == 0,
+       "the guest writes a private page, not the host's memory");
+    ok(!xioctl(g, KVM_SET_MEMORY_ATTRIBUTES2, &args) &&
+       !vm_is_private(&vm, half / PAGE + 4), "all of the file becomes shared");
+    p[4 * PAGE / 8] = 0x2222;
+    ok(guest_read(&vm, at) == 0x2222, "the guest reads the host's memory");
+    args.offset = 4 * PAGE;
+    args.size = PAGE;
+    args.attributes = PRIVATE;
+    ok(!xioctl(g, KVM_SET_MEMORY_ATTRIBUTES2, &args) &&
+       guest_read(&vm, at) == 0x1111 && guest_read(&vm, at + PAGE) == 0,
+       "one page becomes private: the guest reads the file's, of it alone");
+    ok(!guest_write(&vm, at, 0x3333) && !guest_write(&vm, at + PAGE, 0x4444) &&
+       p[4 * PAGE / 8] == 0x2222 && p[5 * PAGE / 8] == 0x4444,
+       "and writes each page where it is");
+    ok(!stat_of(&vm, "pages_2m"), "no mapping spans both kinds of pages");
+    close(g);
+    vm_destroy(&vm);
+}
+
 
 /* Have all of a range of guest memory mapped: 0, or -errno */
 static int map_all(struct vm *vm, uint64_t gpa, uint64_t size)
@@ -362,7 +368,7 @@ int main(void)
         child(types[i]);
         without_vm(types[i]);
     }
-    beside_wide();
+    not_mapped();
     large_mappings();
     return done_testing();
 }

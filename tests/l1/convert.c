@@ -53,23 +53,30 @@ static void arguments(struct vm *vm)
 
     for (i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
         ok(vm_convert(vm, bad[i].offset, bad[i].size, bad[i].attributes) ==
-           -EINVAL && convert_held == NOT_SET, "%s: EINVAL", bad[i].what);
+           -EINVAL && convert_held == bad[i].offset,
+           "%s: EINVAL, and error_offset is the offset", bad[i].what);
     }
     for (i = 0; i < 64; i++) {
         args = (struct kvm_memory_attributes2) {
-            .size = PAGE, .attributes = PRIVATE, .flags = 1ULL << i,
+            .offset = PAGE, .size = PAGE, .attributes = PRIVATE,
+            .flags = 1ULL << i, .error_offset = NOT_SET,
         };
-        refused += xioctl(vm->gmem, KVM_SET_MEMORY_ATTRIBUTES2, &args) == -EINVAL;
+        refused += xioctl(vm->gmem, KVM_SET_MEMORY_ATTRIBUTES2, &args) == -EINVAL &&
+                   args.error_offset == PAGE;
     }
-    ok(refused == 64, "any flag: EINVAL");
+    ok(refused == 64, "any flag: EINVAL, and error_offset is the offset");
     for (i = 0, refused = 0; i < 11; i++) {
         args = (struct kvm_memory_attributes2) {
-            .size = PAGE, .attributes = PRIVATE,
+            .offset = PAGE, .size = PAGE, .attributes = PRIVATE,
+            .error_offset = NOT_SET,
         };
         args.reserved[i] = 1;
-        refused += xioctl(vm->gmem, KVM_SET_MEMORY_ATTRIBUTES2, &args) == -EINVAL;
+        refused += xioctl(vm->gmem, KVM_SET_MEMORY_ATTRIBUTES2, &args) == -EINVAL &&
+                   args.error_offset == PAGE;
     }
-    ok(refused == 11, "any reserved field: EINVAL");
+    ok(refused == 11, "any reserved field: EINVAL, likewise");
+    ok(!vm_convert(vm, 0, PAGE, SHARED) && convert_held == NOT_SET,
+       "without an error, error_offset is not written");
     ok(xioctl(vm->gmem, KVM_SET_MEMORY_ATTRIBUTES2, (void *)8) == -EFAULT,
        "no argument: EFAULT");
     ok(vm_private_is(vm, 0, 0), "nothing was converted");
@@ -317,6 +324,15 @@ static void others(struct vm *vm)
 
     ok(xioctl(vm->fd, KVM_SET_MEMORY_ATTRIBUTES, &wide) == -EINVAL &&
        !vm_is_private(vm, 0x10), "attributes of the VM are refused");
+    wide.attributes = SHARED;
+    ok(xioctl(vm->fd, KVM_SET_MEMORY_ATTRIBUTES, &wide) == -EINVAL,
+       "shared as well as private");
+    wide.address = 1ULL << 40;
+    ok(xioctl(vm->fd, KVM_SET_MEMORY_ATTRIBUTES, &wide) == -EINVAL,
+       "and where there is no slot");
+    ok(!vm_cap(vm->fd, KVM_CAP_MEMORY_ATTRIBUTES) &&
+       vm_cap(vm->fd, KVM_CAP_GUEST_MEMFD_MEMORY_ATTRIBUTES) == PRIVATE,
+       "as the capabilities say");
 
     g = CHECK(vm_gmem(vm, 4 * PAGE, GUEST_MEMFD_FLAG_MMAP));
     p = mmap(NULL, 4 * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, g, 0);
@@ -333,8 +349,9 @@ static void others(struct vm *vm)
     ok(vm_gmem(vm, 1ULL << 62, GUEST_MEMFD_FLAG_MMAP) == -ENOMEM,
        "one larger than any machine: ENOMEM");
     g = vm_gmem(vm, PAGE, 0);
-    ok(g >= 0 && xioctl(g, KVM_SET_MEMORY_ATTRIBUTES2, &args) == -EINVAL,
-       "one that cannot be mapped has no attributes");
+    args.attributes = SHARED;
+    ok(g >= 0 && !xioctl(g, KVM_SET_MEMORY_ATTRIBUTES2, &args),
+       "one that cannot be mapped keeps attributes, too");
     close(g);
 }
 

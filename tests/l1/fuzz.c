@@ -35,7 +35,6 @@ static struct {
     uint8_t *map[FILES], *anon;
     bool private[FILES][FILE_PAGES];
     struct slot slot[SLOTS];
-    bool vm_private[GFNS];              /* KVM_SET_MEMORY_ATTRIBUTES */
     uint64_t generation;
     uint8_t bits[BUFFER];               /* of that generation */
     uint64_t bits_first, bits_pages;
@@ -149,13 +148,7 @@ static bool is_private(uint64_t gfn)
 {
     struct slot *s = slot_of(gfn);
 
-    if (!s) {
-        return false;
-    }
-    if (s->gmem) {
-        return m.private[s->file][s->offset + gfn - s->gfn];
-    }
-    return m.vm_private[gfn];
+    return s && s->gmem && m.private[s->file][s->offset + gfn - s->gfn];
 }
 
 static void convert(void)
@@ -194,7 +187,13 @@ static void convert(void)
     for (int i = 0; i < 11; i++) {
         want = !want && args.reserved[i] ? -EINVAL : want;
     }
+    if (want && no_write) {
+        want = -EFAULT;     /* error_offset cannot be written */
+    }
     expect(xioctl(m.fd[f], KVM_SET_MEMORY_ATTRIBUTES2, p), want);
+    if (want == -EINVAL && p->error_offset != args.offset) {
+        fail("error_offset %#llx", (long long)p->error_offset);
+    }
     if (want || forgetful) {
         return;
     }
@@ -468,15 +467,12 @@ static void region(void)
     expect(xioctl(m.vm.fd, KVM_SET_USER_MEMORY_REGION2, &r), want);
 }
 
-/* The VM's own attributes: for what no guest_memfd keeps */
+/* The VM keeps no attributes, so all of them are refused */
 static void vm_attributes(void)
 {
     struct kvm_memory_attributes args = {
         .address = below(GFNS) * PAGE, .attributes = one_in(2) ? PRIVATE : 0,
     };
-    bool sev = m.vm.type == VM_SEV;
-    uint64_t first, end, i;
-    int want = 0;
 
     args.size = (1 + below(GFNS - args.address / PAGE)) * PAGE;
     if (one_in(3)) {
@@ -490,23 +486,7 @@ static void vm_attributes(void)
     snprintf(what, sizeof(what), "VM attributes %#llx size %#llx are %#llx flags "
              "%#llx", (long long)args.address, (long long)args.size,
              (long long)args.attributes, (long long)args.flags);
-    first = args.address / PAGE;
-    end = first + args.size / PAGE;
-    if (args.flags || (args.attributes & ~(sev ? 0 : PRIVATE)) || !args.size ||
-        args.address % PAGE || args.size % PAGE) {
-        want = -EINVAL;
-    }
-    for (i = 0; i < SLOTS && !want; i++) {
-        const struct slot *s = &m.slot[i];
-
-        if (s->used && s->gmem && first < s->gfn + s->pages && s->gfn < end) {
-            want = -EINVAL;
-        }
-    }
-    expect(xioctl(m.vm.fd, KVM_SET_MEMORY_ATTRIBUTES, &args), want);
-    for (i = first; i < end && !want; i++) {
-        m.vm_private[i] = args.attributes;
-    }
+    expect(xioctl(m.vm.fd, KVM_SET_MEMORY_ATTRIBUTES, &args), -EINVAL);
 }
 
 static void enable_cap(void)
@@ -580,7 +560,7 @@ static void create(void)
     } else if ((args.flags & ~flags) || !args.size ||
                args.size > INT64_MAX || args.size % PAGE) {
         want = -EINVAL;
-    } else if (args.size >= 1ULL << 50 && (args.flags & GUEST_MEMFD_FLAG_MMAP)) {
+    } else if (args.size >= 1ULL << 50) {
         want = -ENOMEM;
     }
     fd = xioctl(m.vm.fd, KVM_CREATE_GUEST_MEMFD, p);
@@ -590,8 +570,7 @@ static void create(void)
             .offset = args.size - PAGE, .size = PAGE, .attributes = PRIVATE,
         };
 
-        expect(xioctl(fd, KVM_SET_MEMORY_ATTRIBUTES2, &convert),
-               args.flags & GUEST_MEMFD_FLAG_MMAP ? 0 : -EINVAL);
+        expect(xioctl(fd, KVM_SET_MEMORY_ATTRIBUTES2, &convert), 0);
         close(fd);
     }
 }

@@ -215,6 +215,7 @@ static void wide(void)
     };
     uint64_t gen;
 
+    vm_in_place(false);
     vm.fd = CHECK(ioctl(kvm_fd, KVM_CREATE_VM, vm.type));
     vm.gmem = CHECK(vm_gmem(&vm, SIZE, 0));
     vm.mem = mmap(NULL, SIZE, PROT_READ | PROT_WRITE,
@@ -368,6 +369,7 @@ static void wide_races(void)
     pthread_t thread;
     void *failed;
 
+    vm_in_place(false);
     vm.fd = CHECK(ioctl(kvm_fd, KVM_CREATE_VM, vm.type));
     vm.gmem = CHECK(vm_gmem(&vm, vm.size, 0));
     vm.mem = mmap(NULL, vm.size, PROT_READ | PROT_WRITE,

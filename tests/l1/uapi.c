@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The uapi: what capabilities say and when, and the probes that need none.
- * That the header compiles alone and beside <linux/kvm.h> in either order is
- * tested by building this (uapi-alone.c, uapi-beside.c).
+ * The uapi: the values of the capabilities, and the probes that work without
+ * them.  The header must compile alone, beside <linux/kvm.h>, and beside the
+ * <linux/kvm.h> of a kernel that has upstream's names.  The build of this program
+ * tests that (uapi-alone.c, uapi-beside.c, uapi-upstream.c).
  */
 #include <sys/mount.h>
 #include "vm.h"
@@ -24,6 +25,52 @@ static int create_vm(unsigned long type)
     return CHECK(ioctl(kvm_fd, KVM_CREATE_VM, type));
 }
 
+/* kvm.gmem_in_place_conversion decides for each VM when it is created */
+static void software_protected(void)
+{
+    int wide, in_place;
+
+    if (!(vm_cap(kvm_fd, KVM_CAP_VM_TYPES) & 1 << KVM_X86_SW_PROTECTED_VM)) {
+        note("this module has no software-protected VMs");
+        return;
+    }
+    vm_in_place(false);
+    wide = create_vm(KVM_X86_SW_PROTECTED_VM);
+    vm_in_place(true);
+    in_place = create_vm(KVM_X86_SW_PROTECTED_VM);
+    ok(vm_cap(wide, KVM_CAP_MEMORY_ATTRIBUTES) == PRIVATE &&
+       vm_cap(wide, KVM_CAP_GUEST_MEMFD_MEMORY_ATTRIBUTES) == 0,
+       "a software-protected VM has attributes of the VM");
+    ok(vm_cap(in_place, KVM_CAP_MEMORY_ATTRIBUTES) == 0 &&
+       vm_cap(in_place, KVM_CAP_GUEST_MEMFD_MEMORY_ATTRIBUTES) == PRIVATE,
+       "and in in-place mode those of its guest_memfds instead");
+    ok(enable(in_place, 0, 0) == -EINVAL,
+       "KVM_CAP_SEV_PRIVATE_MEM is for SEV VMs only");
+    close(wide);
+    close(in_place);
+}
+
+/* Our calls answer to no number that Linux assigns or will assign soon */
+static void linux_numbers(void)
+{
+    struct kvm_page_enc_bitmap bitmap = { 0 };
+    int fd = create_vm(KVM_X86_SEV_VM), nr, known = 0;
+
+    for (nr = 252; nr < 1024; nr++) {
+        struct kvm_enable_cap cap = { .cap = nr };
+
+        known += vm_cap(fd, nr) != 0 ||
+                 xioctl(fd, KVM_ENABLE_CAP, &cap) != -EINVAL;
+    }
+    ok(!known, "no capability from 252 to 1023 means anything");
+    for (nr = 0xdb; nr < 0xe0; nr++) {
+        known += xioctl(fd, _IOWR(KVMIO, nr, struct kvm_page_enc_bitmap),
+                        &bitmap) != -ENOTTY;
+    }
+    ok(!known, "no ioctl of KVM's type from 0xdb on is implemented");
+    close(fd);
+}
+
 int main(void)
 {
     struct kvm_memory_attributes2 attributes = { 0 };
@@ -42,13 +89,13 @@ int main(void)
 
     ok(vm_cap(kvm_fd, KVM_CAP_SEV_PRIVATE_MEM) == 1 &&
        vm_cap(kvm_fd, KVM_CAP_PAGE_ENC_BITMAP) == 1 &&
-       vm_cap(kvm_fd, KVM_CAP_MEMORY_ATTRIBUTES2) == PRIVATE &&
+       vm_cap(kvm_fd, KVM_CAP_GUEST_MEMFD_MEMORY_ATTRIBUTES) == PRIVATE &&
        vm_cap(kvm_fd, KVM_CAP_SEV_UPDATE_BATCH) == 4,
        "the system offers the four capabilities");
 
     fd = create_vm(KVM_X86_DEFAULT_VM);
     ok(!vm_cap(fd, KVM_CAP_SEV_PRIVATE_MEM) &&
-       !vm_cap(fd, KVM_CAP_MEMORY_ATTRIBUTES2) &&
+       !vm_cap(fd, KVM_CAP_GUEST_MEMFD_MEMORY_ATTRIBUTES) &&
        vm_cap(fd, KVM_CAP_PAGE_ENC_BITMAP) == 1,
        "a plain VM has the bitmap only");
     ok(enable(fd, 0, 0) == -EINVAL, "and cannot enable private memory");
@@ -65,7 +112,7 @@ int main(void)
 
     fd = create_vm(KVM_X86_SEV_VM);
     ok(vm_cap(fd, KVM_CAP_SEV_PRIVATE_MEM) == 1 &&
-       !vm_cap(fd, KVM_CAP_MEMORY_ATTRIBUTES2), "an SEV VM can be asked to");
+       !vm_cap(fd, KVM_CAP_GUEST_MEMFD_MEMORY_ATTRIBUTES), "an SEV VM can be asked to");
     ok(vm_cap(fd, KVM_CAP_X86_SMM) == 1 &&
        vm_cap(fd, KVM_CAP_MULTI_ADDRESS_SPACE) == 2, "and has SMM until then");
     ok(enable(fd, 1, 0) == -EINVAL, "no argument");
@@ -75,7 +122,7 @@ int main(void)
     ok(!enable(fd, 0, 0), "enabled");
     ok(vm_cap(fd, KVM_CAP_X86_SMM) == 0 &&
        vm_cap(fd, KVM_CAP_MULTI_ADDRESS_SPACE) == 1, "SMM is gone");
-    ok(vm_cap(fd, KVM_CAP_MEMORY_ATTRIBUTES2) == PRIVATE &&
+    ok(vm_cap(fd, KVM_CAP_GUEST_MEMFD_MEMORY_ATTRIBUTES) == PRIVATE &&
        vm_cap(fd, KVM_CAP_MEMORY_ATTRIBUTES) == 0,
        "attributes are the guest_memfd's, not the VM's");
     ok(!enable(fd, 0, 0), "enabled twice is enabled");
@@ -121,6 +168,9 @@ int main(void)
     close(g);
     ok(enable(fd, 0, 0) == -EBUSY, "and when it is closed");
     close(fd);
+
+    software_protected();
+    linux_numbers();
 
     mount("none", TRACING, "tracefs", 0, NULL);
     if (access(TRACING "/events/sched", F_OK)) {

@@ -7,7 +7,7 @@ _Static_assert(__builtin_offsetof(struct kvm_memory_attributes2, offset) == 0 &&
                __builtin_offsetof(struct kvm_memory_attributes2, error_offset)
                == 32, "layout");
 _Static_assert(sizeof(struct kvm_page_enc_bitmap) == 64, "size");
-_Static_assert(KVM_GET_PAGE_ENC_BITMAP == 0xC040AEDB, "number");
+_Static_assert(KVM_GET_PAGE_ENC_BITMAP == 0xC040E700, "number");
 _Static_assert(__builtin_offsetof(struct kvm_page_enc_bitmap, generation) == 32,
                "layout");
 _Static_assert(sizeof(struct kvm_sev_update_batch) == 64, "size");
@@ -16,7 +16,14 @@ _Static_assert(__builtin_offsetof(struct kvm_sev_update_batch, done) == 32,
 _Static_assert(KVM_SEV_SEND_UPDATE_BATCH == 0x40000000 &&
                KVM_SEV_RECEIVE_UPDATE_BATCH == 0x40000001, "commands");
 _Static_assert(KVM_MEMORY_ATTRIBUTE_PRIVATE == 8, "value");
-_Static_assert(KVM_CAP_MEMORY_ATTRIBUTES2 == 252 &&
-               KVM_CAP_PAGE_ENC_BITMAP == 253 &&
-               KVM_CAP_SEV_PRIVATE_MEM == 254 &&
-               KVM_CAP_SEV_UPDATE_BATCH == 255, "capabilities");
+_Static_assert(KVM_CAP_PAGE_ENC_BITMAP == 0x50454e00 &&
+               KVM_CAP_SEV_PRIVATE_MEM == 0x50454e01 &&
+               KVM_CAP_SEV_UPDATE_BATCH == 0x50454e02, "capabilities");
+/* The number is Linux's where <linux/kvm.h> has the name. */
+#ifdef UPSTREAM_HAS_ATTRIBUTES2
+_Static_assert(KVM_CAP_GUEST_MEMFD_MEMORY_ATTRIBUTES == UPSTREAM_CAP,
+               "upstream's capability");
+#else
+_Static_assert(KVM_CAP_GUEST_MEMFD_MEMORY_ATTRIBUTES == 0x50454e03,
+               "capability");
+#endif

@@ -132,10 +132,25 @@ static int vm_slot(struct vm *vm, uint32_t slot, uint32_t flags, uint64_t gpa,
     return xioctl(vm->fd, KVM_SET_USER_MEMORY_REGION2, &region);
 }
 
+/* Does the next software-protected VM keep attributes in its guest_memfds? */
+static void __attribute__((unused)) vm_in_place(bool in_place)
+{
+    int fd = open("/sys/module/kvm/parameters/gmem_in_place_conversion",
+                  O_WRONLY | O_CLOEXEC);
+
+    if (fd < 0 || write(fd, in_place ? "Y" : "N", 1) != 1) {
+        bail("kvm.gmem_in_place_conversion");
+    }
+    close(fd);
+}
+
 /* Create a VM and its guest_memfd, without a memory slot */
 static void vm_create(struct vm *vm, enum vm_type type, size_t size)
 {
     *vm = (struct vm) { .type = type, .size = size, .vcpu = -1 };
+    if (type == VM_SW_PROTECTED) {
+        vm_in_place(true);
+    }
     vm->fd = ioctl(kvm_fd, KVM_CREATE_VM, type);
     if (vm->fd < 0) {
         bail("KVM_CREATE_VM");

@@ -20,7 +20,7 @@ struct gmem_attributes;
 #define KVM_MEMSLOT_GMEM_FLAGS	(KVM_MEMSLOT_GMEM_ONLY | KVM_MEMSLOT_GMEM_ATTRIBUTES)
 
 /* arch/x86/kvm/private_mem.c */
-bool kvm_arch_gmem_keeps_attributes(struct kvm *kvm);
+bool kvm_arch_gmem_in_place(unsigned long type);
 bool kvm_arch_may_access_private_mem(struct kvm *kvm);
 bool kvm_private_mem_enabled(struct kvm *kvm);
 bool kvm_private_mem_supported(struct kvm *kvm);
@@ -32,7 +32,6 @@ bool kvm_private_mem_fault_raced(struct kvm_vcpu *vcpu, bool prefetch);
 struct file *kvm_slot_get_attributes(const struct kvm_memory_slot *slot,
 				     struct gmem_attributes **attributes);
 bool kvm_mem_is_private(struct kvm *kvm, gfn_t gfn);
-bool kvm_gmem_keeps_attributes_of(struct kvm *kvm, gfn_t start, gfn_t end);
 int kvm_private_mem_check_extension(struct kvm *kvm, long cap);
 
 /* virt/kvm/gmem_slot.c */
@@ -81,7 +80,7 @@ int kvm_gmem_cmpxchg_private(struct kvm_vcpu *vcpu, gpa_t gpa, void *old,
 
 /* virt/kvm/page_enc_bitmap.c */
 int kvm_vm_ioctl_get_page_enc_bitmap(struct kvm *kvm, void __user *argp);
-void kvm_page_enc_init(struct kvm *kvm);
+void kvm_page_enc_init(struct kvm *kvm, unsigned long type);
 void kvm_page_enc_destroy(struct kvm *kvm);
 void kvm_page_enc_begin(struct kvm *kvm);
 void kvm_page_enc_end(struct kvm *kvm);
@@ -102,6 +101,19 @@ void kvm_gmem_for_each_binding(struct inode *inode, pgoff_t start, pgoff_t end,
 void kvm_gmem_page_enc_begin(struct inode *inode);
 void kvm_gmem_page_enc_end(struct inode *inode);
 int kvm_gmem_rebind(struct kvm_memory_slot *old, struct kvm_memory_slot *new);
+
+/**
+ * kvm_gmem_in_place - is @kvm in in-place mode?
+ * @kvm: the VM
+ *
+ * Each guest_memfd of such a VM keeps the attributes of its pages, and the VM
+ * itself keeps none.  The answer does not change any more once the VM has a
+ * vCPU, a memory slot or a guest_memfd.
+ */
+static inline bool kvm_gmem_in_place(struct kvm *kvm)
+{
+	return READ_ONCE(kvm->gmem_in_place);
+}
 
 /* Does the guest_memfd of @slot, which can be NULL, keep attributes? */
 static inline bool

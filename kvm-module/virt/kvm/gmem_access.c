@@ -44,7 +44,7 @@ bool __kvm_gmem_slot_is_private(const struct kvm_memory_slot *slot, gfn_t gfn)
 /* The same by gfn alone, for callers that have no slot yet */
 bool kvm_gmem_gfn_is_private(struct kvm *kvm, gfn_t gfn)
 {
-	return kvm_arch_gmem_keeps_attributes(kvm) &&
+	return kvm_gmem_in_place(kvm) &&
 	       kvm_gmem_slot_is_private(gfn_to_memslot(kvm, gfn), gfn);
 }
 EXPORT_SYMBOL_FOR_KVM_INTERNAL(kvm_gmem_gfn_is_private);

@@ -341,37 +341,56 @@ static int gmem_convert(struct inode *inode, struct gmem_attributes *attributes,
 	}
 }
 
+static int gmem_check_args(struct inode *inode,
+			   const struct kvm_memory_attributes2 *args)
+{
+	u64 end;
+
+	if (args->flags || memchr_inv(args->reserved, 0, sizeof(args->reserved)) ||
+	    (args->attributes & ~KVM_MEMORY_ATTRIBUTE_PRIVATE))
+		return -EINVAL;
+	if (!args->size || !PAGE_ALIGNED(args->offset) || !PAGE_ALIGNED(args->size) ||
+	    check_add_overflow(args->offset, args->size, &end) ||
+	    end > i_size_read(inode))
+		return -EINVAL;
+	return 0;
+}
+
+/* Convert what @args asks for.  If that fails, @args->error_offset says where. */
+static int gmem_convert_args(struct inode *inode,
+			     struct gmem_attributes *attributes,
+			     struct kvm_memory_attributes2 *args)
+{
+	pgoff_t start = args->offset >> PAGE_SHIFT;
+	pgoff_t end = start + (args->size >> PAGE_SHIFT);
+	bool private = args->attributes & KVM_MEMORY_ATTRIBUTE_PRIVATE;
+	pgoff_t held = start;
+	int r;
+
+	r = gmem_convert(inode, attributes, start, end, private, &held);
+	trace_kvm_gmem_convert(inode->i_ino, start, end, private, r, held);
+	if (r == -EAGAIN)
+		args->error_offset = (u64)held << PAGE_SHIFT;
+	return r;
+}
+
 static long gmem_set_attributes(struct file *file,
 				struct kvm_memory_attributes2 __user *argp)
 {
 	struct gmem_attributes *attributes = kvm_gmem_attributes(file);
 	struct inode *inode = file_inode(file);
 	struct kvm_memory_attributes2 args;
-	pgoff_t held = 0;
-	u64 end;
-	int r;
+	int r = -EINVAL;
 
 	if (copy_from_user(&args, argp, sizeof(args)))
 		return -EFAULT;
 
-	if (args.flags || memchr_inv(args.reserved, 0, sizeof(args.reserved)) ||
-	    (args.attributes & ~KVM_MEMORY_ATTRIBUTE_PRIVATE))
-		return -EINVAL;
-	if (!args.size || !PAGE_ALIGNED(args.offset) || !PAGE_ALIGNED(args.size) ||
-	    check_add_overflow(args.offset, args.size, &end) ||
-	    end > i_size_read(inode))
-		return -EINVAL;
-	if (!attributes)
-		return -EINVAL;
-
-	r = gmem_convert(inode, attributes, args.offset >> PAGE_SHIFT,
-			 end >> PAGE_SHIFT,
-			 args.attributes & KVM_MEMORY_ATTRIBUTE_PRIVATE, &held);
-	trace_kvm_gmem_convert(inode->i_ino, args.offset >> PAGE_SHIFT,
-			       end >> PAGE_SHIFT,
-			       args.attributes & KVM_MEMORY_ATTRIBUTE_PRIVATE, r,
-			       held);
-	if (r == -EAGAIN && put_user((u64)held << PAGE_SHIFT, &argp->error_offset))
+	args.error_offset = args.offset;
+	if (attributes)
+		r = gmem_check_args(inode, &args);
+	if (!r)
+		r = gmem_convert_args(inode, attributes, &args);
+	if (r && put_user(args.error_offset, &argp->error_offset))
 		return -EFAULT;
 	return r;
 }

@@ -29,7 +29,7 @@ void kvm_gmem_creating(struct kvm *kvm)
  */
 bool kvm_gmem_can_log_dirty(struct kvm *kvm)
 {
-	return kvm_arch_gmem_keeps_attributes(kvm) && kvm_use_dirty_bitmap(kvm);
+	return kvm_gmem_in_place(kvm) && kvm_use_dirty_bitmap(kvm);
 }
 
 /**

@@ -53,8 +53,9 @@ static bool page_enc_may_keep(struct kvm *kvm, size_t longs)
 }
 
 /* A new VM */
-void kvm_page_enc_init(struct kvm *kvm)
+void kvm_page_enc_init(struct kvm *kvm, unsigned long type)
 {
+	kvm->gmem_in_place = kvm_arch_gmem_in_place(type);
 	init_rwsem(&kvm->page_enc_lock);
 	kvm->page_enc_spare = NULL;
 }

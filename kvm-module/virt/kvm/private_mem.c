@@ -50,48 +50,27 @@ bool kvm_mem_is_private(struct kvm *kvm, gfn_t gfn)
 	struct file *file;
 	bool private;
 
-	if (kvm_arch_gmem_keeps_attributes(kvm)) {
+	if (kvm_gmem_in_place(kvm)) {
 		slot = gfn_to_memslot(kvm, gfn);
 		file = kvm_slot_get_attributes(slot, &attributes);
-		if (file) {
-			private = gmem_attributes_is_private(attributes,
-					gfn - slot->base_gfn + slot->gmem.pgoff);
-			fput(file);
-			return private;
-		}
+		if (!file)
+			return false;
+		private = gmem_attributes_is_private(attributes,
+				gfn - slot->base_gfn + slot->gmem.pgoff);
+		fput(file);
+		return private;
 	}
 
 	return kvm_get_memory_attributes(kvm, gfn) & KVM_MEMORY_ATTRIBUTE_PRIVATE;
 }
 EXPORT_SYMBOL_FOR_KVM_INTERNAL(kvm_mem_is_private);
 
-/**
- * kvm_gmem_keeps_attributes_of - are attributes of any page kept by its file?
- * @kvm: the VM
- * @start: first gfn
- * @end: gfn after the last
- *
- * The caller holds kvm->slots_lock.
- */
-bool kvm_gmem_keeps_attributes_of(struct kvm *kvm, gfn_t start, gfn_t end)
-{
-	struct kvm_memslot_iter iter;
-
-	lockdep_assert_held(&kvm->slots_lock);
-
-	kvm_for_each_memslot_in_gfn_range(&iter, kvm_memslots(kvm), start, end) {
-		if (kvm_gmem_slot_keeps_attributes(iter.slot))
-			return true;
-	}
-	return false;
-}
-
 /* KVM_CHECK_EXTENSION, @kvm is NULL for the system */
 int kvm_private_mem_check_extension(struct kvm *kvm, long cap)
 {
 	switch (cap) {
-	case KVM_CAP_MEMORY_ATTRIBUTES2:
-		if (kvm && !kvm_arch_gmem_keeps_attributes(kvm))
+	case KVM_CAP_GUEST_MEMFD_MEMORY_ATTRIBUTES:
+		if (kvm && !kvm_gmem_in_place(kvm))
 			return 0;
 		return KVM_MEMORY_ATTRIBUTE_PRIVATE;
 	case KVM_CAP_PAGE_ENC_BITMAP:
@@ -101,11 +80,11 @@ int kvm_private_mem_check_extension(struct kvm *kvm, long cap)
 	case KVM_CAP_SEV_UPDATE_BATCH:
 		if (!kvm_private_mem_supported(NULL))
 			return 0;
-		if (kvm && !kvm_arch_gmem_keeps_attributes(kvm))
+		if (kvm && !kvm_gmem_in_place(kvm))
 			return 1;
 		return KVM_SEV_UPDATE_BATCH_PACKET_MAX;
 	case KVM_CAP_DIRTY_LOG_RING_WITH_BITMAP:
-		return kvm && kvm_arch_gmem_keeps_attributes(kvm);
+		return kvm && kvm_gmem_in_place(kvm);
 	default:
 		return 0;
 	}

@@ -33,6 +33,7 @@ static const char *const pages_name[] = { "unallocated", "allocated", "mapped" }
 static void wide_init(struct vm *vm, size_t size)
 {
     *vm = (struct vm) { .type = VM_SW_PROTECTED, .size = size, .vcpu = -1 };
+    vm_in_place(false);
     vm->fd = CHECK(ioctl(kvm_fd, KVM_CREATE_VM, vm->type));
     vm->gmem = vm_gmem(vm, size, 0);
     if (vm->gmem < 0) {

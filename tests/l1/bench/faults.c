@@ -104,6 +104,9 @@ static void create(struct vm *vm, enum kind kind)
         vm_cap(kvm_fd, KVM_CAP_PAGE_ENC_BITMAP) != 1) {
         unsupported("no guest_memfds that keep attributes");
     }
+    if (kind == PRIVATE_WIDE || kind == IN_PLACE) {
+        vm_in_place(kind == IN_PLACE);
+    }
     vm->fd = CHECK(ioctl(kvm_fd, KVM_CREATE_VM, type));
     if (is_sev(kind)) {
         struct kvm_enable_cap cap = { .cap = KVM_CAP_SEV_PRIVATE_MEM };

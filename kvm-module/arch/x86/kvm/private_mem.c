@@ -12,23 +12,36 @@
 /* Is KVM_CAP_SEV_PRIVATE_MEM enabled? */
 bool kvm_private_mem_enabled(struct kvm *kvm)
 {
-	return kvm->arch.has_private_mem &&
-	       kvm->arch.vm_type == KVM_X86_SEV_VM;
+	return kvm_gmem_in_place(kvm) && kvm->arch.vm_type == KVM_X86_SEV_VM;
 }
 EXPORT_SYMBOL_FOR_KVM_INTERNAL(kvm_private_mem_enabled);
 
-/**
- * kvm_arch_gmem_keeps_attributes - do guest_memfds keep attributes for @kvm?
- * @kvm: the VM
- *
- * Those that can be mapped do.  SEV and software-protected VMs have in common
- * that nothing but KVM's attributes says which pages are private; SNP and TDX
- * have firmware to tell, and the VM's attributes.
+#ifdef CONFIG_KVM_SW_PROTECTED_VM
+/*
+ * Are software-protected VMs that are created from now on in in-place mode?
+ * SEV VMs are asked one by one (KVM_CAP_SEV_PRIVATE_MEM), and Linux 7.4 has this
+ * parameter for the VMs of other types.  Only builds for tests have
+ * software-protected VMs.
  */
-bool kvm_arch_gmem_keeps_attributes(struct kvm *kvm)
+static bool gmem_in_place_conversion;
+module_param(gmem_in_place_conversion, bool, 0644);
+#endif
+
+/**
+ * kvm_arch_gmem_in_place - does a new VM begin in in-place mode?
+ * @type: KVM_X86_*_VM
+ *
+ * The firmware of SNP and TDX knows which pages are private and would have to
+ * agree to a conversion.  Of the other types, only KVM knows.
+ */
+bool kvm_arch_gmem_in_place(unsigned long type)
 {
-	return kvm_private_mem_enabled(kvm) ||
-	       kvm->arch.vm_type == KVM_X86_SW_PROTECTED_VM;
+#ifdef CONFIG_KVM_SW_PROTECTED_VM
+	return type == KVM_X86_SW_PROTECTED_VM &&
+	       READ_ONCE(gmem_in_place_conversion);
+#else
+	return false;
+#endif
 }
 
 /* Is what KVM reads from a private page what the guest put there? */
@@ -82,11 +95,12 @@ int kvm_private_mem_enable(struct kvm *kvm, struct kvm_enable_cap *cap)
 
 	mutex_lock(&kvm->lock);
 	mutex_lock(&kvm->slots_lock);
-	if (kvm->arch.has_private_mem) {
+	if (kvm_gmem_in_place(kvm)) {
 		r = 0;
 	} else if (!kvm->created_vcpus && !kvm->nr_memslot_pages &&
 		   !kvm->gmem_created) {
 		kvm->arch.has_private_mem = true;
+		WRITE_ONCE(kvm->gmem_in_place, true);
 		r = 0;
 	}
 	mutex_unlock(&kvm->slots_lock);
@@ -105,6 +119,6 @@ int kvm_private_mem_enable(struct kvm *kvm, struct kvm_enable_cap *cap)
  */
 bool kvm_private_mem_fault_raced(struct kvm_vcpu *vcpu, bool prefetch)
 {
-	return kvm_arch_gmem_keeps_attributes(vcpu->kvm) && !prefetch &&
+	return kvm_gmem_in_place(vcpu->kvm) && !prefetch &&
 	       !is_guest_mode(vcpu);
 }
