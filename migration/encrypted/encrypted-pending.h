@@ -1,15 +1,18 @@
 /*
- * What is left to send on the road of private pages, and how long it takes
+ * When a confidential guest can be stopped
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
- * QEMU takes what is left as bytes and divides by what the channel carried of
- * late.  A private page costs more than its bytes: somebody packs it first,
- * at a rate of his own.  So the time of packing is taken out of the channel's
- * time, and added to what is left as the bytes that the channel could carry
- * meanwhile.  See docs/devel/migration/encrypted-pages.rst.
+ * QEMU divides the bytes that are left by the rate at which it has recently
+ * written to the channel.  This says little about private pages: the source's
+ * platform packs a page before it is written, the destination's platform
+ * unpacks it after it was read, and sockets and channels buffer megabytes in
+ * between.  This file compares what is left with how long the destination
+ * needed to load such memory, and lets QEMU stop the guest only when the
+ * destination has loaded everything that was sent.  See "Downtime" in
+ * docs/devel/migration/encrypted-pages.rst.
  *
- * All of it does nothing for a guest without private memory.
+ * All functions do nothing for a guest without private memory.
  */
 #ifndef MIGRATION_ENCRYPTED_PENDING_H
 #define MIGRATION_ENCRYPTED_PENDING_H
@@ -17,24 +20,39 @@
 #include "encrypted-stats.h"
 
 /**
- * encrypted_pending_start: a migration with private pages begins; @stats is
- * theirs.  BQL.
+ * encrypted_pending_start: a migration with private pages begins
+ * @stats: the migration's; must live until encrypted_pending_stop()
+ *
+ * BQL.
  */
 void encrypted_pending_start(EncryptedStats *stats);
 
-/** encrypted_pending_stop: it has ended.  No migration thread, BQL. */
+/**
+ * encrypted_pending_stop: the migration has ended.  BQL; the migration thread
+ * does not run any more.
+ */
 void encrypted_pending_stop(void);
 
 /**
- * encrypted_pending_channel_ms: of the @ms since the last call (or since the
- * start), those that were not spent packing; at least 1.  Migration thread.
+ * encrypted_pending_flush_channels: shall the current section of RAM end with
+ * a flush of multifd's channels?
+ *
+ * The caller must do so if the answer is true.  Migration thread; always false
+ * at the destination.
  */
-double encrypted_pending_channel_ms(uint64_t ms);
+bool encrypted_pending_flush_channels(void);
 
 /**
- * encrypted_pending_pack_ms: time to pack the pages that were private and
- * dirty at the last sync.  Migration thread.
+ * encrypted_pending_pong: the destination has answered ping @value, which may
+ * be one of another part of QEMU.  Thread of the return path.
  */
-double encrypted_pending_pack_ms(void);
+void encrypted_pending_pong(uint32_t value);
+
+/**
+ * encrypted_pending_downtime_ms: estimated downtime, had the guest been stopped
+ * at the last sync of the dirty bitmap; 0 if it is not known.  Migration
+ * thread.
+ */
+int64_t encrypted_pending_downtime_ms(void);
 
 #endif

@@ -246,6 +246,16 @@ EncryptedPacked encrypted_stats_get_packed(EncryptedStats *s)
     return s->packed;
 }
 
+EncryptedSent encrypted_stats_get_sent(EncryptedStats *s)
+{
+    QEMU_LOCK_GUARD(&s->lock);
+    return (EncryptedSent) {
+        .pages = s->total.private_pages,
+        .unallocated = s->total.unallocated_pages,
+        .remaining = s->remaining,
+    };
+}
+
 EncryptedRamStats *encrypted_stats_get(EncryptedStats *s, int64_t now)
 {
     EncryptedRamStats *stats = g_new0(EncryptedRamStats, 1);

@@ -24,6 +24,18 @@ typedef struct EncryptedPacked {
     uint64_t ns;
 } EncryptedPacked;
 
+/**
+ * EncryptedSent: private pages
+ * @pages: sent with their contents
+ * @unallocated: sent without contents
+ * @remaining: see encrypted_stats_remaining()
+ */
+typedef struct EncryptedSent {
+    uint64_t pages;
+    uint64_t unallocated;
+    uint64_t remaining;
+} EncryptedSent;
+
 EncryptedStats *encrypted_stats_new(void);
 void encrypted_stats_free(EncryptedStats *s);
 
@@ -91,6 +103,9 @@ void encrypted_stats_warn(EncryptedStats *s, const char *text);
 
 /** encrypted_stats_get_packed: sums of encrypted_stats_packed() until now */
 EncryptedPacked encrypted_stats_get_packed(EncryptedStats *s);
+
+/** encrypted_stats_get_sent: private pages that were sent until now */
+EncryptedSent encrypted_stats_get_sent(EncryptedStats *s);
 
 /**
  * encrypted_stats_remaining: @npages private pages are dirty now.  Pages that

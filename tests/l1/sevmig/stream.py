@@ -99,6 +99,8 @@ class Stream:
             elif kind == COMMAND:
                 _, size = self._unpack('HH')
                 self._read(size)
+                # The source may wait for an answer to a ping
+                yield self._done('frame')
             elif kind == SECTION_START:
                 section, = self._unpack('I')
                 name = self._name()

@@ -1,0 +1,99 @@
+/*
+ * How fast the destination receives and unpacks a confidential guest
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * A page passes three stages: the source's platform packs it if it is private,
+ * the channel carries it, and the destination's platform unpacks it.  Any of
+ * them can be the bottleneck, and the buffers between them hide which one.
+ * The source therefore puts marks into the stream, and the destination
+ * acknowledges a mark when it has loaded everything before it.
+ *
+ * This file has only arithmetic.  It knows no channel, clock or RAMBlock, and
+ * takes no lock.  See "Downtime" in docs/devel/migration/encrypted-pages.rst.
+ */
+#ifndef MIGRATION_ENCRYPTED_RATE_H
+#define MIGRATION_ENCRYPTED_RATE_H
+
+/* Marks that are remembered */
+#define ENCRYPTED_RATE_MARKS 16
+/* The estimate if no such work has been acknowledged yet */
+#define ENCRYPTED_RATE_UNKNOWN UINT64_MAX
+
+/**
+ * EncryptedWork: an amount of memory
+ * @pages: private pages
+ * @bytes: bytes of shared pages
+ */
+typedef struct EncryptedWork {
+    uint64_t pages;
+    uint64_t bytes;
+} EncryptedWork;
+
+/**
+ * EncryptedMark: a place in the stream
+ * @id: what the destination acknowledges
+ * @done: all work before the mark
+ * @sent_ns: all work after the mark was begun after this time
+ * @acked_ns: the destination had loaded everything before the mark at this
+ *            time; 0 if that is not known yet
+ */
+typedef struct EncryptedMark {
+    uint32_t id;
+    EncryptedWork done;
+    int64_t sent_ns;
+    int64_t acked_ns;
+} EncryptedMark;
+
+typedef struct EncryptedRate {
+    EncryptedMark marks[ENCRYPTED_RATE_MARKS];  /* in the order of the stream */
+    unsigned n;
+    uint32_t acked;             /* the number that was acknowledged last */
+    /* Upper bounds from the last marks that had such work; 0: not known */
+    double page_ns;
+    double byte_ns;
+} EncryptedRate;
+
+/**
+ * encrypted_rate_start: forget everything; no work has been done at @now
+ * @id: of the beginning, which counts as acknowledged
+ * @now: nanoseconds, like all times here
+ */
+void encrypted_rate_start(EncryptedRate *r, uint32_t id, int64_t now);
+
+/**
+ * encrypted_rate_mark: a mark was put into the stream
+ * @id: its number, one more than that of the last mark
+ * @done: all work that is in the stream before it
+ */
+void encrypted_rate_mark(EncryptedRate *r, uint32_t id,
+                         const EncryptedWork *done, int64_t now);
+
+/**
+ * encrypted_rate_ack: the destination has loaded everything before mark @id
+ *
+ * An unknown @id, which an untrusted destination may send, has no effect.
+ */
+void encrypted_rate_ack(EncryptedRate *r, uint32_t id, int64_t now);
+
+/** encrypted_rate_unacked: how many marks were not acknowledged yet */
+uint32_t encrypted_rate_unacked(const EncryptedRate *r);
+
+/**
+ * encrypted_rate_idle: nothing was sent between the last mark and @now
+ *
+ * The source has waited for the acknowledgement.  That time must not count as
+ * time that the next work takes.
+ */
+void encrypted_rate_idle(EncryptedRate *r, int64_t now);
+
+/**
+ * encrypted_rate_estimate: the time in ns until the destination will have
+ * loaded @left, if it has loaded everything that was sent before
+ *
+ * Returns ENCRYPTED_RATE_UNKNOWN if no such work has been acknowledged.
+ */
+uint64_t encrypted_rate_estimate(const EncryptedRate *r,
+                                 const EncryptedWork *left);
+
+#endif
