@@ -457,7 +457,7 @@ static bool bytes_fit(QDict *info, double limit_s)
  * Private pages that take 3 s to pack come after shared ones, which are fast:
  * the guest is not stopped before what is left can be packed within the limit.
  */
-static void test_slow_road(void)
+static void test_downtime_slow_source(void)
 {
     const int page_us = 750, limit_ms = 1000;
     const uint64_t pages = 16 * MiB / 4096;
@@ -508,7 +508,7 @@ static void test_slow_road(void)
  * More shared pages than could be packed within the limit, if they were
  * private, are dirty all the time: that need not keep the guest from moving.
  */
-static void test_fast_road(void)
+static void test_downtime_shared(void)
 {
     Pair p = pair_start(",shared-mib=48,page-us=500", "");
     int64_t end = g_get_monotonic_time() + 20 * G_USEC_PER_SEC;
@@ -526,6 +526,239 @@ static void test_fast_road(void)
         /* 2048 pages: a second's work, had it to be packed */
         qtest_memset(p.src, 16 * MiB, 0x5a, 8 * MiB);
     }
+    pair_end(p);
+}
+
+/* Until so many private pages are sent */
+static void wait_private(QTestState *qts, uint64_t npages)
+{
+    for (;;) {
+        QDict *info = query(qts);
+        bool under_way = qdict_haskey(info, "encrypted-ram") &&
+                         counter(info, "private-pages") > npages;
+
+        if (under_way) {
+            /* The present round is among them */
+            check_rounds(info);
+        }
+        qobject_unref(info);
+        if (under_way) {
+            return;
+        }
+        g_usleep(1000);
+    }
+}
+
+/* Listen at a free TCP port of this host; its number */
+static char *listen_tcp(QTestState *dst)
+{
+    QDict *info, *address;
+    char *port;
+
+    qtest_qmp_assert_success(dst, "{ 'execute': 'migrate-incoming',"
+                             "'arguments': { 'uri': 'tcp:127.0.0.1:0',"
+                             "'exit-on-error': false } }");
+    info = query(dst);
+    address = qobject_to(QDict, qlist_peek(qdict_get_qlist(info,
+                                                           "socket-address")));
+    port = g_strdup(qdict_get_str(address, "port"));
+    qobject_unref(info);
+    return port;
+}
+
+static void migrate_to(QTestState *src, const char *uri)
+{
+    qtest_qmp_assert_success(src, "{ 'execute': 'migrate', 'arguments': {"
+                             "'uri': %s } }", uri);
+}
+
+/*
+ * Nothing is slow and the guest is idle: every page is sent once, in the first
+ * round or while the guest is stopped, and only the first attempt to stop it
+ * syncs the dirty bitmap.
+ */
+static void test_downtime_fast(void)
+{
+    Pair p = pair_start("", "");
+    QDict *info;
+
+    fill_ram(p.src);
+    set_bandwidth(p.src, 0);
+    migrate_starts(p.src);
+    completes(p);
+    info = query(p.src);
+    g_assert_cmpuint(counter(info, "private-pages"), ==, RAM_MIB * MiB / 4096);
+    g_assert_cmpuint(counter(info, "rounds"), <=, 3);
+    qobject_unref(info);
+    pair_end(p);
+}
+
+/*
+ * The destination's platform needs 4 s for the private pages, and the buffers of
+ * TCP hold many of them: the guest is stopped only when they are unpacked.  This
+ * takes about as long as an empty migration then, so the limit is far away.
+ */
+static void test_downtime_slow_destination(void)
+{
+    const int limit_ms = 500;
+    Pair p = { start(",shared-mib=48", ""),
+               start(",page-us=1000", "-S -incoming defer") };
+    g_autofree char *uri = NULL, *port = NULL;
+    QDict *info;
+
+    set_capability(p.src, "return-path");
+    fill_ram(p.src);
+    set_downtime(p.src, limit_ms);
+    set_bandwidth(p.src, 0);
+    port = listen_tcp(p.dst);
+    uri = g_strdup_printf("tcp:127.0.0.1:%s", port);
+    migrate_to(p.src, uri);
+    info = wait_end(p.src, "completed");
+    g_test_message("downtime %" PRId64 " ms", qdict_get_int(info, "downtime"));
+    g_assert_cmpint(qdict_get_int(info, "downtime"), <=, limit_ms * 3 / 2);
+    qobject_unref(info);
+    qobject_unref(wait_end(p.dst, "completed"));
+    same_ram(p);
+    pair_end(p);
+}
+
+/* A link between a TCP port, which has large buffers, and the socket "socket" */
+typedef struct Link {
+    int listener;
+    double bytes_per_us;            /* of all connections together */
+    GMutex lock;
+    double free_us;                 /* when the link has carried everything */
+} Link;
+
+typedef struct LinkEnd {
+    Link *link;                     /* NULL: as fast as it can */
+    int from, to;
+} LinkEnd;
+
+static int connect_unix(const char *name)
+{
+    struct sockaddr_un at = { .sun_family = AF_UNIX };
+    int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+
+    g_assert_cmpint(snprintf(at.sun_path, sizeof(at.sun_path), "%s/%s", tmp,
+                             name), <, sizeof(at.sun_path));
+    g_assert(!connect(fd, (struct sockaddr *)&at, sizeof(at)));
+    return fd;
+}
+
+static void link_carry(Link *l, size_t bytes)
+{
+    int64_t now = g_get_monotonic_time();
+    double wait;
+
+    g_mutex_lock(&l->lock);
+    l->free_us = MAX(l->free_us, now) + bytes / l->bytes_per_us;
+    wait = l->free_us - now;
+    g_mutex_unlock(&l->lock);
+    g_usleep(wait);
+}
+
+static void *link_thread(void *opaque)
+{
+    g_autofree LinkEnd *end = opaque;
+    char buf[16 * KiB];
+    ssize_t n;
+
+    while ((n = read(end->from, buf, sizeof(buf))) > 0) {
+        if (end->link) {
+            link_carry(end->link, n);
+        }
+        for (ssize_t done = 0, ret; done < n; done += ret) {
+            ret = send(end->to, buf + done, n - done, MSG_NOSIGNAL);
+            if (ret <= 0) {
+                goto out;
+            }
+        }
+    }
+out:
+    shutdown(end->from, SHUT_RD);
+    shutdown(end->to, SHUT_WR);
+    return NULL;
+}
+
+static void link_direction(Link *link, int from, int to)
+{
+    LinkEnd *end = g_new(LinkEnd, 1);
+
+    *end = (LinkEnd) { link, from, to };
+    g_thread_unref(g_thread_new("link", link_thread, end));
+}
+
+static void *link_accept_thread(void *opaque)
+{
+    Link *l = opaque;
+    int src, dst;
+
+    while ((src = accept(l->listener, NULL, NULL)) >= 0) {
+        dst = connect_unix("socket");
+        link_direction(l, src, dst);
+        link_direction(NULL, dst, src);
+    }
+    return NULL;
+}
+
+/* Returns the URI.  Never freed: its threads end with the test program. */
+static char *link_start(double bytes_per_second)
+{
+    struct sockaddr_in at = {
+        .sin_family = AF_INET,
+        .sin_addr.s_addr = htonl(INADDR_LOOPBACK),
+    };
+    socklen_t len = sizeof(at);
+    Link *l = g_new0(Link, 1);
+
+    l->listener = socket(AF_INET, SOCK_STREAM, 0);
+    g_assert(!bind(l->listener, (struct sockaddr *)&at, len) &&
+             !listen(l->listener, 16) &&
+             !getsockname(l->listener, (struct sockaddr *)&at, &len));
+    l->bytes_per_us = bytes_per_second / G_USEC_PER_SEC;
+    g_thread_unref(g_thread_new("accept", link_accept_thread, l));
+    return g_strdup_printf("tcp:127.0.0.1:%d", ntohs(at.sin_port));
+}
+
+/*
+ * The guest writes to shared pages while private pages are packed, which takes
+ * longer than to carry them: the rate at which the source has written lately
+ * says nothing about the link.  At most 1.5 times what the link carries within
+ * the limit is sent while the guest is stopped.
+ */
+static void test_downtime_slow_link(const void *multifd)
+{
+    const double link = 16 * MiB, limit_ms = 300;
+    const char *opts = ",shared-mib=62,page-us=2500";
+    Pair p = multifd ? pair_start_multifd(opts, "", "none") :
+                       pair_start(opts, "");
+    g_autofree char *uri = link_start(link);
+    QDict *info;
+    uint64_t left;
+
+    if (multifd) {
+        listen_at(p.dst);
+    }
+    qtest_memset(p.src, 62 * MiB, 0x11, 2 * MiB);
+    set_downtime(p.src, limit_ms);
+    set_bandwidth(p.src, 0);
+    migrate_to(p.src, uri);
+    wait_private(p.src, 128);
+    qtest_memset(p.src, 16 * MiB, 0x22, 16 * MiB);
+    info = wait_end(p.src, "completed");
+    left = last_round(info, "shared-pages");
+    g_test_message("downtime %" PRId64 " ms, %" PRIu64 " shared pages",
+                   qdict_get_int(info, "downtime"), left);
+    g_assert_cmpfloat(left * 4096, <=, 1.5 * link * limit_ms / 1000);
+    g_assert_cmpuint(last_round(info, "private-pages") * 2500, <=,
+                     1.5 * limit_ms * 1000);
+    /* The control: it was more than that */
+    g_assert_cmpuint(counter(info, "shared-pages"), >=,
+                     (62 * MiB + 16 * MiB) / 4096);
+    qobject_unref(info);
+    qobject_unref(wait_end(p.dst, "completed"));
+    same_ram(p);
     pair_end(p);
 }
 
@@ -586,26 +819,6 @@ static void test_not_authentic(void)
     migrate_starts(p.src);
     completes(p);
     pair_end(p);
-}
-
-/* Until so many private pages are sent */
-static void wait_private(QTestState *qts, uint64_t npages)
-{
-    for (;;) {
-        QDict *info = query(qts);
-        bool under_way = qdict_haskey(info, "encrypted-ram") &&
-                         counter(info, "private-pages") > npages;
-
-        if (under_way) {
-            /* The present round is among them */
-            check_rounds(info);
-        }
-        qobject_unref(info);
-        if (under_way) {
-            return;
-        }
-        g_usleep(1000);
-    }
 }
 
 static void test_cancel(void)
@@ -1610,23 +1823,6 @@ static void test_multifd_tls(void)
     pair_end(p);
 }
 
-/* Listen at a free TCP port of this host; its number */
-static char *listen_tcp(QTestState *dst)
-{
-    QDict *info, *address;
-    char *port;
-
-    qtest_qmp_assert_success(dst, "{ 'execute': 'migrate-incoming',"
-                             "'arguments': { 'uri': 'tcp:127.0.0.1:0',"
-                             "'exit-on-error': false } }");
-    info = query(dst);
-    address = qobject_to(QDict, qlist_peek(qdict_get_qlist(info,
-                                                           "socket-address")));
-    port = g_strdup(qdict_get_str(address, "port"));
-    qobject_unref(info);
-    return port;
-}
-
 static int connect_tcp(const char *port)
 {
     struct sockaddr_in at = {
@@ -1896,8 +2092,17 @@ int main(int argc, char **argv)
     qtest_add_func("/encrypted-pages/plain-queries", test_plain_queries);
     qtest_add_func("/encrypted-pages/still", test_still);
     qtest_add_func("/encrypted-pages/conversions", test_conversions);
-    qtest_add_func("/encrypted-pages/slow-road", test_slow_road);
-    qtest_add_func("/encrypted-pages/fast-road", test_fast_road);
+    qtest_add_func("/encrypted-pages/downtime/slow-source",
+                   test_downtime_slow_source);
+    qtest_add_func("/encrypted-pages/downtime/shared",
+                   test_downtime_shared);
+    qtest_add_func("/encrypted-pages/downtime/fast", test_downtime_fast);
+    qtest_add_func("/encrypted-pages/downtime/slow-destination",
+                   test_downtime_slow_destination);
+    qtest_add_data_func("/encrypted-pages/downtime/slow-link", NULL,
+                        test_downtime_slow_link);
+    qtest_add_data_func("/encrypted-pages/downtime/slow-link-multifd",
+                        "multifd", test_downtime_slow_link);
     qtest_add_func("/encrypted-pages/busy", test_busy);
     qtest_add_func("/encrypted-pages/unallocated", test_unallocated);
     qtest_add_func("/encrypted-pages/not-authentic", test_not_authentic);
