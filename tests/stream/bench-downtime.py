@@ -1,0 +1,238 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The downtime of a confidential guest, natively: no guest runs.
+
+  bench-downtime.py [--links MB/S,...] [--costs US,...] [--multifd off|on]
+                    [--limit MS] [--json FILE]
+
+Two QEMUs with confidential-guest-testdev migrate over a link of a given speed,
+with a platform that needs a given time to pack and to unpack a page.  A writer
+stands for the guest: it rewrites most of the memory at a bad moment, and less
+and less of it from then on.  The table shows the downtime by query-migrate for
+each case, and its ratio to the limit.  Missed goals are listed and fail nothing.
+"""
+import argparse
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+from monitor import Qmp
+
+sys.path.append(os.path.join(os.path.dirname(os.path.dirname(
+    os.path.realpath(__file__))), 'l1/bench'))
+# pylint: disable=wrong-import-position
+from table import table     # noqa: E402
+
+QEMU = os.environ.get('QEMU', '/b/qemu/qemu-system-x86_64')
+MIB = 1 << 20
+MEMORY, SHARED = 48, 40     # MiB; the rest is private
+GOAL = 1.5                  # times the limit
+# The writer begins when so many private pages are sent.  It rewrites a part of
+# the memory in slices, one every so many seconds; then the part shrinks.
+BAD_MOMENT, SLICES, EVERY, SHRINKS = 300, 10, 0.02, 0.8
+TIMEOUT = 300
+
+
+class Link:
+    """Carries @rate bytes a second to @port, of all connections together."""
+
+    def __init__(self, port, rate):
+        self.port, self.rate = port, rate
+        self.lock, self.free = threading.Lock(), 0.0
+        self.listener = socket.create_server(('127.0.0.1', 0))
+        self.uri = f'tcp:127.0.0.1:{self.listener.getsockname()[1]}'
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    def accept(self):
+        while True:
+            try:
+                src, _ = self.listener.accept()
+            except OSError:
+                return
+            dst = socket.create_connection(('127.0.0.1', self.port))
+            for args in (src, dst, True), (dst, src, False):
+                threading.Thread(target=self.pump, args=args,
+                                 daemon=True).start()
+
+    def carry(self, size):
+        with self.lock:
+            now = time.monotonic()
+            self.free = max(self.free, now) + size / self.rate
+            wait = self.free - now
+        if wait > 0.001:
+            time.sleep(wait)
+
+    def pump(self, src, dst, slow):
+        buf = memoryview(bytearray(256 << 10 if self.rate > 50e6 else 16 << 10))
+        try:
+            while n := src.recv_into(buf):
+                if slow:
+                    self.carry(n)
+                dst.sendall(buf[:n])
+        except OSError:
+            pass
+        for s, how in (src, socket.SHUT_RD), (dst, socket.SHUT_WR):
+            try:
+                s.shutdown(how)
+            except OSError:
+                pass
+
+    def end(self):
+        self.listener.close()
+
+
+class Guest:
+    def __init__(self, work, name, page_us, incoming=False):
+        with open(f'{work}/bios', 'wb') as f:
+            f.write(bytes(64 << 10))
+        args = [QEMU, '-L', '/usr/share/seabios', '-L', '/usr/share/qemu',
+                '-nodefaults', '-no-user-config', '-display', 'none', '-S',
+                '-accel', 'qtest', '-machine', 'pc', '-m', str(MEMORY),
+                '-global', 'apic-common.vapic=off', '-bios', f'{work}/bios',
+                '-device', 'confidential-guest-testdev,'
+                f'page-us={page_us},shared-mib={SHARED}',
+                '-qmp', f'unix:{work}/{name}.qmp,server=on,wait=off',
+                '-qtest', f'unix:{work}/{name}.qtest,server=on,wait=off',
+                '-qtest-log', 'none']
+        if incoming:
+            args += ['-incoming', 'defer']
+        with open(f'{work}/{name}.log', 'wb') as log:
+            self.proc = subprocess.Popen(args, stdin=subprocess.DEVNULL,
+                                         stderr=log)
+        self.qmp = Qmp(f'{work}/{name}.qmp', self.proc)
+        self.memory = socket.socket(socket.AF_UNIX)
+        self.memory.connect(f'{work}/{name}.qtest')
+        self.answers = self.memory.makefile('r')
+
+    def write(self, first, end, value):
+        """Fill from MiB @first to @end."""
+        start = int(first * MIB)
+        size = int(end * MIB) - start
+        if size > 0:
+            self.memory.sendall(
+                f'memset {start:#x} {size:#x} {value:#x}\n'.encode())
+            if self.answers.readline().strip() != 'OK':
+                raise RuntimeError('qtest: memset')
+
+    def capabilities(self, multifd):
+        for name in ['return-path'] + (['multifd'] if multifd else []):
+            self.qmp.cmd('migrate-set-capabilities', capabilities=[
+                {'capability': name, 'state': True}])
+
+    def end(self):
+        self.proc.kill()
+        self.proc.wait()
+
+
+def write_less_and_less(src):
+    """Until the migration has ended; returns query-migrate."""
+    def write(at, part, value):
+        for first, end in (8, SHARED), (SHARED, MEMORY):
+            size = (end - first) * part
+            src.write(first + size * at, first + size * (at + 1 / SLICES), value)
+
+    part, slices, value = 1, 0, 0x22
+    began = time.monotonic()
+    while time.monotonic() - began < TIMEOUT:
+        info = src.qmp.cmd('query-migrate')
+        if info.get('status') in ('completed', 'failed'):
+            return info
+        sent = info.get('encrypted-ram', {}).get('private-pages', 0)
+        if (sent > BAD_MOMENT and
+                src.qmp.cmd('query-status')['status'] == 'running'):
+            if not slices:
+                for i in range(SLICES):     # all at once
+                    write(i / SLICES, part, value)
+            value = value % 0xff + 1
+            write(slices % SLICES / SLICES, part, value)
+            slices += 1
+            if slices % SLICES == 0:
+                part *= SHRINKS
+        time.sleep(EVERY)
+    raise RuntimeError(f'the migration did not end in {TIMEOUT} s')
+
+
+def migrate(rate, page_us, multifd, limit):
+    """Returns query-migrate of the source.  @rate: bytes a second, or None."""
+    src = dst = link = None
+    with tempfile.TemporaryDirectory() as work:
+        try:
+            dst = Guest(work, 'dst', page_us, incoming=True)
+            src = Guest(work, 'src', page_us)
+            for guest in (src, dst):
+                guest.capabilities(multifd)
+                guest.qmp.cmd('migrate-set-parameters', **{
+                    'max-bandwidth': 0, 'downtime-limit': limit})
+            src.qmp.cmd('cont')
+            src.write(1, MEMORY, 0x11)
+            dst.qmp.cmd('migrate-incoming', uri='tcp:127.0.0.1:0')
+            port = int(dst.qmp.cmd('query-migrate')['socket-address'][0]['port'])
+            uri = f'tcp:127.0.0.1:{port}'
+            if rate:
+                link = Link(port, rate)
+                uri = link.uri
+            src.qmp.cmd('migrate', uri=uri)
+            info = write_less_and_less(src)
+            if info['status'] != 'completed':
+                raise RuntimeError(info.get('error-desc', info['status']))
+            return info
+        finally:
+            for thing in (src, dst, link):
+                if thing:
+                    thing.end()
+
+
+def numbers(text):
+    return [None if x == 'unlimited' else float(x) for x in text.split(',')]
+
+
+def show(results, limit):
+    rows = [('link', 'cost of a page', 'multifd', 'downtime', f'of {limit} ms',
+             'total', 'rounds', '')]
+    for r in results:
+        rows.append((f'{r["link"]:g} MB/s' if r['link'] else 'unlimited',
+                     f'{r["cost"]:g} us', r['multifd'],
+                     f'{r["downtime"]} ms', f'{r["ratio"]:.2f}',
+                     f'{r["total"] / 1000:.1f} s', str(r['rounds']),
+                     'met' if r['ratio'] <= GOAL else 'MISSED'))
+    print(table(rows), end='')
+    print(f'{sum(r["ratio"] <= GOAL for r in results)} of {len(results)} goals '
+          'met')
+
+
+def main():
+    p = argparse.ArgumentParser()
+    p.add_argument('--links', type=numbers, default='8,80,800,unlimited')
+    p.add_argument('--costs', type=numbers, default='0,250,2500')
+    p.add_argument('--multifd', choices=['off', 'on'])
+    p.add_argument('--limit', type=int, default=500)
+    p.add_argument('--json')
+    a = p.parse_args()
+    results = []
+    for link in a.links:
+        for cost in a.costs:
+            for multifd in [a.multifd] if a.multifd else ['off', 'on']:
+                info = migrate(link and link * 1e6, int(cost),
+                               multifd == 'on', a.limit)
+                results.append({
+                    'link': link, 'cost': cost, 'multifd': multifd,
+                    'downtime': info['downtime'],
+                    'ratio': info['downtime'] / a.limit,
+                    'total': info['total-time'],
+                    'rounds': info['encrypted-ram']['rounds']})
+                print(results[-1], file=sys.stderr, flush=True)
+    show(results, a.limit)
+    if a.json:
+        with open(a.json, 'w', encoding='utf-8') as f:
+            json.dump({'limit': a.limit, 'results': results}, f, indent=1)
+            f.write('\n')
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
