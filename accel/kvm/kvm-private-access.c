@@ -21,13 +21,14 @@
 #endif
 
 /*
- * Pages of zeros at a time.  Writes give them memory, so this also limits how
- * much a guest can make QEMU allocate (4 MiB).  When they are used up, the
- * mapping is restored everywhere: who still reads one faults again.
+ * Number of pages of zeros at a time.  A write allocates memory for such a
+ * page, so this also limits the memory that a guest can make QEMU allocate (4
+ * MiB).  When all are used, the mapping is restored everywhere, and a thread
+ * that still accesses a private page faults again.
  */
 #define FILLED_MAX 1024
 
-/* How long a faulting thread sleeps while its page is held */
+/* Time that a faulting thread sleeps while its page is held */
 #define HELD_SLEEP_NS (100 * 1000)
 
 typedef struct Region {
@@ -35,10 +36,13 @@ typedef struct Region {
     size_t size;
     int fd;
     char *name;
-    /* Pages that were replaced, and the first of them.  Spinlock. */
+    /*
+     * Pages that were replaced, and the first of them; protected by the
+     * spinlock
+     */
     uint64_t accesses;
     uint64_t first_offset;
-    /* BQL */
+    /* protected by the BQL */
     bool reported;
     QLIST_ENTRY(Region) next;
 } Region;
@@ -48,7 +52,7 @@ typedef struct Filled {
     char *page;
 } Filled;
 
-/* Signal handlers belong to the process and have no argument: hence static */
+/* Static, because signal handlers belong to the process and have no argument */
 static struct {
     QemuSpin lock;
     QLIST_HEAD(, Region) regions;
@@ -62,7 +66,9 @@ static struct {
     QEMUBH *report_bh;
     QEMUBH *ao_bh;
 
-    /* Of an "action optional" machine check in the main thread; atomic */
+    /*
+     * Address of an "action optional" machine check in the main thread; atomic
+     */
     void *ao_addr;
 } state;
 
@@ -90,14 +96,17 @@ static bool is_held(const char *page)
     return false;
 }
 
-/* What QEMU does to all of its guest memory, for one page of it */
+/*
+ * Repeat for one page the madvise() calls that QEMU has made for all of its
+ * guest memory
+ */
 static void advise(char *page)
 {
     madvise(page, state.page_size, MADV_DONTDUMP);
     madvise(page, state.page_size, MADV_DONTFORK);
 }
 
-/* Spinlock held */
+/* The caller holds the spinlock */
 static void restore(const char *host, size_t size)
 {
     for (size_t i = 0; i < state.nfilled; ) {
@@ -110,7 +119,7 @@ static void restore(const char *host, size_t size)
         if (mmap(f->page, state.page_size, PROT_READ | PROT_WRITE,
                  MAP_SHARED | MAP_FIXED, f->region->fd,
                  f->page - f->region->host) == MAP_FAILED) {
-            /* One mapping replaces another of the same size */
+            /* Replace a mapping by another one of the same size */
             abort();
         }
         advise(f->page);
@@ -119,9 +128,10 @@ static void restore(const char *host, size_t size)
 }
 
 /*
- * Make @page, which is in @r, accessible; spinlock held.  The kernel is asked
- * whether it still is not: a conversion to shared either comes before that, or
- * finds the page among those that it restores.
+ * Make @page, which is in @r, accessible.  The caller holds the spinlock.
+ * First asks the kernel whether the page is still inaccessible: a conversion
+ * to shared has either happened before that, or it will find the page among
+ * those to restore.
  */
 static bool make_accessible(Region *r, char *page)
 {
@@ -178,7 +188,10 @@ static void call_next(int sig, siginfo_t *info, void *context)
                state.next.sa_handler != SIG_IGN) {
         state.next.sa_handler(sig);
     } else {
-        /* The access is repeated, and this time it ends the process */
+        /*
+         * Restore the default action: the access is repeated and ends the
+         * process
+         */
         sigaction(sig, &state.next, NULL);
     }
 }
@@ -187,8 +200,8 @@ static void sigbus_handler(int sig, siginfo_t *info, void *context)
 {
     int saved_errno = errno;
     /*
-     * In a vCPU thread KVM reports poisoned pages that the guest has accessed
-     * by the same signal, which the next handler passes on to the guest.
+     * In vCPU threads, KVM uses this signal to report poisoned pages that the
+     * guest has accessed.  The previous handler passes them on to the guest.
      */
     bool is_access = info->si_code == BUS_ADRERR ||
                      (info->si_code == BUS_MCEERR_AR && !current_cpu);
@@ -196,7 +209,7 @@ static void sigbus_handler(int sig, siginfo_t *info, void *context)
     if (is_access && handle_fault(info->si_addr)) {
         qemu_bh_schedule(state.report_bh);
     } else if (info->si_code == BUS_MCEERR_AO && !current_cpu) {
-        /* Its handler takes locks */
+        /* The previous handler takes locks, so it cannot run here */
         qatomic_set(&state.ao_addr, info->si_addr);
         qemu_bh_schedule(state.ao_bh);
     } else {
@@ -242,9 +255,9 @@ static void report_accesses(void *opaque)
 }
 
 /*
- * Threads of QEMU are created with SIGBUS unblocked.  The main thread reads it
- * from a signalfd, which is of no use for a fault of its own: the kernel kills
- * a process that faults with the signal blocked.
+ * QEMU creates threads with SIGBUS unblocked.  The main thread reads SIGBUS
+ * from a signalfd and blocks it, but the kernel kills a process that faults
+ * while the signal is blocked.
  */
 static void install_handler(void)
 {

@@ -38,14 +38,14 @@ struct Psp {
     QPCIBus *bus;
     QPCIDevice *dev;
     QPCIBar bar;
-    int64_t step;   /* ns that pass while we wait */
-    /* Somebody else writes registers for us, unless NULL */
+    int64_t step;   /* ns of virtual time that pass in each step of a wait */
+    /* Called to write registers; NULL: the test writes them itself */
     void (*write)(Psp *p, uint64_t reg, uint32_t value);
 };
 
 /*
- * To the device in p->qts.  The BAR has its place before it is enabled: as its
- * size is asked for it would be over the ROM that vCPUs run from.
+ * Set the device of p->qts up.  The BAR gets its address before it is enabled,
+ * because while its size is read it would cover the ROM that vCPUs execute.
  */
 static inline void psp_attach(Psp *p)
 {
@@ -80,7 +80,9 @@ static inline void psp_write(Psp *p, uint64_t reg, uint32_t value)
     }
 }
 
-/* A register gets to be @value; commands execute beside the test */
+/*
+ * Wait until a register is @value; commands execute in parallel with the test
+ */
 static inline void psp_await(Psp *p, uint64_t reg, uint32_t mask,
                              uint32_t value)
 {
@@ -103,7 +105,7 @@ static inline void psp_give(Psp *p, unsigned cmd, uint64_t buf, bool ioc)
     psp_write(p, CMDRESP, cmd << 16 | ioc);
 }
 
-/* Wait for the end of a command; the status */
+/* Wait for the end of a command.  Returns its status. */
 static inline unsigned psp_wait(Psp *p, unsigned cmd)
 {
     psp_await(p, CMDRESP, DONE, DONE);
@@ -111,14 +113,14 @@ static inline unsigned psp_wait(Psp *p, unsigned cmd)
     return psp_read(p, CMDRESP) & 0xffff;
 }
 
-/* Execute a command with the buffer at @buf; the status */
+/* Execute a command with the buffer at @buf.  Returns its status. */
 static inline unsigned psp_cmd_at(Psp *p, unsigned cmd, uint64_t buf, bool ioc)
 {
     psp_give(p, cmd, buf, ioc);
     return psp_wait(p, cmd);
 }
 
-/* An MSI that is a write to RAM, at @addr, can be seen there */
+/* Make the MSI a write to RAM at @addr, where the test can see it */
 static inline void psp_enable_msi(Psp *p, uint32_t addr)
 {
     uint8_t cap = qpci_find_capability(p->dev, PCI_CAP_ID_MSI, 0);
@@ -133,7 +135,7 @@ static inline void psp_enable_msi(Psp *p, uint32_t addr)
     qtest_writel(p->qts, addr, 0);
 }
 
-/* Set @name of the device; QMP's answer */
+/* Set the property @name of the device.  Returns QMP's answer. */
 static inline QDict *psp_set_property(Psp *p, const char *name,
                                       const char *json)
 {
@@ -163,7 +165,9 @@ static inline QDict *psp_query(Psp *p)
     return info;
 }
 
-/* A number in query-sev-platform; of @command, unless NULL */
+/*
+ * A number in the answer of query-sev-platform; of @command, unless it is NULL
+ */
 static inline uint64_t psp_stat_of(Psp *p, const char *command,
                                    const char *key)
 {

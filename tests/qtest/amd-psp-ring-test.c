@@ -10,13 +10,16 @@
 #include "qemu/osdep.h"
 #include "amd-psp-mailbox.h"
 
-/* Control; of the low queue, the high one's are the next bits */
+/*
+ * Control register: bits of the low queue; those of the high queue are one bit
+ * higher
+ */
 #define NEAR_INT    (1u << 0)
 #define RESUME      (1u << 8)
 #define CLEAR       (1u << 29)
 #define GO          (3u << 30)
 
-/* Head */
+/* Head register */
 #define LOW_RUNS    (1u << 11)
 #define HIGH_AT(i)  ((i) << 16)
 #define HIGH_RUNS   (1u << 27)
@@ -30,11 +33,11 @@
 #define INT_DONE    1
 #define GO_ON       2
 
-/* Where things are in the machine's memory */
+/* Layout of the machine's memory */
 #define BUF         0x100000    /* RING_BUFFER's, or the mailbox's */
-#define ARG         0x110000    /* of the entries, 256 bytes each */
+#define ARG         0x110000    /* buffers of the entries, 256 bytes each */
 #define OUT         0x120000
-#define LOW         0x130000    /* entries, then statuses */
+#define LOW         0x130000    /* entries, followed by statuses */
 #define HIGH        0x140000
 #define MSI_ADDR    0x150000
 #define GUEST       0x160000
@@ -43,7 +46,7 @@
 
 #define PAGE        0x1000
 
-/* Commands, and one that there is not */
+/* Firmware commands, and a number that is no command */
 #define INIT        0x01
 #define SHUTDOWN    0x02
 #define STATUS      0x04
@@ -53,10 +56,11 @@
 #define NONE        0x7f
 
 /*
- * What a vCPU executes, in the tests that have one: it writes registers for
- * us, as a host's would, so that commands execute within its write.
+ * Code of the vCPU, in tests that have one: it writes registers on behalf of
+ * the test, as a host's driver would, so that commands execute within its
+ * write.
  */
-#define TODO        0x500       /* not 0: write */
+#define TODO        0x500       /* not 0: write WHAT to WHERE */
 #define TODO_WHERE  0x504
 #define TODO_WHAT   0x508
 
@@ -123,7 +127,7 @@ static void vcpu_write(Psp *p, uint64_t reg, uint32_t value)
     }
 }
 
-/* A command by the mailbox; the status */
+/* Execute a command in the mailbox.  Returns the status. */
 static unsigned psp_cmd(Psp *p, unsigned cmd)
 {
     return psp_cmd_at(p, cmd, BUF, false);
@@ -150,7 +154,7 @@ static bool query_is(Psp *p, const char *key)
     return is;
 }
 
-/* What RING_BUFFER is given */
+/* Argument of RING_BUFFER */
 typedef struct Config {
     uint64_t pages[4];
     uint8_t sizes[2];
@@ -177,14 +181,14 @@ static unsigned ring_enter(Psp *p, const Config *c)
     return psp_cmd(p, RING_BUFFER);
 }
 
-/* Nobody has written these statuses */
+/* A value that the firmware never writes as a status */
 static void forget_statuses(Psp *p)
 {
     qtest_memset(p->qts, LOW + PAGE, 0xaa, PAGE);
     qtest_memset(p->qts, HIGH + PAGE, 0xaa, PAGE);
 }
 
-/* A platform that was initialized, in the mode */
+/* Initialize the platform and enter the mode */
 static void ring_open(Psp *p, const char *options, const Config *c)
 {
     psp_open(p, options);
@@ -241,7 +245,7 @@ static void await_head(Psp *p, uint32_t head)
     psp_await(p, CMDBUF_LO, ~0u, head);
 }
 
-/* The status of one command in the low queue, at @index */
+/* Execute one command in the low queue, at @index.  Returns its status. */
 static unsigned ring_cmd(Psp *p, unsigned index, unsigned cmd, uint64_t buf)
 {
     put_entry(p, LOW, index, cmd, GO_ON, buf);
@@ -250,7 +254,7 @@ static unsigned ring_cmd(Psp *p, unsigned index, unsigned cmd, uint64_t buf)
     return qtest_readw(p->qts, LOW + PAGE + index * 16);
 }
 
-/* What RING_BUFFER refuses, and that it changes nothing then */
+/* RING_BUFFER refuses these arguments, and then changes nothing */
 static void test_enter(void)
 {
     static const Config bad_param[] = {
@@ -261,7 +265,7 @@ static void test_enter(void)
     };
     static const uint64_t bad_pages[] = {
         LOW + 16, LOW + 0x800, NOT_RAM, 1ull << 40, 0xfffffffffffff000,
-        0x8000000,      /* where RAM ends */
+        0x8000000,      /* the end of RAM */
     };
     g_autofree char *text = NULL;
     Config c = both;
@@ -287,7 +291,7 @@ static void test_enter(void)
     clear(&p);
     g_assert_cmphex(psp_cmd(&p, STATUS), ==, 0);
 
-    /* Pages of a queue that there is not; the C-bit */
+    /* Pages of a queue that does not exist; addresses with the C-bit */
     c = low_only;
     c.pages[0] |= CBIT;
     c.pages[2] = NOT_RAM;
@@ -297,19 +301,19 @@ static void test_enter(void)
     g_assert(query_is(&p, "ring"));
     text = qtest_hmp(p.qts, "info sev-platform");
     g_assert_nonnull(strstr(text, "0 active, ring buffer mode"));
-    /* The head is written when the control is */
+    /* A write to the control register updates the head register */
     g_assert_cmphex(psp_read(&p, CMDBUF_LO), ==, 0);
     g_assert_cmphex(psp_read(&p, CMDBUF_HI), ==, 0);
     ring_go(&p, 0, 0);
     g_assert_cmphex(psp_read(&p, CMDBUF_LO), ==, LOW_RUNS | EMPTY);
-    /* It is on */
+    /* The mode is on */
     put_config(&p, &low_only);
     g_assert_cmphex(ring_cmd(&p, 0, RING_BUFFER, BUF), ==, 0x16);
     g_assert(query_is(&p, "ring"));
     g_assert_cmphex(psp_cmd(&p, RING_BUFFER), ==, 0x1f);
     g_assert(!query_is(&p, "ring"));
 
-    /* With a guest, and with both */
+    /* With a guest, and with both queues */
     clear(&p);
     g_assert_cmphex(psp_cmd(&p, 0x30), ==, 0);
     g_assert_cmphex(ring_enter(&p, &both), ==, 0);
@@ -319,7 +323,7 @@ static void test_enter(void)
     psp_close(&p);
 }
 
-/* N commands, one doorbell */
+/* N commands with one doorbell */
 static void test_batch(void)
 {
     Psp p;
@@ -343,13 +347,13 @@ static void test_batch(void)
     g_assert_cmpuint(psp_stat_of(&p, "PLATFORM_STATUS", "count"), ==, 10);
     g_assert_cmpuint(psp_stat_of(&p, "RING_BUFFER", "count"), ==, 1);
 
-    /* Nothing more: the head says so again */
+    /* Another doorbell finds nothing to do, and reports the head again */
     ring_go(&p, 10, CLEAR);
     g_assert_cmphex(psp_read(&p, CMDBUF_LO), ==, LOW_RUNS | EMPTY | 10);
     psp_close(&p);
 }
 
-/* Behind the last entry is the first */
+/* After the last entry, the queue continues with the first one */
 static void test_wrap(void)
 {
     Psp p;
@@ -375,7 +379,7 @@ static void test_wrap(void)
     psp_close(&p);
 }
 
-/* A command that fails pauses its queue, unless it has the flag */
+/* A command that fails pauses its queue, unless its entry has the flag */
 static void test_pause(void)
 {
     Psp p;
@@ -390,10 +394,13 @@ static void test_pause(void)
     assert_status(&p, LOW, 1, 0x11);
     assert_not_posted(&p, LOW, 2);
 
-    /* A doorbell does not help; bits are cleared before it looks for more */
+    /*
+     * A doorbell does not resume the queue; it clears the bits before the
+     * firmware looks for entries
+     */
     ring_go(&p, 5, CLEAR);
     g_assert_cmphex(psp_read(&p, CMDBUF_LO), ==, EMPTY | 2);
-    /* It runs again, and will execute when the bit is taken back */
+    /* The queue runs again, and executes entries when the bit is cleared */
     ring_go(&p, 5, CLEAR | RESUME);
     g_assert_cmphex(psp_read(&p, CMDBUF_LO), ==, LOW_RUNS | EMPTY | 2);
     g_assert(!query_is(&p, "busy"));
@@ -404,14 +411,17 @@ static void test_pause(void)
     assert_status(&p, LOW, 4, 0);
     g_assert_cmpuint(psp_stat_of(&p, "unknown", "failed"), ==, 2);
 
-    /* With CLEAR in the control the pause's bit is gone with the next look */
+    /*
+     * With CLEAR in the control register, the pause bit is cleared at the next
+     * check
+     */
     put_entry(&p, LOW, 5, NONE, 0, 0);
     ring_go(&p, 6, CLEAR);
     await_head(&p, EMPTY | 6);
     psp_close(&p);
 }
 
-/* One queue's pause is not the other's */
+/* A pause of one queue does not affect the other one */
 static void test_pause_one(void)
 {
     Psp p;
@@ -426,7 +436,7 @@ static void test_pause_one(void)
     assert_not_posted(&p, HIGH, 1);
     assert_status(&p, LOW, 1, 0);
 
-    /* Of a queue that runs, the bit is that it waits */
+    /* For a queue that runs, this bit means that it waits */
     put_entries(&p, LOW, 2, 1, STATUS);
     ring_go(&p, HIGH_AT(2) | 3, CLEAR | RESUME);
     g_assert_cmphex(psp_read(&p, CMDBUF_LO), ==, LOW_RUNS | HIGH_AT(1) | 2);
@@ -438,7 +448,7 @@ static void test_pause_one(void)
     assert_status(&p, HIGH, 1, 0);
     psp_close(&p);
 
-    /* There is no high queue to resume, nor one to execute */
+    /* Without a high queue, there is none to resume and none to execute */
     ring_open(&p, "", &low_only);
     put_entries(&p, HIGH, 0, 1, STATUS);
     ring_go(&p, HIGH_AT(1), RESUME << 1);
@@ -449,7 +459,7 @@ static void test_pause_one(void)
     psp_close(&p);
 }
 
-/* Whether there was an interrupt; not any more */
+/* Was there an interrupt?  Clears it. */
 static bool interrupted(Psp *p)
 {
     bool was = psp_read(p, INTSTS) & 2;
@@ -470,13 +480,16 @@ static void test_interrupts(void)
     psp_write(&p, INTEN, 2);
     g_assert(!interrupted(&p));
 
-    /* Nobody asked for one */
+    /* No interrupt was requested */
     put_entries(&p, LOW, 0, 8, STATUS);
     ring_go(&p, 1, 0);
     await_head(&p, LOW_RUNS | HIGH_RUNS | 1);
     ring_go(&p, 1, 0);
     g_assert(!interrupted(&p));
-    /* When a command is done; the bit stays, and interrupts once */
+    /*
+     * An interrupt at the end of a command; the bit stays, and there is only
+     * one interrupt
+     */
     put_entry(&p, LOW, 1, STATUS, INT_DONE, ARG);
     ring_go(&p, 2, 0);
     await_head(&p, COMPLETE | LOW_RUNS | HIGH_RUNS | 2);
@@ -486,7 +499,10 @@ static void test_interrupts(void)
     g_assert_cmphex(psp_read(&p, CMDBUF_LO) & INTS, ==, COMPLETE);
     ring_go(&p, 2, CLEAR);
     g_assert_cmphex(psp_read(&p, CMDBUF_LO) & INTS, ==, 0);
-    /* Although it failed; and that it pauses the queue is one, too */
+    /*
+     * A command that fails has an interrupt too, and so has the pause of the
+     * queue
+     */
     put_entry(&p, LOW, 2, NONE, INT_DONE | GO_ON, 0);
     ring_go(&p, 3, 0);
     await_head(&p, COMPLETE | LOW_RUNS | HIGH_RUNS | 3);
@@ -495,7 +511,10 @@ static void test_interrupts(void)
     ring_go(&p, 4, 0);
     await_head(&p, COMPLETE | PAUSED | HIGH_RUNS | 4);
     g_assert(interrupted(&p));
-    /* As one of the mailbox, which has to ask for it: this one leaves */
+    /*
+     * As for a command in the mailbox, which must request it; this command
+     * leaves the mode
+     */
     g_assert_cmphex(psp_cmd(&p, STATUS), ==, 0x1f);
     g_assert(!interrupted(&p));
     near.int_on_empty = 0xfffe;
@@ -506,19 +525,22 @@ static void test_interrupts(void)
     g_assert_cmphex(psp_wait(&p, RING_BUFFER), ==, 0);
     g_assert(interrupted(&p));
 
-    /* Two entries are not near empty, and one is, but nobody enabled that */
+    /*
+     * Two entries are not nearly empty.  One entry is, but this interrupt is
+     * disabled.
+     */
     put_entries(&p, LOW, 0, 8, STATUS);
     ring_go(&p, 3, 0);
     await_head(&p, LOW_RUNS | HIGH_RUNS | 3);
     g_assert(!interrupted(&p));
-    /* Or not for this queue */
+    /* It is enabled for the other queue only */
     ring_go(&p, 4, NEAR_INT << 1);
     await_head(&p, LOW_RUNS | HIGH_RUNS | 4);
     g_assert(!interrupted(&p));
     ring_go(&p, 5, NEAR_INT);
     await_head(&p, NEAR | LOW_RUNS | HIGH_RUNS | 5);
     g_assert(interrupted(&p));
-    /* With three and two entries; the third is not looked for */
+    /* With three and with two entries; nothing is reported for the third one */
     put_entry(&p, LOW, 6, NONE, 0, 0);
     ring_go(&p, 8, NEAR_INT | CLEAR);
     await_head(&p, HIGH_RUNS | 7);
@@ -526,7 +548,7 @@ static void test_interrupts(void)
     psp_close(&p);
 }
 
-/* Both halves of a command's time: executed, but not ended */
+/* Both parts of a command's time: before and after its execution */
 static void await_executed(Psp *p, const char *name, uint64_t before)
 {
     for (int i = 0; i < 100000; i++) {
@@ -539,8 +561,8 @@ static void await_executed(Psp *p, const char *name, uint64_t before)
 }
 
 /*
- * The command that executes ends after @ns, and not before: then the head is
- * @head, and it was something else.
+ * The present command ends after exactly @ns: then the head is @head, and just
+ * before it was not.
  */
 static void assert_takes(Psp *p, const char *name, uint64_t *busy_ns,
                          int64_t ns, uint32_t head)
@@ -555,7 +577,7 @@ static void assert_takes(Psp *p, const char *name, uint64_t *busy_ns,
 
 #define COSTS ",cost-doorbell-ns=500,cost-command-ns=1000"
 
-/* The doorbell is paid once, whatever is behind it */
+/* The time of a doorbell is spent once, for any number of entries */
 static void test_costs(void)
 {
     uint64_t busy = 0;
@@ -571,14 +593,14 @@ static void test_costs(void)
     assert_takes(&p, "PLATFORM_STATUS", &busy, 1000, LOW_RUNS | EMPTY | 3);
     g_assert(!query_is(&p, "busy"));
 
-    /* More of them while one executes: no doorbell is waited for */
+    /* Entries that are added while one executes need no doorbell */
     ring_go(&p, 4, CLEAR);
     await_executed(&p, "PLATFORM_STATUS", busy);
     ring_go(&p, 5, CLEAR);
     assert_takes(&p, "PLATFORM_STATUS", &busy, 1500, LOW_RUNS | 4);
     assert_takes(&p, "PLATFORM_STATUS", &busy, 1000, LOW_RUNS | EMPTY | 5);
 
-    /* What ends the mode is given, and not executed */
+    /* A command that ends the mode is read, and not executed */
     psp_give(&p, STATUS, BUF, false);
     qtest_clock_step(p.qts, 499);
     g_assert_cmphex(psp_read(&p, CMDRESP), ==, STATUS << 16);
@@ -588,7 +610,7 @@ static void test_costs(void)
     psp_close(&p);
 }
 
-/* The high queue is first, each time */
+/* The high queue has priority at each step */
 static void test_priority(void)
 {
     const uint32_t run = LOW_RUNS | HIGH_RUNS;
@@ -609,7 +631,7 @@ static void test_priority(void)
     psp_close(&p);
 }
 
-/* A command of the mailbox ends the mode, and is not executed */
+/* A command in the mailbox ends the mode and is not executed */
 static void test_leave(void)
 {
     static const uint32_t also[] = { 1u << 31, 1u << 30, 0 };
@@ -627,7 +649,7 @@ static void test_leave(void)
     g_assert_cmpuint(psp_stat_of(&p, "PLATFORM_STATUS", "count"), ==, 2);
     g_assert_cmpuint(psp_stat_of(&p, "PLATFORM_STATUS", "failed"), ==, 1);
 
-    /* With one of the two bits, or nothing */
+    /* With one of the two bits, or with none */
     for (unsigned i = 0; i < ARRAY_SIZE(also); i++) {
         g_assert_cmphex(ring_enter(&p, &low_only), ==, 0);
         psp_write(&p, CMDBUF_HI, 1);
@@ -638,7 +660,7 @@ static void test_leave(void)
     }
     psp_close(&p);
 
-    /* While a command executes: it ends, and the next one is not begun */
+    /* While a command executes: it ends, and the next one does not begin */
     ring_open(&p, COSTS, &low_only);
     put_entries(&p, LOW, 0, 4, STATUS);
     ring_go(&p, 4, CLEAR);
@@ -652,7 +674,7 @@ static void test_leave(void)
     psp_close(&p);
 }
 
-/* SHUTDOWN as well, and it is posted */
+/* SHUTDOWN ends the mode as well, and posts its status */
 static void test_shutdown(void)
 {
     Psp p;
@@ -670,7 +692,7 @@ static void test_shutdown(void)
     psp_close(&p);
 }
 
-/* Not by the mailbox: that is a command that is not executed */
+/* In the mailbox this command only ends the mode */
 static void test_shutdown_mailbox(void)
 {
     Psp p;
@@ -683,7 +705,9 @@ static void test_shutdown_mailbox(void)
     psp_close(&p);
 }
 
-/* Queues are the firmware's: no command reads or writes there */
+/*
+ * The pages of a queue belong to the firmware: no command reads or writes them
+ */
 static void test_overlap(void)
 {
     static const uint64_t good[] = {
@@ -718,7 +742,7 @@ static void test_overlap(void)
         ring_go(&p, n, CLEAR);
         await_head(&p, LOW_RUNS | HIGH_RUNS | EMPTY | n);
         assert_status(&p, LOW, n - 1, is_bad ? 0x09 : 0);
-        /* A command buffer; entries are read before that */
+        /* A command buffer, which the firmware reads after the entries */
         put_entry(&p, LOW, n++, STATUS, GO_ON, to);
         ring_go(&p, n, CLEAR);
         await_head(&p, LOW_RUNS | HIGH_RUNS | EMPTY | n);
@@ -737,7 +761,7 @@ static void test_overlap(void)
             assert_status(&p, LOW, n - 1, is_bad ? 0x09 : 0);
         }
     }
-    /* What is only looked at: ACTIVATE_EX's list of cores */
+    /* Memory that is only read: the list of cores of ACTIVATE_EX */
     qtest_memset(p.qts, ARG, 0, 64);
     qtest_writel(p.qts, ARG, 24);
     qtest_writel(p.qts, ARG + 4, handle);
@@ -749,7 +773,7 @@ static void test_overlap(void)
     await_head(&p, LOW_RUNS | HIGH_RUNS | EMPTY | n);
     assert_status(&p, LOW, n - 1, 0x09);
 
-    /* Without the mode they are memory */
+    /* Outside of the mode, the pages are ordinary memory */
     g_assert_cmphex(psp_cmd(&p, STATUS), ==, 0x1f);
     for (unsigned i = 0; i < ARRAY_SIZE(bad); i++) {
         clear(&p);
@@ -760,14 +784,14 @@ static void test_overlap(void)
     psp_close(&p);
 }
 
-/* PAM1 of the host bridge: whether there is RAM at 0xc0000 */
+/* PAM1 of the host bridge switches RAM at 0xc0000 on and off */
 static void set_pam(Psp *p, bool ram)
 {
     qtest_outl(p->qts, 0xcf8, 0x80000090);
     qtest_outb(p->qts, 0xcfd, ram ? 0x33 : 0);
 }
 
-/* Queues whose memory goes while they are used */
+/* The memory of queues disappears while they are used */
 static void test_no_ram(void)
 {
     Config c = low_only;
@@ -805,7 +829,7 @@ static void test_no_ram(void)
     psp_close(&p);
 }
 
-/* Faults are for commands, wherever they are from */
+/* Faults apply to commands in queues as well */
 static void test_faults(void)
 {
     uint64_t busy;
@@ -837,20 +861,22 @@ static void test_faults(void)
     g_assert_cmpuint(qtest_readb(p.qts, ARG + 5 * 256), ==, 1);
     g_assert(interrupted(&p));
 
-    /* The one after which nothing is left; the next doorbell interrupts */
+    /*
+     * The command that uses the last fault; the next doorbell has an interrupt
+     */
     psp_inject(&p, "[{'kind': 'no-interrupt', 'nth': 2}]");
     ring_go(&p, 8, CLEAR);
     await_head(&p, LOW_RUNS | EMPTY | 8);
     g_assert(!interrupted(&p));
     ring_go(&p, 8, CLEAR);
     g_assert(interrupted(&p));
-    /* Not that of another */
+    /* A fault of another command does not apply */
     psp_inject(&p, "[{'kind': 'no-interrupt'}]");
     ring_go(&p, 10, CLEAR);
     await_head(&p, LOW_RUNS | EMPTY | 10);
     g_assert(interrupted(&p));
 
-    /* Late, and what is behind it with it */
+    /* A late command delays the following ones */
     busy = psp_stat_of(&p, "PLATFORM_STATUS", "busy-ns");
     psp_inject(&p, "[{'kind': 'late', 'delay-us': 3000000}]");
     ring_go(&p, 12, CLEAR);
@@ -862,12 +888,12 @@ static void test_faults(void)
     await_head(&p, LOW_RUNS | EMPTY | 12);
     g_assert(interrupted(&p));
 
-    /* What ends the mode can be hit, too */
+    /* Faults apply to the command that ends the mode */
     psp_inject(&p, "[{'kind': 'status', 'status': 24}]");
     g_assert_cmphex(psp_cmd(&p, STATUS), ==, 24);
     g_assert(!query_is(&p, "ring"));
     g_assert_cmphex(psp_cmd(&p, STATUS), ==, 0);
-    /* And what begins it */
+    /* and to the command that begins it */
     psp_inject(&p, "[{'kind': 'status', 'status': 24,"
                    "  'command': 'RING_BUFFER'}]");
     g_assert_cmphex(ring_enter(&p, &low_only), ==, 24);
@@ -876,7 +902,7 @@ static void test_faults(void)
     psp_close(&p);
 }
 
-/* A skipped command is not executed, and the firmware does not say so */
+/* A skipped command is not executed, and its status says nothing about it */
 static void test_fault_skip(void)
 {
     Psp p;
@@ -896,7 +922,7 @@ static void test_fault_skip(void)
     g_assert_cmpuint(psp_stat_of(&p, "PLATFORM_STATUS", "faults"), ==, 1);
     g_assert_cmphex(psp_cmd(&p, STATUS), ==, 0x1f);
 
-    /* In the mailbox it succeeds: the mode is not entered */
+    /* In the mailbox it reports success, but the mode is not entered */
     psp_inject(&p, "[{'kind': 'skip'}]");
     g_assert_cmphex(ring_enter(&p, &low_only), ==, 0);
     g_assert(!query_is(&p, "ring"));
@@ -904,7 +930,7 @@ static void test_fault_skip(void)
     psp_close(&p);
 }
 
-/* A firmware that restarts has forgotten everything but the interrupts */
+/* A firmware that restarts has lost all state except the enabled interrupts */
 static void test_fault_restart(void)
 {
     g_autofree char *text = NULL;
@@ -938,7 +964,7 @@ static void test_fault_restart(void)
     forget_statuses(&p);
     g_assert_cmphex(ring_enter(&p, &low_only), ==, 0);
 
-    /* In the middle of a command that takes long: it never ends */
+    /* A restart during a long command: the command never ends */
     psp_inject(&p, "[{'kind': 'restart', 'delay-us': 1000},"
                    " {'kind': 'late', 'delay-us': 5000, 'nth': 2}]");
     ring_go(&p, 3, CLEAR);
@@ -964,7 +990,7 @@ static void test_hang(void)
     ring_go(&p, 3, CLEAR);
     qtest_clock_step(p.qts, 1000 * 1000 * 1000);
     g_assert_cmphex(psp_read(&p, CMDBUF_LO), ==, LOW_RUNS | 1);
-    /* Nor does it leave */
+    /* Leaving the mode does not help */
     psp_give(&p, STATUS, BUF, false);
     qtest_clock_step(p.qts, 1000 * 1000 * 1000);
     g_assert_cmphex(psp_read(&p, CMDRESP), ==, STATUS << 16);
@@ -980,7 +1006,7 @@ static void test_hang(void)
     psp_close(&p);
 }
 
-/* What had not ended is never posted */
+/* The status of an unfinished command is never posted */
 static void test_reset(void)
 {
     Psp p;
@@ -1042,8 +1068,8 @@ static void test_trace(void)
 }
 
 /*
- * A vCPU writes: commands execute in its write, but for one that stops all,
- * and those after a number of them
+ * Registers written by a vCPU: commands execute within its write, except a
+ * command that stops all vCPUs, and commands after a certain number
  */
 static void test_vcpu(void)
 {
@@ -1059,7 +1085,7 @@ static void test_vcpu(void)
     g_assert_cmphex(ring_enter(&p, &low_only), ==, 0);
     put_entries(&p, LOW, 0, 8, STATUS);
     ring_go(&p, 8, CLEAR);
-    /* As soon as it was written */
+    /* Executed as soon as the register was written */
     g_assert_cmphex(psp_read(&p, CMDBUF_LO), ==, LOW_RUNS | EMPTY | 8);
     g_assert(interrupted(&p));
     for (unsigned i = 0; i < 8; i++) {
@@ -1128,7 +1154,10 @@ int main(int argc, char **argv)
     g_assert_cmpint(ftruncate(fd, CODE_LEN), ==, 0);
     g_assert_cmpint(pwrite(fd, vcpu_code, sizeof(vcpu_code), 0), ==,
                     sizeof(vcpu_code));
-    /* Its start: a jump to the next byte, which in 16 bits is the first */
+    /*
+     * The entry point: a jump to the next instruction, which is the 16-bit
+     * code
+     */
     g_assert_cmpint(pwrite(fd, "\xe9\x0d", 3, RESET_AT), ==, 3);
     close(fd);
     ret = g_test_run();
