@@ -158,6 +158,22 @@ static void look(uint32_t page)
     }
 }
 
+/*
+ * Flush the page from the caches through the mapping that was used so far.
+ * Processors can have separate lines for accesses with and without the C-bit.
+ * One that was written before the conversion and is written back later would
+ * destroy what is written after it.  Linux flushes for the same reason.
+ */
+static void flush(uint32_t page)
+{
+    Word *p = page_at(page);
+
+    for (uint32_t i = 0; i < PAGE / 8; i += 8) {
+        asm volatile("clflush %0" : "+m"(p[i]));
+    }
+    asm volatile("mfence" : : : "memory");
+}
+
 static void step(void)
 {
     uint32_t first = random_below(PAGES), n = 1 + random_below(RUN_MAX);
@@ -168,6 +184,9 @@ static void step(void)
     }
     for (uint32_t i = first; i < first + n; i++) {
         look(i);
+        if (is_shared[i] != to_shared) {
+            flush(i);
+        }
     }
     while (map_gpa_range(AREA + first * PAGE, n,
                          to_shared ? 0 : MAP_ENCRYPTED)) {
