@@ -135,7 +135,7 @@ static bool mem_read(AmdPspPlatform *p, hwaddr pa, unsigned asid, void *buf,
     if (asid != SEV_MEMORY_RAW) {
         p->guest_bytes += len;
     }
-    sev_memory_command_uses(pa, len, asid);
+    sev_memory_command_uses(pa, len, asid, SEV_MEMORY_COMMAND_READS);
     return sev_memory_read(pa, asid, buf, len);
 }
 
@@ -157,7 +157,7 @@ static bool mem_write(AmdPspPlatform *p, hwaddr pa, unsigned asid,
         flipped[p->corrupt - at] ^= 1;
         buf = flipped;
     }
-    sev_memory_command_uses(pa, len, asid);
+    sev_memory_command_uses(pa, len, asid, SEV_MEMORY_COMMAND_WRITES);
     return sev_memory_write(pa, asid, buf, len);
 }
 

@@ -143,7 +143,8 @@ void sev_memory_watch(void)
 {
 }
 
-void sev_memory_command_uses(hwaddr pa, size_t len, unsigned asid)
+void sev_memory_command_uses(hwaddr pa, size_t len, unsigned asid,
+                             SevMemoryCommandAccess access)
 {
 }
 

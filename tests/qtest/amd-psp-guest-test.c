@@ -705,6 +705,16 @@ static void debug_encrypts(Host *h)
     g_assert_cmphex(psp_cmd(h, 0x61), ==, 0);
 }
 
+static void debug_decrypts(Host *h)
+{
+    qtest_memset(h->qts, BUF, 0, 64);
+    qtest_writel(h->qts, BUF, h->handle);
+    qtest_writeq(h->qts, BUF + 8, PAGE);
+    qtest_writeq(h->qts, BUF + 16, BUF + 512);
+    qtest_writel(h->qts, BUF + 24, 64);
+    g_assert_cmphex(psp_cmd(h, 0x60), ==, 0);
+}
+
 static void assert_unflushed(Host *h, int64_t by_host, int64_t by_guest,
                              int64_t commands)
 {
@@ -768,6 +778,11 @@ static void test_unflushed(void)
     hypervisor_does(&h, DO_WRITE);
     hypervisor_does(&h, DO_FLUSH);
     guest_writes(&h);
+    /* A command that only reads is counted, and QEMU goes on */
+    hypervisor_does(&h, DO_WBINVD);
+    hypervisor_does(&h, DO_WRITE);
+    debug_decrypts(&h);
+    assert_unflushed(&h, 1, 1, 2);
     hypervisor_does(&h, DO_WBINVD);
     hypervisor_does(&h, DO_WRITE);
     qtest_writel(h.qts, TOUCH, PAGE);

@@ -181,14 +181,22 @@ SevMemoryCacheCheck sev_memory_cache_check(void);
  */
 void sev_memory_watch(void);
 
+/* What a firmware command does with memory */
+typedef enum SevMemoryCommandAccess {
+    SEV_MEMORY_COMMAND_READS = 1,
+    SEV_MEMORY_COMMAND_WRITES,
+} SevMemoryCommandAccess;
+
 /**
  * sev_memory_command_uses: a firmware command uses [@pa, @pa + @len)
  * @asid: through which view, or SEV_MEMORY_RAW
+ * @access: whether it reads or writes
  *
  * Checks that the lines there that were written through another view have been
  * flushed.  The context is that of sev_memory_read().
  */
-void sev_memory_command_uses(hwaddr pa, size_t len, unsigned asid);
+void sev_memory_command_uses(hwaddr pa, size_t len, unsigned asid,
+                             SevMemoryCommandAccess access);
 
 /**
  * sev_memory_stats: get all of that, at any time

@@ -338,10 +338,11 @@ static void sev_memory_cache_clean(PageCache *cache)
  * The page at @pa is about to be used through the view of @asid although lines
  * of it that were written through the view @view were not flushed: hardware
  * may write them back at any time from now on, over what is there then.
+ * @command: the access of the firmware, or 0 if a vCPU uses the page.
  * Each such page is counted once; sev.lock must not be held.
  */
 static void sev_memory_check_flushed(hwaddr pa, unsigned view, unsigned asid,
-                                     bool by_firmware)
+                                     SevMemoryCommandAccess command)
 {
     PageCache *cache = sev_memory_cache(pa);
     uint64_t lines = cache ? qatomic_read(&cache->lines) : 0;
@@ -351,7 +352,7 @@ static void sev_memory_check_flushed(hwaddr pa, unsigned view, unsigned asid,
     }
     sev_memory_cache_clean(cache);
     WITH_QEMU_LOCK_GUARD(&sev.lock) {
-        if (by_firmware) {
+        if (command) {
             sev.stats.unflushed_commands++;
         } else if (view) {
             sev.stats.unflushed_guest_writes++;
@@ -360,14 +361,19 @@ static void sev_memory_check_flushed(hwaddr pa, unsigned view, unsigned asid,
         }
     }
     trace_sev_memory_unflushed(pa & TARGET_PAGE_MASK, view, asid,
-                               by_firmware ? "command" : "vCPU", lines);
-    /* A vCPU without the key may just read old contents, to look for secrets */
+                               command ? "command" : "vCPU", lines);
+    /*
+     * Without the key a vCPU may just read old contents, to look for secrets.
+     * A command that only reads destroys nothing, and the hypervisor cannot
+     * prevent it: the guest may share a page and write to it while
+     * SEND_UPDATE_DATA packs it.  The page is dirty then and is sent again.
+     */
     if (sev.cache_check == SEV_MEMORY_CACHE_CHECK_FATAL &&
-        (by_firmware || asid)) {
+        (command ? command == SEV_MEMORY_COMMAND_WRITES : asid)) {
         error_report("amd-psp: %s used the page at 0x%" HWADDR_PRIx " with "
                      "ASID %u, but cache lines written with ASID %u (0: the "
                      "host) were not flushed: 0x%016" PRIx64,
-                     by_firmware ? "the firmware" : "a vCPU",
+                     command ? "the firmware" : "a vCPU",
                      (hwaddr)(pa & TARGET_PAGE_MASK), asid, view, lines);
         qemu_system_shutdown_request_with_code(SHUTDOWN_CAUSE_HOST_ERROR, 1);
     }
@@ -388,12 +394,13 @@ void sev_memory_watch(void)
     sev_memory_active = true;
 }
 
-void sev_memory_command_uses(hwaddr pa, size_t len, unsigned asid)
+void sev_memory_command_uses(hwaddr pa, size_t len, unsigned asid,
+                             SevMemoryCommandAccess access)
 {
     hwaddr page = pa & TARGET_PAGE_MASK;
 
     for (; page < pa + len; page += TARGET_PAGE_SIZE) {
-        sev_memory_check_flushed(page, sev_memory_view(page), asid, true);
+        sev_memory_check_flushed(page, sev_memory_view(page), asid, access);
     }
 }
 
@@ -858,7 +865,7 @@ bool sev_memory_need_view(CPUState *cs, hwaddr pa, unsigned asid, bool restart,
         return false;
     }
     sev_memory_check_flushed(pa, sev_memory_view(pa),
-                             sev_memory_asid_view(asid), false);
+                             sev_memory_asid_view(asid), 0);
     return sev_memory_change_view(cs, pa, asid, restart, retaddr);
 }
 
