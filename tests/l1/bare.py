@@ -8,6 +8,7 @@
 #
 # SPDX-License-Identifier: GPL-2.0-or-later
 
+import base64
 import glob
 import json
 import os
@@ -17,6 +18,7 @@ import struct
 import subprocess
 import sys
 import time
+import unittest
 
 sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
 # pylint: disable=wrong-import-position
@@ -787,7 +789,29 @@ class Policies(Bare):
         return destination
 
     def test_sev(self):
-        self.moves(0x20)
+        """
+        Certificates that AMD did not sign are refused, the CEK as the firmware
+        exports it among them; with the signed CEK the guest moves.
+        """
+        source = self.boot(flipper.config(self.work, policy=vm.POLICY_SEV))
+        good = flow.session_info(source, signed=True)
+        wrong = [flow.session_info(source)]
+        # A bit of the PEK's signature by the CEK, and one of the ARK's modulus
+        for name, at in ('plat-cert', 0x624), ('amd-cert', 1600 + 600):
+            cert = bytearray(base64.b64decode(good[name]))
+            cert[at] ^= 1
+            wrong.append({**good, name: base64.b64encode(cert).decode()})
+        for info in wrong:
+            destination, link = self.ready(source)
+            flow.give_session_info(source, info)
+            outcome = self.attempt(source, destination, link)
+            destination.stop()
+            self.assertFalse(outcome.completed)
+            self.assert_said([outcome.error],
+                             ['SEND_START', 'INVALID_CERTIFICATE'])
+        self.good(source)
+        destination, _ = self.move(source)
+        self.good(source, destination)
 
     def test_sev_domain_nodbg(self):
         self.moves(0x31)

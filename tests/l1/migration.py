@@ -10,7 +10,6 @@
 #
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-import base64
 import os
 import shutil
 import subprocess
@@ -437,24 +436,6 @@ class Booted(Base):
                             info['pdh'])
         destination.stop()
         self.refusal(['RECEIVE_START'], info=info)
-
-    def certificates(self, **wrong):
-        """What the source is told of a destination, with some of it wrong."""
-        destination = self.another(self.config)
-        info = flow.session_info(destination)
-        destination.stop()
-        for name, (at, bit) in wrong.items():
-            name = name.replace('_', '-')
-            cert = bytearray(base64.b64decode(info[name]))
-            cert[at] ^= bit
-            info[name] = base64.b64encode(cert).decode()
-        return info
-
-    def test_17_certificate_signed_by_nobody(self):
-        # A bit of the PEK's signature by the CEK, of the ARK's modulus
-        for wrong in {'plat_cert': (0x624, 1)}, {'amd_cert': (1600 + 600, 1)}:
-            self.refusal(['SEND_START', 'INVALID_CERTIFICATE'],
-                         info=self.certificates(**wrong))
 
     def test_13_old_destination(self):
         if not os.path.exists(OLD_QEMU):

@@ -26,10 +26,10 @@ from cryptography.hazmat.primitives.asymmetric.utils import \
 
 sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
 # pylint: disable=wrong-import-position
-from sevmig import psp  # noqa: E402
+from sevmig import chain, psp   # noqa: E402
 from sevmig.certs import (  # noqa: E402
     ARK, ASK, BODY, CEK, CERT, CURVE, Cert, ECDH_SHA256, ECDSA_SHA256,
-    InvalidSignature, NONE, OCA, PDH, PEK, read_amd, read_chain, unsigned)
+    InvalidSignature, NONE, OCA, PDH, PEK, read_amd, read_chain)
 
 # enum of include/uapi/linux/psp-sev.h
 FACTORY_RESET, STATUS, PEK_GEN, PEK_CSR, PDH_GEN, EXPORT, IMPORT = range(7)
@@ -45,14 +45,26 @@ def command(cmd, layout, *values):
     return status, struct.unpack(layout, arg.raw[:struct.calcsize(layout)])
 
 
-def export():
-    """PDH, PEK, OCA, CEK."""
+def export_raw():
+    """PDH and chain as the firmware exports them: the CEK is not signed."""
     pdh = ctypes.create_string_buffer(CERT)
-    chain = ctypes.create_string_buffer(3 * CERT)
+    exported = ctypes.create_string_buffer(3 * CERT)
     status, _ = command(EXPORT, '<QIQI', ctypes.addressof(pdh), CERT,
-                        ctypes.addressof(chain), 3 * CERT)
+                        ctypes.addressof(exported), 3 * CERT)
     assert not status, status
-    return [Cert(pdh.raw)] + read_chain(chain.raw)
+    return pdh.raw, exported.raw
+
+
+def signed_cek():
+    """The CEK as AMD's server has it."""
+    with open(os.environ['SEV_AMD_CEK'], 'rb') as f:
+        return f.read()
+
+
+def export():
+    """PDH, PEK, OCA, and the CEK that AMD has signed."""
+    pdh, exported = export_raw()
+    return [Cert(pdh)] + read_chain(chain.splice(exported, signed_cek()))
 
 
 def published():
@@ -175,7 +187,8 @@ class Certificates(unittest.TestCase):
 
     def test_4_splice(self):
         """A CEK without AMD's signature, as hardware exports it."""
-        pdh, pek, oca, cek = export()
+        _, pek, oca, cek = export()
+        pdh, exported = export_raw()
         with tempfile.TemporaryDirectory() as top:
             def file(name, data):
                 path = os.path.join(top, name)
@@ -184,11 +197,11 @@ class Certificates(unittest.TestCase):
                 return path
 
             amd = os.environ['SEV_AMD_CERT']
-            raw = file('raw', pek.data + oca.data + unsigned(cek))
+            raw = file('raw', exported)
             signed = file('signed', cek.data)
             other = file('other', pek.data)
             out = os.path.join(top, 'out')
-            pdh = file('pdh', pdh.data)
+            pdh = file('pdh', pdh)
             status, said = self.tool('verify', pdh, raw, amd)
             self.assertEqual(status, 1, said)
             self.assertIn('ASK signs CEK: not signed', said)

@@ -60,7 +60,7 @@ class TwoHosts(migration.Base):
         to know of the destination, if not the truth.
         """
         destination = self.launch_in(host, config or source.config, True)
-        flow.give_session_info(source, info or flow.session_info(destination))
+        flow.give_session_info(source, info or flow.info_for(source, destination))
         for v in source, destination:
             flow.set_up(v, downtime_ms=downtime_ms, **capabilities)
         source.get_qmp_events()

@@ -15,12 +15,14 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import \
     encode_dss_signature
 
+from .chain import CERT
+
 __all__ = ('AMD_BODY', 'AMD_CERT', 'ARK', 'ASK', 'AmdCert', 'BODY', 'CEK',
            'CERT', 'CURVE', 'Cert', 'ECDH_SHA256', 'ECDSA_SHA256',
            'InvalidSignature', 'NONE', 'OCA', 'PDH', 'PEK', 'RSA_SHA384',
-           'links', 'read_amd', 'read_chain', 'unsigned')
+           'links', 'read_amd', 'read_chain')
 
-CERT, AMD_CERT, BODY, AMD_BODY = 2084, 1600, 0x414, 64 + 1024
+AMD_CERT, BODY, AMD_BODY = 1600, 0x414, 64 + 1024
 NONE, OCA, PEK, PDH, CEK = range(0x1000, 0x1005)
 ARK, ASK = 0, 0x13
 ECDSA_SHA256, ECDH_SHA256, RSA_SHA384 = 2, 3, 0x101
@@ -105,9 +107,3 @@ def links(pdh, chain, amd):
             ('CEK', cek, 'ASK', ask), ('PEK', pek, 'CEK', cek),
             ('PEK', pek, 'OCA', oca), ('OCA', oca, 'OCA', oca),
             ('PDH', pdh, 'PEK', pek)]
-
-
-def unsigned(cert):
-    """@cert as bytes, without its signatures."""
-    none = struct.pack('<II', NONE, 0).ljust(520, b'\0')
-    return cert.data[:BODY] + none + none

@@ -9,11 +9,11 @@ import os
 import time
 from dataclasses import dataclass, field
 
-from . import relay
-from .vm import ExecuteError, Timeout
+from . import chain, relay
+from .vm import POLICY_SEV, ExecuteError, Timeout
 
 __all__ = ('Direct', 'ExecuteError', 'FINAL', 'LARGE', 'Outcome', 'arrived',
-           'connect', 'direct', 'give_session_info', 'prepare',
+           'connect', 'direct', 'give_session_info', 'info_for', 'prepare',
            'session_events', 'session_info', 'set_up', 'start', 'wait',
            'wait_agreed')
 
@@ -41,10 +41,18 @@ class Outcome:
         return self.status == 'completed'
 
 
-def session_info(destination):
-    """What the source must know of the destination's platform."""
+def session_info(destination, signed=False):
+    """
+    What the source must know of the destination's platform.  @signed: with the
+    CEK that AMD has signed, which SEND_START wants for a guest whose policy has
+    SEV; otherwise with the chain that the firmware exports.
+    """
     cap = destination.cmd('query-sev-capabilities')
-    info = {'pdh': cap['pdh'], 'plat-cert': cap['cert-chain'],
+    exported = base64.b64decode(cap['cert-chain'])
+    if signed:
+        exported = chain.splice(exported, destination.amd_cek())
+    info = {'pdh': cap['pdh'],
+            'plat-cert': base64.b64encode(exported).decode(),
             'amd-cert': base64.b64encode(destination.amd_cert()).decode()}
     # An unpatched QEMU says nothing of migrations
     info[LARGE] = destination.cmd('query-sev').get('migration', {}).get(LARGE,
@@ -56,6 +64,12 @@ def give_session_info(source, info):
     source.cmd('migrate-set-sev-info',
                **{k: v for k, v in info.items() if k != LARGE})
     source.cmd('migrate-set-parameters', **{f'sev-{LARGE}': info[LARGE]})
+
+
+def info_for(source, destination):
+    """What the policy of the guest of @source asks for of session_info()."""
+    return session_info(destination,
+                        bool(source.config.policy & POLICY_SEV))
 
 
 def set_up(vm, downtime_ms=2000, bandwidth=10**10, **capabilities):
@@ -73,7 +87,7 @@ def set_up(vm, downtime_ms=2000, bandwidth=10**10, **capabilities):
 
 def prepare(source, destination, **kw):
     """All that comes before the connection; @kw is set_up()'s."""
-    give_session_info(source, session_info(destination))
+    give_session_info(source, info_for(source, destination))
     for vm in (source, destination):
         set_up(vm, **kw)
 

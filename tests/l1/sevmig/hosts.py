@@ -16,12 +16,11 @@ import shutil
 import time
 from multiprocessing.connection import Client, Listener
 
-from . import psp, scan, vm
+from . import chain, psp, scan, vm
 
 PORT = 4400
 KEY = b'sevmig'         # nobody else is in the network
 BOOT = 600              # seconds until the other host listens, at most
-CERT_SIZE = 2084        # of PDH, PEK, OCA and CEK
 
 
 class RemoteError(Exception):
@@ -240,6 +239,6 @@ def identity(info):
     Fingerprints of the PDH and of the CEK in @info, which is what
     flow.session_info() returns.  The CEK belongs to one chip for ever.
     """
-    chain = base64.b64decode(info['plat-cert'])
+    exported = base64.b64decode(info['plat-cert'])
     return {'PDH': fingerprint(base64.b64decode(info['pdh'])),
-            'CEK': fingerprint(chain[2 * CERT_SIZE:3 * CERT_SIZE])}
+            'CEK': fingerprint(chain.cek(exported))}

@@ -177,15 +177,23 @@ class VM(QEMUMachine):
         return args
 
     @staticmethod
-    def amd_cert():
-        """ASK and ARK of the chip of this VM's host, as AMD publishes them."""
-        # scripts/l1 says where those of the emulated chip are
-        path = os.environ.get('SEV_AMD_CERT')
+    def _published(variable, what):
+        """A file of AMD's for this VM's host; scripts/l1 says where it is."""
+        path = os.environ.get(variable)
         if not path:
-            raise OSError('SEV_AMD_CERT: no file with the ASK and ARK of this '
-                          'host')
+            raise OSError(f'{variable}: no file with {what} of this host')
         with open(path, 'rb') as f:
             return f.read()
+
+    @classmethod
+    def amd_cert(cls):
+        """ASK and ARK of the chip of this VM's host, as AMD publishes them."""
+        return cls._published('SEV_AMD_CERT', 'the ASK and ARK')
+
+    @classmethod
+    def amd_cek(cls):
+        """The CEK of that chip with AMD's signature, as AMD's server has it."""
+        return cls._published('SEV_AMD_CEK', 'the signed CEK')
 
     def console(self):
         try:
