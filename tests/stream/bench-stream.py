@@ -116,6 +116,7 @@ class Guest:
         return ns
 
     def end(self):
+        self.qmp.close()
         self.proc.kill()
         self.proc.wait()
         with open(self.log, encoding='utf-8', errors='replace') as log:

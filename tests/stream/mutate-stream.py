@@ -32,7 +32,7 @@ import time
 HERE = os.path.dirname(os.path.realpath(__file__))
 sys.path[:0] = [HERE, os.path.join(os.path.dirname(HERE), 'l1')]
 # pylint: disable=wrong-import-position
-from monitor import Qmp         # noqa: E402
+from monitor import Qmp, QMPError       # noqa: E402
 from sevmig import stream       # noqa: E402
 
 QEMU = '/b/bin/qemu-system-x86_64'
@@ -131,6 +131,7 @@ def capture(work, machine=None):
             if info['status'] == 'failed':
                 raise RuntimeError(info.get('error-desc'))
             time.sleep(0.02)
+        q.close()
     finally:
         for guest in (source, destination):
             guest.end()
@@ -159,16 +160,18 @@ def outcome(work, name, data, qemu=QEMU, machine=None):
     threading.Thread(target=send, daemon=True).start()
     status = None
     try:
-        q, end = guest.qmp(), time.monotonic() + HANG
-        while status not in ('completed', 'failed') and time.monotonic() < end:
-            status = q.cmd('query-migrate').get('status')
-            time.sleep(0.02)
-        if status == 'completed':
-            # The destination must still answer
-            q.cmd('query-status')
-            q.cmd('quit')
-    except (OSError, RuntimeError, ValueError):
-        pass                # QEMU has ended meanwhile
+        with guest.qmp() as q:
+            end = time.monotonic() + HANG
+            while (status not in ('completed', 'failed') and
+                   time.monotonic() < end):
+                status = q.cmd('query-migrate').get('status')
+                time.sleep(0.02)
+            if status == 'completed':
+                # It has the guest, and can be asked
+                q.cmd('query-status')
+                q.cmd('quit')
+    except (QMPError, EOFError, OSError, RuntimeError):
+        pass                # it ended while it was asked
     try:
         said = guest.proc.communicate(timeout=HANG)[1]
     except subprocess.TimeoutExpired:

@@ -36,18 +36,18 @@ def stream(qemu, machine, capabilities, ram, out):
                  '-qmp', f'unix:{d}/qmp,server=on,wait=off'],
                 stdin=subprocess.DEVNULL) as proc:
             try:
-                q = Qmp(f'{d}/qmp', proc)
-                q.cmd('migrate-set-capabilities', capabilities=[
-                    {'capability': c, 'state': True} for c in capabilities])
-                q.cmd('migrate', uri=f'file:{out}')
-                while True:
-                    info = q.cmd('query-migrate')
-                    if info['status'] == 'completed':
-                        break
-                    if info['status'] == 'failed':
-                        raise RuntimeError(info.get('error-desc'))
-                    time.sleep(0.05)
-                q.cmd('quit')
+                with Qmp(f'{d}/qmp', proc) as q:
+                    q.cmd('migrate-set-capabilities', capabilities=[
+                        {'capability': c, 'state': True} for c in capabilities])
+                    q.cmd('migrate', uri=f'file:{out}')
+                    while True:
+                        info = q.cmd('query-migrate')
+                        if info['status'] == 'completed':
+                            break
+                        if info['status'] == 'failed':
+                            raise RuntimeError(info.get('error-desc'))
+                        time.sleep(0.05)
+                    q.cmd('quit')
             finally:
                 proc.kill()
 
