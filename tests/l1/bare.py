@@ -56,11 +56,7 @@ class Bare(migration.Base):
         return destination, flow.connect(source, destination, tamper=tamper)
 
     def finish(self, source, destination, link):
-        outcome = flow.wait(source, PATIENCE, poll=0.1)
-        self.assertTrue(outcome.completed,
-                        (outcome.error, source.complaints(),
-                         destination.complaints()))
-        flow.arrived(destination)
+        outcome = flow.finish(source, destination, PATIENCE)
         link.close()
         note(f'{outcome.total_ms} ms, downtime {outcome.downtime_ms} ms, '
              f'{outcome.rounds} rounds, '
@@ -308,9 +304,7 @@ class Places(Bare):
         """A destination with less memory: refused, the source runs on."""
         source = self.boot(self.two_places())
         destination, link = self.ready(source, self.small)
-        flow.start(source, link)
-        outcome = flow.wait(source, PATIENCE, poll=0.1)
-        link.close()
+        outcome = self.attempt(source, destination, link)
         note(f'{outcome.error}; {destination.complaints()}')
         self.assertFalse(outcome.completed)
         self.good(source)
@@ -706,9 +700,7 @@ class Tampered(Bare):
             self.under_way(source, rounds)
             source.cmd('stop')
             source.cmd('migrate-set-parameters', **{'downtime-limit': 60000})
-        outcome = flow.wait(source, PATIENCE, poll=0.1)
-        self.assertTrue(outcome.completed,
-                        (outcome.error, destination.complaints()))
+        flow.complete(source, destination, PATIENCE)
         destination.cmd('cont')
         flow.arrived(destination)
         link.close()

@@ -176,11 +176,7 @@ class Base(unittest.TestCase):
         return flow.connect(self.source, destination, **link)
 
     def attempt(self, link):
-        try:
-            flow.start(self.source, link)
-            return flow.wait(self.source, MIGRATION, poll=0.1)
-        except flow.ExecuteError as e:
-            return flow.Outcome('refused', str(e))
+        return flow.try_to_migrate(self.source, link, MIGRATION)
 
     def migrates(self, **link):
         """
@@ -189,11 +185,7 @@ class Base(unittest.TestCase):
         """
         destination = self.launch()
         link = self.prepare(destination, **link)
-        outcome = self.attempt(link)
-        self.assertTrue(outcome.completed, (outcome.error,
-                                            self.source.complaints(),
-                                            destination.complaints()))
-        flow.arrived(destination)
+        outcome = flow.migrate(self.source, destination, link, MIGRATION)
         link.close()
         self.arrived(destination)
         return link.forwarded, outcome
@@ -552,8 +544,7 @@ class Link(Base):
         destination = self.launch()
         self.prepare(destination).close()
         self.end(destination)
-        self.source.cmd('migrate', uri=f'unix:{self.work}/nobody')
-        outcome = flow.wait(self.source, MIGRATION)
+        outcome = self.attempt(flow.Direct(f'unix:{self.work}/nobody'))
         self.assertEqual(outcome.status, 'failed')
         self.said([outcome.error], 'No such file')
         self.source_runs_on()
@@ -571,10 +562,7 @@ class TakenBack(Base):
 
     def dies_paused(self, source, destination, link):
         flow.start(source, link)
-        outcome = flow.wait(source, MIGRATION, poll=0.1)
-        self.assertTrue(outcome.completed, (outcome.error,
-                                            source.complaints(),
-                                            destination.complaints()))
+        flow.complete(source, destination, MIGRATION)
         link.close()
         self.assertEqual(source.cmd('query-status')['status'], 'postmigrate')
         destination.wait_for('loaded guest', lambda: destination.cmd(
@@ -755,11 +743,7 @@ class File(Base):
         destination = self.launch()
         self.prepare(destination).close()
         self.end(destination)
-        try:
-            self.source.cmd('migrate', uri=f'file:{path}')
-            outcome = flow.wait(self.source, MIGRATION)
-        except flow.ExecuteError as e:
-            outcome = flow.Outcome('refused', str(e))
+        outcome = self.attempt(flow.Direct(f'file:{path}'))
         note(f'{outcome.status}: {outcome.error}')
         self.assertFalse(outcome.completed)
         self.source_runs_on()

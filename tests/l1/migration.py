@@ -76,10 +76,7 @@ class Base(unittest.TestCase):
         command that refused.  @link is closed at the end.
         """
         try:
-            flow.start(source, link)
-            return flow.wait(source, MIGRATION)
-        except flow.ExecuteError as e:
-            return flow.Outcome('refused', str(e))
+            return flow.try_to_migrate(source, link, MIGRATION)
         finally:
             link.close()
             # What it has to say, it says before it ends
@@ -156,15 +153,10 @@ class Base(unittest.TestCase):
         for v in (source, destination):
             v.cmd('migrate-set-parameters', **parameters)
         source.get_qmp_events()
-        flow.start(source, flow.direct(destination))
-        outcome = flow.wait(source, MIGRATION)
-        note(f'{outcome.status} in {outcome.total_ms} ms, downtime '
-             f'{outcome.downtime_ms} ms, {outcome.rounds} rounds, '
-             f'{outcome.ram}')
-        self.assertTrue(outcome.completed,
-                        (outcome.error, source.complaints(),
-                         destination.complaints()))
-        flow.arrived(destination)
+        outcome = flow.migrate(source, destination, flow.direct(destination),
+                               MIGRATION)
+        note(f'{outcome.total_ms} ms, downtime {outcome.downtime_ms} ms, '
+             f'{outcome.rounds} rounds, {outcome.ram}')
         sent = outcome.encrypted['private-pages']
         self.assertGreater(outcome.encrypted['shared-pages'], 0)
         self.assertGreater(outcome.ram['multifd-bytes'],
@@ -317,12 +309,7 @@ class Tiny(Base):
         flow.prepare(source, destination)
         recorded = os.path.join(self.work, 'stream')
         link = flow.connect(source, destination, record=recorded)
-        flow.start(source, link)
-        outcome = flow.wait(source, MIGRATION)
-        self.assertTrue(outcome.completed,
-                        (outcome.error, source.complaints(),
-                         destination.complaints()))
-        flow.arrived(destination)
+        outcome = flow.migrate(source, destination, link, MIGRATION)
         link.close()
         self.seen(source, destination, outcome, *stream.read_file(recorded))
         p = subprocess.run([ANALYZE, '--sev', recorded], text=True, check=False,
@@ -583,13 +570,9 @@ class Booted(Base):
         flow.prepare(source, destination)
         link = flow.connect(source, destination, **kw)
         source.get_qmp_events()
-        flow.start(source, link)
-        outcome = flow.wait(source, MIGRATION)
-        note(f'{outcome.status} in {outcome.total_ms} ms, downtime '
-             f'{outcome.downtime_ms} ms, {outcome.rounds} rounds')
-        self.assertTrue(outcome.completed,
-                        (outcome.error, source.complaints(),
-                         destination.complaints()))
+        outcome = flow.migrate(source, destination, link, MIGRATION)
+        note(f'{outcome.total_ms} ms, downtime {outcome.downtime_ms} ms, '
+             f'{outcome.rounds} rounds')
         Booted.history += source.console()
         Booted.source = destination
         return source, destination, link, outcome
@@ -600,7 +583,6 @@ class Booted(Base):
         source, destination, link, outcome = self.hop(record=recorded)
         churned = len(guest.CHURN.findall(self.history)) - churned
         self.assertGreater(churned, 0, 'no conversion while it migrated')
-        flow.arrived(destination)
         self.assert_runs(destination, 10)
         self.assert_batched(source, destination)
         link.close()
@@ -631,7 +613,6 @@ class Booted(Base):
 
     def test_51_migrates_again(self):
         source, destination, link, _ = self.hop()
-        flow.arrived(destination)
         self.assert_runs(destination, 5)
         link.close()
         source.stop()

@@ -84,12 +84,7 @@ class TwoHosts(migration.Base):
     def complete(self, source, destination, link):
         """Migrate, and end the source."""
         began = time.monotonic()
-        flow.start(source, link)
-        outcome = flow.wait(source, MIGRATION)
-        self.assertTrue(outcome.completed,
-                        (outcome.error, source.complaints(),
-                         destination.complaints()))
-        flow.arrived(destination)
+        outcome = flow.migrate(source, destination, link, MIGRATION)
         note(f'moved in {time.monotonic() - began:.1f} s, downtime '
              f'{outcome.downtime_ms} ms, {outcome.rounds} rounds, '
              f'{outcome.encrypted["private-pages"]} private and '

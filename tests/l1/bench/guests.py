@@ -37,11 +37,8 @@ def migrate(source, destination, sev):
     else:
         for v in (source, destination):
             flow.set_up(v)
-    flow.start(source, flow.direct(destination))
-    outcome = flow.wait(source, MIGRATION, poll=0.1)
-    if not outcome.completed:
-        sys.exit(f'guests: the migration {outcome.status}: {outcome.error}')
-    flow.arrived(destination)
+    outcome = flow.migrate(source, destination, flow.direct(destination),
+                           MIGRATION)
     destination.wait_ticks(3, TICKS)
     return outcome.downtime_ms / 1000
 

@@ -12,9 +12,11 @@ from dataclasses import dataclass, field
 from . import chain, relay
 from .vm import POLICY_SEV, ExecuteError, Timeout
 
-__all__ = ('Direct', 'ExecuteError', 'FINAL', 'LARGE', 'Outcome', 'arrived',
-           'connect', 'direct', 'give_session_info', 'info_for', 'prepare',
-           'session_events', 'session_info', 'set_up', 'start', 'wait',
+__all__ = ('Direct', 'ExecuteError', 'FINAL', 'LARGE', 'NotCompleted',
+           'Outcome', 'arrived',
+           'complete', 'connect', 'direct', 'finish', 'give_session_info',
+           'info_for', 'migrate', 'prepare', 'session_events',
+           'session_info', 'set_up', 'start', 'try_to_migrate', 'wait',
            'wait_agreed')
 
 LARGE = 'large-packets'
@@ -166,6 +168,51 @@ def wait(source, timeout=300, progress=None, poll=0.5):
             raise Timeout(f'migration still {info.get("status")} after '
                           f'{timeout} s')
         time.sleep(poll)
+
+
+class NotCompleted(AssertionError):
+    """A migration did not complete although nothing should prevent it."""
+
+
+def complete(source, destination, timeout=300, progress=None):
+    """
+    Wait until the migration of @source, which is under way, has completed;
+    the Outcome.  NotCompleted has all that the two sides have said.
+    """
+    outcome = wait(source, timeout, progress, poll=0.1)
+    if not outcome.completed:
+        raise NotCompleted(
+            f'{outcome.status}: {outcome.error}; source: '
+            f'{source.complaints()}, destination: {destination.complaints()}')
+    return outcome
+
+
+def finish(source, destination, timeout=300):
+    """As complete(); afterwards the destination runs the guest."""
+    outcome = complete(source, destination, timeout)
+    arrived(destination)
+    return outcome
+
+
+def migrate(source, destination, link, timeout=300):
+    """
+    Migrate the guest of @source over @link to @destination, which then runs
+    it; the Outcome.
+    """
+    start(source, link)
+    return finish(source, destination, timeout)
+
+
+def try_to_migrate(source, link, timeout=300):
+    """
+    Migrate, whatever the outcome is.  If the command `migrate` itself fails,
+    the Outcome has the status 'refused' and the error of the command.
+    """
+    try:
+        start(source, link)
+        return wait(source, timeout, poll=0.1)
+    except ExecuteError as e:
+        return Outcome('refused', str(e))
 
 
 def session_events(vm, incoming, timeout=60):
