@@ -583,6 +583,45 @@ class Backends(Bare):
                          ['backend', f'{(16 << 20) + 2048:#x} bytes'])
 
 
+class Hugetlb(Bare):
+    """RAM that consists of huge pages of 2 MiB, as any kernel supports it."""
+    MEM = 16
+    COUNT = 2 * MEM // 2        # for the source and the destination
+    POOL = '/sys/kernel/mm/hugepages/hugepages-2048kB'
+    FS = '/run/sevmig-hugetlbfs'
+
+    @classmethod
+    def pages(cls, which='nr'):
+        """Huge pages of the host; @which 'free': those that are not in use."""
+        with open(f'{cls.POOL}/{which}_hugepages', encoding='ascii') as f:
+            return int(f.read())
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        with open(f'{cls.POOL}/nr_hugepages', 'w', encoding='ascii') as f:
+            f.write(str(cls.COUNT))
+        if cls.pages() < cls.COUNT:
+            raise OSError(f'the host has {cls.pages()} huge pages, '
+                          f'not {cls.COUNT}')
+
+    def moves(self, backend):
+        config = flipper.config(self.work, mem=self.MEM, trace=[
+            'encbitmap_convert_wait']).change(backend=backend)
+        self.flips(config)
+        self.assertEqual(self.pages('free'), 0,
+                         'the guests are not in huge pages')
+
+    def test_memfd(self):
+        self.moves('memfd,hugetlb=on,hugetlbsize=2M')
+
+    def test_file(self):
+        if not os.path.ismount(self.FS):
+            os.makedirs(self.FS, exist_ok=True)
+            host.mount('hugetlbfs', self.FS)
+        self.moves(f'file,share=on,mem-path={self.FS}')
+
+
 class Diskless(vm.VM):
     """Several of them do not wait for the lock of an image."""
 
