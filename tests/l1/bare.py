@@ -16,16 +16,13 @@ import re
 import statistics
 import struct
 import subprocess
-import sys
 import time
 import unittest
 
-sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
-# pylint: disable=wrong-import-position
-import migration  # noqa: E402
-from sevmig import (certificates, flipper, flow, hardware,  # noqa: E402
-                    host, psp, stream, tap, vm)
-from sevmig.tap import note     # noqa: E402
+import migration
+from sevmig import (flipper, flow, hardware, host, psp, stream, tap, tls,
+                    vm)
+from sevmig.tap import note
 
 PATIENCE = 180
 HARDWARE = hardware.Hardware()
@@ -926,7 +923,7 @@ class Tls(Bare):
     def setUpClass(cls):
         super().setUpClass()
         cls.config = flipper.config(cls.work)
-        certificates.make(cls.work, 'destination')
+        tls.make(cls.work, 'destination')
         with open(os.path.join(cls.work, 'keys.psk'), 'w',
                   encoding='ascii') as f:
             f.write(f'qemu:{os.urandom(16).hex()}\n')

@@ -9,14 +9,11 @@
 import os
 import re
 import shutil
-import sys
 import tempfile
 import unittest
 
-sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
-# pylint: disable=wrong-import-position
-from sevmig import guest, tap, vm   # noqa: E402
-from sevmig.tap import note         # noqa: E402
+from sevmig import guest, tap, vm
+from sevmig.tap import note
 
 BOOT = 1500     # seconds
 MIN_TIMER_PERIOD = '/sys/module/kvm/parameters/min_timer_period_us'

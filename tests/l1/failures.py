@@ -19,17 +19,14 @@ import random
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import threading
 import time
 import unittest
 
-sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
-# pylint: disable=wrong-import-position
-from sevmig import (counter, flash, flow, guest, hardware,  # noqa: E402
+from sevmig import (counter, flash, flow, guest, hardware,
                     relay, stream, tap, vm)
-from sevmig.tap import note     # noqa: E402
+from sevmig.tap import note
 
 # Nothing in here depends on how fast the machine is but these
 STEP, MIGRATION = 120, 600

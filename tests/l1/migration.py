@@ -13,17 +13,14 @@
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 import time
 import unittest
 
-sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
-# pylint: disable=wrong-import-position
-from sevmig import (REPO, flash, flow, guest, psp, relay, scan,  # noqa: E402
+from sevmig import (REPO, flash, flow, guest, psp, relay, scan,
                     stream, tap, vm)
-from sevmig.guest import BOOT, MIGRATION, TICKS     # noqa: E402
-from sevmig.tap import note     # noqa: E402
+from sevmig.guest import BOOT, MIGRATION, TICKS
+from sevmig.tap import note
 
 OLD_QEMU = os.environ.get('OLD_QEMU', '/usr/bin/qemu-system-x86_64')
 ANALYZE = os.path.join(REPO, 'scripts/analyze-encrypted-ram')

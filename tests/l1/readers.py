@@ -14,15 +14,12 @@
 import os
 import re
 import socket
-import sys
 import time
 
-sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
-# pylint: disable=wrong-import-position
-import bare     # noqa: E402
-from bare import PATIENCE       # noqa: E402
-from sevmig import BUILD, flipper, flow, guest, tap, vm  # noqa: E402
-from sevmig.tap import note     # noqa: E402
+import bare
+from bare import PATIENCE
+from sevmig import BUILD, flipper, flow, guest, tap, vm
+from sevmig.tap import note
 
 # Of flip.c
 AREA, PAGES = 4 << 20, 1024

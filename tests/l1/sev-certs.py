@@ -24,10 +24,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import \
     decode_dss_signature
 
-sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
-# pylint: disable=wrong-import-position
-from sevmig import chain, psp   # noqa: E402
-from sevmig.certs import (  # noqa: E402
+from sevmig import chain, psp
+from sevmig.certs import (
     ARK, ASK, BODY, CEK, CERT, CURVE, Cert, ECDH_SHA256, ECDSA_SHA256,
     InvalidSignature, NONE, OCA, PDH, PEK, read_amd, read_chain)
 

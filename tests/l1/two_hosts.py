@@ -16,12 +16,10 @@ import sys
 import time
 import unittest
 
-sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
-# pylint: disable=wrong-import-position
-import migration  # noqa: E402
-from sevmig import flipper, flow, guest, hosts, tap, vm     # noqa: E402
-from sevmig.guest import BOOT, MIGRATION    # noqa: E402
-from sevmig.tap import note     # noqa: E402
+import migration
+from sevmig import flipper, flow, guest, hosts, tap, vm
+from sevmig.guest import BOOT, MIGRATION
+from sevmig.tap import note
 
 PATIENCE = 300
 MULTIFD = {'multifd': True}

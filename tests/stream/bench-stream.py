@@ -27,12 +27,9 @@ import sys
 import tempfile
 import time
 
-from monitor import Qmp
+from sevmig.table import table
 
-sys.path.append(os.path.join(os.path.dirname(os.path.dirname(
-    os.path.realpath(__file__))), 'l1/bench'))
-# pylint: disable=wrong-import-position
-from table import table     # noqa: E402
+from monitor import Qmp
 
 OURS, BARE = '/b/qemu/qemu-system-x86_64', '/b/qemu-bare/qemu-system-x86_64'
 SYNC = '/b/qemu/tests/bench/encbitmap-bench'

@@ -29,11 +29,9 @@ import tempfile
 import threading
 import time
 
-HERE = os.path.dirname(os.path.realpath(__file__))
-sys.path[:0] = [HERE, os.path.join(os.path.dirname(HERE), 'l1')]
-# pylint: disable=wrong-import-position
-from monitor import Qmp, QMPError       # noqa: E402
-from sevmig import stream       # noqa: E402
+from sevmig import stream
+
+from monitor import Qmp, QMPError
 
 QEMU = '/b/bin/qemu-system-x86_64'
 RAM_MIB = 4

@@ -25,7 +25,7 @@ import subprocess
 import sys
 import time
 
-from table import table
+from sevmig.table import table
 
 BUILD = os.environ.get('BUILD', '/b')
 HERE = os.path.dirname(os.path.abspath(__file__))

@@ -8,16 +8,13 @@ host; samples for bench.py on stdout.
   scripts/l1 -- tests/l1/bench/guests.py ROUNDS
 """
 import json
-import os
 import shutil
 import sys
 import tempfile
 import time
 
-sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
-# pylint: disable=wrong-import-position
-from sevmig import flow, guest, vm      # noqa: E402
-from sevmig.guest import BOOT, MIGRATION, TICKS     # noqa: E402
+from sevmig import flow, guest, vm
+from sevmig.guest import BOOT, MIGRATION, TICKS
 
 MEMORY = 192 * vm.MIB
 KINDS = ['plain', 'sev', 'sev, ram']
