@@ -1,5 +1,5 @@
 """
-What the test programs of migrations share: notes, and TAP on stdout.
+What the test programs share: notes on stderr, and TAP on stdout.
 
 SPDX-License-Identifier: GPL-2.0-or-later
 """
@@ -19,13 +19,18 @@ def note(text):
           flush=True)
 
 
+def run(argv=None):
+    """Run the tests of __main__ that @argv (sys.argv) names, or all."""
+    unittest.main(argv=argv, testRunner=pycotap.TAPTestRunner(
+        message_log=pycotap.LogMode.LogToError,
+        test_output_log=pycotap.LogMode.LogToError))
+
+
 def main(why=''):
-    """Run the tests of __main__, unless there is a reason, @why, not to."""
+    """The same in an SEV host, unless there is a reason, @why, not to."""
     if not os.path.exists('/dev/sev'):
         why = why or 'no /dev/sev; run it with scripts/l1'
     if why:
         print(f'TAP version 13\n1..0 # SKIP {why}')
         sys.exit(0)
-    unittest.main(testRunner=pycotap.TAPTestRunner(
-        message_log=pycotap.LogMode.LogToError,
-        test_output_log=pycotap.LogMode.LogToError))
+    run()

@@ -14,17 +14,15 @@ import ctypes
 import os
 import struct
 import subprocess
-import sys
 import tempfile
 import unittest
 
-import pycotap
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import \
     decode_dss_signature
 
-from sevmig import chain, psp
+from sevmig import chain, psp, tap
 from sevmig.certs import (
     ARK, ASK, BODY, CEK, CERT, CURVE, Cert, ECDH_SHA256, ECDSA_SHA256,
     InvalidSignature, NONE, OCA, PDH, PEK, read_amd, read_chain)
@@ -221,6 +219,4 @@ class Certificates(unittest.TestCase):
 
 
 if __name__ == '__main__':
-    suite = unittest.TestLoader().loadTestsFromTestCase(Certificates)
-    result = pycotap.TAPTestRunner().run(suite)
-    sys.exit(not result.wasSuccessful())
+    tap.main()

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import unittest
 
-import pycotap
+from sevmig import tap
 
 
 def run(*programs, limit=60):
@@ -67,6 +67,4 @@ class Several(unittest.TestCase):
 
 
 if __name__ == '__main__':
-    suite = unittest.TestLoader().loadTestsFromTestCase(Several)
-    result = pycotap.TAPTestRunner().run(suite)
-    sys.exit(not result.wasSuccessful())
+    tap.run()

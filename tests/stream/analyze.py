@@ -4,30 +4,18 @@
 
 Output: TAP.
 """
-import importlib.util
+import collections
 import os
 import struct
 import subprocess
-import sys
 import tempfile
+import unittest
 
-HERE = os.path.dirname(os.path.realpath(__file__))
-TOOL = os.path.join(os.path.dirname(os.path.dirname(HERE)),
-                    'scripts/analyze-encrypted-ram')
-spec = importlib.util.spec_from_file_location(
-    'mutate', os.path.join(HERE, 'mutate-stream.py'))
-mutate = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(mutate)
-stream = mutate.stream
+from sevmig import REPO, tap
 
-number = bad = 0
+import mutate
 
-
-def check(ok, what):
-    global number, bad
-    number += 1
-    bad += not ok
-    print(f'{"ok" if ok else "not ok"} {number} - {what}', flush=True)
+TOOL = os.path.join(REPO, 'scripts/analyze-encrypted-ram')
 
 
 def analyze(data, *options):
@@ -62,55 +50,75 @@ def as_sev(records):
         yield r.kind, raw
 
 
-def main():
-    with tempfile.TemporaryDirectory() as work:
-        mutate.write_bios(work)
-        good = mutate.capture(work)
-        with open(f'{work}/stream', 'wb') as f:
-            f.write(good)
-        with open(f'{work}/stream', 'rb') as f:
-            records = list(stream.Stream(f).records())
-    kinds = {}
-    for r in records:
-        kinds[r.kind] = kinds.get(r.kind, 0) + 1
+class Analyze(unittest.TestCase):
+    """One stream of QEMU, as it is and changed."""
 
-    code, said = analyze(good)
-    check(code == 0, 'a stream of QEMU: nothing is wrong')
-    for kind in ('session', 'private', 'unallocated', 'state', 'final'):
-        lines = sum(line.split()[:1] != ['round'] and
-                    line.split()[1:2] == [kind] for line in said)
-        check(0 < lines == kinds[kind], f'{lines} lines of {kind} records')
-    code, quiet = analyze(good, '--quiet')
-    check(code == 0 and quiet == said[-len(quiet):], '--quiet: the sums only')
-    check(analyze(good, '--sev')[0] == 1, 'nothing of SEV is in it: --sev says so')
+    @classmethod
+    def setUpClass(cls):
+        with tempfile.TemporaryDirectory() as work:
+            mutate.write_bios(work)
+            cls.good = mutate.capture(work)
+        cls.records = mutate.records(cls.good)
+        cls.sev = list(as_sev(cls.records))
 
-    sev = list(as_sev(records))
-    code, said = analyze(b''.join(r for _, r in sev), '--sev')
-    check(code == 0 and
-          any('C-bit 51, policy 0x20, PDH 3' in line for line in said) and
-          any('packets of 52+4096' in line for line in said) and
-          any('52+16384' in line for line in said) and
-          any(line.endswith('READY') for line in said), 'one of SEV')
-    for kind, at, what in (('session', -10 - 14, 'its version'),
-                           ('session', -10 - 4, "the session's length"),
-                           ('private', 32, "a header's length"),
-                           ('private', 34, "a packet's length"),
-                           ('final', -1, 'READY')):
-        changed = [bytearray(r) for _, r in sev]
-        next(r for (k, _), r in zip(sev, changed) if k == kind)[at] ^= 1
-        check(analyze(b''.join(changed), '--sev')[0] == 1,
-              f'control: {what} changed')
+    def test_good(self):
+        """Nothing is wrong, and each record has its line."""
+        code, said = analyze(self.good)
+        self.assertEqual(code, 0, said)
+        kinds = collections.Counter(r.kind for r in self.records)
+        lines = collections.Counter(
+            line.split()[1] for line in said
+            if len(line.split()) > 1 and line.split()[0] != 'round')
+        for kind in 'session', 'private', 'unallocated', 'state', 'final':
+            self.assertGreater(kinds[kind], 0, kind)
+            self.assertEqual(lines[kind], kinds[kind], kind)
 
-    code, said = analyze(good[:len(good) // 2])
-    check(code == 1 and 'the stream ends at byte' in said[-1],
-          'control: half of it')
-    changed = [bytearray(r.raw) for r in records]
-    next(r for k, r in zip(records, changed) if k.kind == 'state')[-1] ^= 1
-    code, said = analyze(b''.join(changed))
-    check(code == 1 and said[-1].startswith('1 pages'),
-          'control: another state of a page')
-    print(f'1..{number}')
-    return 1 if bad else 0
+    def test_quiet(self):
+        """--quiet prints the sums only."""
+        said = analyze(self.good)[1]
+        code, quiet = analyze(self.good, '--quiet')
+        self.assertEqual(code, 0, quiet)
+        self.assertEqual(quiet, said[-len(quiet):])
+
+    def test_no_sev(self):
+        """--sev notices that nothing of SEV is in the stream."""
+        self.assertEqual(analyze(self.good, '--sev')[0], 1)
+
+    def test_sev(self):
+        code, said = analyze(b''.join(r for _, r in self.sev), '--sev')
+        text = '\n'.join(said)
+        self.assertEqual(code, 0, text)
+        for words in ('C-bit 51, policy 0x20, PDH 3', 'packets of 52+4096',
+                      '52+16384'):
+            self.assertIn(words, text)
+        self.assertRegex(text, r'READY(\n|$)')
+
+    def test_sev_changed(self):
+        """Each field that SEV puts into a record is checked."""
+        for kind, at, what in (('session', -10 - 14, 'its version'),
+                               ('session', -10 - 4, "the session's length"),
+                               ('private', 32, "a header's length"),
+                               ('private', 34, "a packet's length"),
+                               ('final', -1, 'READY')):
+            changed = [bytearray(r) for _, r in self.sev]
+            next(r for (k, _), r in zip(self.sev, changed)
+                 if k == kind)[at] ^= 1
+            self.assertEqual(analyze(b''.join(changed), '--sev')[0], 1, what)
+
+    def test_half(self):
+        code, said = analyze(self.good[:len(self.good) // 2])
+        self.assertEqual(code, 1)
+        self.assertIn('the stream ends at byte', said[-1])
+
+    def test_other_state(self):
+        """A page whose last record disagrees with its state."""
+        changed = [bytearray(r.raw) for r in self.records]
+        next(r for k, r in zip(self.records, changed)
+             if k.kind == 'state')[-1] ^= 1
+        code, said = analyze(b''.join(changed))
+        self.assertEqual(code, 1)
+        self.assertTrue(said[-1].startswith('1 pages'), said[-1])
 
 
-sys.exit(main())
+if __name__ == '__main__':
+    tap.run()

@@ -6,312 +6,111 @@
         [--first N] [--stream FILE] [--keep DIR] [--devices] [--jobs N]
     scripts/in-root tests/stream/mutate-stream.py --send FILE
 
-The script migrates a guest with hw/misc/confidential-guest-testdev, which needs no
-platform, and records the stream.  Each run changes a copy of the stream and sends
-it to a destination.  The destination must load it, or exit with code 1 and an error
-message.  It must not crash, hang, or exit without a message.
+Every run changes a copy of a good stream and sends it to a destination, which
+must load it or end with exit code 1 and a reason: it must not crash, hang, or
+end in silence.  See mutate.py.
 
-Two recorded streams differ a little.  --keep DIR keeps the recorded stream and each
-changed stream with a wrong result.  --stream FILE uses a recorded stream again, so
-that run N of seed S (--first N --runs 1) is always the same.  --send FILE sends a
-kept stream unchanged.  --devices also changes the part after RAM, which the devices'
-own code loads.  To add a mutation, add a function to MUTATIONS.  Output: TAP.
+A stream differs a little each time that one is made.  --keep DIR keeps the
+good one and those that did what they must not: --stream FILE uses the former
+again, and then run N of seed S (--first N --runs 1) is always the same;
+--send FILE sends the latter as they are.  --devices changes what comes after
+RAM too, which is every device's own code.  Output: TAP.
 """
 import argparse
+import collections
 import concurrent.futures
 import os
 import random
-import signal
-import socket
-import subprocess
 import sys
 import tempfile
-import threading
-import time
+import unittest
 
-from sevmig import stream
+from sevmig import tap
 
-from monitor import Qmp, QMPError
+import mutate
 
-QEMU = '/b/bin/qemu-system-x86_64'
-RAM_MIB = 4
-# Half of the pages have content
-MACHINE = {'machine': 'pc', 'ram_mib': RAM_MIB,
-           'device': 'confidential-guest-testdev,lazy=on,begin-touched=512'}
-HANG = 60               # seconds after which a run counts as hanging
-ODD = (0, 1, 2, 3, 63, 64, 65, 255, 256, 4096, 335888, (1 << 20) + 64,
-       0x7fffffff, 0xffffffff, 1 << 32, 1 << 52, (1 << 63) - 1, (1 << 64) - 1)
+# What a destination may make of a stream
+GOOD = ('loaded', 'refused')
+ARGS = argparse.Namespace()
 
 
-# Kinds of records of private pages
-ENCRYPTED = set(stream.TYPE_NAMES.values())
+class Streams(unittest.TestCase):
+    """Changed streams, and the controls."""
 
-
-class Guest:
-    """A QEMU whose guest has private pages and does not run."""
-
-    def __init__(self, work, name, incoming=False, qemu=QEMU, machine=None):
-        machine = machine or MACHINE
-        self.qmp_path = f'{work}/{name}.qmp'
-        self.socket_path = f'{work}/{name}.sock'
-        args = [qemu, '-machine', machine['machine'], '-accel', 'qtest', '-nodefaults',
-                '-display', 'none', '-no-user-config', '-S',
-                '-global', 'apic-common.vapic=off', '-bios', f'{work}/bios',
-                '-m', str(machine['ram_mib']), '-device', machine['device']]
-        if incoming:
-            args += ['-incoming', f'unix:{self.socket_path}']
-        # QMP shows when the load has succeeded
-        args += ['-qmp', f'unix:{self.qmp_path},server=on,wait=off']
-        self.proc = subprocess.Popen(args, stdin=subprocess.DEVNULL,
-                                     stdout=subprocess.DEVNULL,
-                                     stderr=subprocess.PIPE, text=True,
-                                     errors='replace')
-
-    def qmp(self):
-        return Qmp(self.qmp_path, self.proc)
-
-    def connect(self):
-        s = socket.socket(socket.AF_UNIX)
-        end = time.monotonic() + HANG
-        while True:
-            try:
-                s.connect(self.socket_path)
-                return s
-            except OSError:
-                if self.proc.poll() is not None or time.monotonic() > end:
-                    raise
-                time.sleep(0.01)
-
-    def end(self):
-        self.proc.kill()
-        return self.proc.communicate()[1]
-
-
-def pump(source, sink, record=None):
-    """Forward data to @sink, or only read it, until one end is closed"""
-    try:
-        while data := source.recv(1 << 16):
-            if record is not None:
-                record += data
-            if sink:
-                sink.sendall(data)
-        if sink:
-            sink.shutdown(socket.SHUT_WR)
-    except OSError:
-        pass
-
-
-def write_bios(work):
-    """The firmware of all guests: it is never executed"""
-    with open(f'{work}/bios', 'wb') as f:
-        f.write(bytes(1 << 16))
-
-
-def capture(work, machine=None):
-    """Record the stream of a migration that completes"""
-    destination = Guest(work, 'capture-to', incoming=True, machine=machine)
-    source = Guest(work, 'capture-from', machine=machine)
-    recorded = bytearray()
-    try:
-        with socket.socket(socket.AF_UNIX) as server:
-            server.bind(f'{work}/capture')
-            server.listen(1)
-            q = source.qmp()
-            q.cmd('migrate-set-capabilities', capabilities=[
-                {'capability': 'return-path', 'state': True}])
-            q.cmd('migrate', uri=f'unix:{work}/capture')
-            left, _ = server.accept()
-            right = destination.connect()
-            threading.Thread(target=pump, args=(right, left),
-                             daemon=True).start()
-            pump(left, right, recorded)
-        while (info := q.cmd('query-migrate'))['status'] != 'completed':
-            if info['status'] == 'failed':
-                raise RuntimeError(info.get('error-desc'))
-            time.sleep(0.02)
-        q.close()
-    finally:
-        for guest in (source, destination):
-            guest.end()
-    return bytes(recorded)
-
-
-def outcome(work, name, data, qemu=QEMU, machine=None):
-    """
-    Send the stream @data to a destination.  Returns 'loaded', 'refused' or what
-    else happened, and the destination's messages.
-    """
-    guest = Guest(work, name, incoming=True, qemu=qemu, machine=machine)
-    try:
-        s = guest.connect()
-    except OSError:
-        return 'did not listen', guest.end()
-    threading.Thread(target=pump, args=(s, None), daemon=True).start()
-
-    def send():
-        try:
-            s.sendall(data)
-            s.shutdown(socket.SHUT_WR)
-        except OSError:
-            pass            # the destination refused the rest of the stream
-
-    threading.Thread(target=send, daemon=True).start()
-    status = None
-    try:
-        with guest.qmp() as q:
-            end = time.monotonic() + HANG
-            while (status not in ('completed', 'failed') and
-                   time.monotonic() < end):
-                status = q.cmd('query-migrate').get('status')
-                time.sleep(0.02)
-            if status == 'completed':
-                # It has the guest, and can be asked
-                q.cmd('query-status')
-                q.cmd('quit')
-    except (QMPError, EOFError, OSError, RuntimeError):
-        pass                # it ended while it was asked
-    try:
-        said = guest.proc.communicate(timeout=HANG)[1]
-    except subprocess.TimeoutExpired:
-        return 'hangs', guest.end()
-    finally:
-        s.close()
-    code = guest.proc.returncode
-    if code < 0:
-        return f'ended by {signal.Signals(-code).name}', said
-    if code == 0 and status == 'completed':
-        return 'loaded', said
-    if code != 1:
-        return f'exit code {code}', said
-    if not said.strip():
-        return 'ended without a reason', said
-    return 'refused', said
-
-
-# Mutations change the list of Pieces and return a description of the change
-
-class Piece:
-    """A copy of a record that mutations can change."""
-
-    def __init__(self, record):
-        self.kind = record.kind
-        self.raw = bytearray(record.raw)
-
-    def copy(self):
-        other = object.__new__(Piece)
-        other.kind, other.raw = self.kind, bytearray(self.raw)
-        return other
-
-    def fields(self):
-        """(offset, size in bytes) of each number in the record"""
-        if self.kind in ENCRYPTED:
-            out = [(0, 8), (8, 1), (9, 1), (10, 2), (12, 4)]
-            out += {'session': [(16, 4), (20, 4), (24, 4), (28, 4), (32, 1)],
-                    'private': [(16, 4), (20, 4), (24, 8), (32, 8)],
-                    'state': [(16, 4), (20, 4), (24, 8), (32, 8), (40, 8)],
-                    'unallocated': [(16, 4), (20, 4), (24, 8), (32, 8)],
-                    'final': [(16, 1)]}[self.kind]
-        elif self.kind == 'blocks':
-            out, at = [(0, 8)], 8
-            while at < len(self.raw):
-                n = self.raw[at]
-                out += [(at, 1), (at + 1 + n, 8)]
-                at += 1 + n + 8
+    @classmethod
+    def setUpClass(cls):
+        work = tempfile.TemporaryDirectory()
+        cls.addClassCleanup(work.cleanup)
+        cls.work = work.name
+        mutate.write_bios(cls.work)
+        if ARGS.stream:
+            with open(ARGS.stream, 'rb') as f:
+                cls.good = f.read()
         else:
-            out = [(0, 8), (8, 1)]
-        return [(at, n) for at, n in out if at + n <= len(self.raw)]
+            cls.good = mutate.capture(cls.work)
+        cls.keep('stream', cls.good)
+        cls.records = mutate.records(cls.good)
+
+    @staticmethod
+    def keep(name, data):
+        if ARGS.keep:
+            with open(os.path.join(ARGS.keep, name), 'wb') as f:
+                f.write(data)
+
+    def test_records(self):
+        """The stream consists of records, nothing is left over."""
+        self.assertEqual(b''.join(r.raw for r in self.records), self.good)
+
+    def test_control_unchanged(self):
+        """The stream as it is gets loaded."""
+        result, said = mutate.outcome(self.work, 'right', self.good)
+        self.assertEqual(result, 'loaded', said)
+
+    def test_control_crash(self):
+        """A destination that crashes is seen."""
+        crash = f'{self.work}/crash'
+        with open(crash, 'w', encoding='ascii') as f:
+            f.write(f'#!/bin/sh\n{mutate.QEMU} "$@"\nkill -SEGV $$\n')
+        os.chmod(crash, 0o755)
+        result, said = mutate.outcome(self.work, 'crash', self.good[:100],
+                                      crash)
+        self.assertIn('SIGSEGV', result, said)
+
+    def run_one(self, number):
+        data, what = mutate.mutate(random.Random(f'{ARGS.seed}/{number}'),
+                                   self.records, ARGS.devices)
+        return number, data, what, mutate.outcome(self.work, f'run{number}',
+                                                  data)
+
+    def test_changed(self):
+        """Every changed stream is loaded or refused, most are refused."""
+        tally, bad = collections.Counter(), []
+        numbers = range(ARGS.first, ARGS.first + ARGS.runs)
+        with concurrent.futures.ThreadPoolExecutor(ARGS.jobs) as pool:
+            for number, data, what, (result, said) in pool.map(self.run_one,
+                                                               numbers):
+                tally[result] += 1
+                tap.note(f'{number}: {what}: {result}: '
+                         f'{" ".join(said.strip().splitlines()[:1])}')
+                if result not in GOOD:
+                    self.keep(f'stream-{ARGS.seed}-{number}', data)
+                    bad.append(f'seed {ARGS.seed}, run {number}: {what}: '
+                               f'{result}: {said}')
+        tap.note(f'{ARGS.runs} changed streams: {dict(tally)}')
+        self.assertEqual(bad, [])
+        # If nothing was refused, nothing was changed
+        if ARGS.runs >= 10:
+            self.assertGreater(tally['refused'], ARGS.runs // 4)
 
 
-def any_of(rnd, pieces, devices=False):
-    """The index of a random record; each kind of record is equally likely"""
-    kinds = sorted({p.kind for p in pieces if devices or p.kind != 'rest'})
-    kind = rnd.choice(kinds)
-    return rnd.choice([i for i, p in enumerate(pieces) if p.kind == kind])
-
-
-def change_field(rnd, pieces, devices):
-    i = any_of(rnd, pieces, devices)
-    fields = pieces[i].fields()
-    if not fields:
-        return change_byte(rnd, pieces, devices)
-    at, n = rnd.choice(fields)
-    old = int.from_bytes(pieces[i].raw[at:at + n], 'big')
-    new = rnd.choice([old + 1, old - 1, old ^ 1 << rnd.randrange(8 * n),
-                      rnd.choice(ODD), rnd.choice(ODD) * 4096])
-    new %= 1 << 8 * n
-    pieces[i].raw[at:at + n] = new.to_bytes(n, 'big')
-    return f'{pieces[i].kind} record {i}: field at {at}: {old:#x} -> {new:#x}'
-
-
-def change_byte(rnd, pieces, devices):
-    i = any_of(rnd, pieces, devices)
-    at = rnd.randrange(min(len(pieces[i].raw), rnd.choice([64, 1 << 20])))
-    pieces[i].raw[at] ^= rnd.randrange(1, 256)
-    return f'{pieces[i].kind} record {i}: byte {at}'
-
-
-def drop(rnd, pieces, devices):
-    i = any_of(rnd, pieces, devices)
-    return f'{pieces.pop(i).kind} record {i}: dropped'
-
-
-def twice(rnd, pieces, devices):
-    i = any_of(rnd, pieces, devices)
-    pieces.insert(i, pieces[i].copy())
-    return f'{pieces[i].kind} record {i}: sent twice'
-
-
-def move(rnd, pieces, devices):
-    i = any_of(rnd, pieces, devices)
-    piece = pieces.pop(i)
-    j = any_of(rnd, pieces, devices)
-    pieces.insert(j, piece)
-    return f'{piece.kind} record {i}: moved to {j}'
-
-
-def cut(rnd, pieces, devices):
-    i = any_of(rnd, pieces, devices)
-    at = rnd.randrange(len(pieces[i].raw))
-    del pieces[i].raw[at:], pieces[i + 1:]
-    return f'{pieces[i].kind} record {i}: the stream ends at its byte {at}'
-
-
-def length(rnd, pieces, devices):
-    """Change the length of a body, and the length in its header"""
-    i = any_of(rnd, [p for p in pieces], devices)
-    p = pieces[i]
-    if p.kind not in ENCRYPTED:
-        return change_field(rnd, pieces, devices)
-    if rnd.randrange(2):
-        del p.raw[rnd.randrange(16, len(p.raw)):]
-    else:
-        p.raw += rnd.randbytes(rnd.choice([1, 8, 4096]))
-    p.raw[12:16] = (len(p.raw) - 16).to_bytes(4, 'big')
-    return f'{p.kind} record {i}: body of {len(p.raw) - 16} bytes'
-
-
-def plain_page(rnd, pieces, devices):
-    """Insert a plain page of a RAMBlock that has private pages"""
-    i = any_of(rnd, pieces, devices)
-    page = rnd.choice([0, 1, rnd.randrange(RAM_MIB * 256), RAM_MIB * 256])
-    flag = rnd.choice([stream.ZERO, stream.PLAIN, 0x40])
-    raw = (page * 4096 | flag).to_bytes(8, 'big') + b'\6pc.ram'
-    raw += bytes(4096 if flag == stream.PLAIN else 1)
-    piece = pieces[i].copy()
-    piece.kind, piece.raw = 'plain', bytearray(raw)
-    pieces.insert(i, piece)
-    return f'a plain page {page}, flag {flag:#x}, before record {i}'
-
-
-MUTATIONS = (change_field, change_field, change_field, change_byte, drop,
-             twice, move, cut, length, plain_page)
-
-
-def mutate(rnd, records, devices):
-    pieces = [Piece(r) for r in records]
-    said = [rnd.choice(MUTATIONS)(rnd, pieces, devices)
-            for _ in range(rnd.choice([1, 1, 1, 2, 3]))]
-    return b''.join(p.raw for p in pieces), '; '.join(said)
+def send(path):
+    """Send one stream as it is; the exit status."""
+    with tempfile.TemporaryDirectory() as work:
+        mutate.write_bios(work)
+        with open(path, 'rb') as f:
+            result, said = mutate.outcome(work, 'send', f.read())
+    print(f'{result}: {said.strip()}')
+    return result not in GOOD
 
 
 def main():
@@ -324,77 +123,11 @@ def main():
     p.add_argument('--stream')
     p.add_argument('--send')
     p.add_argument('--devices', action='store_true')
-    args = p.parse_args()
-    number = bad = 0
-
-    def check(ok, what):
-        nonlocal number, bad
-        number += 1
-        bad += not ok
-        print(f'{"ok" if ok else "not ok"} {number} - {what}', flush=True)
-
-    print('TAP version 13')
-    with tempfile.TemporaryDirectory() as work:
-        write_bios(work)
-        if args.send:
-            with open(args.send, 'rb') as f:
-                result, said = outcome(work, 'send', f.read())
-            print('1..1\n# ' + said.strip().replace('\n', '\n# '))
-            check(result in ('loaded', 'refused'), result)
-            return bad
-        if args.stream:
-            with open(args.stream, 'rb') as f:
-                good = f.read()
-        else:
-            good = capture(work)
-        if args.keep:
-            with open(f'{args.keep}/stream', 'wb') as f:
-                f.write(good)
-        with open(f'{work}/stream', 'wb') as f:
-            f.write(good)
-        with open(f'{work}/stream', 'rb') as f:
-            records = list(stream.Stream(f).records())
-        check(b''.join(r.raw for r in records) == good,
-              f'a stream of {len(good)} bytes, {len(records)} records')
-        # Controls: the unchanged stream is loaded, and a crash is detected
-        check(outcome(work, 'right', good)[0] == 'loaded',
-              'control: unchanged it is loaded')
-        crash = f'{work}/crash'
-        with open(crash, 'w', encoding='ascii') as f:
-            f.write(f'#!/bin/sh\n{QEMU} "$@"\nkill -SEGV $$\n')
-        os.chmod(crash, 0o755)
-        check('SIGSEGV' in outcome(work, 'crash', good[:100], crash)[0],
-              'control: a destination that crashes is seen')
-
-        def one(n):
-            data, what = mutate(random.Random(f'{args.seed}/{n}'), records,
-                                args.devices)
-            return n, data, what, outcome(work, f'run{n}', data)
-
-        tally = {}
-        with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
-            for n, data, what, (result, said) in pool.map(
-                    one, range(args.first, args.first + args.runs)):
-                tally[result] = tally.get(result, 0) + 1
-                ok = result in ('loaded', 'refused')
-                last = said.strip().splitlines()[:1]
-                print(f'# {n}: {what}: {result}: {" ".join(last)}')
-                if args.keep and not ok:
-                    with open(f'{args.keep}/stream-{args.seed}-{n}',
-                              'wb') as f:
-                        f.write(data)
-                if not ok:
-                    print(f'# {said}'.replace('\n', '\n# '))
-                    check(False, f'seed {args.seed}, run {n}: {result}')
-        check(set(tally) <= {'loaded', 'refused'},
-              f'{args.runs} changed streams: ' +
-              ', '.join(f'{v} {k}' for k, v in sorted(tally.items())))
-        # If few streams are refused, the mutations do not work
-        check(args.runs < 10 or tally.get('refused', 0) > args.runs // 4,
-              'control: most of them are refused')
-    print(f'1..{number}')
-    return 1 if bad else 0
+    p.parse_args(namespace=ARGS)
+    if ARGS.send:
+        sys.exit(send(ARGS.send))
+    tap.run(sys.argv[:1])
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    main()

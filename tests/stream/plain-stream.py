@@ -13,14 +13,17 @@ import filecmp
 import os
 import random
 import subprocess
-import sys
 import tempfile
 import time
+import unittest
+
+from sevmig import tap
 
 from monitor import Qmp
 
 OURS, THEIRS = '/b/qemu/qemu-system-x86_64', '/usr/bin/qemu-system-x86_64'
 TRIES = 8
+Q35, I440FX = 'pc-q35-10.0', 'pc-i440fx-10.0'
 FIRMWARE = ['-L', '/usr/share/seabios', '-L', '/usr/share/qemu']
 
 
@@ -52,50 +55,70 @@ def stream(qemu, machine, capabilities, ram, out):
                 proc.kill()
 
 
-def main():
-    version = [subprocess.run([q, '--version'], capture_output=True, text=True,
-                              check=True).stdout.split()[3] for q in (OURS, THEIRS)]
-    if version[0] != version[1]:
-        print(f'1..0 # SKIP ours is QEMU {version[0]}, the '
-              f'distribution\'s is {version[1]}: not the same to compare')
-        return 0
-    cases = [(m, c) for m in ('pc-q35-10.0', 'pc-i440fx-10.0')
-             for c in ([], ['multifd'], ['mapped-ram'], ['xbzrle'])
-             # A file supports multifd only together with mapped-ram
-             if c != ['multifd']]
-    cases.append(('pc-q35-10.0', ['mapped-ram', 'multifd']))
-    print(f'1..{len(cases) + 2}')
-    bad = 0
-    number = 0
+class PlainStream(unittest.TestCase):
+    """Each stream is made by both QEMUs."""
 
-    def check(ok, what):
-        nonlocal bad, number
-        number += 1
-        bad += not ok
-        print(f'{"ok" if ok else "not ok"} {number} - {what}', flush=True)
-
-    with tempfile.TemporaryDirectory() as d:
+    @classmethod
+    def setUpClass(cls):
+        ours, theirs = (
+            subprocess.run([q, '--version'], capture_output=True, text=True,
+                           check=True).stdout.split()[3]
+            for q in (OURS, THEIRS))
+        if ours != theirs:
+            raise unittest.SkipTest(f"our QEMU is {ours}, the distribution's "
+                                    f'is {theirs}')
+        work = tempfile.TemporaryDirectory()
+        cls.addClassCleanup(work.cleanup)
+        cls.work = work.name
         content = random.Random(1).randbytes(4 << 20) + bytes(1 << 20)
-        for name, data in (('ram', content), ('ram2', b'x' + content[1:])):
-            with open(f'{d}/{name}', 'wb') as f:
+        for name, data in ('ram', content), ('other-ram', b'x' + content[1:]):
+            with open(f'{cls.work}/{name}', 'wb') as f:
                 f.write(data)
-        for machine, caps in cases:
-            for _ in range(TRIES):
-                stream(OURS, machine, caps, f'{d}/ram', f'{d}/ours')
-                stream(THEIRS, machine, caps, f'{d}/ram', f'{d}/theirs')
-                same = filecmp.cmp(f'{d}/ours', f'{d}/theirs', shallow=False)
-                if same:
-                    break
-            check(same, f'{machine} {"+".join(caps) or "plain"}: same stream')
-            os.remove(f'{d}/theirs')
-        stream(OURS, 'pc-q35-10.0', [], f'{d}/ram', f'{d}/ours')
-        check(os.path.getsize(f'{d}/ours') > 4 << 20, 'the stream has the RAM')
-        same = False
+
+    def make(self, qemu, machine, capabilities, ram='ram'):
+        """The file of a new stream."""
+        path = f'{self.work}/{"ours" if qemu == OURS else "theirs"}'
+        stream(qemu, machine, capabilities, f'{self.work}/{ram}', path)
+        return path
+
+    def assert_same(self, machine, *capabilities):
         for _ in range(TRIES):
-            stream(OURS, 'pc-q35-10.0', [], f'{d}/ram2', f'{d}/theirs')
-            same |= filecmp.cmp(f'{d}/ours', f'{d}/theirs', shallow=False)
-        check(not same, 'control: one other byte of RAM, another stream')
-    return 1 if bad else 0
+            if filecmp.cmp(self.make(OURS, machine, capabilities),
+                           self.make(THEIRS, machine, capabilities),
+                           shallow=False):
+                return
+        self.fail(f'the streams of {TRIES} tries differ')
+
+    def test_q35(self):
+        self.assert_same(Q35)
+
+    def test_q35_mapped_ram(self):
+        self.assert_same(Q35, 'mapped-ram')
+
+    def test_q35_mapped_ram_multifd(self):
+        # A file takes multifd only mapped
+        self.assert_same(Q35, 'mapped-ram', 'multifd')
+
+    def test_q35_xbzrle(self):
+        self.assert_same(Q35, 'xbzrle')
+
+    def test_i440fx(self):
+        self.assert_same(I440FX)
+
+    def test_i440fx_mapped_ram(self):
+        self.assert_same(I440FX, 'mapped-ram')
+
+    def test_i440fx_xbzrle(self):
+        self.assert_same(I440FX, 'xbzrle')
+
+    def test_control_other_ram(self):
+        """The stream has the RAM: one other byte makes another stream."""
+        ours = self.make(OURS, Q35, [])
+        self.assertGreater(os.path.getsize(ours), 4 << 20)
+        for _ in range(TRIES):
+            other = self.make(THEIRS, Q35, [], 'other-ram')
+            self.assertFalse(filecmp.cmp(ours, other, shallow=False))
 
 
-sys.exit(main())
+if __name__ == '__main__':
+    tap.run()

@@ -11,21 +11,17 @@ says when to record one.  Output: TAP.
 """
 import argparse
 import glob
-import importlib.util
 import json
 import lzma
 import os
 import sys
 import tempfile
 
+import mutate
+
 HERE = os.path.dirname(os.path.realpath(__file__))
 RECORDED = os.path.join(HERE, 'recorded')
 MOST = 64 << 10         # bytes that a recorded stream may take
-
-spec = importlib.util.spec_from_file_location(
-    'mutate', os.path.join(HERE, 'mutate-stream.py'))
-mutate = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(mutate)
 
 # A machine of a version, so that later builds have the same devices
 MACHINE = {'machine': 'pc-i440fx-10.0', 'ram_mib': 4,
