@@ -22,7 +22,12 @@ class Refused(Exception):
 
 class Hardware:
     """
-    One at a time.  @why says why not, where the hardware cannot be reached.
+    The monitor of the QEMU that is the hardware.  Only one object may exist at
+    a time.  @why says why not, where the hardware cannot be reached.
+
+    This is not qemu.qmp, which wants a socket on which QEMU greets each client:
+    the port is a character device whose connection outlives the programs that
+    open it, so that only the first of them is greeted.
     """
 
     def __init__(self):
