@@ -9,7 +9,7 @@ position, kind, block, offset, pages, bytes.
 --sev looks into what SEV puts there, too.  --quiet prints the sums only.
 
 Ends with 1 if the stream is not what docs/specs/encrypted-ram-migration.rst (and
-docs/specs/sev-migration-payload.rst) say, or if the last road of a page is not
+docs/specs/sev-migration-payload.rst) say, or if the last path of a page is not
 that of its state.  Nothing here is QEMU's code.
 """
 import argparse
@@ -145,19 +145,19 @@ def main():
             out.flush()
             print(f'after byte {position}: {e}')
             return 1
-    print('round   ' + ''.join(f'{r:>13}' for r in tally.ROADS))
+    print('round   ' + ''.join(f'{r:>13}' for r in tally.PATHS))
     for i, r in enumerate(tally.rounds, 1):
-        print(f'{i:>5}   ' + ''.join(f'{r[road]:>13}' for road in tally.ROADS))
-    print('pages   ' + ''.join(f'{tally.total(r):>13}' for r in tally.ROADS))
-    print('bytes   ' + ''.join(f'{tally.bytes[r]:>13}' for r in tally.ROADS))
+        print(f'{i:>5}   ' + ''.join(f'{r[path]:>13}' for path in tally.PATHS))
+    print('pages   ' + ''.join(f'{tally.total(r):>13}' for r in tally.PATHS))
+    print('bytes   ' + ''.join(f'{tally.bytes[r]:>13}' for r in tally.PATHS))
     if not of.state:
         print('no private memory')
         return 0
     wrong = tally.disagreements(of)
     for name, page in wrong[:10]:
-        print(f'{name}, offset {page * stream.PAGE:#x}: its last road is not '
+        print(f'{name}, offset {page * stream.PAGE:#x}: its last path is not '
               'that of its state')
-    print(f'{len(wrong)} pages whose last road is not that of their state')
+    print(f'{len(wrong)} pages whose last path is not that of their state')
     return 1 if wrong else 0
 
 

@@ -1,6 +1,6 @@
 """
-The certificates of SEV platforms, as an implementation sees them that is not
-QEMU's (python3-cryptography).
+The certificates of SEV platforms, verified with python3-cryptography, which is
+independent of QEMU's implementation.
 
 Formats: SEV API, appendix B for ARK and ASK, appendix C for the others.
 
@@ -34,7 +34,7 @@ def number(data):
 
 
 class Cert:
-    """Of a P-384 key."""
+    """A certificate of a P-384 key."""
     def __init__(self, data):
         self.data = bytes(data)
         assert len(self.data) == CERT
@@ -48,7 +48,7 @@ class Cert:
                 (usage, algo, self.data[at + 8:at + 8 + 512]))
 
     def key(self):
-        # Checks that it is a point of the curve
+        # Raises ValueError if this is not a point of the curve
         return ec.EllipticCurvePublicNumbers(self.x, self.y,
                                              CURVE).public_key()
 
@@ -58,7 +58,7 @@ class Cert:
         return found[0]
 
     def verify(self, parent):
-        """By the key in @parent, a Cert or an AmdCert."""
+        """Check the signature of @parent, a Cert or an AmdCert."""
         body = self.data[:BODY]
         if isinstance(parent, AmdCert):
             sig = self.signature_of(parent.usage, RSA_SHA384)
@@ -71,7 +71,7 @@ class Cert:
 
 
 class AmdCert:
-    """Of an RSA key of 4096 bits."""
+    """A certificate of an RSA key of 4096 bits."""
     def __init__(self, data):
         self.data = bytes(data)
         assert len(self.data) == AMD_CERT
@@ -100,7 +100,7 @@ def read_amd(data):
 
 
 def links(pdh, chain, amd):
-    """(name, certificate, signer's name, signer) of all that is to be signed."""
+    """(name, certificate, signer's name, signer) of each signature."""
     pek, oca, cek = chain
     ask, ark = amd
     return [('ARK', ark, 'ARK', ark), ('ASK', ask, 'ARK', ark),

@@ -1,7 +1,7 @@
 """
 A guest of 164 bytes in its flash, which boots at once.  It agrees to be
-migrated, shares and takes back pages over and over, looks whether its memory
-is right, and counts aloud: whoever ran it when can be read from the consoles.
+migrated.  Then it converts pages again and again, checks its memory, and prints
+a count.  The consoles show which QEMU ran it at which count.
 
 SPDX-License-Identifier: GPL-2.0-or-later
 """
@@ -70,22 +70,22 @@ CODE = bytes.fromhex(
     'f4'                # hlt
     'ebfd')             # jmp to it
 
-# Pages that it has written and never shares: they are private, and have content
+# Pages that the guest has written and never shares
 PAGES = frozenset([0x1, 0x5, *range(0x20, 0x90)])
 
 DIGITS = str.maketrans('abcdefghijklmnop', '0123456789abcdef')
 
 
 def size(path):
-    """How much a console has; it may not be there yet."""
+    """Bytes in the file of a console, which may not exist yet."""
     return os.path.getsize(path) if os.path.exists(path) else 0
 
 
 def counted(consoles):
     """
-    How far the guest has counted on these @consoles (texts), one after the
-    other; ValueError if that is not one count from 0 on: a number that is
-    there twice ran twice, one that is missing was lost.
+    The number up to which the guest has counted on @consoles, the texts of the
+    QEMUs where it was, in order.  ValueError unless they are one count from 0:
+    a number that occurs twice was executed twice, a missing one was lost.
     """
     lines = ''.join(consoles).split('\n')
     for want, line in enumerate(lines[:-1]):

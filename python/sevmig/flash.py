@@ -1,5 +1,5 @@
 """
-A flash with a small guest's code in it, in place of a firmware.
+A flash image that contains the code of a small guest instead of a firmware.
 
 SPDX-License-Identifier: GPL-2.0-or-later
 """
@@ -8,7 +8,7 @@ SIZE = 64 << 10
 
 
 def write(path, code):
-    """@code, 16-bit, runs from the flash's beginning at reset."""
+    """Write an image; at reset @code, 16-bit, runs from its beginning."""
     flash = bytearray(b'\xf4' * SIZE)           # hlt
     flash[:len(code)] = code
     flash[-16:-13] = b'\xe9' + (16 - 3).to_bytes(2, 'little')  # jmp 0

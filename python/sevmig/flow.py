@@ -76,32 +76,33 @@ def info_for(source, destination):
 
 def set_up(vm, downtime_ms=2000, bandwidth=10**10, **capabilities):
     """Capabilities and parameters, the same on both sides."""
-    # A guest that came with multifd has it on still, and would wait for a
-    # destination of one channel for ever
+    # A guest that arrived with multifd still has it on.  It would wait forever
+    # for a destination that has only one channel.
     wanted = {'events': True, 'return-path': True, 'multifd': False,
               **capabilities}
     vm.cmd('migrate-set-capabilities', capabilities=[
         {'capability': k, 'state': v} for k, v in wanted.items()])
-    # The emulated host is slow: 300 ms, the default, is a few hundred pages
+    # The default limit of 300 ms lets the slow emulated host send only a few
+    # hundred pages
     vm.cmd('migrate-set-parameters', **{'downtime-limit': downtime_ms,
                                         'max-bandwidth': bandwidth})
 
 
 def prepare(source, destination, **kw):
-    """All that comes before the connection; @kw is set_up()'s."""
+    """Everything before the connection; @kw is for set_up()."""
     give_session_info(source, info_for(source, destination))
     for vm in (source, destination):
         set_up(vm, **kw)
 
 
 def wait_agreed(vm, timeout):
-    """Wait until the guest lets itself be migrated."""
+    """Wait until the guest has agreed to be migrated."""
     vm.wait_for('consent', lambda: 'blocked' not in
                 vm.cmd('query-sev')['migration'], timeout)
 
 
 def listen_on_network(destination):
-    """The destination begins to listen at the address of its host."""
+    """Let the destination listen at the address of its host."""
     destination.cmd('migrate-incoming', uri=f'tcp:{destination.address}:0')
     at, = destination.cmd('query-migrate')['socket-address']
     return destination.address, int(at['port'])
@@ -109,8 +110,8 @@ def listen_on_network(destination):
 
 def connect(source, destination, **kw):
     """
-    A relay between the two; the destination begins to listen.  The relay runs
-    in the host of the source.
+    Let the destination listen, and start a relay between the two in the host
+    of the source.
     """
     if destination.address:
         listen = os.path.join(source.config.workdir, f'{source.name}.mig')
@@ -125,7 +126,7 @@ def connect(source, destination, **kw):
 
 @dataclass
 class Direct:
-    """A socket of the destination's own, for as many channels as there are."""
+    """The destination's own socket, which accepts any number of channels."""
     uri: str
 
     def close(self):
@@ -133,7 +134,7 @@ class Direct:
 
 
 def direct(destination):
-    """The destination begins to listen; nobody is between the two."""
+    """Let the destination listen, without a relay."""
     if destination.address:
         return Direct('tcp:%s:%d' % listen_on_network(destination))
     path = os.path.join(destination.config.workdir,
@@ -147,7 +148,10 @@ def start(source, link):
 
 
 def wait(source, timeout=300, progress=None, poll=0.5):
-    """Wait for the end of the source's migration; @progress(query-migrate)."""
+    """
+    Wait until the migration of @source has ended; the Outcome.  @progress is
+    called with each answer of query-migrate.
+    """
     began = time.monotonic()
     rounds = {}
     while True:
@@ -217,8 +221,9 @@ def try_to_migrate(source, link, timeout=300):
 
 def session_events(vm, incoming, timeout=60):
     """
-    (status, private pages) of the events since the last call, until one says
-    that the session has ended: a migration is completed or failed before.
+    Wait for the event that the session has ended, which comes after the
+    migration has completed or failed.  Returns (status, private pages) of each
+    event since the last call.
     """
     out = []
 

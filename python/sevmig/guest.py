@@ -1,5 +1,5 @@
 """
-What the guest's workload must have said: tests/guest/workload.c, from outside.
+What the workload in the guest, tests/guest/workload.c, must have printed.
 
 SPDX-License-Identifier: GPL-2.0-or-later
 """
@@ -14,8 +14,8 @@ MARKED_PAGES = 64
 IO_SIZE = 64 * 1024
 PAGE = 4096
 
-# Seconds that the guest may take to boot, a migration, and ticks of a guest that
-# has booted, on the busiest machine.  Nothing else depends on its speed.
+# Timeouts in seconds, for a busy machine: the boot of the guest, a migration, and
+# a few ticks of a guest that has booted.  Nothing else depends on the speed.
 BOOT, MIGRATION, TICKS = 900, 1200, 300
 
 TICK = re.compile(
@@ -43,14 +43,14 @@ class Tick:
 
 
 def ticks(console):
-    """The whole ticks that a console's text holds."""
+    """The complete ticks in the text of a console."""
     return [Tick(int(m[1]), m[2], m[3], int(m[4]), int(m[5]), int(m[6]),
                  int(m[7], 16), float(m[8]), float(m[9]))
             for m in TICK.finditer(console)]
 
 
 class Workload:
-    """The workload that a seed makes."""
+    """The workload of one seed."""
 
     def __init__(self, seed, dynamic_kib=256, static_kib=16384, period_ms=200,
                  churn=False, cpus=1):
@@ -73,7 +73,7 @@ class Workload:
                 f'workload.churn={int(self.churn)}')
 
     def chain(self, number):
-        """The digest that tick @number must show."""
+        """The digest that tick @number must print."""
         while len(self._chain) <= number:
             c = self._chain[-1]
             io = bytearray(derive(b'io', c, IO_SIZE))
@@ -89,13 +89,13 @@ class Workload:
 
     def problems(self, console):
         """
-        What is wrong in the text of a guest's console, from its boot on and
-        through all of its hosts: a list of sentences, empty if nothing is.
+        Errors in @console, the text of a guest's consoles in all its hosts,
+        from its boot on: a list of sentences.
         """
         out = []
         seen = ticks(console)
         raw = len(re.findall(r'^tick ', console, re.M))
-        # The last line may not be complete
+        # The last line may be incomplete
         if raw > len(seen) + (not console.endswith('\n')):
             out.append(f'{raw} ticks on the console, {len(seen)} readable')
         if not seen:

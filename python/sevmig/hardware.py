@@ -1,6 +1,6 @@
 """
-The emulated SEV platform under the host, by its QMP: what its firmware has,
-and what is to go wrong with its commands.  Needs scripts/l1 --qmp.
+The emulated SEV platform of the host, controlled through its QMP: its state, and
+faults of its commands.  Needs scripts/l1 --qmp.
 
 SPDX-License-Identifier: GPL-2.0-or-later
 """
@@ -47,7 +47,7 @@ class Hardware:
         try:
             self.cmd('qmp_capabilities')
         except Refused:
-            pass            # somebody before has done it
+            pass            # an earlier program has done it
         self._psp = self._platform()['qom-path']
 
     def close(self):
@@ -67,7 +67,7 @@ class Hardware:
         self._file.write(json.dumps(request).encode() + b'\n')
         while True:
             answer = self._line()
-            # Greeting, events, and what was meant for somebody before
+            # The greeting, events, and answers to an earlier program
             if answer.get('id') != request['id']:
                 continue
             if 'error' in answer:
@@ -78,32 +78,32 @@ class Hardware:
         return self.cmd('query-sev-platform')[0]
 
     def guests(self):
-        """Handle -> (state, ASID) of the guests that the firmware has."""
+        """Handle -> (state, ASID) of each guest of the firmware."""
         return {g['handle']: (g['state'], g['asid'])
                 for g in self._platform()['contexts']}
 
     def counts(self, key='count'):
-        """Command -> how often; @key 'failed' or 'faults': of these."""
+        """Command -> number of calls; or of @key 'failed' or 'faults'."""
         return {c['command']: c[key] for c in self._platform()['commands']}
 
     def memory(self):
         """
-        What happened to encrypted pages since the hardware was started:
-        SevPlatformMemory.  'unflushed-host-writes' has to be 0.
+        SevPlatformMemory: statistics of encrypted pages since the hardware was
+        started.  'unflushed-host-writes' must be 0.
         """
         return self._platform()['memory']
 
     def cache_check(self, mode):
-        """What a missing flush of the caches does: off, count, fatal."""
+        """Set the reaction to a missing cache flush: off, count, fatal."""
         self.cmd('qom-set', path=self._psp, property='cache-check', value=mode)
 
     def faults(self, *faults):
-        """What is to go wrong from now on: SevPlatformFault; none, nothing."""
+        """Set the faults (SevPlatformFault) of the next commands."""
         self.cmd('qom-set', path=self._psp, property='faults',
                  value=list(faults))
 
     def costs(self, *costs):
-        """What commands take from now on: SevPlatformCommandCost."""
+        """Set the duration (SevPlatformCommandCost) of commands."""
         self.cmd('qom-set', path=self._psp, property='costs',
                  value=list(costs))
 

@@ -1,5 +1,5 @@
 """
-What the host has in use.
+Resources of the emulated host.
 
 SPDX-License-Identifier: GPL-2.0-or-later
 """
@@ -14,7 +14,7 @@ CGROUP = '/run/sevmig-cgroup'
 
 
 def mount(kind, where):
-    # mount(8) is more than a minimal root has
+    # A minimal root has no mount(8)
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.mount(kind.encode(), where.encode(), kind.encode(), 0, None):
         err = ctypes.get_errno()
@@ -22,7 +22,7 @@ def mount(kind, where):
 
 
 def asids():
-    """SEV guests that KVM has given an ASID."""
+    """Number of ASIDs that KVM has assigned to SEV guests."""
     if not os.path.ismount(CGROUP):
         os.makedirs(CGROUP, exist_ok=True)
         mount('cgroup2', CGROUP)
@@ -43,8 +43,8 @@ def _write(path, text):
 
 def used_kib():
     """
-    Memory that is not free when all caches have been dropped, but for what
-    this process has; and of that, what the kernel has in slabs.
+    (memory in use, part of it in the kernel's slabs), in KiB, after all caches
+    have been dropped.  The memory of this process does not count.
     """
     gc.collect()
     os.sync()
@@ -54,7 +54,7 @@ def used_kib():
     total, free, slabs = _kib('/proc/meminfo',
                               ['MemTotal', 'MemFree', 'SUnreclaim'])
     own, = _kib('/proc/self/status', ['RssAnon'])
-    # What CPUs keep for their next allocations does not count as free
+    # MemFree does not include the pages in the lists of each CPU
     with open('/proc/zoneinfo', encoding='ascii') as f:
         kept = sum(map(int, re.findall(r'^ +count: +(\d+)$', f.read(), re.M)))
     return total - free - kept * 4 - own, slabs

@@ -19,7 +19,7 @@ from multiprocessing.connection import Client, Listener
 from . import chain, psp, scan, vm
 
 PORT = 4400
-KEY = b'sevmig'         # nobody else is in the network
+KEY = b'sevmig'         # no secret: the network has only these two hosts
 BOOT = 600              # seconds until the other host listens, at most
 
 
@@ -28,7 +28,7 @@ class RemoteError(Exception):
 
 
 class Refused(vm.ExecuteError):
-    """An error that a QMP command of the other host has returned."""
+    """The error of a QMP command in the other host."""
 
     def __init__(self, text):   # pylint: disable=super-init-not-called
         Exception.__init__(self, text)
@@ -38,8 +38,8 @@ class Host:
     """
     The host that this program runs in: its QEMUs, its PSP, its memory.
 
-    @work: a directory of this host, for what its QEMUs write
-    @disks: a directory that both hosts have, for the guests' disks
+    @work: a directory of this host for the files of its QEMUs
+    @disks: a directory that both hosts share, for the guests' disks
     """
 
     def __init__(self, work, disks):
@@ -99,7 +99,7 @@ class Host:
 
 
 class _Proxy:
-    """An object of the other host: every method is called there."""
+    """Calls each method of an object in the other host."""
 
     def __init__(self, call, key):
         self._call = call
@@ -120,7 +120,7 @@ class RemoteVM(_Proxy):
         self.config = config
         self.address = address
 
-    # The condition is a function of this host
+    # Runs here, because the condition is a function of this host
     wait_for = vm.VM.wait_for
 
 
@@ -237,7 +237,7 @@ def fingerprint(cert):
 def identity(info):
     """
     Fingerprints of the PDH and of the CEK in @info, which is what
-    flow.session_info() returns.  The CEK belongs to one chip for ever.
+    flow.session_info() returns.  The CEK of a chip never changes.
     """
     exported = base64.b64decode(info['plat-cert'])
     return {'PDH': fingerprint(base64.b64decode(info['pdh'])),

@@ -12,7 +12,7 @@ from xml.sax.saxutils import escape
 WIDTH = 256     # pages in a row
 SCALE = 2
 
-# Not sent, then stream.Tally.ROADS: for pages sent once, and more often
+# Not sent, then stream.Tally.PATHS: for pages sent once, and more often
 COLOURS = ((0x30, 0x30, 0x30), (0x2b, 0x5c, 0x9e), (0x5a, 0x4a, 0x6a),
            (0xe6, 0x9f, 0x00), (0xc8, 0xc8, 0xc8))
 AGAIN = ((0x30, 0x30, 0x30), (0x56, 0xb4, 0xe9), (0x7a, 0x6a, 0x8a),
@@ -54,7 +54,7 @@ def block_png(last, times):
 def timeline(rounds, left, y, width):
     """
     The @rounds of query-migrate's encrypted-ram over time: one bar each, from
-    its start to its end, divided as its pages were by road.  Returns (SVG
+    its start to its end, divided as its pages were by path.  Returns (SVG
     elements, y below them).
     """
     private, shared = hexcolour(COLOURS[1]), hexcolour(COLOURS[3])

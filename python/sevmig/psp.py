@@ -1,5 +1,5 @@
 """
-What the host's kernel asks of the PSP: counts its commands, and gives some.
+Commands of the host's kernel to the PSP: counts them, and issues some.
 
 SPDX-License-Identifier: GPL-2.0-or-later
 """
@@ -37,9 +37,9 @@ SEV_ISSUE_CMD = 3 << 30 | 16 << 16 | ord('S') << 8
 
 class Counter:
     """
-    Counts with kprobes at the one function of ccp that every command goes
-    through, and at the one of our ccp that gives many at once.  @why says why
-    not, where it cannot.
+    Counts commands with kprobes: at the function of ccp through which every
+    command goes, and at the function of our ccp that issues several at once.
+    @why is the reason if it cannot.
     """
 
     def __init__(self):
@@ -62,7 +62,7 @@ class Counter:
 
     @staticmethod
     def _write(path, text):
-        # Not open(path, 'a'): that seeks, and these files do not
+        # open(path, 'a') would seek, which these files do not allow
         fd = os.open(path, os.O_WRONLY | os.O_APPEND)
         try:
             os.write(fd, text.encode() + b'\n')
@@ -92,7 +92,7 @@ class Counter:
 
 
 def issue(cmd, address=0):
-    """A command with its arguments at @address; the firmware's status."""
+    """Issue a command, whose arguments are at @address; its status."""
     fd = os.open('/dev/sev', os.O_RDWR)
     try:
         arg = bytearray(struct.pack('<IQI', cmd, address, 0))

@@ -1,5 +1,5 @@
 """
-Stands between source and destination: records the stream, cuts it, changes it.
+A relay between source and destination, which records, cuts or changes the stream.
 
 SPDX-License-Identifier: GPL-2.0-or-later
 """
@@ -16,15 +16,15 @@ CHUNK = 1 << 20
 
 # A message on the return path: type and length, big-endian
 MESSAGE = struct.Struct('>HH')
-SHUT = 1                    # migration/migration.c: it has the guest, or not
-# Seconds for the last messages of a destination that does not read any more
+SHUT = 1        # MIG_RP_MSG_SHUT: whether the destination has the guest
+# Seconds to wait for the last messages of a destination that has stopped reading
 LAST_WORDS = 5
 
 
 class Cut(Exception):
     """
-    A tamper function wants the connection to end here, after @data has gone
-    and @then() has been called.
+    Raised by a tamper function to end the connection here, after @data has been
+    sent and @then() has been called.
     """
 
     def __init__(self, data=b'', then=None):
@@ -38,12 +38,12 @@ class Relay:
     Listens at @listen, the path of a unix socket, and forwards to @target, such
     a path or the (address, port) of another host.
 
-    @record: a file that gets what the source sent, as it sent it
+    @record: a file that gets what the source has sent, unchanged
     @tamper: called with each stream.Record from the source; returns the bytes
              to forward instead, or raises Cut
     @answer: the same for the return path, called with (type, message)
-    @cut_at: forward so many bytes, then end the connection
-    @ahead: how many bytes @tamper may have been read ahead of
+    @cut_at: number of bytes after which the connection ends
+    @ahead: number of bytes that may be read ahead of @tamper
     """
 
     def __init__(self, listen, target, record=None, tamper=None, answer=None,
@@ -77,13 +77,13 @@ class Relay:
         try:
             to.shutdown(socket.SHUT_WR)
         except OSError:
-            pass            # it may have gone before
+            pass            # it may be closed already
 
     def _serve(self):
         try:
             source, _ = self._server.accept()
         except OSError:
-            return          # closed before anybody came
+            return          # closed before a source connected
         try:
             destination = socket.socket(
                 socket.AF_UNIX if isinstance(self.target, str) else
@@ -94,16 +94,15 @@ class Relay:
             try:
                 self._forward(source, destination)
             except OSError:
-                # What the destination has said before it left, such as the
-                # reason, still goes to the source
+                # Forward the destination's last messages, such as its error
                 self._end_writing(destination)
                 back.join(LAST_WORDS)
                 raise
         except Cut as cut:
             self._end(cut, destination)
         except Exception as e:      # pylint: disable=broad-except
-            # One of them has gone, or what it said makes no sense: both see
-            # the connection end, and whoever made this can look at the error
+            # One side has hung up or has sent something malformed.  Both see
+            # the connection end, and close() raises the error.
             self.error = e
             self._hang_up()
 
@@ -161,7 +160,7 @@ class Relay:
         except Cut as cut:
             self._end(cut, source)
         except OSError:
-            pass            # the other direction tells
+            pass            # the other direction reports it
 
     @staticmethod
     def _back_bytes(destination, source):
@@ -189,9 +188,9 @@ class Relay:
 
     def close(self, drain=False):
         """
-        After the migration: end what is left and wait for it, with @drain only
-        when the source has hung up.  Raises what went wrong here, other than
-        that one end has gone.
+        End the connection after the migration.  With @drain, first wait until
+        the source has hung up.  Raises the relay's error, unless it is that one
+        side has hung up.
         """
         if drain and self._ends:
             self._threads[0].join(60)

@@ -1,5 +1,5 @@
 """
-Looks for byte strings in a process's memory, as far as it can be read.
+Searches the readable memory of a process, or a file, for byte strings.
 
 SPDX-License-Identifier: GPL-2.0-or-later
 """
@@ -31,7 +31,7 @@ def regions(pid):
 
 
 def count(data, patterns, hits):
-    # Much of a process is untouched, and comparing is cheaper than searching
+    # Most memory is zero, and a comparison is faster than a search
     if data == ZEROES[:len(data)]:
         return
     for name, pattern in patterns.items():
@@ -55,14 +55,14 @@ def process(pid, patterns):
                 except OSError:
                     got = b''
                 if not got:
-                    # A page that nobody may map, or a device's
+                    # A private page, or the memory of a device
                     step = PAGE - pos % PAGE
                     pos += step
                     out.unreadable += step
                     tail = b''
                     continue
                 count(tail + got, patterns, out.hits)
-                # Too short for a whole pattern, so nothing counts twice
+                # Too short for a whole pattern, so no hit counts twice
                 tail = got[-overlap:]
                 pos += len(got)
                 out.readable += len(got)

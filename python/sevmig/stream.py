@@ -218,17 +218,17 @@ class Stream:
 
 
 class Tally:
-    """Which road each page took, in which round, and which was its last."""
+    """Which path each page took, in which round, and which was its last."""
 
-    ROADS = ('private', 'unallocated', 'plain', 'zero')
+    PATHS = ('private', 'unallocated', 'plain', 'zero')
     PRIVATE = (1, 2)        # their numbers, from 1
 
     def __init__(self):
-        self.rounds = []        # road -> pages, for each round
-        self.last = {}          # block -> bytearray: 0 none, else road + 1
+        self.rounds = []        # path -> pages, for each round
+        self.last = {}          # block -> bytearray: 0 none, else path + 1
         self.times = {}         # block -> bytearray: how often it was sent
-        self.bytes = dict.fromkeys(self.ROADS, 0)
-        self.records = dict.fromkeys(self.ROADS, 0)
+        self.bytes = dict.fromkeys(self.PATHS, 0)
+        self.records = dict.fromkeys(self.PATHS, 0)
         self.converted = 0      # sent in another state than the time before
         self._at = None
         self._order = {}
@@ -240,41 +240,41 @@ class Tally:
                 self.last[name] = bytearray(size // PAGE)
                 self.times[name] = bytearray(size // PAGE)
             return
-        if record.kind not in self.ROADS:
+        if record.kind not in self.PATHS:
             return
         # QEMU walks through all blocks from end to end: a step back begins
         # another round
         at = (self._order[record.block], record.offset)
         if self._at is None or at < self._at:
-            self.rounds.append(dict.fromkeys(self.ROADS, 0))
+            self.rounds.append(dict.fromkeys(self.PATHS, 0))
         self._at = at
         self.rounds[-1][record.kind] += record.count
         self.bytes[record.kind] += len(record.raw)
         self.records[record.kind] += 1
-        road = self.ROADS.index(record.kind) + 1
+        path = self.PATHS.index(record.kind) + 1
         last, times = self.last[record.block], self.times[record.block]
         for page in range(record.offset // PAGE,
                           record.offset // PAGE + record.count):
             self.converted += bool(last[page]) and (
-                (last[page] in self.PRIVATE) != (road in self.PRIVATE))
-            last[page] = road
+                (last[page] in self.PRIVATE) != (path in self.PRIVATE))
+            last[page] = path
             times[page] = min(times[page] + 1, 255)
 
-    def total(self, road):
-        return sum(r[road] for r in self.rounds)
+    def total(self, path):
+        return sum(r[path] for r in self.rounds)
 
     def of_confidential(self, of):
-        """Pages sent, by whatever road, of blocks that can have private."""
+        """Pages sent, by whatever path, of blocks that can have private."""
         return sum(sum(self.times[name]) for name, _ in of.private_blocks)
 
     def disagreements(self, of):
-        """Pages whose last road is not what the state records say."""
+        """Pages whose last path is not what the state records say."""
         out = []
         for name, bits in of.state.items():
-            for page, road in enumerate(self.last.get(name, b'')):
+            for page, path in enumerate(self.last.get(name, b'')):
                 private = bits[page // 8] >> page % 8 & 1
                 # A page that no record brought is shared and zero
-                if private != (road in self.PRIVATE):
+                if private != (path in self.PRIVATE):
                     out.append((name, page))
         return out
 

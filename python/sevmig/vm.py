@@ -39,7 +39,7 @@ class Timeout(Exception):
 
 
 class Gone(Timeout):
-    """A QEMU ended when nobody had asked it to."""
+    """A QEMU ended although it was not asked to."""
 
 
 # Memory backends: the first needs the module, the second runs on any kernel.
@@ -57,17 +57,18 @@ def backend_properties(backend):
 
 @dataclass
 class Config:
-    """What a guest and its QEMU are made of."""
+    """The guest and the options of its QEMU."""
     workload: guest.Workload
     workdir: str
-    disks: str = ''     # directory of the disks, if not workdir
+    disks: str = ''     # directory of the disks; default workdir
     qemu: str = ''
     kernel: str = ''
     initrd: str = ''
     ovmf_code: str = ''
     ovmf_vars: str = ''
     mem: int = 256 * MIB
-    backend: str = ORDINARY
+    # The memory backend.  'guest-memfd' needs the module, 'ram' does not.
+    backend: str = ''
     policy: int = 0
     sev: bool = True
     consent: bool = True
@@ -103,7 +104,7 @@ class VM(QEMUMachine):
     for the source and the destination, as with shared storage.
     """
 
-    # Where a peer in another host can reach it
+    # The address at which the other host reaches this one
     address = None
 
     def __init__(self, name, config, incoming=False):
@@ -141,7 +142,7 @@ class VM(QEMUMachine):
         backend = c.backend if c.sev else ORDINARY
         args += ['-object',
                  f'memory-backend-{backend},id=ram,size={c.mem // MIB}M']
-        # Each has its own copy: the destination's comes with the stream
+        # Each QEMU has a copy of its own; the stream brings the contents
         nvram = os.path.join(c.workdir, f'{self.name}.vars')
         shutil.copyfile(c.ovmf_vars, nvram)
         args += ['-machine', machine,
@@ -149,8 +150,8 @@ class VM(QEMUMachine):
                  f'file={c.ovmf_code}',
                  '-drive', f'if=pflash,format=raw,unit=1,file={nvram}']
         if c.kernel:
-            # Linux' watchdog asks how much CPU time a vCPU gets, of which
-            # nobody promises any here; one that hangs makes no ticks
+            # The watchdog would report vCPUs that get no CPU time, which is
+            # normal in the emulated host.  A guest that hangs makes no ticks.
             args += ['-kernel', c.kernel, '-initrd', c.initrd, '-append',
                      'console=ttyS0 panic=-1 loglevel=3 nowatchdog ' +
                      c.workload.cmdline()]
@@ -166,7 +167,7 @@ class VM(QEMUMachine):
                                 f'{name}.raw')
             if not os.path.exists(path):
                 with open(path, 'wb') as f:
-                    # The churned disk is only read: it needs some content
+                    # The guest only reads this disk
                     if name == 'churn':
                         f.write(guest.derive(b'churn', b'', size))
                     f.truncate(size)
@@ -207,7 +208,7 @@ class VM(QEMUMachine):
         return guest.ticks(self.console())
 
     def log(self):
-        """What QEMU has said on its stderr."""
+        """QEMU's stderr."""
         path = os.path.join(self.config.workdir, f'{self.name}.log')
         try:
             with open(path, errors='replace', encoding='utf-8') as f:
@@ -217,8 +218,8 @@ class VM(QEMUMachine):
 
     def firmware_calls(self, way):
         """
-        Private pages, and the ioctls that it took, of the last session;
-        @way: send or receive.  Wants the event sev_migration_WAY_final.
+        (private pages, ioctls for them) of the last session.  @way is send or
+        receive.  The trace event sev_migration_WAY_final must be on.
         """
         found = re.findall(rf'sev_migration_{way}_final pages (\d+), '
                            r'calls (\d+)', self.log())
@@ -231,7 +232,7 @@ class VM(QEMUMachine):
                 if re.match(r'\S*qemu\S*: ', line)]
 
     def gone(self, when):
-        """The exception that says all that is known of its end."""
+        """The exception with everything that is known about its end."""
         for _ in range(20):
             if not self.is_running():
                 break
@@ -242,7 +243,7 @@ class VM(QEMUMachine):
                     + f'; the console ends in:\n{self.console()[-1500:]}')
 
     def cmd(self, cmd, args_dict=None, **args):
-        """A QMP command; Gone if there is nobody to take it."""
+        """Execute a QMP command; Gone if QEMU has ended."""
         try:
             return super().cmd(cmd, args_dict, **args)
         except ExecuteError:
@@ -251,7 +252,7 @@ class VM(QEMUMachine):
             raise self.gone(f'at {cmd} ({e})') from None
 
     def wait_for(self, what, condition, timeout, poll=0.3):
-        """Wait for @condition(); Timeout says what did not come, and why."""
+        """Wait for @condition(); otherwise Timeout names @what."""
         end = time.monotonic() + timeout
         while not condition():
             if not self.is_running():
@@ -284,4 +285,4 @@ class VM(QEMUMachine):
             elif self._launched:
                 self.wait()
         except Exception:   # pylint: disable=broad-except
-            pass            # it is gone, that was the point
+            pass            # QEMU has ended, which was the purpose

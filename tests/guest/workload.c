@@ -4,13 +4,13 @@
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
- * Every tick it reads back what the tick before left in private memory and,
- * through the shared bounce buffers of virtio-blk, on the disk; chains a
- * digest over it; and rewrites both with what follows from the digest.  Who
- * knows the seed can compute every tick's digest without a look into the
- * guest: a byte that changed anywhere, or a tick that was lost or came twice,
- * gives another one.  python/sevmig/guest.py does so, and is to be changed
- * together with this file:
+ * In each tick, the guest reads what the previous tick has left in private memory
+ * and on the disk, which it reaches through the shared bounce buffers of
+ * virtio-blk.  It adds both to a chain of digests, and rewrites both with bytes
+ * that follow from the digest.  A program that knows the seed can compute the
+ * digest of each tick outside of the guest.  A wrong byte, a lost tick or a
+ * repeated tick changes all further digests.  python/sevmig/guest.py computes
+ * the digests and must be changed together with this file:
  *
  *   chain(0)   = SHAKE128("chain", seed)
  *   part(p, n) = SHAKE128("dyn", p in one byte, chain(n))

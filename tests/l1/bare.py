@@ -1,8 +1,7 @@
 #!/usr/bin/env python3
 #
-# Live migration of a guest of a few KiB, which is all conversions: seconds
-# for a case.  Runs in the emulated SEV host; TAP on stdout, progress on
-# stderr:
+# Live migration of a guest of a few KiB that only converts pages.  A case takes
+# seconds.  Runs in the emulated SEV host; TAP on stdout, progress on stderr:
 #
 #   scripts/l1 [--kernel module|stock] -- tests/l1/bare.py [TEST...]
 #
@@ -47,7 +46,7 @@ class Bare(migration.Base):
         return migration.Base.serial
 
     def ready(self, source, config=None, downtime_ms=2000, tamper=None, **kw):
-        """A destination and the connection to it; @kw is flow.set_up()'s."""
+        """A destination and the link to it; @kw is for flow.set_up()."""
         destination = self.another(config or source.config)
         flow.prepare(source, destination, downtime_ms=downtime_ms, **kw)
         return destination, flow.connect(source, destination, tamper=tamper)
@@ -58,12 +57,12 @@ class Bare(migration.Base):
         note(f'{outcome.total_ms} ms, downtime {outcome.downtime_ms} ms, '
              f'{outcome.rounds} rounds, '
              f'{outcome.encrypted["private-pages"]} private pages, '
-             f'{outcome.encrypted["converted-pages"]} by another path than '
-             'before')
+             f'{outcome.encrypted["converted-pages"]} sent by another path '
+             'than before')
         return outcome
 
     def move(self, source, config=None):
-        """Migrate; the destination, where the guest runs on, and Outcome."""
+        """Migrate; the destination, which runs the guest, and the Outcome."""
         destination, link = self.ready(source, config, downtime_ms=60000)
         flow.start(source, link)
         outcome = self.finish(source, destination, link)
@@ -71,8 +70,8 @@ class Bare(migration.Base):
 
     def good(self, *vms, more=2):
         """
-        The last of @vms, where the guest was since its last reset, runs it
-        with all pages.
+        The guest runs in the last of @vms, and all its pages are right.  @vms
+        are the QEMUs where it was since its last reset.
         """
         flipper.wait_more(vms[-1], more, PATIENCE)
         text = ''.join(v.console() for v in vms)
@@ -83,15 +82,15 @@ class Bare(migration.Base):
         return seen
 
     def under_way(self, source, rounds=4):
-        """The migration has sent so many rounds, with the guest running."""
+        """Wait until the migration has sent @rounds rounds."""
         source.wait_for('rounds', lambda: source.cmd('query-migrate').get(
             'ram', {}).get('dirty-sync-count', 0) > rounds, PATIENCE, 0.05)
 
     def flips(self, config):
-        """Migrate while the guest converts for a few rounds."""
+        """Migrate in several rounds while the guest converts pages."""
         source = self.boot(config)
         note(f'{flipper.rate(source, 2):.0f} pages a second converted')
-        # No downtime is short enough: it goes on for as long as we like
+        # With this limit the migration does not end before the limit is raised
         destination, link = self.ready(source, downtime_ms=1)
         before, waits = flipper.last(source), len(flipper.waits(source))
         began = time.monotonic()
@@ -118,7 +117,7 @@ class Bare(migration.Base):
 
     @staticmethod
     def reset(v):
-        """The guest boots anew, and agrees again to be migrated."""
+        """Reset; the guest boots and agrees again to be migrated."""
         v.cmd('set-action', reboot='reset')
         began = len(v.console())
         v.cmd('system_reset')
@@ -138,7 +137,7 @@ class Conversions(Bare):
         self.flips(self.config)
 
     def test_flips_control(self):
-        """Records of pages that were sent before are lost: it is noticed."""
+        """The guest notices if pages that are sent again get lost."""
         source = self.boot(self.config)
         sent, dropped = set(), [0]
 
@@ -168,7 +167,7 @@ class Conversions(Bare):
 
 
 class Groups(Bare):
-    """Packets that the firmware is given by one doorbell, as that is slow."""
+    """Several packets for each doorbell, for a firmware with slow doorbells."""
     RING = '/sys/module/ccp/parameters/sev_ring'
 
     def set_ring(self, value):
@@ -180,7 +179,7 @@ class Groups(Bare):
         if HARDWARE.why:
             self.skipTest(HARDWARE.why)
         if not os.path.exists(self.RING):
-            self.skipTest('the distribution\'s ccp gives them one by one')
+            self.skipTest('the distribution\'s ccp has no ring buffer')
         self.set_ring('1')
         self.addCleanup(self.set_ring, '0')
         HARDWARE.costs(*({'command': f'{way}_UPDATE_DATA',
@@ -214,7 +213,7 @@ class DirtyRing(Bare):
 
 
 class Places(Bare):
-    """Where the pages are that the guest converts."""
+    """Places of the pages that the guest converts."""
 
     @classmethod
     def setUpClass(cls):
@@ -225,7 +224,7 @@ class Places(Bare):
                       'id': 'more', 'size': 128 << 20}
 
     def two_places(self):
-        """One block at two places: its end is above 4 GiB."""
+        """A RAMBlock at two guest addresses: its end is above 4 GiB."""
         return self.high.change(extra=['-machine', 'max-ram-below-4g=16M'])
 
     def moves(self, config):
@@ -243,7 +242,7 @@ class Places(Bare):
             '-device', 'pc-dimm,memdev=more,id=dimm'])
 
     def is_in_use(self, v):
-        """The dimm is where the guest's pages are."""
+        """The dimm is at the address of the guest's pages."""
         found = [d['data'] for d in v.cmd('query-memory-devices')]
         self.assertEqual([(d['addr'], d['size']) for d in found],
                          [(4 << 30, 128 << 20)])
@@ -254,15 +253,16 @@ class Places(Bare):
 
     def plugged_later(self, *before):
         """
-        The guest has told of pages, and takes new ones for private, before
-        there is the dimm; its memory may be there, by the options @before.
+        The dimm is plugged in after the guest's first conversion, so that its
+        pages begin as private.  The options @before may already create its
+        memory backend.
         """
         source = self.launch(f'src{self.next()}', self.small.change(
             extra=['-m', '16M,slots=2,maxmem=1G', *before]))
         source.wait_for('guest without memory', lambda: 'no memory yet' in
                         source.console(), PATIENCE)
         if not before:
-            # And memory that comes and goes
+            # A backend that is deleted again
             source.cmd('object-add', **{**self.memory, 'id': 'other'})
             source.cmd('object-del', id='other')
             source.cmd('object-add', **self.memory)
@@ -279,7 +279,7 @@ class Places(Bare):
         self.plugged_later('-object', json.dumps(self.memory))
 
     def test_first_guest_memfd_later(self):
-        """The VM was made for other memory."""
+        """The VM was created without a guest_memfd."""
         source = self.boot(flipper.config(self.work).change(backend='ram'))
         with self.assertRaisesRegex(flow.ExecuteError, 'guest_memfd'):
             source.cmd('object-add', **{
@@ -287,7 +287,7 @@ class Places(Bare):
         self.good(source)
 
     def test_discard(self):
-        """Pages of the guest's that somebody throws away: not with SEV."""
+        """Memory whose pages can be discarded is refused with SEV."""
         v = vm.VM('discard', flipper.config(self.work).change(extra=[
             '-m', '16M,maxmem=1G',
             '-object', 'memory-backend-ram,id=more,size=128M,reserve=off',
@@ -314,7 +314,7 @@ class Hidden(Bare):
     """
 
     def moves(self, where, *backends):
-        """Migrate from memory of the first kind to the next, and so on."""
+        """Migrate from each of these memory backends to the next."""
         if os.environ.get('IN_L1') != 'module':
             self.skipTest('this kernel has no guest_memfd for SEV guests')
         config = flipper.config(self.work, where=where)
@@ -339,7 +339,7 @@ class Hidden(Bare):
 
 
 class Packets(Bare):
-    """Of several pages, for destinations that can arrange their memory."""
+    """Packets of several pages, for destinations that can receive them."""
 
     @classmethod
     def setUpClass(cls):
@@ -386,13 +386,13 @@ class Packets(Bare):
 
 
 class Lives(Bare):
-    """Migrations in a row, and reboots between them."""
+    """Successive migrations, with reboots before, during and after them."""
 
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
         cls.config = flipper.config(cls.work)
-        # Somebody has written to the source's flash
+        # The variables of the source differ from the destination's file
         with open(cls.config.ovmf_vars, 'rb') as f:
             cls.variables = f.read()[:-16] + os.urandom(16)
         path = os.path.join(cls.work, 'variables')
@@ -429,7 +429,7 @@ class Lives(Bare):
         self.has_variables(again)
 
     def test_reset_during(self):
-        """It has not agreed any more: the migration fails, the next not."""
+        """The reset revokes the consent; the next migration works again."""
         source = self.boot(self.written)
         destination, link = self.ready(source, self.config, downtime_ms=1)
         flow.start(source, link)
@@ -454,7 +454,8 @@ class Row(Bare):
     host has no more in use than before.
     """
     MOVES = int(os.environ.get('MOVES', '3'))
-    # Less than a guest's memory in all; of slabs, and what may vary in them
+    # Limits of the growth: in total, less than a guest's memory; of slabs, for
+    # each move and in addition
     KIB, SLAB_KIB_A_MOVE, SLAB_KIB = 16384, 4, 256
 
     def setUp(self):
@@ -463,7 +464,7 @@ class Row(Bare):
             self.skipTest(HARDWARE.why)
 
     def has(self, *states):
-        """The guests that the platform has, and KVM has ASIDs for them."""
+        """Platform and KVM have guests in these states and no others."""
         self.vms[-1].wait_for(
             f'state {states}', lambda: sorted(
                 s for s, _ in HARDWARE.guests().values()) == sorted(states),
@@ -471,14 +472,14 @@ class Row(Bare):
         self.assertEqual(host.asids(), len(states))
 
     def forget(self, v):
-        """End it, and remove its files, which are in memory."""
+        """End @v and remove its files, which take memory."""
         v.stop()
         self.vms.remove(v)
         for path in glob.glob(f'{self.work}/{v.name}.*'):
             os.unlink(path)
 
     def row(self, moves):
-        """Memory in use after it, and slabs, in KiB."""
+        """Migrate @moves times; memory in use afterwards, and slabs, in KiB."""
         here = self.boot(flipper.config(self.work))
         asids, downtimes = set(), []
         for n in range(moves):
@@ -508,7 +509,7 @@ class Row(Bare):
 
 
 class OddSize(vm.VM):
-    """RAM that does not end with a page."""
+    """A VM whose RAM does not end at a page boundary."""
 
     def _machine_args(self):
         args = super()._machine_args()
@@ -520,7 +521,7 @@ class OddSize(vm.VM):
 
 
 class Backends(Bare):
-    """Options of the memory backends, and backends that the guest does not use."""
+    """Memory backends of ordinary memory."""
     UNUSED = 512 << 20
 
     def in_place(self, name, *options, **changes):
@@ -556,7 +557,7 @@ class Backends(Bare):
                                     property='guest-memfd'), 'auto')
 
     def test_unused(self):
-        """One that is no RAM of the guest takes no memory."""
+        """A backend that is not guest RAM takes no memory."""
         config = flipper.config(self.work)
         source = self.boot(config.change(extra=[
             '-object', f'memory-backend-ram,id=unused,size={self.UNUSED}']))
@@ -594,10 +595,15 @@ class Hugetlb(Bare):
             return int(f.read())
 
     @classmethod
+    def reserve(cls, count):
+        with open(f'{cls.POOL}/nr_hugepages', 'w', encoding='ascii') as f:
+            f.write(str(count))
+
+    @classmethod
     def setUpClass(cls):
         super().setUpClass()
-        with open(f'{cls.POOL}/nr_hugepages', 'w', encoding='ascii') as f:
-            f.write(str(cls.COUNT))
+        cls.addClassCleanup(cls.reserve, 0)
+        cls.reserve(cls.COUNT)
         if cls.pages() < cls.COUNT:
             raise OSError(f'the host has {cls.pages()} huge pages, '
                           f'not {cls.COUNT}')
@@ -620,7 +626,7 @@ class Hugetlb(Bare):
 
 
 class Diskless(vm.VM):
-    """Several of them do not wait for the lock of an image."""
+    """A VM without disks, because a disk image has one user at a time."""
 
     def _disk_args(self):
         return []
@@ -649,7 +655,7 @@ class Asids(Bare):
 
 
 class Slowed(Bare):
-    """A guest that writes faster than its pages are packed is slowed down."""
+    """Features that slow down a guest that writes faster than pages are sent."""
 
     @staticmethod
     def throttles(v):
@@ -658,7 +664,7 @@ class Slowed(Bare):
     def test_auto_converge(self):
         source = self.boot(flipper.config(self.work,
                                           trace=['cpu_throttle_set']))
-        # The control: without the capability it does not end
+        # Control: without the capability the migration does not end
         destination, link = self.ready(source, downtime_ms=1)
         flow.start(source, link)
         self.under_way(source, 12)
@@ -668,7 +674,7 @@ class Slowed(Bare):
                          'cancelled')
         link.close()
         destination.stop()
-        # With it, the same guest is slowed until it can move
+        # With the capability, the guest is slowed down until it can move
         destination, link = self.ready(source, downtime_ms=1,
                                        **{'auto-converge': True})
         source.cmd('migrate-set-parameters', **{'cpu-throttle-initial': 80})
@@ -694,9 +700,9 @@ class Slowed(Bare):
 
 class Tampered(Bare):
     """
-    Somebody on the network changes the stream.  The firmware authenticates each
-    packet by itself, so it accepts the ones below, and the guest has wrong
-    memory: nothing but TLS prevents that (docs/system/i386/sev-migration.rst).
+    An attacker on the network changes the stream.  The firmware authenticates
+    each packet by itself, so it accepts the following changes, and the guest's
+    memory is wrong.  Only TLS prevents this (docs/system/i386/sev-migration.rst).
     """
     AREA = range(4 << 20, 8 << 20)      # flip.c: the pages that it looks at
 
@@ -707,7 +713,7 @@ class Tampered(Bare):
 
     @classmethod
     def packets(cls, record):
-        """The packets of a record of pages of the guest's, one a page."""
+        """The packets of a record, one for each page, if they are in AREA."""
         if record.kind != 'private' or record.block != vm.RAM or \
                 record.offset not in cls.AREA:
             return []
@@ -721,8 +727,9 @@ class Tampered(Bare):
 
     def tampered(self, tamper, rounds=0):
         """
-        Migrate with one page a packet, stopped or after so many rounds.  All is
-        accepted; returns how many pages the guest then finds wrong.
+        Migrate with one page in each packet.  The guest is stopped before the
+        migration, or after @rounds rounds.  The destination accepts the stream;
+        returns the number of pages that the guest finds wrong.
         """
         source = self.boot(self.config)
         destination = self.another(source.config)
@@ -746,7 +753,7 @@ class Tampered(Bare):
         return bad
 
     def test_control(self):
-        """The same without a change: nothing is wrong."""
+        """Without a change no page is wrong."""
         self.assertEqual(self.tampered(lambda r: r.raw), 0)
 
     def test_swap(self):
@@ -767,7 +774,7 @@ class Tampered(Bare):
         self.assertGreater(bad, 0)
 
     def test_replay(self):
-        """The packet of a page from the first round, in place of later ones."""
+        """Packets of later rounds are replaced by those of the first."""
         first, replayed = {}, 0
 
         def tamper(record):
@@ -787,7 +794,7 @@ class Tampered(Bare):
         self.assertGreater(bad, 0)
 
     def test_drop(self):
-        """A record of pages becomes one that says that they have no content."""
+        """A record of pages becomes one of unallocated pages."""
         dropped = 0
 
         def tamper(record):
@@ -806,7 +813,7 @@ class Tampered(Bare):
 
 
 class Policies(Bare):
-    """Guests whose owner restricts where they may go, and may go here."""
+    """Guests with a policy that allows this destination."""
 
     def moves(self, policy):
         source = self.boot(flipper.config(self.work, policy=policy))
@@ -851,7 +858,7 @@ class Policies(Bare):
         self.moves(0x2)
 
     def test_api_minimum(self):
-        """The version that the firmware has is the least that will do."""
+        """The policy requires the API version of this firmware."""
         v = self.moves(0x20)
         info = v.cmd('query-sev')
         v.stop()
@@ -886,7 +893,7 @@ class Refusals(Bare):
                      ['policy 0x0', 'sev-guest 0x1'])
 
     def test_other_platform(self):
-        """The session was made for a PDH that the platform has no more."""
+        """The platform generates a new PDH after the source has got the old."""
         source = self.refused(self.config, ['RECEIVE_START', 'BAD_MEASUREMENT'],
                               psp.new_identity)
         destination, _ = self.move(source)
@@ -897,7 +904,7 @@ class Refusals(Bare):
                      ['pages at the source', 'here'])
 
     def test_changed(self):
-        """A bit of a packet is not what it was."""
+        """A bit of a packet is changed."""
         source = self.boot(self.config)
         done = []
 

@@ -34,9 +34,9 @@ def slow_timer(case):
     """
     Let KVM give no periodic timer of the APIC less than a second.
 
-    OVMF's has 10 ms of real time, and its handler exits 45 times: on a busy
-    machine it is not done before the next, and nothing else runs any more.
-    Linux programs each of its timer interrupts anew: this is not for it.
+    OVMF's timer has a period of 10 ms of real time, and its interrupt handler
+    exits 45 times.  On a busy machine a handler takes longer than a period, so
+    that nothing else runs.  Linux uses one-shot timers, which are not affected.
     """
     case.addCleanup(set_parameter, MIN_TIMER_PERIOD,
                     parameter(MIN_TIMER_PERIOD))
@@ -52,7 +52,7 @@ class Boots(unittest.TestCase):
         self.addCleanup(shutil.rmtree, self.work)
 
     def boot(self, policy):
-        """What a guest with @policy says until it runs, which is checked."""
+        """Boot a guest with @policy and check it; its console."""
         workload = guest.Workload('e5', static_kib=4096, dynamic_kib=128)
         v = vm.VM('es', vm.Config.from_env(workload, self.work, policy=policy,
                                            mem=192 * vm.MIB))
@@ -66,7 +66,7 @@ class Boots(unittest.TestCase):
         return v.console()
 
     def test_es(self):
-        """Linux says what the guest's SEV_STATUS has."""
+        """Linux reports the features in SEV_STATUS."""
         self.assertEqual(parameter(SEV_ES), 'Y', 'the host has no SEV-ES')
         slow_timer(self)
         self.assertRegex(self.boot(vm.POLICY_NODBG | vm.POLICY_ES),
@@ -82,7 +82,7 @@ class Type(unittest.TestCase):
         self.addCleanup(shutil.rmtree, self.work)
 
     def needs_init2(self, policy):
-        # OVMF, because a guest with SEV-ES needs its reset vector
+        # SEV-ES needs the reset vector of OVMF
         v = vm.VM('type', vm.Config.from_env(
             guest.Workload('type'), self.work, policy=policy,
             mem=64 * vm.MIB, trace=['sev_migration_needs_init2'],
@@ -96,7 +96,7 @@ class Type(unittest.TestCase):
         return int(found[1])
 
     def test_auto(self):
-        """Only a guest without SEV-ES, which can have in-place memory."""
+        """Only a guest without SEV-ES can have in-place memory."""
         self.assertEqual(parameter(SEV_ES), 'Y', 'the host has no SEV-ES')
         self.assertEqual(self.needs_init2(vm.POLICY_NODBG | vm.POLICY_ES), 0)
         self.assertEqual(self.needs_init2(vm.POLICY_NODBG),

@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
 #
-# Migrations of an encrypted guest that fail: in the firmware, on the link, by
-# the operator, by the death of either side.  The guest must go on, in one
-# place, and the next try must succeed.  Runs in the emulated SEV host; TAP on
-# stdout, progress on stderr:
+# Migrations of an encrypted guest that fail: a firmware command fails, the
+# connection breaks, the operator cancels, or one QEMU is killed.  Afterwards
+# exactly one QEMU must run the guest, and the next migration must succeed.  Runs
+# in the emulated SEV host; TAP on stdout, progress on stderr:
 #
 #   scripts/l1 --qmp [--kernel module|stock] -- tests/l1/failures.py [TEST...]
 #
-# KILL_POINTS=200 makes class Kill kill each side at so many points.
+# KILL_POINTS=200: class Kill kills each side at 200 points of the migration.
 #
 # SPDX-License-Identifier: GPL-2.0-or-later
 
@@ -28,23 +28,24 @@ from sevmig import (counter, flash, flow, guest, hardware,
                     relay, stream, tap, vm)
 from sevmig.tap import note
 
-# Nothing in here depends on how fast the machine is but these
+# Timeouts in seconds.  Nothing else depends on the speed of the machine.
 STEP, MIGRATION = 120, 600
-NARROW = 16384      # bytes that a socket takes, where it matters
+NARROW = 16384      # bytes in the buffer of a socket, see narrow_sockets()
 KILL_POINTS = int(os.environ.get('KILL_POINTS', '4'))
 HARDWARE = hardware.Hardware()
 
 
 class Base(unittest.TestCase):
     """
-    A guest that counts, on @source; @consoles are those of the hosts where it
-    was before.  After each test it is somewhere, once, and has been migrated.
+    A guest that counts, in the QEMU @source.  @consoles are the consoles of the
+    QEMUs where it was before.  After each test exactly one QEMU has the guest,
+    and it has been migrated.
     """
     serial = 0
     source = None
     consoles = []
     vms = []
-    # After a test that failed, nobody knows what is left of the source
+    # Whether the source can be used again.  It cannot after a failed test.
     clean = False
 
     @classmethod
@@ -99,17 +100,17 @@ class Base(unittest.TestCase):
         type(self).consoles = consoles
         type(self).clean = True
 
-    # What must be so
+    # Checks
 
     @staticmethod
     def counts(v, lines=3):
-        """The guest on @v counts on, and so it runs there."""
+        """The guest runs on @v: it goes on counting."""
         now = counter.size(v.console_path)
         v.wait_for('counting guest', lambda: counter.size(v.console_path) >
                    now + 9 * lines, STEP)
 
     def is_right(self, *after):
-        """One count, on all hosts up to now and then on those @after."""
+        """The guest's count has no gap, on all its QEMUs and then on @after."""
         consoles = self.consoles + [v.console() for v in after]
         try:
             return counter.counted(consoles)
@@ -117,7 +118,7 @@ class Base(unittest.TestCase):
             return self.fail(f'the guest is not right: {e}')
 
     def firmware_has(self, *states):
-        """The contexts of dead QEMUs go soon; these @states must stay."""
+        """Wait until the firmware has guests in @states and no others."""
         end = time.monotonic() + STEP
         while True:
             have = sorted(s for s, _ in HARDWARE.guests().values())
@@ -127,7 +128,7 @@ class Base(unittest.TestCase):
         self.assertEqual(have, sorted(states), 'contexts in the firmware')
 
     def source_runs_on(self):
-        """And nothing of the attempt is left."""
+        """The source runs the guest; nothing of the attempt is left."""
         self.assertEqual(self.source.cmd('query-status')['status'], 'running')
         self.assertEqual(self.source.cmd('query-sev')['state'], 'running')
         self.counts(self.source)
@@ -146,7 +147,7 @@ class Base(unittest.TestCase):
         self.assertEqual(destination.console(), '', 'it has run the guest')
 
     def gave_up(self, destination):
-        """It ended with a reason, and has never run the guest."""
+        """@destination ended with an error and has never run the guest."""
         destination.wait_for_end(STEP)
         self.assertNotEqual(destination.exitcode(), 0)
         self.assertNotEqual(destination.complaints(), [])
@@ -160,7 +161,7 @@ class Base(unittest.TestCase):
         self.end(destination)
         self.source_runs_on()
 
-    # What is done
+    # Actions
 
     large = True        # packets, if the destination takes them
 
@@ -177,8 +178,8 @@ class Base(unittest.TestCase):
 
     def migrates(self, **link):
         """
-        The guest can be migrated; @source is then where it is.  How many
-        bytes it took, and the Outcome.
+        Migrate the guest, which must work; @source is the destination then.
+        Returns the number of bytes and the Outcome.
         """
         destination = self.launch()
         link = self.prepare(destination, **link)
@@ -188,13 +189,13 @@ class Base(unittest.TestCase):
         return link.forwarded, outcome
 
     def arrived(self, destination):
-        """The guest is at @destination, and only there."""
+        """The guest has arrived at @destination and runs only there."""
         self.counts(destination)
         self.is_right(self.source, destination)
         self.assertNotEqual(self.source.cmd('query-status')['status'],
                             'running')
         source, console = self.source, self.source.console()
-        # It ends in an orderly way, and finishes its session
+        # When it quits, it sends SEND_FINISH
         finished = HARDWARE.counts().get('SEND_FINISH', 0)
         source.shutdown(timeout=STEP)
         self.assertEqual(HARDWARE.counts().get('SEND_FINISH', 0) - finished, 1)
@@ -205,8 +206,8 @@ class Base(unittest.TestCase):
     def fails(self, meanwhile=None, destination=None, **link):
         """
         A migration that must fail and leave the guest here.  @meanwhile is
-        called after its start.  Returns the outcome and the destination,
-        whose process may be there still.
+        called after its start.  Returns the outcome and the destination, which
+        may still be running.
         """
         destination = destination or self.launch()
         link = self.prepare(destination, **link)
@@ -216,7 +217,7 @@ class Base(unittest.TestCase):
             outcome = flow.wait(self.source, MIGRATION, poll=0.1)
         else:
             outcome = self.attempt(link)
-        # What the source has sent before it gave up arrives all the same
+        # Forward everything that the source sent before it gave up
         link.close(drain=True)
         note(f'{outcome.status}: {outcome.error}')
         self.assertFalse(outcome.completed)
@@ -231,7 +232,7 @@ def fault(command, kind='status', **kw):
 
 
 class Commands(Base):
-    """Every command of the firmware fails."""
+    """A firmware command fails."""
 
     def at_source(self, *faults, words=()):
         HARDWARE.faults(*faults)
@@ -271,7 +272,7 @@ class Commands(Base):
         self.at_source(fault('SEND_UPDATE_DATA', nth=25), words=['block'])
 
     def test_send_cancel(self):
-        """The session that was not closed is closed by the next try."""
+        """The next migration cancels a session that could not be cancelled."""
         HARDWARE.faults(fault('SEND_UPDATE_DATA', nth=25),
                         fault('SEND_CANCEL'))
         outcome, destination = self.fails()
@@ -284,7 +285,7 @@ class Commands(Base):
         self.migrates()
 
     def test_send_finish(self):
-        """The source ends all the same, and the guest's key here with it."""
+        """The source quits nevertheless, which removes the guest's key."""
         HARDWARE.faults(fault('SEND_FINISH'))
         source = self.source
         self.migrates()
@@ -323,7 +324,7 @@ class Commands(Base):
                             words=['BAD_MEASUREMENT'])
 
     def test_late(self):
-        """Slow is not wrong."""
+        """Commands that take long do no harm."""
         HARDWARE.faults(*(fault(c, 'late', nth=n, **{'delay-us': 300000})
                           for c, n in (('SEND_START', 2),
                                        ('SEND_UPDATE_DATA', 15),
@@ -338,8 +339,8 @@ class Commands(Base):
 class Held:
     """
     A tamper function that stops the stream before record @number of @kind
-    until release().  Before that, @before has those of counter.PAGES that were
-    forwarded; in the end @pages has all that the source has sent.
+    until release().  @before: the pages among counter.PAGES that were forwarded
+    before that record.  @pages: those that the source has sent up to now.
     """
 
     def __init__(self, kind, number=1):
@@ -388,9 +389,10 @@ class Counted:
 
 def cut_at(point, then=None):
     """
-    A tamper function that cuts the connection at @point, (kind of record or
-    '' for any, bytes, seconds after them), and calls @then() before.  Its
-    .reached says whether the stream was so long.
+    A tamper function that cuts the connection at @point, which is (kind of
+    record or '' for any, bytes of such records, seconds to wait after them).
+    It calls @then() before it cuts.  Its attribute reached is true if the
+    stream has reached the point.
     """
     kind, size, wait = point
     seen = [0]
@@ -416,8 +418,8 @@ def cut_at(point, then=None):
 @contextlib.contextmanager
 def narrow_sockets():
     """
-    Sockets that begin to exist now take a few KiB, not hundreds, before who
-    writes has to wait.
+    Sockets that are created meanwhile have a buffer of a few KiB instead of
+    hundreds, so that a writer has to wait earlier.
     """
     path = '/proc/sys/net/core/wmem_default'
     with open(path, encoding='ascii') as f:
@@ -451,7 +453,7 @@ class Cancel(Base):
 
     def test_at_once(self):
         destination = self.cancelled()
-        # It may have heard nothing of it
+        # It may not have noticed the migration
         self.end(destination)
         self.never_ran(destination)
         self.source_runs_on()
@@ -459,11 +461,10 @@ class Cancel(Base):
 
     def at(self, kind, number=1):
         """
-        The stream is held before a record.  It takes the source no further than
-        what a socket and the relay hold, which is less than what it has to
-        send: it has not even packed all private pages when it is cancelled.
-        Returns how many pages were forwarded before, and what the destination
-        has had its firmware unpack.
+        Cancel while the relay holds the stream before a record.  The buffers
+        of socket and relay are smaller than the stream, so the source has not
+        sent all private pages yet.  Returns the number of pages that were
+        forwarded, and the number of RECEIVE_UPDATE_DATA commands.
         """
         held = Held(kind, number)
         before = collections.Counter(HARDWARE.counts())
@@ -491,9 +492,9 @@ class Cancel(Base):
 
     def test_after_all_is_sent(self):
         """
-        The guest is stopped, its stream complete and on the way: it arrives,
-        and the source runs on.  That the destination does not run it too is
-        for its -S, and its manager.
+        Cancel when the whole stream has been sent and has not arrived.  The
+        source runs on.  The destination loads the guest; only its -S prevents
+        it from running the guest, too.
         """
         destination = self.launch(extra=['-S'])
         destination = self.cancelled(Held('rest'), destination)
@@ -502,7 +503,7 @@ class Cancel(Base):
 
 
 class Link(Base):
-    """The connection ends, and both ends live on."""
+    """The connection breaks, and both QEMUs live on."""
 
     def cut(self, point):
         _, destination = self.fails(tamper=cut_at(point))
@@ -512,7 +513,7 @@ class Link(Base):
     def test_cut(self):
         rest = Counted('rest')
         total, _ = self.migrates(tamper=rest)
-        # In what comes before RAM, all over RAM, and among the devices
+        # Before RAM, in all parts of RAM, and among the devices
         for point in ([('', n, 0) for n in (1, 20, 100)] +
                       [('', total * n // 8, 0) for n in range(1, 8)] +
                       [('rest', 1 + (rest.bytes // 2) * n // 4, 0)
@@ -523,8 +524,8 @@ class Link(Base):
 
     def test_answer_lost(self):
         """
-        All has arrived, but the source does not hear of it: it runs on.  That
-        the destination does not, is for its -S, and its manager.
+        The whole stream arrives, but the source does not get the answer, so it
+        runs on.  Only its -S prevents the destination from running the guest.
         """
         def answer(kind, message):
             if kind == relay.SHUT:
@@ -550,11 +551,11 @@ class Link(Base):
 
 class TakenBack(Base):
     """
-    The destination has loaded the guest and is killed before it runs it, when
-    the source has said that the migration has completed.  So does a management
-    layer fail that starts destinations with -S, as libvirt does.
+    The destination is killed when it has loaded the guest and the migration has
+    completed, before it runs the guest.  This can happen to a management layer
+    that starts destinations with -S, as libvirt does.
     """
-    # The guest without its call of the MSR, which plain guests do not have
+    # Without the write to the MSR, which guests without SEV do not have
     PLAIN = b'\x90' * 17 + counter.CODE[17:]
 
     def dies_paused(self, source, destination, link):
@@ -586,7 +587,7 @@ class TakenBack(Base):
         self.migrates()
 
     def test_reset_and_leave(self):
-        """The guest is reset where it has left: it is the source's again."""
+        """A reset at the source makes the guest the source's again."""
         destination = self.launch(extra=['-S'])
         link = self.prepare(destination)
         self.dies_paused(self.source, destination, link)
@@ -595,7 +596,7 @@ class TakenBack(Base):
         self.source.cmd('system_reset')
         self.source.wait_for('reset guest', lambda: self.source.cmd(
             'query-status')['status'] == 'prelaunch', STEP)
-        # It begins to count again
+        # The guest starts to count from 0
         before = self.source.console()
         self.source.cmd('cont')
         self.firmware_has('running')
@@ -606,10 +607,10 @@ class TakenBack(Base):
         type(self).clean = False
 
     def test_control_plain_guest(self):
-        """The same becomes of a guest without SEV."""
+        """A guest without SEV behaves in the same way."""
         path = os.path.join(self.work, 'plain.fd')
         flash.write(path, self.PLAIN)
-        # A disk of its own: the other guest's source has that one
+        # A disk of its own, because the other guest uses the first disk
         config = {'sev': False, 'ovmf_code': path,
                   'workdir': os.path.join(self.work, 'plain')}
         source = self.launch(incoming=False, **config)
@@ -628,10 +629,10 @@ class TakenBack(Base):
 
 def points(count, total, rest):
     """
-    Where to kill: @count points as cut_at() takes them.  Half of them in the
-    whole stream of @total bytes, a quarter in the @rest of devices after RAM,
-    a quarter in the seconds after its last byte, most of them at once.  In an
-    order, always the same, in which a part of them is spread as they all are.
+    @count points for cut_at(): half of them in the whole stream of @total
+    bytes, a quarter in the @rest bytes of devices after RAM, and a quarter in
+    the ten seconds after the last byte, most of them early.  The order is
+    random but always the same, so that the first points are spread as all are.
     """
     whole, devices = count // 2, count // 4
     later = count - whole - devices
@@ -645,13 +646,12 @@ def points(count, total, rest):
 
 class Kill(Base):
     """
-    kill -9 of either side.  The guest has one owner: the source, until the
-    destination runs it.  It dies with its owner only, and nobody else runs
-    it.
+    kill -9 of either side.  The source owns the guest until the destination
+    runs it.  The guest ends only with its owner, and no other QEMU runs it.
     """
 
     def try_to_kill(self, point, who, destination):
-        """The Outcome; 'gone' if the source is."""
+        """Kill @who at @point; the Outcome, with 'gone' if the source ended."""
         def kill():
             os.kill(who.get_pid(), signal.SIGKILL)
 
@@ -663,7 +663,7 @@ class Kill(Base):
         except vm.Gone:
             outcome = flow.Outcome('gone')
         if outcome.completed and not cut.reached:
-            # No two streams are alike, this one has ended before the point
+            # This stream was shorter than the one that was measured
             kill()
         who.wait_for_end(STEP)
         link.close()
@@ -674,7 +674,7 @@ class Kill(Base):
         outcome = self.try_to_kill(point, destination, destination)
         self.end(destination)
         if outcome.completed:
-            # It had said that it has the guest, and has run it
+            # The destination has run the guest
             self.assertNotEqual(self.source.cmd('query-status')['status'],
                                 'running')
             self.is_right(self.source, destination)
@@ -684,7 +684,7 @@ class Kill(Base):
             return 'after'
         self.assertEqual(outcome.status, 'failed')
         self.source_runs_on()
-        # It starts the guest, and then says so: the moment between is short
+        # It starts the guest before it answers; the time between is short
         return 'between' if destination.console() else 'before'
 
     def kill_source(self, point):
@@ -714,10 +714,10 @@ class Kill(Base):
         total, _ = self.migrates(tamper=rest)
         note(f'{total} bytes, {rest.bytes} of them after RAM')
         seen = {'before': 0, 'between': 0, 'after': 0}
-        # And one that no stream reaches
+        # The last point is after the end of every stream
         for number, point in enumerate(
                 points(KILL_POINTS, total, rest.bytes) + [('', 2 * total, 0)]):
-            # A count that is long takes long to look at
+            # A new guest from time to time, because a long count takes long to check
             type(self).clean &= number % 20 < 19
             self.have_source()
             when = kill(point)
@@ -734,7 +734,7 @@ class Kill(Base):
 
 
 class File(Base):
-    """Into a file, with room or without: a file does not answer."""
+    """Migration to a file is refused, because a file does not answer."""
 
     def refused(self, path):
         destination = self.launch()
@@ -763,16 +763,16 @@ class File(Base):
 
 class Stuck(Base):
     """
-    A command does not end: Linux gives the PSP up, until the host is started
-    again.  The guest runs on, but nobody can come or go.  The last class,
-    because nothing works after it.
+    A command does not end.  Linux then gives up the PSP until the host reboots.
+    The guest runs on, but no guest can be sent or received any more.  This must
+    be the last class, because nothing works after it.
     """
     TIMEOUT = '/sys/module/ccp/parameters/psp_cmd_timeout'
 
     def test_send_update_data(self):
         with open(self.TIMEOUT, 'w', encoding='ascii') as f:
             f.write('5')
-        self.migrates()     # it is taken over when a command has ended
+        self.migrates()     # the timeout applies after the next command
         waiting = self.launch()
         info = flow.session_info(waiting)
         HARDWARE.faults(fault('SEND_UPDATE_DATA', 'hang', nth=25))
@@ -783,7 +783,7 @@ class Stuck(Base):
         self.said(self.source.complaints(), 'SEND_CANCEL', 'busy')
         self.counts(self.source)
         self.is_right(self.source)
-        # Nobody could tell the firmware that the destination has gone
+        # The firmware still has the guest of the destination that has ended
         states = [s for s, _ in HARDWARE.guests().values()]
         self.assertEqual(sorted(states), ['rupdate', 'supdate'])
 
@@ -802,6 +802,6 @@ class Stuck(Base):
 
 
 if __name__ == '__main__':
-    # That a QEMU was killed is no news
+    # The tests kill QEMUs; that needs no warning
     logging.getLogger('qemu').setLevel(logging.ERROR)
     tap.main(HARDWARE.why)

@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 #
-# Live migration of an encrypted guest, and everything that must be refused.
+# Live migration of an encrypted Linux guest, and migrations that must be refused.
 # Runs in the emulated SEV host; TAP on stdout, progress on stderr:
 #
 #   scripts/l1 [--kernel module|stock] -- tests/l1/migration.py [TEST...]
 #
-# A guest takes half a minute to boot, so one serves for all refusals: after
-# each it must still run.  Then it migrates, and then a control takes it.
+# A guest takes half a minute to boot, so that all tests of class Booted use the
+# same guest: first the refusals, after which it must still run, then the
+# migrations, and last a control that destroys it.
 #
 # SPDX-License-Identifier: GPL-2.0-or-later
 
@@ -27,12 +28,12 @@ ANALYZE = os.path.join(REPO, 'scripts/analyze-encrypted-ram')
 
 
 class Base(unittest.TestCase):
-    """A work directory, and VMs that do not outlive the class."""
+    """A work directory, and VMs that end with the class at the latest."""
     workload = None
     config = None
     vms = []
     serial = 0
-    history = ''        # the guest's console on the hosts where it was
+    history = ''        # the guest's console in the QEMUs where it was before
 
     @classmethod
     def setUpClass(cls):
@@ -62,7 +63,7 @@ class Base(unittest.TestCase):
 
     @classmethod
     def another(cls, config):
-        """A destination for one attempt."""
+        """A new destination."""
         Base.serial += 1
         return cls.launch(f'dst{Base.serial}', config, incoming=True)
 
@@ -76,21 +77,21 @@ class Base(unittest.TestCase):
             return flow.try_to_migrate(source, link, MIGRATION)
         finally:
             link.close()
-            # What it has to say, it says before it ends
+            # Wait until a destination that fails has printed its error
             for _ in range(20):
                 if not destination.is_running():
                     break
                 time.sleep(0.1)
 
     def assert_runs(self, v, ticks=3):
-        """@v runs its guest, now and on."""
+        """@v runs its guest, which goes on for @ticks ticks."""
         self.assertEqual(v.cmd('query-status')['status'], 'running')
         v.wait_ticks(len(v.ticks()) + ticks, TICKS)
         self.assertEqual(self.workload.problems(self.history + v.console()),
                          [])
 
     def assert_said(self, texts, words):
-        """One of @texts has all of @words, whatever their case."""
+        """One of @texts contains all of @words, in upper or lower case."""
         for text in texts:
             if all(w.lower() in text.lower() for w in words):
                 note(f'said: {text}')
@@ -102,7 +103,7 @@ class Base(unittest.TestCase):
         return v.cmd('human-monitor-command', {'command-line': line})
 
     def seen(self, source, destination, outcome, of, tally):
-        """What QEMU says of a migration is what is in its stream."""
+        """QEMU's statistics, events and HMP agree with the recorded stream."""
         s = outcome.encrypted
         note(str({k: v for k, v in s.items() if k != 'recent-rounds'}))
         for key, value in {
@@ -145,7 +146,7 @@ class Base(unittest.TestCase):
                       self.hmp(destination, 'info sev'))
 
     def with_channels(self, source, destination, **parameters):
-        """Migrate with multifd: both roads go through the channels."""
+        """Migrate with multifd: both paths go through the channels."""
         flow.prepare(source, destination, multifd=True)
         for v in (source, destination):
             v.cmd('migrate-set-parameters', **parameters)
@@ -163,7 +164,7 @@ class Base(unittest.TestCase):
         return outcome
 
     def assert_batched(self, source, destination):
-        """Our kernel took many pages in a call, Debian's takes one."""
+        """Our kernel takes many pages per ioctl, Debian's takes one."""
         for v, way in ((source, 'send'), (destination, 'receive')):
             pages, calls = v.firmware_calls(way)
             note(f'{way}: {pages} pages in {calls} calls')
@@ -174,7 +175,7 @@ class Base(unittest.TestCase):
 
 
 class Unbooted(Base):
-    """What is refused whatever the guest does: it need not boot for it."""
+    """Refusals that do not depend on the guest, which therefore does not boot."""
 
     @classmethod
     def setUpClass(cls):
@@ -205,7 +206,7 @@ class Unbooted(Base):
         self.refused('nosend', ['NOSEND'], policy=vm.POLICY_NOSEND)
 
     def test_policy_es(self):
-        """Nobody can send the registers of its vCPUs."""
+        """The register state of an SEV-ES guest cannot be sent."""
         with open('/sys/module/kvm_amd/parameters/sev_es',
                   encoding='ascii') as f:
             if f.read().strip() != 'Y':
@@ -219,15 +220,15 @@ class Unbooted(Base):
 
 class Tiny(Base):
     """
-    A guest of a hundred bytes in its flash, which boots at once: it agrees,
-    and shares and takes back the same pages over and over.
+    A guest of a hundred bytes in its flash, which boots at once.  It agrees to be
+    migrated and converts the same pages again and again.
     """
     CODE = bytes.fromhex(
         '66b9084d564b'      # mov ecx, MSR_KVM_MIGRATION_CONTROL
         '6631d2'            # xor edx, edx
         '66b801000000'      # mov eax, KVM_MIGRATION_READY
         '0f30'              # wrmsr
-        # Shared for good, so that something goes by the plain road
+        # One page remains shared, so that a shared page is sent
         '66b80c000000'      # mov eax, KVM_HC_MAP_GPA_RANGE
         '66bb00004000'      # mov ebx, 4 MiB
         '66b901000000'      # mov ecx, 1 page
@@ -255,7 +256,7 @@ class Tiny(Base):
                                         mem=32 * vm.MIB).change(ovmf_code=path)
 
     def tearDown(self):
-        # The disk is one, also where a test has failed
+        # The next test needs the disk, also after a failure
         for v in self.vms:
             v.stop()
 
@@ -279,7 +280,7 @@ class Tiny(Base):
                            **{'multifd-channels': 3, 'tls-creds': 'tls'})
 
     def test_other_c_bit(self):
-        """As from a host whose C-bit is elsewhere: the guest has it in use."""
+        """A guest from a host with another C-bit is refused."""
         source = self.tiny('tiny-c-bit')
         destination = self.another(self.config)
         flow.give_session_info(source, flow.session_info(destination))
@@ -321,8 +322,8 @@ class Booted(Base):
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
-        # Debian's kernel takes a command for each page: on a busy machine a guest
-        # of it with two CPUs has said once that one of them was stuck
+        # On the stock kernel a guest with two CPUs has once reported, on a busy
+        # machine, that a CPU was stuck: each page takes a command there.
         cpus = 2 if os.environ.get('IN_L1') == 'module' else 1
         # Small, because there are many migrations
         cls.workload = guest.Workload('5e7d', static_kib=4096, dynamic_kib=128,
@@ -340,8 +341,8 @@ class Booted(Base):
 
     def refusal(self, words, info=True, config=None, capabilities=None, **kw):
         """
-        A migration that must not happen: somebody says all of @words, the
-        source runs on.  @kw goes to the relay.  Returns the destination.
+        A migration that must fail.  An error of one side contains all of @words,
+        and the source runs on.  @kw is for the relay.  Returns the destination.
         """
         destination = self.another(config or self.config)
         try:
@@ -370,7 +371,7 @@ class Booted(Base):
     # The order of the names is the order of the tests
 
     def test_05_seen_before(self):
-        """What is to be seen of a guest before it is migrated."""
+        """query-sev and info sev before the guest is migrated."""
         info = self.source.cmd('query-sev')['migration']
         note(str(info))
         self.assertTrue(info['offered'])
@@ -385,8 +386,8 @@ class Booted(Base):
 
     def test_06_balloon(self):
         """
-        Linux declines the device: a driver that gives away pages has to say
-        physical addresses, and an SEV guest takes only devices that use DMA's.
+        Linux does not accept the device in an SEV guest: SEV needs devices that
+        use DMA addresses, and a balloon uses physical addresses.
         """
         path = '/machine/peripheral/balloon/virtio-backend'
         status = self.source.cmd('x-query-virtio-status', path=path)['status']
@@ -471,8 +472,8 @@ class Booted(Base):
 
     def tampered(self, change, words, kind='private', number=20):
         """
-        Change record @number of @kind: somebody must say all of @words.
-        Returns (destination, record).
+        Change record @number of @kind.  An error of one side must contain all
+        of @words.  Returns (destination, record).
         """
         seen, changed = [0], []
 
@@ -498,7 +499,7 @@ class Booted(Base):
         destination, record = self.tampered(
             flip, ['RECEIVE_UPDATE_DATA', 'BAD_MEASUREMENT',
                    'changed on its way'])
-        # It is in the last page of the run
+        # The changed bit is in the last page of the run
         page = record.offset + (record.count - 1) * stream.PAGE
         self.assert_said(destination.complaints(),
                          ['BAD_MEASUREMENT', record.block, f'{page:#x}'])
@@ -524,11 +525,11 @@ class Booted(Base):
         self.tampered(length, ['bytes, expected'])
 
     def test_35_moved_page(self):
-        """A private page that claims to be another: its MAC is right."""
+        """A private page is sent as another page."""
         def move(raw):
             at = int.from_bytes(raw[24:32], 'big')
             raw[24:32] = (at ^ 0x100000).to_bytes(8, 'big')
-        # The MAC does not cover the address: the state records tell
+        # The MAC does not cover the address; the state records show it
         self.tampered(move, ['block', 'offset'])
 
     def test_36_state_that_lies(self):
@@ -541,7 +542,7 @@ class Booted(Base):
         destination = self.another(self.config)
         flow.prepare(self.source, destination)
         link = flow.connect(self.source, destination)
-        self.source.get_qmp_events()    # those of the attempts before
+        self.source.get_qmp_events()    # forget those of earlier attempts
         flow.start(self.source, link)
         while self.source.cmd('query-migrate').get('ram', {}).get(
                 'transferred', 0) < 20 << 20:
@@ -560,8 +561,8 @@ class Booted(Base):
 
     def hop(self, **kw):
         """
-        Migrate; source and destination, which becomes the source, the
-        connection and the outcome.
+        Migrate; the destination becomes self.source.  Returns the former source,
+        the destination, the link and the outcome.
         """
         source, destination = self.source, self.another(self.config)
         flow.prepare(source, destination)
@@ -591,7 +592,7 @@ class Booted(Base):
         note(str(found))
         of, tally = stream.read_file(recorded)
         self.seen(source, destination, outcome, of, tally)
-        # It could be taken back, but the destination has the disk
+        # The source could take the guest back, but the destination has the disk
         try:
             source.cmd('cont')
         except flow.ExecuteError as e:
@@ -619,10 +620,10 @@ class Booted(Base):
         churned = len(guest.CHURN.findall(source.console()))
         self.with_channels(source, destination, **{
             'multifd-channels': 4, 'multifd-compression': 'zlib'})
-        # What follows has this guest, whatever becomes of the rest
+        # Later tests use this guest even if a check below fails
         Booted.history += source.console()
         Booted.source = destination
-        # Compressing in four threads can leave the guest no time for any
+        # The compression in four threads can leave the guest no time for this
         note(f'{len(guest.CHURN.findall(source.console())) - churned} rounds '
              'of conversions while it migrated')
         self.assert_runs(destination, 10)
@@ -631,8 +632,8 @@ class Booted(Base):
 
     def test_60_control_lost_pages(self):
         """
-        Private pages that were sent again do not arrive again: if the guest
-        and its tester did not notice, the tests above would prove nothing.
+        The relay drops private pages that are sent again.  The checks of the
+        guest must fail, otherwise the tests above would prove nothing.
         """
         sent, dropped = set(), [0]
 

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 #
-# What QEMU itself reads of a guest's memory: monitor commands, gdb, emulated
-# devices, its dump after an error of KVM.  Private pages of in-place memory
-# cannot be read, and QEMU and the guest live on.  Runs in the emulated SEV
-# host; TAP on stdout, progress on stderr:
+# QEMU's own accesses to a guest's memory: monitor commands, gdb, emulated devices,
+# the dump after an error of KVM.  They cannot read private pages of in-place
+# memory; QEMU and the guest must survive that.  Runs in the emulated SEV host; TAP
+# on stdout, progress on stderr:
 #
 #   scripts/l1 [--kernel module|stock] -- tests/l1/readers.py [TEST...]
 #
@@ -21,15 +21,15 @@ from bare import PATIENCE
 from sevmig import BUILD, flipper, flow, guest, tap, vm
 from sevmig.tap import note
 
-# Of flip.c
+# As in tests/guest/bare/flip.c
 AREA, PAGES = 4 << 20, 1024
-# The program; never shared
+# Address of the guest's program, which is never shared
 PROGRAM = 1 << 20
 WARNING = re.compile(r'QEMU has accessed a private page')
 
 
 class Gdb:
-    """A debugger at QEMU's gdbstub."""
+    """A client of QEMU's gdbstub."""
 
     def __init__(self, path):
         self.sock = socket.socket(socket.AF_UNIX)
@@ -53,7 +53,7 @@ class Gdb:
 
 
 class Readers(bare.Bare):
-    """Each command of the monitor that reads the guest's memory."""
+    """Monitor commands that read the guest's memory."""
 
     def hmp_line(self, line):
         return lambda v: self.hmp(v, line)
@@ -81,7 +81,7 @@ class Readers(bare.Bare):
         return answers
 
     def save_many(self, v):
-        """Pages are read while the guest converts them."""
+        """Read pages while the guest converts them."""
         for _ in range(5):
             v.cmd('pmemsave', val=AREA, size=PAGES * 4096,
                   filename=f'{self.work}/saved')
@@ -121,7 +121,7 @@ class Readers(bare.Bare):
             except flow.ExecuteError as e:
                 answer = f'error: {e}'
             note(f'{name}: {answer[:100]!r}')
-            # The dump's file is the size of the guest
+            # The files are as large as the guest and take memory
             for path in ('dump', 'saved'):
                 if os.path.exists(f'{self.work}/{path}'):
                     os.unlink(f'{self.work}/{path}')
@@ -137,7 +137,7 @@ class Readers(bare.Bare):
         v = self.reads(config)
         self.good(v)
         self.assertEqual(len(WARNING.findall(v.log())), 1, v.complaints())
-        # What the firmware packs are the guest's pages, not what QEMU saw
+        # The firmware sends the guest's pages, not the zeros that QEMU has read
         destination, _ = self.move(v)
         self.good(v, destination)
 

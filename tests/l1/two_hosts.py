@@ -5,8 +5,8 @@
 #
 #   scripts/l1-pair --lead [--kernel KERNEL,KERNEL] -- tests/l1/two_hosts.py [TEST...]
 #
-# Without tests: all but those that want hosts of their own, Strangers and
-# BackAndForth.
+# Without names of tests, all classes run except Strangers, which needs other hosts,
+# and BackAndForth, which takes long.
 #
 # SPDX-License-Identifier: GPL-2.0-or-later
 
@@ -23,14 +23,14 @@ from sevmig.tap import note
 
 PATIENCE = 300
 MULTIFD = {'multifd': True}
-# A host's memory, which its guests and the files in /run share, is small
+# Small, because the guests of a host share its memory with the files in /run
 MEM = 192 * vm.MIB
 
 
 class TwoHosts(migration.Base):
     """Host @a, in which this runs, and host @b."""
     a = b = None
-    text = ''           # the guest's console in the hosts where it was before
+    text = ''           # the guest's console in the QEMUs where it was before
 
     @classmethod
     def setUpClass(cls):
@@ -54,8 +54,8 @@ class TwoHosts(migration.Base):
     def ready(self, source, host, info=None, config=None, downtime_ms=2000,
               **capabilities):
         """
-        A destination in @host and the way to it.  @info is what the source is
-        to know of the destination, if not the truth.
+        A destination in @host and the link to it.  @info: what the source is
+        told about the destination's platform, if not the truth.
         """
         destination = self.launch_in(host, config or source.config, True)
         flow.give_session_info(source, info or flow.info_for(source, destination))
@@ -66,8 +66,8 @@ class TwoHosts(migration.Base):
 
     def refused(self, words, source, host, **kw):
         """
-        The migration of @source to @host fails, and one of the two says all of
-        @words.  Whoever calls this checks that the source runs.
+        The migration of @source to @host fails, and an error of one side
+        contains all of @words.  The caller checks that the source runs.
         """
         destination, link = self.ready(source, host, **kw)
         try:
@@ -100,9 +100,9 @@ class TwoHosts(migration.Base):
 
 class Cases:
     """
-    What is tested with each guest.  It starts in host @a; self.guest is the QEMU
-    that has it, and self.host the host of that.  Tests run in the order of
-    their names.
+    The tests of each guest, which starts in host @a.  self.guest is the QEMU that
+    runs it, and self.host the host of this QEMU.  Tests run in the order of their
+    names.
     """
 
     def other(self):
@@ -177,7 +177,7 @@ class Bare(Cases, TwoHosts):
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
-        # A class that was derived from this one has a guest of its own
+        # A class that is derived from this one has a guest of its own
         cls.text = ''
         cls.host = cls.a
         cls.guest = cls.launch_in(cls.a, flipper.config(
@@ -185,7 +185,7 @@ class Bare(Cases, TwoHosts):
         flipper.wait_passes(cls.guest, 2, PATIENCE)
 
     def assert_good(self):
-        """The guest goes on, and no page has been another than it wrote."""
+        """The guest runs, and each page has had the contents that it wrote."""
         self.assertEqual(self.guest.cmd('query-status')['status'], 'running')
         flipper.wait_more(self.guest, 2, PATIENCE)
         text = self.text + self.guest.console()
@@ -195,7 +195,7 @@ class Bare(Cases, TwoHosts):
 
 
 class Policy(Bare):
-    """The same with a policy that asks for a platform of AMD's."""
+    """The same with policy SEV: the firmware checks the destination."""
     POLICY = vm.POLICY_SEV
 
 
@@ -237,12 +237,12 @@ class BackAndForth(Linux):
 
 class Strangers(TwoHosts):
     """
-    The hosts of scripts/l1-pair --strangers: host a's PSP does not know who
-    vouches for host b's.
+    The hosts of scripts/l1-pair --strangers: host a's PSP does not know the ARK
+    of host b's.
     """
 
     def test_policy_sev(self):
-        """A guest whose owner asks for the check stays where it is."""
+        """A guest with policy SEV is not sent."""
         source = self.launch_in(self.a, flipper.config(
             self.a.work, policy=vm.POLICY_SEV))
         flipper.wait_passes(source, 2, PATIENCE)

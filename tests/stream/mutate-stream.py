@@ -6,15 +6,15 @@
         [--first N] [--stream FILE] [--keep DIR] [--devices] [--jobs N]
     scripts/in-root tests/stream/mutate-stream.py --send FILE
 
-Every run changes a copy of a good stream and sends it to a destination, which
-must load it or end with exit code 1 and a reason: it must not crash, hang, or
-end in silence.  See mutate.py.
+Each run changes a copy of a recorded stream (mutate.py) and sends it to a
+destination.  The destination must load it, or exit with code 1 and an error
+message.  It must not crash, hang, or exit without a message.
 
-A stream differs a little each time that one is made.  --keep DIR keeps the
-good one and those that did what they must not: --stream FILE uses the former
-again, and then run N of seed S (--first N --runs 1) is always the same;
---send FILE sends the latter as they are.  --devices changes what comes after
-RAM too, which is every device's own code.  Output: TAP.
+Two recorded streams differ a little.  --keep DIR keeps the recorded stream and each
+changed stream with a wrong result.  --stream FILE uses a recorded stream again, so
+that run N of seed S (--first N --runs 1) is always the same.  --send FILE sends a
+kept stream unchanged.  --devices also changes the part after RAM, which the devices'
+own code loads.  Output: TAP.
 """
 import argparse
 import collections
@@ -29,7 +29,7 @@ from sevmig import tap
 
 import mutate
 
-# What a destination may make of a stream
+# Results that are right
 GOOD = ('loaded', 'refused')
 ARGS = argparse.Namespace()
 
@@ -98,7 +98,7 @@ class Streams(unittest.TestCase):
                                f'{result}: {said}')
         tap.note(f'{ARGS.runs} changed streams: {dict(tally)}')
         self.assertEqual(bad, [])
-        # If nothing was refused, nothing was changed
+        # If few streams are refused, the mutations do not work
         if ARGS.runs >= 10:
             self.assertGreater(tally['refused'], ARGS.runs // 4)
 

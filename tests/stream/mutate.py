@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Streams of a migration, changed at random, and what QEMU makes of them.
+"""Record the stream of a migration, change it, and send it to a new QEMU.
 
-A guest that only claims to be confidential (hw/misc/confidential-guest-testdev)
-is migrated once, and what went over the wire is kept.  Another mutation is a
-function in MUTATIONS.
+The recorded guest has hw/misc/confidential-guest-testdev, which needs no platform.
+To add a mutation, add a function to MUTATIONS.
 """
 import io
 import signal
@@ -21,7 +20,7 @@ RAM_MIB = 4
 # Half of the pages have content
 MACHINE = {'machine': 'pc', 'ram_mib': RAM_MIB,
            'device': 'confidential-guest-testdev,lazy=on,begin-touched=512'}
-HANG = 60               # seconds that no run may take
+HANG = 60               # seconds after which a run counts as hanging
 ODD = (0, 1, 2, 3, 63, 64, 65, 255, 256, 4096, 335888, (1 << 20) + 64,
        0x7fffffff, 0xffffffff, 1 << 32, 1 << 52, (1 << 63) - 1, (1 << 64) - 1)
 
@@ -43,7 +42,7 @@ class Guest:
                 '-m', str(machine['ram_mib']), '-device', machine['device']]
         if incoming:
             args += ['-incoming', f'unix:{self.socket_path}']
-        # Without it nobody would see how a load that works ends
+        # QMP shows when the load has succeeded
         args += ['-qmp', f'unix:{self.qmp_path},server=on,wait=off']
         self.proc = subprocess.Popen(args, stdin=subprocess.DEVNULL,
                                      stdout=subprocess.DEVNULL,
@@ -71,7 +70,7 @@ class Guest:
 
 
 def pump(source, sink, record=None):
-    """Forward until the end, or only read; both ends may be gone"""
+    """Forward data to @sink, or only read it, until one end is closed"""
     try:
         while data := source.recv(1 << 16):
             if record is not None:
@@ -96,7 +95,7 @@ def write_bios(work):
 
 
 def capture(work, machine=None):
-    """The stream of a migration that completes"""
+    """Record the stream of a migration that completes"""
     destination = Guest(work, 'capture-to', incoming=True, machine=machine)
     source = Guest(work, 'capture-from', machine=machine)
     recorded = bytearray()
@@ -141,7 +140,7 @@ def outcome(work, name, data, qemu=QEMU, machine=None):
             s.sendall(data)
             s.shutdown(socket.SHUT_WR)
         except OSError:
-            pass            # it did not want to read all of it
+            pass            # the destination refused the rest of the stream
 
     threading.Thread(target=send, daemon=True).start()
     status = None
@@ -153,11 +152,11 @@ def outcome(work, name, data, qemu=QEMU, machine=None):
                 status = q.cmd('query-migrate').get('status')
                 time.sleep(0.02)
             if status == 'completed':
-                # It has the guest, and can be asked
+                # The destination must still answer
                 q.cmd('query-status')
                 q.cmd('quit')
     except (QMPError, EOFError, OSError, RuntimeError):
-        pass                # it ended while it was asked
+        pass                # QEMU has ended meanwhile
     try:
         said = guest.proc.communicate(timeout=HANG)[1]
     except subprocess.TimeoutExpired:
@@ -176,11 +175,10 @@ def outcome(work, name, data, qemu=QEMU, machine=None):
     return 'refused', said
 
 
-# Mutations: (random, records) -> what was done; they change the list, whose
-# elements are Piece
+# Mutations change the list of Pieces and return a description of the change
 
 class Piece:
-    """A record of the stream, which can be changed."""
+    """A copy of a record that mutations can change."""
 
     def __init__(self, record):
         self.kind = record.kind
@@ -192,7 +190,7 @@ class Piece:
         return other
 
     def fields(self):
-        """Where its numbers are: (offset, bytes)"""
+        """(offset, size in bytes) of each number in the record"""
         if self.kind in ENCRYPTED:
             out = [(0, 8), (8, 1), (9, 1), (10, 2), (12, 4)]
             out += {'session': [(16, 4), (20, 4), (24, 4), (28, 4), (32, 1)],
@@ -212,7 +210,7 @@ class Piece:
 
 
 def any_of(rnd, pieces, devices=False):
-    """A place, and each kind of record as often as any other"""
+    """The index of a random record; each kind of record is equally likely"""
     kinds = sorted({p.kind for p in pieces if devices or p.kind != 'rest'})
     kind = rnd.choice(kinds)
     return rnd.choice([i for i, p in enumerate(pieces) if p.kind == kind])
@@ -266,7 +264,7 @@ def cut(rnd, pieces, devices):
 
 
 def length(rnd, pieces, devices):
-    """A body of another length, with the header that says so"""
+    """Change the length of a body, and the length in its header"""
     i = any_of(rnd, [p for p in pieces], devices)
     p = pieces[i]
     if p.kind not in ENCRYPTED:
@@ -280,7 +278,7 @@ def length(rnd, pieces, devices):
 
 
 def plain_page(rnd, pieces, devices):
-    """A plain page where private ones are"""
+    """Insert a plain page of a RAMBlock that has private pages"""
     i = any_of(rnd, pieces, devices)
     page = rnd.choice([0, 1, rnd.randrange(RAM_MIB * 256), RAM_MIB * 256])
     flag = rnd.choice([stream.ZERO, stream.PLAIN, 0x40])

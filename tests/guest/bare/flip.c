@@ -1,24 +1,25 @@
 /*
- * A guest that converts pages to and fro as fast as it can, and looks
+ * A guest that converts pages as fast as it can and checks their contents
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
- * Every page of an area has contents that follow from a count, which is in
- * private memory outside of it.  A step converts a run of pages, after it has
- * looked whether they still have what was last written to them, and writes
- * them anew: those that changed always, because a conversion leaves nothing
- * behind that could be known; the others every other time.  So a page that
- * came by the wrong road, or not again after it was converted or written, is
- * found at the next look, and all of them are looked at in every pass.
+ * The contents of each page of an area follow from a count, which the guest
+ * keeps in private memory outside of the area.  A step takes a run of pages,
+ * checks that they have what was last written to them, converts them, and writes
+ * them.  It always writes a page whose state has changed, because the contents
+ * after a conversion are undefined, and the other pages in half of the steps.
+ * After each pass the guest checks all pages.  It thus finds a page that was
+ * migrated by the wrong path, or that was not sent again after it was converted
+ * or written.
  *
- * With PAM=1, the area is memory that q35 hides at reset, and the guest opens it
- * (PAM registers); with PAM=2 it hides it again after each pass, and has it open
- * only while it works there, so that a migration meets hidden memory.
+ * With PAM=1 the area is memory that the PAM registers of q35 hide at reset, and
+ * the guest makes it visible.  With PAM=2 the guest hides it again after each
+ * pass, so that a migration meets hidden memory.
  *
- * If the machine has a slot for memory and nothing in it, the area is what will
- * be plugged in there: it is waited for ("no memory yet").
+ * If the machine has an empty slot for memory, the guest prints "no memory yet"
+ * and waits until memory is plugged in.  This memory is the area.
  *
- * Console, every pass:
+ * Output on the console after each pass:
  *   flip PASS converted PAGES calls CALLS retries RETRIES bad BAD
  */
 #include <stdint.h>
@@ -34,7 +35,7 @@
 #define PAM 0
 #endif
 #define SHARED (1ul << 39)      /* start.S */
-#define TOLD (2ul << 20)         /* a page that is told of, and not used */
+#define TOLD (2ul << 20)         /* a page that is converted and never used */
 #define RUN_MAX 64
 #define STEPS 128               /* in a pass */
 
@@ -55,7 +56,7 @@
 #define SLOT_FLAGS 0xa14
 #define SLOT_ENABLED 1
 
-/* volatile: that it changes by itself is what is looked for */
+/* volatile: the guest looks for memory that changes by itself */
 typedef volatile uint64_t Word;
 
 static uint32_t count_of[PAGES];
@@ -121,7 +122,7 @@ static uint32_t random_below(uint32_t n)
     return (x >> 20) % n;
 }
 
-/* Where the page is to be touched, by its state */
+/* The address at which the guest accesses the page in its current state */
 static Word *page_at(uint32_t page)
 {
     return (Word *)(AREA + page * PAGE +
@@ -214,7 +215,7 @@ static void set_pam(int open)
     }
 }
 
-/* The first slot's; where there are no slots, nobody answers: all ones */
+/* Whether the first slot has memory.  A machine without slots reads all ones. */
 static int has_memory(void)
 {
     asm volatile("outl %0, %1" : : "a"(0), "Nd"((uint16_t)SLOT_SELECT));
@@ -223,7 +224,7 @@ static int has_memory(void)
 
 void main(void)
 {
-    /* RAM is private only once the guest has told of a page */
+    /* RAM becomes private with the first conversion */
     while (map_gpa_range(TOLD, 1, MAP_ENCRYPTED)) {
         retries++;
     }
