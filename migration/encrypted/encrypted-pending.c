@@ -212,7 +212,11 @@ static bool wait_pong(MigrationState *s)
 {
     QEMU_LOCK_GUARD(&pending.lock);
     while (encrypted_rate_unacked(&pending.rate)) {
-        if (s->state != MIGRATION_STATUS_ACTIVE || migrate_has_error(s) ||
+        if (migrate_has_error(s)) {
+            /* The destination reported it, or the return path has ended */
+            qemu_file_set_error(s->to_dst_file, -EIO);
+        }
+        if (s->state != MIGRATION_STATUS_ACTIVE ||
             qemu_file_get_error(s->to_dst_file)) {
             return false;
         }
