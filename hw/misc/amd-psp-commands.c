@@ -1190,10 +1190,11 @@ static Packet get_packet(const uint8_t *b)
     };
 }
 
-/* What of a guest can be in a packet */
-static AmdPspStatus check_packet(const Packet *pkt)
+/* @max: bytes of a guest that the firmware takes in one packet; 0: PACKET_MAX */
+static AmdPspStatus check_packet(const Packet *pkt, uint32_t max)
 {
-    if (!pkt->guest_len || pkt->guest_len > PACKET_MAX || pkt->guest_len % 16) {
+    if (!pkt->guest_len || pkt->guest_len > MIN(max ?: PACKET_MAX, PACKET_MAX) ||
+        pkt->guest_len % 16) {
         return AMD_PSP_INVALID_LEN;
     }
     return pkt->guest_pa % 16 ? AMD_PSP_INVALID_ADDRESS : AMD_PSP_SUCCESS;
@@ -1223,7 +1224,7 @@ static AmdPspStatus send_packet(AmdPspPlatform *p, AmdPspGuest *g, uint8_t *b,
     if (pkt.trans_len < pkt.guest_len) {
         return AMD_PSP_INVALID_LEN;
     }
-    st = check_packet(&pkt);
+    st = check_packet(&pkt, p->send_packet_max);
     if (st) {
         return st;
     }
@@ -1301,7 +1302,8 @@ static AmdPspStatus receive_packet(AmdPspPlatform *p, AmdPspGuest *g,
         pkt.trans_len != pkt.guest_len) {
         return AMD_PSP_INVALID_LEN;
     }
-    st = check_packet(&pkt);
+    st = check_packet(&pkt, type == AMD_PSP_PACKET_SECRET ? 0 :
+                            p->receive_packet_max);
     if (st) {
         return st;
     }

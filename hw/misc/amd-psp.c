@@ -841,6 +841,24 @@ static void amd_psp_set_cache_check(Object *obj, int value, Error **errp)
     sev_memory_set_cache_check(value);
 }
 
+static void amd_psp_init(Object *obj)
+{
+    AmdPspState *s = AMD_PSP(obj);
+
+    object_property_add_uint32_ptr(obj, "send-packet-max",
+                                   &s->platform.send_packet_max,
+                                   OBJ_PROP_FLAG_READWRITE);
+    object_property_add_uint32_ptr(obj, "receive-packet-max",
+                                   &s->platform.receive_packet_max,
+                                   OBJ_PROP_FLAG_READWRITE);
+    object_property_set_description(obj, "send-packet-max",
+        "Most bytes of a packet that SEND_UPDATE_DATA makes, to be set while "
+        "the machine runs (default: 0, which is 16384)");
+    object_property_set_description(obj, "receive-packet-max",
+        "Most bytes of a packet that RECEIVE_UPDATE_DATA takes, to be set while "
+        "the machine runs (default: 0, which is 16384)");
+}
+
 static void amd_psp_finalize(Object *obj)
 {
     qapi_free_SevPlatformFaultList(AMD_PSP(obj)->faults);
@@ -923,6 +941,7 @@ static const TypeInfo amd_psp_types[] = {
         .name = TYPE_AMD_PSP,
         .parent = TYPE_PCI_DEVICE,
         .instance_size = sizeof(AmdPspState),
+        .instance_init = amd_psp_init,
         .instance_finalize = amd_psp_finalize,
         .class_init = amd_psp_class_init,
         .interfaces = (InterfaceInfo[]) {

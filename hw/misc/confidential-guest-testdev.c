@@ -57,6 +57,8 @@ struct CGTestState {
     bool unwilling;         /* the guest has not agreed to be migrated */
     char *ops_log;          /* file to which calls that open or end an
                                outgoing session are appended */
+    char *answer;           /* what the destination sends and the source
+                               expects as the answer to the session */
 
     RAMBlock *rb;
     unsigned long *touched; /* pages that the guest wrote to; NULL: not lazy */
@@ -87,6 +89,16 @@ static void log_op(CGTestGuest *g, const char *op)
     }
 }
 
+static bool check_blob(const uint8_t *p, size_t len, const char *want,
+                       Error **errp)
+{
+    if (len != strlen(want) || memcmp(p, want, len)) {
+        error_setg(errp, "%zu bytes that are not '%s'", len, want);
+        return false;
+    }
+    return true;
+}
+
 static bool cgtest_is_willing(ConfidentialGuestSupport *cgs, Error **errp)
 {
     if (CGTEST_GUEST(cgs)->dev->unwilling) {
@@ -112,6 +124,16 @@ static bool cgtest_send_start(ConfidentialGuestSupport *cgs,
     qatomic_set(&g->calls, 0);
     g_byte_array_append(session, (const uint8_t *)SESSION, strlen(SESSION));
     return true;
+}
+
+static bool cgtest_send_answer(ConfidentialGuestSupport *cgs,
+                               const uint8_t *data, size_t len, Error **errp)
+{
+    CGTestGuest *g = CGTEST_GUEST(cgs);
+
+    assert(g->sending && !g->completed);
+    log_op(g, "answer");
+    return !g->dev->answer || check_blob(data, len, g->dev->answer, errp);
 }
 
 static int cgtest_send_pages(ConfidentialGuestSupport *cgs, RAMBlock *rb,
@@ -189,21 +211,21 @@ static void cgtest_send_done(ConfidentialGuestSupport *cgs, bool finish)
     g->sending = g->completed = false;
 }
 
-static bool check_blob(const uint8_t *p, size_t len, const char *want,
-                       Error **errp)
-{
-    if (len != strlen(want) || memcmp(p, want, len)) {
-        error_setg(errp, "%zu bytes that are not '%s'", len, want);
-        return false;
-    }
-    return true;
-}
-
 static bool cgtest_receive_start(ConfidentialGuestSupport *cgs,
                                  const uint8_t *session, size_t len,
                                  Error **errp)
 {
     return check_blob(session, len, SESSION, errp);
+}
+
+static void cgtest_receive_answer(ConfidentialGuestSupport *cgs,
+                                  GByteArray *answer)
+{
+    const char *text = CGTEST_GUEST(cgs)->dev->answer;
+
+    if (text) {
+        g_byte_array_append(answer, (const uint8_t *)text, strlen(text));
+    }
 }
 
 static bool cgtest_receive_pages(ConfidentialGuestSupport *cgs, RAMBlock *rb,
@@ -244,12 +266,14 @@ static const ConfidentialGuestMigrationOps cgtest_ops = {
     .can_send = cgtest_can_send,
     .is_willing = cgtest_is_willing,
     .send_start = cgtest_send_start,
+    .send_answer = cgtest_send_answer,
     .send_pages = cgtest_send_pages,
     .send_final = cgtest_send_final,
     .send_completed = cgtest_send_completed,
     .send_done = cgtest_send_done,
     .send_calls = cgtest_send_calls,
     .receive_start = cgtest_receive_start,
+    .receive_answer = cgtest_receive_answer,
     .receive_pages = cgtest_receive_pages,
     .receive_final = cgtest_receive_final,
 };
@@ -422,6 +446,7 @@ static const Property cgtest_properties[] = {
     DEFINE_PROP_UINT32("touch-every", CGTestState, touch_every, 0),
     DEFINE_PROP_BOOL("unwilling", CGTestState, unwilling, false),
     DEFINE_PROP_STRING("ops-log", CGTestState, ops_log),
+    DEFINE_PROP_STRING("answer", CGTestState, answer),
 };
 
 static void cgtest_class_init(ObjectClass *oc, void *data)

@@ -1,6 +1,5 @@
 /*
- * Migration parameters: an SEV guest's destination, its certificates and what
- * it takes
+ * Migration parameters: certificates of an SEV guest's destination
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *

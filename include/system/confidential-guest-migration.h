@@ -48,6 +48,16 @@ typedef struct ConfidentialGuestMigrationOps {
                        Error **errp);
 
     /**
+     * @send_answer: the destination's answer to the session; @data is
+     * untrusted.  Until it comes, and if it never comes because the
+     * destination does not know answers, send what every destination can
+     * receive.  At most once, by the thread of the return path, between
+     * send_start and send_completed or send_done.  NULL: no answer is wanted
+     */
+    bool (*send_answer)(ConfidentialGuestSupport *cgs, const uint8_t *data,
+                        size_t len, Error **errp);
+
+    /**
      * @send_pages: pack @npages pages of @rb from byte @offset on, appending
      * to @out.  Returns how many were packed, which is fewer if the page
      * behind them changed its state meanwhile; or -errno with @errp set,
@@ -92,6 +102,13 @@ typedef struct ConfidentialGuestMigrationOps {
     /** @receive_start: open the incoming session */
     bool (*receive_start)(ConfidentialGuestSupport *cgs,
                           const uint8_t *session, size_t len, Error **errp);
+
+    /**
+     * @receive_answer: after receive_start: append to @answer what the source's
+     * send_answer is to know, up to 256 bytes.  Called only if the source asks
+     * for it.  BQL.  NULL: nothing
+     */
+    void (*receive_answer)(ConfidentialGuestSupport *cgs, GByteArray *answer);
 
     /**
      * @receive_pages: the reverse of send_pages; @in is untrusted.  On an

@@ -33,6 +33,7 @@
 #include "system/confidential-guest-migration.h"
 #include "system/runstate.h"
 #include "encrypted-pages.h"
+#include "encrypted-answer.h"
 #include "encrypted-channel.h"
 #include "encrypted-pending.h"
 #include "encrypted-reason.h"
@@ -349,6 +350,7 @@ bool encrypted_pages_prepare(Error **errp)
         return false;
     }
     encrypted_reason_prepare(migrate_get_current(), ops);
+    encrypted_answer_prepare(migrate_get_current());
     if (ops && !check_send(cgs, ops, errp)) {
         return false;
     }
@@ -468,6 +470,8 @@ bool encrypted_pages_save_setup(QEMUFile *f, Error **errp)
         }
         ok = encrypted_record_session(save.record, save.blocks,
                                       ENCRYPTED_SESSION_REASON |
+                                      encrypted_answer_announce(
+                                          migrate_get_current(), cgs, ops) |
                                       (migrate_multifd() ?
                                        ENCRYPTED_SESSION_MULTIFD : 0),
                                       session, errp);
@@ -1025,7 +1029,9 @@ static int load_nothing(QEMUFile *f, Error **errp)
 
 int encrypted_pages_load(QEMUFile *f, uint64_t word)
 {
+    const ConfidentialGuestMigrationOps *ops;
     uint8_t header[ENCRYPTED_RECORD_HEADER];
+    ConfidentialGuestSupport *cgs;
     Error *err = NULL;
     LoadBody job = {};
     bool ok, is_slow;
@@ -1068,6 +1074,9 @@ int encrypted_pages_load(QEMUFile *f, uint64_t word)
         err = job.err;
         goto fail;
     }
+    ops = machine_ops(&cgs);
+    encrypted_answer_send(migration_incoming_get_current(), cgs, ops, header,
+                          load.body->data, job.len);
     tell_received(job.pages);
     return 0;
 

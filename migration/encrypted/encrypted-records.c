@@ -429,7 +429,7 @@ static bool load_session(EncryptedLoad *load, const uint8_t *p, size_t len,
                    (size_t)CGS_MIGRATION_SESSION_MAX);
         return false;
     }
-    if (flags & ~ENCRYPTED_SESSION_FLAGS) {
+    if (flags & ~(ENCRYPTED_SESSION_FLAGS | ENCRYPTED_SESSION_OPTIONAL)) {
         error_setg(errp, "session with flags 0x%" PRIx32 ", this QEMU knows "
                    "0x%x", flags, ENCRYPTED_SESSION_FLAGS);
         return false;

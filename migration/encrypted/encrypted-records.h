@@ -23,6 +23,9 @@
 #define ENCRYPTED_SESSION_REASON    0x1 /* it reads the destination's reason */
 #define ENCRYPTED_SESSION_MULTIFD   0x2 /* pages are in multifd's channels */
 #define ENCRYPTED_SESSION_FLAGS     0x3
+/* A destination ignores those of these flags that it does not know */
+#define ENCRYPTED_SESSION_OPTIONAL  0xffff0000
+#define ENCRYPTED_SESSION_ANSWER    0x10000 /* it reads an answer */
 
 /* Bytes of a session record's body that are there always */
 #define ENCRYPTED_SESSION_FIXED 16
@@ -30,6 +33,10 @@
 /* The message with the destination's reason, and the most bytes that it has */
 #define ENCRYPTED_REASON_MESSAGE 0x4552
 #define ENCRYPTED_REASON_MAX 1024
+
+/* The message with the platform's answer, and the most bytes that it has */
+#define ENCRYPTED_ANSWER_MESSAGE 0x4541
+#define ENCRYPTED_ANSWER_MAX 256
 
 /** encrypted_reason_len: bytes of @text that go into a message */
 size_t encrypted_reason_len(const char *text);

@@ -1,6 +1,5 @@
 /*
- * Migration parameters: an SEV guest's destination, its certificates and what
- * it takes
+ * Migration parameters: certificates of an SEV guest's destination
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -65,20 +64,11 @@ static void set_string(char **to, const char *from)
     }
 }
 
-static void set_large_packets(SevDestination *to, const SevDestination *from)
-{
-    if (from->has_sev_large_packets) {
-        to->has_sev_large_packets = true;
-        to->sev_large_packets = from->sev_large_packets;
-    }
-}
-
 static void set(SevDestination *to, const SevDestination *from)
 {
     set_string(&to->sev_pdh, from->sev_pdh);
     set_string(&to->sev_plat_cert, from->sev_plat_cert);
     set_string(&to->sev_amd_cert, from->sev_amd_cert);
-    set_large_packets(to, from);
 }
 
 void sev_destination_query(MigrationParameters *to,
@@ -103,7 +93,6 @@ void sev_destination_overlay(MigrationParameters *dest,
     to->sev_pdh = from->sev_pdh ?: to->sev_pdh;
     to->sev_plat_cert = from->sev_plat_cert ?: to->sev_plat_cert;
     to->sev_amd_cert = from->sev_amd_cert ?: to->sev_amd_cert;
-    set_large_packets(to, from);
 }
 
 /* Where certificate @param is */
@@ -127,12 +116,7 @@ void sev_destination_visit(MigrateSetParameters *params,
     SevDestination *d = qapi_MigrateSetParameters_base(params);
     const char *name = MigrationParameter_str(param);
 
-    if (param == MIGRATION_PARAMETER_SEV_LARGE_PACKETS) {
-        d->has_sev_large_packets = true;
-        visit_type_bool(v, name, &d->sev_large_packets, errp);
-    } else {
-        visit_type_str(v, name, cert_of(d, param), errp);
-    }
+    visit_type_str(v, name, cert_of(d, param), errp);
 }
 
 void sev_destination_print(Monitor *mon, MigrationParameters *params)
@@ -147,10 +131,5 @@ void sev_destination_print(Monitor *mon, MigrationParameters *params)
         if (value && *value) {
             monitor_printf(mon, "%s: set\n", MigrationParameter_str(p));
         }
-    }
-    if (d->has_sev_large_packets) {
-        monitor_printf(mon, "%s: %s\n", MigrationParameter_str(
-                           MIGRATION_PARAMETER_SEV_LARGE_PACKETS),
-                       d->sev_large_packets ? "on" : "off");
     }
 }

@@ -12,14 +12,13 @@ from dataclasses import dataclass, field
 from . import chain, relay
 from .vm import POLICY_SEV, ExecuteError, Timeout
 
-__all__ = ('Direct', 'ExecuteError', 'FINAL', 'LARGE', 'NotCompleted',
+__all__ = ('Direct', 'ExecuteError', 'FINAL', 'NotCompleted',
            'Outcome', 'arrived',
            'complete', 'connect', 'direct', 'finish', 'give_session_info',
            'info_for', 'migrate', 'prepare', 'session_events',
            'session_info', 'set_up', 'start', 'try_to_migrate', 'wait',
            'wait_agreed')
 
-LARGE = 'large-packets'
 SESSION_FINAL = ('finished', 'cancelled')
 
 FINAL = ('completed', 'failed', 'cancelled')
@@ -53,19 +52,13 @@ def session_info(destination, signed=False):
     exported = base64.b64decode(cap['cert-chain'])
     if signed:
         exported = chain.splice(exported, destination.amd_cek())
-    info = {'pdh': cap['pdh'],
+    return {'pdh': cap['pdh'],
             'plat-cert': base64.b64encode(exported).decode(),
             'amd-cert': base64.b64encode(destination.amd_cert()).decode()}
-    # An unpatched QEMU says nothing of migrations
-    info[LARGE] = destination.cmd('query-sev').get('migration', {}).get(LARGE,
-                                                                        False)
-    return info
 
 
 def give_session_info(source, info):
-    source.cmd('migrate-set-sev-info',
-               **{k: v for k, v in info.items() if k != LARGE})
-    source.cmd('migrate-set-parameters', **{f'sev-{LARGE}': info[LARGE]})
+    source.cmd('migrate-set-sev-info', **info)
 
 
 def info_for(source, destination):

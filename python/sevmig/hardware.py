@@ -102,6 +102,12 @@ class Hardware:
         self.cmd('qom-set', path=self._psp, property='faults',
                  value=list(faults))
 
+    def packet_limits(self, send=0, receive=0):
+        """Most bytes of a packet that the firmware takes; 0: its own."""
+        for name, value in ('send', send), ('receive', receive):
+            self.cmd('qom-set', path=self._psp,
+                     property=f'{name}-packet-max', value=value)
+
     def costs(self, *costs):
         """Set the duration (SevPlatformCommandCost) of commands."""
         self.cmd('qom-set', path=self._psp, property='costs',

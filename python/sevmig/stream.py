@@ -28,6 +28,7 @@ LIMIT = {SESSION: 335888, PAGES: 16 + 64 * 4608, STATE: 24 + 128 * 1024,
          FINAL: 64 * 1024, UNALLOCATED: 24}
 PAGES_MAX = 64
 SESSION_FLAGS = 3           # it reads a reason; multifd
+SESSION_OPTIONAL = 0xffff0000   # 0x10000: it reads an answer
 PAGES_HEADER = 16 + 16      # of the record and of its body
 
 
@@ -171,7 +172,7 @@ class Stream:
             raise Malformed('the session record is not the first')
         if kind == SESSION:
             page, count, session_size, flags = self._unpack('IIII')
-            if page != PAGE or flags & ~SESSION_FLAGS:
+            if page != PAGE or flags & ~(SESSION_FLAGS | SESSION_OPTIONAL):
                 raise Malformed(f'pages of {page} bytes, flags {flags:#x}')
             for _ in range(count):
                 name = self._name()

@@ -348,10 +348,9 @@ class Packets(Bare):
         if cls.config.backend != vm.IN_PLACE:
             raise unittest.SkipTest('this kernel packs one page at a time')
 
-    def test_large(self):
-        source = self.boot(self.config)
+    def sizes(self, source, destination):
+        """Migrate; the lengths of packets in the stream."""
         recorded = os.path.join(self.work, 'stream')
-        destination = self.another(source.config)
         flow.prepare(source, destination, downtime_ms=60000)
         link = flow.connect(source, destination, record=recorded)
         flow.start(source, link)
@@ -361,28 +360,65 @@ class Packets(Bare):
                            check=False, stdout=subprocess.PIPE,
                            stderr=subprocess.STDOUT)
         self.assertEqual(p.returncode, 0, p.stdout)
-        sizes = set(re.findall(r'\b52\+\d+', p.stdout))
+        sizes = {int(n) for n in re.findall(r'\b52\+(\d+)', p.stdout)}
         note(f'packets of {sizes}')
-        self.assertIn('52+16384', sizes)
+        return sizes
 
-    def test_large_refused(self):
-        """To memory that is no guest_memfd: refused, or one page each."""
+    def failed(self):
+        """How often the firmware refused each command."""
+        failed = HARDWARE.counts('failed')
+        return [failed.get(f'{way}_UPDATE_DATA', 0)
+                for way in ('SEND', 'RECEIVE')]
+
+    def limit(self, **limits):
+        if HARDWARE.why:
+            self.skipTest(HARDWARE.why)
+        HARDWARE.packet_limits(**limits)
+        self.addCleanup(HARDWARE.packet_limits)
+
+    def test_large(self):
+        source = self.boot(self.config)
+        self.assertEqual(max(self.sizes(source, self.another(self.config))),
+                         4 * stream.PAGE)
+
+    def test_ordinary_memory(self):
+        """A destination that cannot arrange its memory gets single pages."""
         source = self.boot(self.config)
         destination = self.another(self.config.change(backend='ram'))
-        info = flow.session_info(destination)
-        self.assertFalse(info[flow.LARGE])
-        flow.give_session_info(source, {**info, flow.LARGE: True})
-        for v in (source, destination):
-            flow.set_up(v)
-        outcome = self.attempt(source, destination,
-                               flow.connect(source, destination))
-        self.assertFalse(outcome.completed)
-        self.assert_said([outcome.error, *destination.complaints()],
-                         ['several pages', 'sev-large-packets'])
-        self.good(source, more=3)
-        # It says itself what it takes
-        destination, _ = self.move(source, destination.config)
-        self.good(source, destination)
+        self.assertEqual(self.sizes(source, destination), {stream.PAGE})
+
+    def test_receiver_takes_less(self):
+        """The destination's firmware takes smaller packets than the source's."""
+        source = self.boot(self.config)
+        for npages in 2, 1:
+            self.limit(receive=npages * stream.PAGE)
+            destination = self.another(self.config)
+            self.assertEqual(max(self.sizes(source, destination)),
+                             npages * stream.PAGE)
+            source = destination
+
+    def test_sender_takes_less(self):
+        """The source's firmware does, which it learns once."""
+        source = self.boot(self.config)
+        self.limit(send=2 * stream.PAGE)
+        before = self.failed()
+        refused = self.another(self.config)
+        flow.prepare(source, refused, downtime_ms=1)
+        link = flow.connect(source, refused)
+        flow.start(source, link)
+        self.under_way(source)
+        source.cmd('migrate_cancel')
+        flow.wait(source, PATIENCE, poll=0.1)
+        link.close()
+        refused.stop()
+        learned = self.failed()
+        note(f'SEND, RECEIVE refused: {before}, then {learned}')
+        self.assertEqual(max(self.sizes(source, self.another(self.config))),
+                         2 * stream.PAGE)
+        after = self.failed()
+        # Each session asks for the length of a header; then 4 and 3 pages
+        self.assertEqual([learned[0] - before[0], after[0] - learned[0]],
+                         [3, 1])
 
 
 class Lives(Bare):
@@ -734,7 +770,8 @@ class Tampered(Bare):
         source = self.boot(self.config)
         destination = self.another(source.config)
         flow.prepare(source, destination, downtime_ms=1 if rounds else 60000)
-        source.cmd('migrate-set-parameters', **{f'sev-{flow.LARGE}': False})
+        HARDWARE.packet_limits(receive=stream.PAGE)
+        self.addCleanup(HARDWARE.packet_limits)
         if not rounds:
             source.cmd('stop')
         link = flow.connect(source, destination, tamper=tamper)

@@ -163,14 +163,9 @@ class Base(unittest.TestCase):
 
     # Actions
 
-    large = True        # packets, if the destination takes them
-
     def prepare(self, destination, **link):
         type(self).clean = False
         flow.prepare(self.source, destination)
-        if not self.large:
-            self.source.cmd('migrate-set-parameters',
-                            **{f'sev-{flow.LARGE}': False})
         return flow.connect(self.source, destination, **link)
 
     def attempt(self, link):
@@ -298,9 +293,21 @@ class Commands(Base):
     def test_activate(self):
         self.at_destination(fault('ACTIVATE'), command='RECEIVE_START')
 
+    def probes(self):
+        """How many packets a destination makes up to learn their limit."""
+        return 1 if self.config.backend == 'guest-memfd' else 0
+
     def test_receive_update_data_first(self):
-        self.at_destination(fault('RECEIVE_UPDATE_DATA'),
+        self.at_destination(fault('RECEIVE_UPDATE_DATA', nth=1 + self.probes()),
                             words=['block', 'HWERROR_PLATFORM'])
+
+    def test_receive_probe(self):
+        """A destination that does not learn the limit gets single pages."""
+        if not self.probes():
+            self.skipTest('this kernel unpacks one page at a time')
+        HARDWARE.faults(fault('RECEIVE_UPDATE_DATA'))
+        self.migrates()
+        self.assertEqual(HARDWARE.faults_left(), [])
 
     def test_receive_update_data_later(self):
         self.at_destination(fault('RECEIVE_UPDATE_DATA', nth=25),
@@ -317,7 +324,8 @@ class Commands(Base):
 
     def test_header_corrupt(self):
         # After the page, which is all that the packet has then
-        self.large = False
+        HARDWARE.packet_limits(receive=stream.PAGE)
+        self.addCleanup(HARDWARE.packet_limits)
         self.at_destination(fault('SEND_UPDATE_DATA', 'corrupt', nth=15,
                                   offset=4096 + 30),
                             command='RECEIVE_UPDATE_DATA',

@@ -1707,6 +1707,60 @@ static void test_bad_reason(void)
     qtest_quit(src);
 }
 
+/* The destination's vendor code answers, and the source's reads it */
+static void test_answer(void)
+{
+    g_autofree char *log = g_build_filename(tmp, "ops", NULL);
+    g_autofree char *opts = g_strdup_printf(",page-us=20,answer=yes,"
+                                            "ops-log=%s", log);
+    Pair p = pair_start(opts, ",answer=yes");
+
+    migrate_starts(p.src);
+    completes(p);
+    ops_were(log, "start answer completed ");
+    pair_end(p);
+}
+
+/* Nothing that the destination answers is believed */
+static void test_bad_answer(void)
+{
+    static const char twice[] = "\x45\x41\0\3yes\x45\x41\0\3yes";
+    g_autofree char *early = NULL, *none = NULL, *big = NULL, *plain = NULL;
+    char large[4 + 257] = "\x45\x41\x01\x01";
+    QTestState *src = start(",page-us=100", "");
+    Pair p;
+
+    set_capability(src, "return-path");
+    none = answered(src, "\x45\x41\0\0", 4);
+    g_assert(strstr(none, "invalid message 0x4541 length 0x0000"));
+    runs_again(src);
+    big = answered(src, large, sizeof(large));
+    g_assert(strstr(big, "invalid message 0x4541 length 0x0101"));
+    runs_again(src);
+    early = answered(src, twice, sizeof(twice) - 1);
+    g_assert(strstr(early, "invalid message 0x4541 length 0x0003"));
+    runs_again(src);
+    qtest_quit(src);
+
+    /* One that the vendor code refuses */
+    p = pair_start(",page-us=100,answer=yes", ",answer=no");
+    migrate_starts(p.src);
+    plain = source_error(p.src);
+    g_assert_cmpstr(plain, ==, "The destination's answer to the session: "
+                    "2 bytes that are not 'yes'");
+    runs_again(p.src);
+    pair_end(p);
+
+    /* A guest that is not confidential asks for none */
+    src = start(NULL, "");
+    set_capability(src, "return-path");
+    set_bandwidth(src, 1 * MiB);
+    g_free(plain);
+    plain = answered(src, twice, sizeof(twice) - 1);
+    g_assert(strstr(plain, "invalid message 0x4541"));
+    qtest_quit(src);
+}
+
 /* Both roads go through the channels */
 static void went_through_channels(Pair p)
 {
@@ -2137,6 +2191,8 @@ int main(int argc, char **argv)
     qtest_add_func("/encrypted-pages/destination-exits",
                    test_destination_exits);
     qtest_add_func("/encrypted-pages/bad-reason", test_bad_reason);
+    qtest_add_func("/encrypted-pages/answer", test_answer);
+    qtest_add_func("/encrypted-pages/bad-answer", test_bad_answer);
     qtest_add_func("/encrypted-pages/hints", test_hints);
     qtest_add_data_func("/encrypted-pages/multifd/none", "none", test_multifd);
     qtest_add_data_func("/encrypted-pages/multifd/zlib", "zlib", test_multifd);

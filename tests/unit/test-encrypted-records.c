@@ -1200,6 +1200,30 @@ static void test_session_flags(void)
     machine_free();
 }
 
+/* A destination takes a session with flags that it may ignore */
+static void test_optional_flags(void)
+{
+    static const uint32_t flags[] = { ENCRYPTED_SESSION_ANSWER, 0x80000000,
+                                      0xffff0000 };
+
+    machine_new(false);
+    for (size_t i = 0; i < G_N_ELEMENTS(flags); i++) {
+        EncryptedLoad *load = encrypted_load_new(NULL, &vendor_ops);
+        g_autoptr(GByteArray) in = g_byte_array_new();
+        g_autoptr(GByteArray) b = g_byte_array_new();
+
+        vendor_reset();
+        session_head(b, 4096, 2, 0, flags[i]);
+        session_block(b, "pc.ram", 6, 200);
+        session_block(b, "flash0", 6, 3);
+        put_raw(in, SESSION, b);
+        g_assert(load_all(load, in, &error_abort));
+        g_assert_cmpuint(vendor.starts, ==, 1);
+        encrypted_load_free(load);
+    }
+    machine_free();
+}
+
 static void reason_is(const char *data, size_t len, const char *want)
 {
     g_autofree char *text = encrypted_reason_text((const uint8_t *)data, len);
@@ -1249,6 +1273,7 @@ int main(int argc, char **argv)
     g_test_add_func("/encrypted-records/plain-order", test_plain_order);
     g_test_add_func("/encrypted-records/session", test_session);
     g_test_add_func("/encrypted-records/session-flags", test_session_flags);
+    g_test_add_func("/encrypted-records/optional-flags", test_optional_flags);
     g_test_add_func("/encrypted-records/reason-text", test_reason_text);
     g_test_add_func("/encrypted-records/reason-len", test_reason_len);
     g_test_add_func("/encrypted-records/pages", test_pages);

@@ -255,6 +255,54 @@ static void test_final(void)
     error_free_or_abort(&err);
 }
 
+static void test_answer(void)
+{
+    static const struct {
+        uint32_t bytes;
+        size_t npages;      /* 0: refused */
+    } limits[] = {
+        { 0, 0 }, { 16, 0 }, { 4095, 0 }, { 4096, 1 }, { 8191, 1 },
+        { 8192, 2 }, { 12288, 3 }, { 16384, 4 }, { 20480, 4 },
+        { UINT32_MAX, 4 },
+    };
+    g_autoptr(GByteArray) out = g_byte_array_new();
+    Error *err = NULL;
+    size_t npages = 0;
+
+    for (size_t i = 1; i <= SEV_WIRE_PACKET_PAGES; i++) {
+        g_byte_array_set_size(out, 0);
+        sev_wire_put_answer(out, i);
+        g_assert_true(sev_wire_get_answer(out->data, out->len, &npages,
+                                          &error_abort));
+        g_assert_cmpuint(npages, ==, i);
+    }
+    g_assert_cmpuint(out->len, ==, 8);
+    for (size_t len = 0; len < 8; len++) {
+        g_autofree uint8_t *copy = g_memdup2(out->data, len);
+
+        g_assert_false(sev_wire_get_answer(copy, len, &npages, &err));
+        error_free_or_abort(&err);
+    }
+    for (size_t i = 0; i < ARRAY_SIZE(limits); i++) {
+        npages = 0;
+        stl_be_p(out->data + 4, limits[i].bytes);
+        if (sev_wire_get_answer(out->data, out->len, &npages, &err)) {
+            g_assert_cmpuint(npages, ==, limits[i].npages);
+        } else {
+            g_assert_cmpuint(limits[i].npages, ==, 0);
+            error_free_or_abort(&err);
+        }
+    }
+    stl_be_p(out->data + 4, 4096);
+    out->data[3] = 2;
+    g_assert_false(sev_wire_get_answer(out->data, 8, &npages, &err));
+    error_free_or_abort(&err);
+    out->data[3] = 1;
+    g_byte_array_append(out, (const uint8_t *)"", 1);
+    g_assert_false(sev_wire_get_answer(out->data, 9, &npages, &err));
+    error_free_or_abort(&err);
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
@@ -267,6 +315,7 @@ int main(int argc, char **argv)
     g_test_add_func("/sev-migration/pages/cut", test_pages_cut);
     g_test_add_func("/sev-migration/pages/lengths", test_pages_lengths);
     g_test_add_func("/sev-migration/pages/large", test_pages_large);
+    g_test_add_func("/sev-migration/answer", test_answer);
     g_test_add_func("/sev-migration/final", test_final);
     return g_test_run();
 }

@@ -169,6 +169,9 @@ typedef struct AmdPspPlatform {
     bool always_check_certs;
     /* PDH_CERT_EXPORT has the CEK with the authority's signature */
     bool export_signed_cek;
+    /* Bytes of a packet that SEND_UPDATE and RECEIVE_UPDATE take; 0: 16 KiB */
+    uint32_t send_packet_max;
+    uint32_t receive_packet_max;
 
     bool initialized;
     bool es;                            /* guests can have SEV-ES */

@@ -12,6 +12,7 @@
 /* Bytes before the variable part; see docs/specs/sev-migration-payload.rst */
 #define SESSION_FIXED   16
 #define PACKET_FIXED    4
+#define ANSWER_SIZE     8
 #define FINAL_SIZE      12
 
 static void put_be16(GByteArray *out, uint16_t v)
@@ -147,6 +148,37 @@ bool sev_wire_get_packet(const uint8_t *buf, size_t len, size_t *pos,
     packet->hdr = buf + PACKET_FIXED;
     packet->trans = packet->hdr + packet->hdr_len;
     *pos += PACKET_FIXED + (size_t)packet->hdr_len + packet->trans_len;
+    return true;
+}
+
+void sev_wire_put_answer(GByteArray *out, size_t npages)
+{
+    assert(npages && npages <= SEV_WIRE_PACKET_PAGES);
+    put_be32(out, SEV_WIRE_VERSION);
+    put_be32(out, npages * SEV_WIRE_PAGE);
+}
+
+bool sev_wire_get_answer(const uint8_t *buf, size_t len, size_t *npages,
+                         Error **errp)
+{
+    uint32_t bytes;
+
+    if (len != ANSWER_SIZE) {
+        error_setg(errp, "SEV: answer of %zu bytes, expected %d", len,
+                   ANSWER_SIZE);
+        return false;
+    }
+    if (!check_version(ldl_be_p(buf), "answer", errp)) {
+        return false;
+    }
+    bytes = ldl_be_p(buf + 4);
+    if (bytes < SEV_WIRE_PAGE) {
+        error_setg(errp, "SEV: packets of at most %" PRIu32 " bytes, expected "
+                   "%d or more", bytes, (int)SEV_WIRE_PAGE);
+        return false;
+    }
+    /* Another version of QEMU may be able to receive larger packets */
+    *npages = MIN(bytes / SEV_WIRE_PAGE, SEV_WIRE_PACKET_PAGES);
     return true;
 }
 

@@ -3,7 +3,7 @@
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
- * Three blobs, specified in docs/specs/sev-migration-payload.rst.  Nothing
+ * Four blobs, specified in docs/specs/sev-migration-payload.rst.  Nothing
  * here knows KVM or a device: bytes in, structs out.  Everything that is
  * parsed comes from the other host and is not to be trusted.
  */
@@ -12,7 +12,7 @@
 
 #include "qemu/units.h"
 
-/* Version of the session and of the final blob */
+/* Version of the session, of the answer and of the final blob */
 #define SEV_WIRE_VERSION        1
 
 /*
@@ -79,6 +79,19 @@ void sev_wire_put_packet(GByteArray *out, const SevWirePacket *packet);
  */
 bool sev_wire_get_packet(const uint8_t *buf, size_t len, size_t *pos,
                          SevWirePacket *packet, Error **errp);
+
+/**
+ * sev_wire_put_answer: append an answer to @out
+ * @npages: most pages of a packet, 1 to SEV_WIRE_PACKET_PAGES
+ */
+void sev_wire_put_answer(GByteArray *out, size_t npages);
+
+/**
+ * sev_wire_get_answer: all @len bytes of @buf must be one answer
+ * @npages: returns the most pages of a packet, 1 to SEV_WIRE_PACKET_PAGES
+ */
+bool sev_wire_get_answer(const uint8_t *buf, size_t len, size_t *npages,
+                         Error **errp);
 
 /** sev_wire_put_final: append the value of MSR_KVM_MIGRATION_CONTROL */
 void sev_wire_put_final(GByteArray *out, uint64_t control);

@@ -51,6 +51,9 @@
 /* KVM_HC_MAP_GPA_RANGE: the state, and the guest's page size, which is KVM's */
 #define MAP_GPA_RANGE_KNOWN     (KVM_MAP_GPA_RANGE_ENCRYPTED | 0xf)
 
+/* Bytes of a packet header: SEV API 0.24, table "SEND_UPDATE_DATA" */
+#define SEV_PACKET_HEADER_LEN   52
+
 /* What a guest finds in RAX: <linux/kvm_para.h> */
 #define HC_OK           0
 #define HC_EINVAL       ((uint64_t)-22)
@@ -668,7 +671,6 @@ SevMigrationInfo *sev_migration_info(void)
 
     info->offered = m->enabled;
     info->ready = qatomic_read(&m->control) & KVM_MIGRATION_READY;
-    info->large_packets = sev_packets_takes_large(cgs);
     if (!can_leave(cgs, &why)) {
         info->blocked = g_strdup(error_get_pretty(why));
         error_free(why);
@@ -804,8 +806,7 @@ static bool sev_send_start(ConfidentialGuestSupport *cgs, GByteArray *session,
         send_cancel(cgs);
         return false;
     }
-    sev_packets_open(&m->packets, cgs,
-                     migrate_sev_destination()->sev_large_packets);
+    sev_packets_open(&m->packets, cgs);
     m->pages = 0;
     m->send_faults = 0;
     sev_wire_put_session(session, &(SevWireSession) {
@@ -818,6 +819,19 @@ static bool sev_send_start(ConfidentialGuestSupport *cgs, GByteArray *session,
     });
     trace_sev_migration_send_start(start.policy, start.session_len,
                                    m->hdr_len);
+    return true;
+}
+
+/* Thread of the return path */
+static bool sev_send_answer(ConfidentialGuestSupport *cgs, const uint8_t *data,
+                            size_t len, Error **errp)
+{
+    size_t npages;
+
+    if (!sev_wire_get_answer(data, len, &npages, errp)) {
+        return false;
+    }
+    sev_packets_agree(&sev_guest_migration(cgs)->packets, npages);
     return true;
 }
 
@@ -986,10 +1000,64 @@ static bool sev_receive_start(ConfidentialGuestSupport *cgs,
     object_property_set_uint(OBJECT(cgs), "handle", start.handle,
                              &error_abort);
     sev_guest_set_state(cgs, SEV_STATE_RECEIVE_UPDATE);
-    sev_packets_open(&m->packets, cgs, true);
+    sev_packets_open(&m->packets, cgs);
     m->pages = 0;
     trace_sev_migration_receive_start(s.policy, start.handle);
     return true;
+}
+
+/* A block of in-place memory, if all RAM of the guest is that; else NULL */
+static RAMBlock *in_place_block(void)
+{
+    RAMBlock *rb, *found = NULL;
+
+    RAMBLOCK_FOREACH(rb) {
+        if (is_in_place(rb)) {
+            found = rb;
+        } else if (is_guest_ram(rb) && encbitmap_npages(rb)) {
+            return NULL;
+        }
+    }
+    return found;
+}
+
+/* See sev_packets_probe().  The pages are shared and empty, before and after. */
+static void probe_firmware(ConfidentialGuestSupport *cgs, RAMBlock *rb)
+{
+    SevMigration *m = sev_guest_migration(cgs);
+    const uint64_t size = SEV_WIRE_PACKET_PAGES * TARGET_PAGE_SIZE;
+    KvmPrivateAccessHold hold;
+
+    if (rb->used_length < size || encbitmap_count(rb, 0, SEV_WIRE_PACKET_PAGES) ||
+        encbitmap_convert(rb, 0, size, true, NULL, NULL) < 0) {
+        m->packets.limit = 1;
+        return;
+    }
+    kvm_private_access_hold(&hold, rb->host, size);
+    sev_packets_probe(&m->packets, cgs, rb->host, SEV_PACKET_HEADER_LEN);
+    kvm_private_access_release(&hold);
+    if (encbitmap_convert(rb, 0, size, false, NULL, NULL) < 0) {
+        m->packets.limit = 1;
+    }
+}
+
+static void sev_receive_answer(ConfidentialGuestSupport *cgs,
+                               GByteArray *answer)
+{
+    SevMigration *m = sev_guest_migration(cgs);
+    size_t npages = 1;
+    RAMBlock *rb;
+
+    if (m->packets.limit > 1) {
+        RCU_READ_LOCK_GUARD();
+        rb = in_place_block();
+        if (rb) {
+            probe_firmware(cgs, rb);
+            npages = m->packets.limit;
+        }
+    }
+    trace_sev_migration_receive_answer(npages);
+    sev_wire_put_answer(answer, npages);
 }
 
 static bool sev_receive_pages(ConfidentialGuestSupport *cgs, RAMBlock *rb,
@@ -1032,11 +1100,11 @@ static bool sev_receive_pages(ConfidentialGuestSupport *cgs, RAMBlock *rb,
     ret = sev_packets_receive(p, cgs, rb->host + offset, npages, &done,
                               &fw_error);
     kvm_private_access_release(&hold);
-    if (ret == -EOPNOTSUPP && !(p->large && is_in_place(rb))) {
-        /* The kernel arranges the pages of guest_memfds only */
-        error_setg(errp, "SEV: packets of several pages, which this host takes "
-                   "only for RAM that is a guest_memfd: set the parameter "
-                   "sev-large-packets of the source to off");
+    if (ret == -EOPNOTSUPP && !(p->limit > 1 && is_in_place(rb))) {
+        /* The kernel makes the pages of guest_memfds only contiguous */
+        error_setg(errp, "SEV: a packet of several pages, which this host can "
+                   "receive only into in-place memory, and which the source "
+                   "was not told to send");
         goto fail;
     } else if (ret == -EPROTO) {
         error_setg(errp, "SEV: packets of several pages, and other headers "
@@ -1095,12 +1163,14 @@ static const ConfidentialGuestMigrationOps sev_migration_ops = {
     .can_send = sev_can_send,
     .is_willing = sev_is_willing,
     .send_start = sev_send_start,
+    .send_answer = sev_send_answer,
     .send_pages = sev_send_pages,
     .send_final = sev_send_final,
     .send_completed = sev_send_completed,
     .send_done = sev_send_done,
     .send_calls = sev_send_calls,
     .receive_start = sev_receive_start,
+    .receive_answer = sev_receive_answer,
     .receive_pages = sev_receive_pages,
     .receive_final = sev_receive_final,
     .can_run = sev_can_run,

@@ -5,22 +5,25 @@
  *
  * Linux has an ioctl for one page, the KVM module one for many.  The packets
  * are the same, so the two sides of a migration need not have the same
- * kernel; but for those of several pages, which the module makes if it is
- * told that the other side takes them.
+ * kernel.  Packets of several pages are an exception: only the module makes
+ * and takes them.  A source sends them after the destination has said that it
+ * takes them, and of how many pages.
  */
 #include "qemu/osdep.h"
 #include <linux/kvm.h>
+#include <linux/psp-sev.h>
 #include "linux/kvm-page-enc.h"
 #include "qemu/memalign.h"
 #include "qemu/units.h"
 #include "cpu.h"
 #include "sev-migration.h"
 #include "sev-packets.h"
+#include "trace.h"
 
 QEMU_BUILD_BUG_ON(SEV_WIRE_PAGE != TARGET_PAGE_SIZE);
 QEMU_BUILD_BUG_ON(SEV_WIRE_PACKET_PAGES != KVM_SEV_UPDATE_BATCH_PACKET_MAX);
 
-/* Does nothing, where it is known */
+/* A batch of 0 pages does nothing.  A kernel that does not know it fails. */
 static bool takes_batch(ConfidentialGuestSupport *cgs, uint32_t flags)
 {
     struct kvm_sev_update_batch probe = { .flags = flags };
@@ -29,13 +32,7 @@ static bool takes_batch(ConfidentialGuestSupport *cgs, uint32_t flags)
     return !sev_guest_cmd(cgs, KVM_SEV_SEND_UPDATE_BATCH, &probe, &fw_error);
 }
 
-bool sev_packets_takes_large(ConfidentialGuestSupport *cgs)
-{
-    return takes_batch(cgs, KVM_SEV_UPDATE_BATCH_PACKETS);
-}
-
-void sev_packets_open(SevPackets *p, ConfidentialGuestSupport *cgs,
-                      bool large)
+void sev_packets_open(SevPackets *p, ConfidentialGuestSupport *cgs)
 {
     if (!p->hdr) {
         p->hdr = g_malloc0_n(CGS_MIGRATION_PAGES_MAX, SEV_WIRE_HDR_MAX);
@@ -43,8 +40,18 @@ void sev_packets_open(SevPackets *p, ConfidentialGuestSupport *cgs,
                                  CGS_MIGRATION_PAGES_MAX * SEV_WIRE_PAGE);
     }
     p->batch = takes_batch(cgs, 0);
-    p->large = large && p->batch && sev_packets_takes_large(cgs);
+    if (!p->limit) {
+        p->limit = p->batch && takes_batch(cgs, KVM_SEV_UPDATE_BATCH_PACKETS) ?
+                   SEV_WIRE_PACKET_PAGES : 1;
+    }
+    qatomic_set(&p->agreed, 1);
     stat64_set(&p->calls, 0);
+}
+
+void sev_packets_agree(SevPackets *p, size_t npages)
+{
+    qatomic_set(&p->agreed, MIN(npages, p->limit));
+    trace_sev_packets_agree(npages, p->limit);
 }
 
 void sev_packets_close(SevPackets *p)
@@ -66,13 +73,17 @@ static int packets_cmd(SevPackets *p, ConfidentialGuestSupport *cgs, int cmd,
     return sev_guest_cmd(cgs, cmd, data, fw_error);
 }
 
-/* Headers and packets are in the buffers, or are to be: one after another */
+/*
+ * Headers and packets are in the buffers, or are to be: one after another.
+ * @large: packets may have several pages
+ */
 static int do_batch(SevPackets *p, ConfidentialGuestSupport *cgs, int cmd,
                     uint8_t *host, uint32_t hdr_len, size_t npages,
                     bool large, size_t *done, int *fw_error)
 {
     int ret = 0;
 
+    *fw_error = 0;
     while (*done < npages) {
         struct kvm_sev_update_batch batch = {
             .guest_uaddr = (uintptr_t)(host + *done * TARGET_PAGE_SIZE),
@@ -92,6 +103,38 @@ static int do_batch(SevPackets *p, ConfidentialGuestSupport *cgs, int cmd,
         }
     }
     return *done < npages ? ret ?: -EIO : 0;
+}
+
+/* The firmware refuses the length of a packet */
+static bool is_too_long(int ret, int fw_error)
+{
+    return ret == -EIO && fw_error == SEV_RET_INVALID_LEN;
+}
+
+static void lower_limit(SevPackets *p, size_t npages)
+{
+    p->limit = npages;
+    trace_sev_packets_limit(npages);
+}
+
+void sev_packets_probe(SevPackets *p, ConfidentialGuestSupport *cgs,
+                       uint8_t *host, uint32_t hdr_len)
+{
+    while (p->limit > 1) {
+        size_t done = 0;
+        int fw_error, ret;
+
+        memset(p->hdr, 0, hdr_len);
+        memset(p->trans, 0, p->limit * SEV_WIRE_PAGE);
+        p->pages[0] = p->limit;
+        ret = do_batch(p, cgs, KVM_SEV_RECEIVE_UPDATE_BATCH, host, hdr_len,
+                       p->limit, true, &done, &fw_error);
+        if (ret == -EIO && fw_error == SEV_RET_BAD_MEASUREMENT) {
+            return;
+        }
+        /* Without an answer that is understood, only a page is certain */
+        lower_limit(p, is_too_long(ret, fw_error) ? p->limit - 1 : 1);
+    }
 }
 
 /* The argument of both commands */
@@ -168,10 +211,37 @@ static bool large_packets(SevPackets *p, uint32_t hdr_len, size_t npages)
     return true;
 }
 
+/*
+ * Pack pages into packets of up to @agreed pages.  The kernel makes packets as
+ * large as it can, so the number of pages in a call bounds them.  If the
+ * firmware refuses the length of one, it gets smaller ones from now on.
+ */
+static int send_large(SevPackets *p, ConfidentialGuestSupport *cgs,
+                      uint8_t *host, uint32_t hdr_len, size_t npages,
+                      size_t *done, int *fw_error)
+{
+    int ret = 0;
+
+    while (!ret && *done < npages) {
+        uint8_t most = MIN(qatomic_read(&p->agreed), p->limit);
+        size_t end = most < SEV_WIRE_PACKET_PAGES ?
+                     MIN(npages, *done + most) : npages;
+
+        ret = do_batch(p, cgs, KVM_SEV_SEND_UPDATE_BATCH, host, hdr_len, end,
+                       true, done, fw_error);
+        if (is_too_long(ret, *fw_error) && most > 1) {
+            lower_limit(p, most - 1);
+            ret = 0;
+        }
+    }
+    return ret;
+}
+
 int sev_packets_send(SevPackets *p, ConfidentialGuestSupport *cgs,
                      uint8_t *host, uint32_t hdr_len, size_t npages,
                      size_t *done, int *fw_error)
 {
+    bool large = MIN(qatomic_read(&p->agreed), p->limit) > 1;
     int ret;
 
     assert(npages <= CGS_MIGRATION_PAGES_MAX && hdr_len <= SEV_WIRE_HDR_MAX);
@@ -184,10 +254,14 @@ int sev_packets_send(SevPackets *p, ConfidentialGuestSupport *cgs,
         p->npackets = *done;
         return ret;
     }
-    ret = do_batch(p, cgs, KVM_SEV_SEND_UPDATE_BATCH, host, hdr_len, npages,
-                   p->large, done, fw_error);
-    p->npackets = *done;
-    if (p->large && !large_packets(p, hdr_len, *done)) {
+    if (!large) {
+        ret = do_batch(p, cgs, KVM_SEV_SEND_UPDATE_BATCH, host, hdr_len,
+                       npages, false, done, fw_error);
+        p->npackets = *done;
+        return ret;
+    }
+    ret = send_large(p, cgs, host, hdr_len, npages, done, fw_error);
+    if (!large_packets(p, hdr_len, *done)) {
         *done = 0;
         return -EPROTO;
     }
@@ -227,7 +301,7 @@ int sev_packets_receive(SevPackets *p, ConfidentialGuestSupport *cgs,
     assert(npages <= CGS_MIGRATION_PAGES_MAX);
     *done = 0;
     *fw_error = 0;
-    if (large && !p->large) {
+    if (large && p->limit < 2) {
         return -EOPNOTSUPP;
     }
     if (large && !all_alike(p)) {

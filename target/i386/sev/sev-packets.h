@@ -15,17 +15,23 @@ struct ConfidentialGuestSupport;
 /**
  * SevPackets: the packets of one call
  * @batch: the kernel takes many pages in one ioctl
- * @large: and packets of several pages
+ * @limit: most pages of a packet that the kernel and the firmware of this host
+ *         handle for this VM; 0 until the first sev_packets_open().  The
+ *         firmware's limit is found by trying, once in the life of the VM
+ * @agreed: most pages of a packet that is sent: @limit, or less if the
+ *          destination handles less; atomic
  * @pages: for each page, how many pages the packet has that begins with it
  * @packet: where each packet is
  * @npackets: how many
  * @calls: ioctls since sev_packets_open()
  *
- * For one thread at a time, but for the last, which any may read.
+ * For one thread at a time, except @agreed, which sev_packets_agree() sets in
+ * another thread, and @calls, which any thread may read.
  */
 typedef struct SevPackets {
     bool batch;
-    bool large;
+    uint8_t limit;
+    uint8_t agreed;
     uint8_t *hdr;
     uint8_t *trans;
     uint8_t pages[CGS_MIGRATION_PAGES_MAX];
@@ -36,16 +42,29 @@ typedef struct SevPackets {
 
 /**
  * sev_packets_open: get ready to send or receive @cgs's pages, and find out
- * what its kernel offers; @large: packets of several pages, too
+ * what its kernel offers.  Packets that are sent have one page until
+ * sev_packets_agree() is called.
  */
-void sev_packets_open(SevPackets *p, struct ConfidentialGuestSupport *cgs,
-                      bool large);
+void sev_packets_open(SevPackets *p, struct ConfidentialGuestSupport *cgs);
 
 /**
- * sev_packets_takes_large: does the kernel take packets of several pages for
- * this VM, whose memory is such that it can always receive them?
+ * sev_packets_agree: the destination handles packets of up to @npages pages.
+ * Any thread, once, after sev_packets_open().
  */
-bool sev_packets_takes_large(struct ConfidentialGuestSupport *cgs);
+void sev_packets_agree(SevPackets *p, size_t npages);
+
+/**
+ * sev_packets_probe: find the firmware's limit by giving it packets that are
+ * not authentic, which it refuses before it writes anything, and which it
+ * refuses for their length if they are too long
+ * @host: SEV_WIRE_PACKET_PAGES private pages of a guest_memfd, which nothing
+ *        was written to
+ * @hdr_len: bytes of a packet's header
+ *
+ * Sets @p->limit.  While receiving, before the first packet.
+ */
+void sev_packets_probe(SevPackets *p, struct ConfidentialGuestSupport *cgs,
+                       uint8_t *host, uint32_t hdr_len);
 
 /** sev_packets_close: free the buffers; no open is needed before */
 void sev_packets_close(SevPackets *p);

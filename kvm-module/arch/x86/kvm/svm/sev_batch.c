@@ -189,13 +189,6 @@ static int sev_batch_packets(struct sev_batch *batch, u32 *done, int *error)
 		*done += packet->npages;
 	}
 
-	if (r == -EIO && *error == SEV_RET_INVALID_LEN && batch->send &&
-	    group->packets[issued].npages > 1) {
-		/* Another firmware may take less, but a page it always did */
-		group->max = 1;
-		*error = 0;
-		r = 0;
-	}
 	/* What could not be read is next only if all before it are done. */
 	return r || issued < n ? r : unread;
 }

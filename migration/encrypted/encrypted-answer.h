@@ -1,0 +1,67 @@
+/*
+ * The destination platform's answer to the source's session
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * The message is described in docs/specs/encrypted-ram-migration.rst.  The
+ * source announces in its session record that it reads an answer, so no other
+ * QEMU sees anything new on the return path.  Only vendor code knows what is
+ * in the answer.
+ */
+#ifndef MIGRATION_ENCRYPTED_ANSWER_H
+#define MIGRATION_ENCRYPTED_ANSWER_H
+
+#include "migration/qemu-file.h"
+#include "system/confidential-guest-migration.h"
+
+/* The source's side; part of MigrationState */
+typedef struct EncryptedAnswer {
+    ConfidentialGuestSupport *cgs;
+    /*
+     * NULL until the session record of this migration announces that an answer
+     * is read; atomic, and @cgs is valid if it is not NULL
+     */
+    const ConfidentialGuestMigrationOps *ops;
+    /* The thread of the return path has received the answer */
+    bool received;
+} EncryptedAnswer;
+
+/** encrypted_answer_prepare: a migration is about to begin.  BQL. */
+void encrypted_answer_prepare(MigrationState *s);
+
+/**
+ * encrypted_answer_announce: the session is open, and its record is about to be
+ * sent.  Returns the flag that the record needs: ENCRYPTED_SESSION_ANSWER, or 0
+ * if the vendor code of @cgs wants no answer.  BQL.
+ */
+uint32_t encrypted_answer_announce(MigrationState *s,
+                                   ConfidentialGuestSupport *cgs,
+                                   const ConfidentialGuestMigrationOps *ops);
+
+/**
+ * encrypted_answer_receive: read a message of the return path, if it is an
+ * answer, and pass it to the vendor code
+ * @type, @len: the message's header; its body is read from @rp
+ *
+ * Returns false if the message is none that the source has announced, or if
+ * the vendor code refuses it, whose error is then the error of @s.  The thread
+ * of the return path.
+ */
+bool encrypted_answer_receive(MigrationState *s, QEMUFile *rp, uint16_t type,
+                              uint16_t len);
+
+/**
+ * encrypted_answer_send: send the answer of the destination's vendor code, if
+ * a record was a session record that asks for it
+ * @header: of a record that was accepted, ENCRYPTED_RECORD_HEADER bytes
+ * @body, @len: its body
+ *
+ * Main thread, after the vendor code has opened the session.
+ */
+void encrypted_answer_send(MigrationIncomingState *mis,
+                           ConfidentialGuestSupport *cgs,
+                           const ConfidentialGuestMigrationOps *ops,
+                           const uint8_t *header, const uint8_t *body,
+                           size_t len);
+
+#endif
