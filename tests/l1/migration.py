@@ -398,7 +398,7 @@ class Booted(Base):
                          self.config.mem)
 
     def test_10_no_session_info(self):
-        self.refusal(['sev-pdh', 'not set'], info=None)
+        self.refusal(['not set', 'migrate-set-sev-info'], info=None)
 
     def test_11_info_is_no_certificate(self):
         destination = self.another(self.config)
@@ -409,7 +409,7 @@ class Booted(Base):
                 ('pdh', '!' * 2000, 'base64'),
                 ('plat-cert', info['pdh'], '2084 bytes, expected 6252'),
                 ('amd-cert', info['pdh'], 'certificate ASK')):
-            self.refusal([f'sev-{name}', why], info={**info, name: bad})
+            self.refusal([f"certificate '{name}'", why], info={**info, name: bad})
 
     def test_12_pdh_of_another_platform(self):
         destination = self.another(self.config)

@@ -1,12 +1,12 @@
 /*
- * Format of the certificates of an SEV platform
+ * Tests of the certificates of an SEV platform
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 #include "qemu/osdep.h"
 #include "qemu/bswap.h"
 #include "qapi/error.h"
-#include "../../migration/encrypted/sev-certificates.h"
+#include "../../target/i386/sev/sev-certificates.h"
 
 #define LEN 2084
 #define AMD_LEN(bits) (64 + 3 * (bits) / 8)
@@ -96,11 +96,78 @@ static void test_amd_certs(void)
     }
 }
 
+static char *chain(void)
+{
+    g_autofree uint8_t *data = g_malloc0(3 * LEN);
+
+    put_cert(data, 0x1002);
+    put_cert(data + LEN, 0x1001);
+    put_cert(data + 2 * LEN, 0x1004);
+    return g_base64_encode(data, 3 * LEN);
+}
+
+static char *amd(void)
+{
+    g_autofree uint8_t *data = g_malloc0(2 * AMD_LEN(2048));
+
+    put_amd_cert(data, 0x13, 2048);
+    put_amd_cert(data + AMD_LEN(2048), 0, 2048);
+    return g_base64_encode(data, 2 * AMD_LEN(2048));
+}
+
+static char *pdh_from(uint8_t byte)
+{
+    uint8_t data[LEN] = {};
+
+    put_cert(data, 0x1003);
+    data[LEN - 1] = byte;
+    return g_base64_encode(data, LEN);
+}
+
+static void not_set(SevCertificates *c, const char *pdh, const char *plat,
+                    const char *amd_cert, const char *why)
+{
+    Error *err = NULL;
+
+    g_assert_false(sev_certificates_set(c, pdh, plat, amd_cert, &err));
+    if (!strstr(error_get_pretty(err), why)) {
+        g_error("expected '%s' in: %s", why, error_get_pretty(err));
+    }
+    error_free(err);
+}
+
+/* All three are set, or what was set before stays */
+static void test_set(void)
+{
+    g_autofree char *first = pdh_from(1), *second = pdh_from(2);
+    g_autofree char *plat = chain(), *ark = amd();
+    SevCertificates c = {};
+
+    not_set(&c, first, plat, "", "certificate 'amd-cert'");
+    g_assert_null(c.pdh);
+    g_assert_true(sev_certificates_set(&c, first, plat, ark, &error_abort));
+    g_assert_cmpuint(c.pdh_len, ==, LEN);
+    g_assert_cmpuint(c.plat_len, ==, 3 * LEN);
+    g_assert_cmpuint(c.amd_len, ==, 2 * AMD_LEN(2048));
+    not_set(&c, plat, plat, ark, "certificate 'pdh'");
+    not_set(&c, "!", plat, ark, "certificate 'pdh'");
+    not_set(&c, second, second, ark, "certificate 'plat-cert'");
+    not_set(&c, second, plat, second, "certificate 'amd-cert'");
+    g_assert_cmpuint(c.pdh[LEN - 1], ==, 1);
+    g_assert_true(sev_certificates_set(&c, second, plat, ark, &error_abort));
+    g_assert_cmpuint(c.pdh[LEN - 1], ==, 2);
+    sev_certificates_clear(&c);
+    g_assert_null(c.pdh);
+    g_assert_null(c.plat);
+    g_assert_null(c.amd);
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/sev-certificates/pdh", test_pdh);
     g_test_add_func("/sev-certificates/plat-certs", test_plat_certs);
     g_test_add_func("/sev-certificates/amd-certs", test_amd_certs);
+    g_test_add_func("/sev-certificates/set", test_set);
     return g_test_run();
 }

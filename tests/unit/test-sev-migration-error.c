@@ -72,7 +72,7 @@ static void test_message(void)
 {
     check("SEND_START", -EIO, SEV_RET_INVALID_CERTIFICATE,
           "SEV: SEND_START failed: firmware error INVALID_CERTIFICATE (6): "
-          "the firmware rejects a certificate: set sev-pdh");
+          "the firmware rejects a certificate: give migrate-set-sev-info");
     /* The input is named, and nobody is told to report a bug */
     check("SEND_START", -EIO, SEV_RET_INVALID_LEN,
           "SEV: SEND_START failed: firmware error INVALID_LENGTH (4): a "

@@ -41,9 +41,9 @@ static const struct {
         "ALREADY_OWNED", "the platform has an owner who has to do this" },
     [SEV_RET_INVALID_CERTIFICATE] = {
         "INVALID_CERTIFICATE",
-        "the firmware rejects a certificate: set sev-pdh and sev-plat-cert to "
-        "what the destination's query-sev-capabilities says, and sev-amd-cert "
-        "to AMD's certificates for its chip" },
+        "the firmware rejects a certificate: give migrate-set-sev-info 'pdh' "
+        "and 'cert-chain' of the destination's query-sev-capabilities, and "
+        "AMD's certificates for the destination's chip" },
     [SEV_RET_POLICY_FAILURE] = {
         "POLICY_FAILURE",
         "the guest's policy does not allow this platform: its owner decided "

@@ -14,11 +14,9 @@
 #include <linux/psp-sev.h>
 #include "linux/kvm-page-enc.h"
 #include "qapi/error.h"
-#include "qapi/qapi-commands-migration.h"
 #include "qapi/qapi-commands-sev-migration-target.h"
 #include "qapi/visitor.h"
 #include "qapi/qapi-visit-common.h"
-#include "qemu/base64.h"
 #include "qemu/error-report.h"
 #include "qemu/rcu.h"
 #include "qemu/timer.h"
@@ -34,7 +32,6 @@
 #include "kvm/kvm_i386.h"
 #include "migration/blocker.h"
 #include "migration/misc.h"
-#include "migration/sev-destination.h"
 #include "monitor/monitor.h"
 #include "sev.h"
 #include "sev-migration.h"
@@ -596,40 +593,6 @@ bool sev_must_finish_launch(ConfidentialGuestSupport *cgs)
  * Send
  */
 
-/* Decode what migrate-set-sev-info set; NULL with an error if it is missing */
-static uint8_t *get_cert(const char *base64, const char *name, gsize *len,
-                         Error **errp)
-{
-    if (!base64 || !*base64) {
-        error_setg(errp, "SEV: migration parameter %s is not set: ask the "
-                   "destination (query-sev-capabilities) and use "
-                   "migrate-set-sev-info%s", name,
-                   strcmp(name, "sev-amd-cert") ? "" :
-                   "; this one is AMD's ASK and ARK for the destination's "
-                   "chip, which AMD publishes");
-        return NULL;
-    }
-    return qbase64_decode(base64, -1, len, errp);
-}
-
-static bool get_certs(uint8_t **pdh, gsize *pdh_len, uint8_t **plat,
-                      gsize *plat_len, uint8_t **amd, gsize *amd_len,
-                      Error **errp)
-{
-    const SevDestination *d = migrate_sev_destination();
-
-    *pdh = get_cert(d->sev_pdh, "sev-pdh", pdh_len, errp);
-    if (!*pdh) {
-        return false;
-    }
-    *plat = get_cert(d->sev_plat_cert, "sev-plat-cert", plat_len, errp);
-    if (!*plat) {
-        return false;
-    }
-    *amd = get_cert(d->sev_amd_cert, "sev-amd-cert", amd_len, errp);
-    return *amd;
-}
-
 /* What the guest has to do, for query-migrate */
 static bool sev_is_willing(ConfidentialGuestSupport *cgs, Error **errp)
 {
@@ -698,11 +661,16 @@ void sev_migration_print(Monitor *mon, const SevMigrationInfo *info)
 
 static bool sev_can_send(ConfidentialGuestSupport *cgs, Error **errp)
 {
-    g_autofree uint8_t *pdh = NULL, *plat = NULL, *amd = NULL;
-    gsize pdh_len, plat_len, amd_len;
-
-    return can_leave(cgs, errp) &&
-           get_certs(&pdh, &pdh_len, &plat, &plat_len, &amd, &amd_len, errp);
+    if (!can_leave(cgs, errp)) {
+        return false;
+    }
+    if (!sev_guest_migration(cgs)->certificates.pdh) {
+        error_setg(errp, "SEV: the certificates of the destination's platform "
+                   "are not set: use migrate-set-sev-info before each migrate "
+                   "that follows a completed one");
+        return false;
+    }
+    return true;
 }
 
 static void send_cancel(ConfidentialGuestSupport *cgs)
@@ -752,14 +720,12 @@ static bool sev_send_start(ConfidentialGuestSupport *cgs, GByteArray *session,
 {
     SevMigration *m = sev_guest_migration(cgs);
     g_autofree uint8_t *own_pdh = NULL, *own_plat = NULL, *data = NULL;
-    g_autofree uint8_t *pdh = NULL, *plat = NULL, *amd = NULL;
-    gsize pdh_len, plat_len, amd_len;
+    const SevCertificates *certs = &m->certificates;
     size_t own_pdh_len, own_plat_len;
     struct kvm_sev_send_start start = {};
     int fw_error, ret;
 
-    if (!sev_can_send(cgs, errp) ||
-        !get_certs(&pdh, &pdh_len, &plat, &plat_len, &amd, &amd_len, errp)) {
+    if (!sev_can_send(cgs, errp)) {
         return false;
     }
     /* The destination needs it for its half of the key agreement */
@@ -789,12 +755,12 @@ static bool sev_send_start(ConfidentialGuestSupport *cgs, GByteArray *session,
         return false;
     }
     data = g_malloc0(start.session_len);
-    start.pdh_cert_uaddr = (uintptr_t)pdh;
-    start.pdh_cert_len = pdh_len;
-    start.plat_certs_uaddr = (uintptr_t)plat;
-    start.plat_certs_len = plat_len;
-    start.amd_certs_uaddr = (uintptr_t)amd;
-    start.amd_certs_len = amd_len;
+    start.pdh_cert_uaddr = (uintptr_t)certs->pdh;
+    start.pdh_cert_len = certs->pdh_len;
+    start.plat_certs_uaddr = (uintptr_t)certs->plat;
+    start.plat_certs_len = certs->plat_len;
+    start.amd_certs_uaddr = (uintptr_t)certs->amd;
+    start.amd_certs_len = certs->amd_len;
     start.session_uaddr = (uintptr_t)data;
     ret = sev_guest_cmd(cgs, KVM_SEV_SEND_START, &start, &fw_error);
     if (ret < 0) {
@@ -923,7 +889,10 @@ static uint64_t sev_send_calls(ConfidentialGuestSupport *cgs)
 /* The firmware's session stays open: SEND_CANCEL can take the guest back */
 static void sev_send_completed(ConfidentialGuestSupport *cgs)
 {
-    sev_packets_close(&sev_guest_migration(cgs)->packets);
+    SevMigration *m = sev_guest_migration(cgs);
+
+    sev_packets_close(&m->packets);
+    sev_certificates_clear(&m->certificates);
     sev_guest_set_state(cgs, SEV_STATE_SENT);
 }
 
@@ -1213,15 +1182,12 @@ void sev_migration_class_init(ObjectClass *oc)
 void qmp_migrate_set_sev_info(const char *pdh, const char *plat_cert,
                               const char *amd_cert, Error **errp)
 {
-    MigrateSetParameters params = {
-        .sev_pdh = (char *)pdh,
-        .sev_plat_cert = (char *)plat_cert,
-        .sev_amd_cert = (char *)amd_cert,
-    };
+    ConfidentialGuestSupport *cgs = sev_migration_guest();
 
-    if (!sev_migration_guest()) {
+    if (!cgs) {
         error_setg(errp, "This guest is not an SEV guest (-object sev-guest)");
         return;
     }
-    qmp_migrate_set_parameters(&params, errp);
+    sev_certificates_set(&sev_guest_migration(cgs)->certificates, pdh,
+                         plat_cert, amd_cert, errp);
 }

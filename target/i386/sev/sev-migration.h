@@ -16,6 +16,7 @@
 #include "exec/memory.h"
 #include "cpu-qom.h"
 #include "system/kvm-private-access.h"
+#include "sev-certificates.h"
 #include "sev-migration-error.h"
 #include "sev-packets.h"
 
@@ -35,6 +36,8 @@ struct kvm_run;
  * @state_lost: a conversion failed, what is private is not known any more;
  *              accessed atomically
  * @cancel_due: the firmware did not take SEND_CANCEL: its session is open
+ * @certificates: of the next destination, from migrate-set-sev-info, until a
+ *                migration has completed; BQL
  * @hdr_len: of a packet, from the firmware, while sending
  * @send_faults: see sev_send_may_retry(); migration thread
  * @packets: while sending or receiving
@@ -51,6 +54,7 @@ typedef struct SevMigration {
     bool announced;
     bool state_lost;
     bool cancel_due;
+    SevCertificates certificates;
     uint32_t hdr_len;
     unsigned send_faults;
     SevPackets packets;

@@ -1,5 +1,5 @@
 /*
- * Format of the certificates of an SEV platform
+ * Certificates of an SEV platform, to which a guest migrates
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
@@ -10,6 +10,7 @@
 #include "qemu/osdep.h"
 #include "qemu/bswap.h"
 #include "qapi/error.h"
+#include "qemu/base64.h"
 #include "sev-certificates.h"
 
 /* Appendix C */
@@ -146,4 +147,55 @@ bool sev_check_amd_certs(const uint8_t *data, size_t len, Error **errp)
         return false;
     }
     return true;
+}
+
+/* @name: of the QMP argument; @source: where the operator finds it */
+static uint8_t *get_certificate(const char *base64, const char *name,
+                                bool (*check)(const uint8_t *, size_t,
+                                              Error **),
+                                const char *source, size_t *len, Error **errp)
+{
+    ERRP_GUARD();
+    g_autofree uint8_t *data = qbase64_decode(base64, -1, len, errp);
+
+    if (data && check(data, *len, errp)) {
+        return g_steal_pointer(&data);
+    }
+    error_prepend(errp, "SEV: certificate '%s' (%s, encoded with base64): ",
+                  name, source);
+    return NULL;
+}
+
+bool sev_certificates_set(SevCertificates *c, const char *pdh,
+                          const char *plat, const char *amd, Error **errp)
+{
+    SevCertificates new = {};
+
+    new.pdh = get_certificate(pdh, "pdh", sev_check_pdh,
+                              "'pdh' of the destination's "
+                              "query-sev-capabilities", &new.pdh_len, errp);
+    new.plat = new.pdh ?
+               get_certificate(plat, "plat-cert", sev_check_plat_certs,
+                               "'cert-chain' of the destination's "
+                               "query-sev-capabilities", &new.plat_len, errp) :
+               NULL;
+    new.amd = new.plat ?
+              get_certificate(amd, "amd-cert", sev_check_amd_certs,
+                              "AMD's file with the ASK and the ARK of the "
+                              "destination's chip", &new.amd_len, errp) : NULL;
+    if (!new.amd) {
+        sev_certificates_clear(&new);
+        return false;
+    }
+    sev_certificates_clear(c);
+    *c = new;
+    return true;
+}
+
+void sev_certificates_clear(SevCertificates *c)
+{
+    g_free(c->pdh);
+    g_free(c->plat);
+    g_free(c->amd);
+    *c = (SevCertificates) {};
 }
