@@ -1190,11 +1190,11 @@ static Packet get_packet(const uint8_t *b)
     };
 }
 
-/* @max: bytes of a guest that the firmware takes in one packet; 0: PACKET_MAX */
+/* @max: bytes of a guest in one packet; 0: PACKET_MAX */
 static AmdPspStatus check_packet(const Packet *pkt, uint32_t max)
 {
-    if (!pkt->guest_len || pkt->guest_len > MIN(max ?: PACKET_MAX, PACKET_MAX) ||
-        pkt->guest_len % 16) {
+    if (!pkt->guest_len || pkt->guest_len > MIN(max ?: PACKET_MAX, PACKET_MAX)
+        || pkt->guest_len % 16) {
         return AMD_PSP_INVALID_LEN;
     }
     return pkt->guest_pa % 16 ? AMD_PSP_INVALID_ADDRESS : AMD_PSP_SUCCESS;

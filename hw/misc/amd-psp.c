@@ -852,10 +852,10 @@ static void amd_psp_init(Object *obj)
                                    &s->platform.receive_packet_max,
                                    OBJ_PROP_FLAG_READWRITE);
     object_property_set_description(obj, "send-packet-max",
-        "Most bytes of a packet that SEND_UPDATE_DATA makes, to be set while "
-        "the machine runs (default: 0, which is 16384)");
+        "Most bytes of a packet that SEND_UPDATE_DATA makes; to be set while the "
+        "machine runs (default: 0, which is 16384)");
     object_property_set_description(obj, "receive-packet-max",
-        "Most bytes of a packet that RECEIVE_UPDATE_DATA takes, to be set while "
+        "Most bytes of a packet that RECEIVE_UPDATE_DATA takes; to be set while "
         "the machine runs (default: 0, which is 16384)");
 }
 

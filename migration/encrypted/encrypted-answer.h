@@ -30,9 +30,9 @@ typedef struct EncryptedAnswer {
 void encrypted_answer_prepare(MigrationState *s);
 
 /**
- * encrypted_answer_announce: the session is open, and its record is about to be
- * sent.  Returns the flag that the record needs: ENCRYPTED_SESSION_ANSWER, or 0
- * if the vendor code of @cgs wants no answer.  BQL.
+ * encrypted_answer_announce: the session is open, and its record is about to
+ * be sent.  Returns the flag that the record needs: ENCRYPTED_SESSION_ANSWER,
+ * or 0 if the vendor code of @cgs wants no answer.  BQL.
  */
 uint32_t encrypted_answer_announce(MigrationState *s,
                                    ConfidentialGuestSupport *cgs,

@@ -59,7 +59,7 @@ RAMBlock *machine_block(const char *name);
 /* Of the guest that is sent and of the machine that receives it */
 extern const uint32_t machine_policy;
 
-/* Of target/i386/sev/sev-migration.c, with everything but the firmware */
+/* Of target/i386/sev/, with everything except the firmware */
 extern const ConfidentialGuestMigrationOps sev_receive_ops;
 
 #endif

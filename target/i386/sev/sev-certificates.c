@@ -13,12 +13,12 @@
 #include "qemu/base64.h"
 #include "sev-certificates.h"
 
-/* Appendix C */
+/* Certificates of a platform (appendix C): offsets and values, in bytes */
 #define CERT_LEN            2084
 #define CERT_VERSION        0x00
 #define CERT_USAGE          0x08
 
-/* Appendix B; sizes of numbers are in bits */
+/* AMD's certificates (appendix B): offsets; sizes of numbers are in bits */
 #define AMD_VERSION         0x00
 #define AMD_USAGE           0x24
 #define AMD_EXPONENT_BITS   0x38
@@ -55,7 +55,7 @@ static bool check_head(const Wanted *want, uint32_t version, uint32_t usage,
     return true;
 }
 
-/* @n certificates of a platform */
+/* Check @n certificates of a platform, one after the other */
 static bool check_certs(const uint8_t *data, size_t len, const Wanted *want,
                         size_t n, Error **errp)
 {
@@ -93,7 +93,7 @@ static bool is_rsa_size(uint32_t bits)
     return bits == 2048 || bits == 4096;
 }
 
-/* One of AMD's at the beginning of @data: its length, or 0 */
+/* Check AMD's certificate at the start of @data.  Returns its length, or 0. */
 static size_t check_amd_cert(const uint8_t *data, size_t len,
                              const Wanted *want, Error **errp)
 {
@@ -117,7 +117,7 @@ static size_t check_amd_cert(const uint8_t *data, size_t len,
                    exponent);
         return 0;
     }
-    /* Exponent, modulus, and a signature that is as long as the modulus */
+    /* Exponent, modulus, and a signature as long as the modulus */
     size = AMD_HEADER_LEN + exponent / 8 + 2 * (modulus / 8);
     if (len < size) {
         error_setg(errp, "certificate %s: %zu bytes, expected %zu", want->name,
@@ -149,7 +149,11 @@ bool sev_check_amd_certs(const uint8_t *data, size_t len, Error **errp)
     return true;
 }
 
-/* @name: of the QMP argument; @source: where the operator finds it */
+/*
+ * Decode and check a certificate
+ * @name: name of the QMP argument
+ * @source: where the operator finds the certificate
+ */
 static uint8_t *get_certificate(const char *base64, const char *name,
                                 bool (*check)(const uint8_t *, size_t,
                                               Error **),

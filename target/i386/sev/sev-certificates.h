@@ -40,8 +40,8 @@ typedef struct SevCertificates {
 
 /**
  * sev_certificates_set: decode and check the three, which are encoded with
- * base64, and replace @c by them.  An error names the certificate and says where
- * it comes from, and leaves @c as it is.
+ * base64, and replace @c by them.  After an error, which names the certificate
+ * and says where it comes from, @c is unchanged.
  */
 bool sev_certificates_set(SevCertificates *c, const char *pdh,
                           const char *plat, const char *amd, Error **errp);

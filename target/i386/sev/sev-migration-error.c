@@ -1,11 +1,11 @@
 /*
- * What the SEV firmware's answers mean to somebody who migrates a guest
+ * Errors of SEV firmware commands, with advice
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
- * Names: Secure Encrypted Virtualization API, AMD publication 55766, "Status
- * Codes".  The advice is in the message and not a hint of it, because hints
- * do not reach QMP.
+ * The names come from "Status Codes" in Secure Encrypted Virtualization API,
+ * AMD publication 55766.  The advice is part of the message, because QMP does
+ * not return the hint of an error.
  */
 #include "qemu/osdep.h"
 #include <linux/psp-sev.h>
@@ -98,7 +98,7 @@ const char *sev_fw_error_advice(int code)
 void sev_init_error(Error **errp, bool es, int ret, int fw_error)
 {
     if (ret == -EBUSY && fw_error <= 0) {
-        /* KVM has not asked the firmware */
+        /* KVM found no free ASID and did not ask the firmware */
         error_setg(errp, "SEV: no ASID is free for %s guest: running guests "
                    "have all that this host, or the cgroup of this QEMU, has "
                    "(misc.capacity, misc.max and misc.current of the cgroup "
@@ -117,7 +117,7 @@ bool sev_send_may_retry(unsigned *faults, int ret)
 
 void sev_cmd_error(Error **errp, const char *cmd, int ret, int fw_error)
 {
-    /* Less than 0: the kernel did not come as far as to ask */
+    /* Not positive: the kernel failed before it asked the firmware */
     if (fw_error > 0) {
         error_setg(errp, "SEV: %s failed: firmware error %s (%d): %s", cmd,
                    sev_fw_error_name(fw_error), fw_error,

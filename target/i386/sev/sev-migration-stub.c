@@ -1,5 +1,5 @@
 /*
- * Migration of SEV guests, in a QEMU that does not have them
+ * Migration of SEV guests, for a QEMU that is built without SEV
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */

@@ -1,5 +1,5 @@
 /*
- * What the SEV send path puts on the wire, and reads back from it
+ * SEV data in the migration stream: encoding and decoding
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -9,7 +9,7 @@
 #include "qapi/error.h"
 #include "sev-migration-wire.h"
 
-/* Bytes before the variable part; see docs/specs/sev-migration-payload.rst */
+/* Bytes of the fixed parts; see docs/specs/sev-migration-payload.rst */
 #define SESSION_FIXED   16
 #define PACKET_FIXED    4
 #define ANSWER_SIZE     8
@@ -97,7 +97,7 @@ bool sev_wire_get_session(const uint8_t *buf, size_t len, SevWireSession *s,
     return true;
 }
 
-/* More than a page only as whole ones: what is where must be clear */
+/* Data of several pages are whole pages, so that each page's place is clear */
 static bool trans_len_is_valid(uint32_t len)
 {
     return len <= SEV_WIRE_PAGE || len % SEV_WIRE_PAGE == 0;

@@ -1,11 +1,11 @@
 /*
- * What the SEV send path puts on the wire, and reads back from it
+ * SEV data in the migration stream: encoding and decoding
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
- * Four blobs, specified in docs/specs/sev-migration-payload.rst.  Nothing
- * here knows KVM or a device: bytes in, structs out.  Everything that is
- * parsed comes from the other host and is not to be trusted.
+ * docs/specs/sev-migration-payload.rst specifies the four kinds of data.  The
+ * functions only convert between bytes and structs; they use neither KVM nor a
+ * device.  All input of the decoding functions is untrusted.
  */
 #ifndef TARGET_I386_SEV_MIGRATION_WIRE_H
 #define TARGET_I386_SEV_MIGRATION_WIRE_H
@@ -16,15 +16,16 @@
 #define SEV_WIRE_VERSION        1
 
 /*
- * The firmware's PDH certificate has 2084 bytes and its session 112 (SEV API
- * 0.24, chapters 4 and C); the limits leave room for a later one.
+ * The firmware's PDH certificate has 2084 bytes, and its session has 112 (SEV
+ * API 0.24, appendix C and chapter 4).  The limits leave room for later
+ * versions.
  */
 #define SEV_WIRE_PDH_MAX        (16 * KiB)
 #define SEV_WIRE_SESSION_MAX    (16 * KiB)
 
 /*
- * A packet header has 52 bytes, and a page no more than its own size.  What
- * KVM asks the firmware to put into one packet is 16 KiB at most.
+ * A packet header of SEV API 0.24 has 52 bytes.  The data of a packet are as
+ * long as its pages, of which a kernel puts at most four into one packet.
  */
 #define SEV_WIRE_HDR_MAX        256
 #define SEV_WIRE_PAGE           (4 * KiB)
@@ -32,13 +33,13 @@
 #define SEV_WIRE_TRANS_MAX      (SEV_WIRE_PACKET_PAGES * SEV_WIRE_PAGE)
 
 /**
- * SevWireSession: what RECEIVE_START needs, and the guest
+ * SevWireSession: input of RECEIVE_START, and what the destination must check
  * @cbitpos: position of the C-bit in the guest's page tables
- * @policy: of the guest
+ * @policy: the guest's policy
  * @pdh: the source's PDH certificate
  * @session: the session that SEND_START made
  *
- * Pointers are into the blob that was parsed.
+ * After decoding, the pointers point into the buffer that was decoded.
  */
 typedef struct SevWireSession {
     uint16_t cbitpos;
@@ -49,7 +50,7 @@ typedef struct SevWireSession {
     uint32_t session_len;
 } SevWireSession;
 
-/** SevWirePacket: pages that follow each other, packed by one command */
+/** SevWirePacket: contiguous pages that one firmware command packed */
 typedef struct SevWirePacket {
     const uint8_t *hdr;
     uint16_t hdr_len;
@@ -57,16 +58,16 @@ typedef struct SevWirePacket {
     uint16_t trans_len;
 } SevWirePacket;
 
-/** sev_wire_packet_pages: how many */
+/** sev_wire_packet_pages: number of pages in @packet */
 static inline size_t sev_wire_packet_pages(const SevWirePacket *packet)
 {
     return (packet->trans_len + SEV_WIRE_PAGE - 1) / SEV_WIRE_PAGE;
 }
 
-/** sev_wire_put_session: append @s to @out; the lengths are in the limits */
+/** sev_wire_put_session: append @s, whose lengths are valid, to @out */
 void sev_wire_put_session(GByteArray *out, const SevWireSession *s);
 
-/** sev_wire_get_session: all @len bytes of @buf must be one session */
+/** sev_wire_get_session: decode @buf, which must be exactly one session */
 bool sev_wire_get_session(const uint8_t *buf, size_t len, SevWireSession *s,
                           Error **errp);
 
@@ -74,8 +75,8 @@ bool sev_wire_get_session(const uint8_t *buf, size_t len, SevWireSession *s,
 void sev_wire_put_packet(GByteArray *out, const SevWirePacket *packet);
 
 /**
- * sev_wire_get_packet: read the packet at *@pos of the @len bytes of @buf and
- * advance *@pos behind it
+ * sev_wire_get_packet: decode the packet at offset *@pos of @buf, and advance
+ * *@pos to the byte after it
  */
 bool sev_wire_get_packet(const uint8_t *buf, size_t len, size_t *pos,
                          SevWirePacket *packet, Error **errp);
@@ -87,7 +88,7 @@ bool sev_wire_get_packet(const uint8_t *buf, size_t len, size_t *pos,
 void sev_wire_put_answer(GByteArray *out, size_t npages);
 
 /**
- * sev_wire_get_answer: all @len bytes of @buf must be one answer
+ * sev_wire_get_answer: decode @buf, which must be exactly one answer
  * @npages: returns the most pages of a packet, 1 to SEV_WIRE_PACKET_PAGES
  */
 bool sev_wire_get_answer(const uint8_t *buf, size_t len, size_t *npages,
@@ -96,7 +97,7 @@ bool sev_wire_get_answer(const uint8_t *buf, size_t len, size_t *npages,
 /** sev_wire_put_final: append the value of MSR_KVM_MIGRATION_CONTROL */
 void sev_wire_put_final(GByteArray *out, uint64_t control);
 
-/** sev_wire_get_final: all @len bytes of @buf must be one final blob */
+/** sev_wire_get_final: decode @buf, which must be exactly one final blob */
 bool sev_wire_get_final(const uint8_t *buf, size_t len, uint64_t *control,
                         Error **errp);
 

@@ -1,5 +1,5 @@
 /*
- * Live migration of SEV guests
+ * Migration of SEV guests: what sev.c and the KVM accelerator call
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -24,24 +24,24 @@ struct ConfidentialGuestSupport;
 struct kvm_run;
 
 /**
- * SevMigration: what an SEV guest (not SNP) keeps for its migration
- * @mode: property "migration"
- * @enabled: the guest is offered the hypercall and the MSR
- * @reason: why the guest can never leave, NULL if it can (the blocker)
- * @control: MSR_KVM_MIGRATION_CONTROL; accessed atomically
+ * SevMigration: migration state of an SEV guest (not SNP); part of its object
+ * @mode: the property "migration"
+ * @enabled: QEMU offers the guest the hypercall and the MSR.  Set once, when
+ *           the VM is made
+ * @reason: the migration blocker of a guest that can never leave, or NULL
+ * @control: value of MSR_KVM_MIGRATION_CONTROL; atomic
  * @lock: serializes the guest's conversions; protects @announced
- * @announced: the guest has told the state of a page since its reset
- * @listener: finds memory backends that become RAM of the guest
- * @unmapped: host addresses of those that have not; BQL
- * @state_lost: a conversion failed, what is private is not known any more;
- *              accessed atomically
- * @cancel_due: the firmware did not take SEND_CANCEL: its session is open
- * @certificates: of the next destination, from migrate-set-sev-info, until a
+ * @announced: the guest has made a hypercall since its reset
+ * @listener: notices when a memory backend becomes RAM of the guest
+ * @unmapped: host addresses of the memory backends that are not; BQL
+ * @state_lost: a conversion failed since the reset; atomic
+ * @cancel_due: SEND_CANCEL failed, so the firmware's session is open; BQL
+ * @certificates: of the next destination, from migrate-set-sev-info until a
  *                migration has completed; BQL
- * @hdr_len: of a packet, from the firmware, while sending
+ * @hdr_len: bytes of a packet header; valid while a session to send is open
  * @send_faults: see sev_send_may_retry(); migration thread
- * @packets: while sending or receiving
- * @pages: sent or received
+ * @packets: buffers and limits of packets; the thread that sends or receives
+ * @pages: number of pages sent or received in this session; the same thread
  */
 typedef struct SevMigration {
     OnOffAuto mode;
@@ -64,108 +64,120 @@ typedef struct SevMigration {
 #if defined(CONFIG_SEV) && !defined(CONFIG_USER_ONLY)
 
 /**
- * sev_migration_class_init: what ConfidentialGuestSupportClass has for the
- * migration, and the property "migration"
+ * sev_migration_class_init: set up the class sev-guest for migration: the
+ * operations, the CPUID bits and the property "migration"
  */
 void sev_migration_class_init(ObjectClass *oc);
 
 /**
- * sev_migration_kvm_init: decide whether the guest is offered the interface
- * for migration, and add the blocker if it can never leave.  When the VM is
- * made.
+ * sev_migration_kvm_init: decide whether QEMU offers the guest the interface
+ * for migration, and add a migration blocker if the guest can never leave.  To
+ * be called once, when the VM is made.  BQL.
  */
 bool sev_migration_kvm_init(struct ConfidentialGuestSupport *cgs,
                             Error **errp);
 
 /**
- * sev_migration_needs_init2: must the VM be of the newer type (KVM_SEV_INIT2)?
- * @cgs: an SEV guest (not SNP)
- *
- * Never for a guest with SEV-ES, whose launch measurement that would change.
+ * sev_migration_needs_init2: whether the VM must have the type that
+ * KVM_SEV_INIT2 makes.  A guest with SEV-ES never must, because that would
+ * change its launch measurement.
+ * @cgs: a sev-guest
  */
 bool sev_migration_needs_init2(struct ConfidentialGuestSupport *cgs);
 
 /**
- * sev_migration_incoming: will it get its context from RECEIVE_START?  @cgs
- * is any SEV guest
+ * sev_migration_incoming: whether RECEIVE_START will create the firmware's
+ * guest context, so that LAUNCH_START must not
+ * @cgs: any SEV guest
  */
 bool sev_migration_incoming(struct ConfidentialGuestSupport *cgs);
 
 /**
- * sev_must_finish_launch: vCPUs are about to run: was the guest launched here,
- * just now?  Exits if it must not run.  @cgs is any SEV guest
+ * sev_must_finish_launch: whether LAUNCH_FINISH is due now that vCPUs are
+ * about to run.  Exits if there is no guest to run.
+ * @cgs: any SEV guest
  */
 bool sev_must_finish_launch(struct ConfidentialGuestSupport *cgs);
 
 /**
- * sev_migration_ram_added: a block at @host appeared
+ * sev_migration_ram_added: a RAMBlock at @host was added
  *
- * Returns true if the caller need not pin its pages: it is a guest_memfd, or a
- * memory backend, which is pinned when it is mapped for the guest.
+ * Returns true if the caller must not pin its pages: in-place memory needs no
+ * pinning, and a memory backend is pinned when it becomes RAM of the guest.
  */
 bool sev_migration_ram_added(void *host);
 
-/** sev_migration_ram_unpinned: a block disappears: is it not pinned? */
+/**
+ * sev_migration_ram_unpinned: a RAMBlock at @host is removed.  Returns true if
+ * its pages were not pinned.
+ */
 bool sev_migration_ram_unpinned(void *host);
 
 /**
- * sev_migration_launch_update: @len bytes at @host are launched encrypted,
- * here or, on the destination of a migration, where the guest was launched
+ * sev_migration_launch_update: @len bytes at @host are encrypted when the
+ * guest is launched.  Also to be called at the destination of a migration,
+ * where the same memory arrives encrypted.
  */
 void sev_migration_launch_update(void *host, uint64_t len);
 
-/** sev_migration_info: for query-sev; the machine has a sev-guest.  BQL */
+/**
+ * sev_migration_info: the part of query-sev about migration.  The machine must
+ * have a sev-guest.  BQL.
+ */
 SevMigrationInfo *sev_migration_info(void);
 
-/** sev_migration_print: the same for a person */
+/** sev_migration_print: print @info for "info sev" */
 void sev_migration_print(Monitor *mon, const SevMigrationInfo *info);
 
-/** sev_migration_enabled: is the guest offered hypercall and MSR? */
+/**
+ * sev_migration_enabled: whether QEMU offers the guest the hypercall and the
+ * MSR. Any thread.
+ */
 bool sev_migration_enabled(void);
 
 /** sev_migration_kvm_features: bits for EAX of KVM_CPUID_FEATURES */
 uint32_t sev_migration_kvm_features(void);
 
 /**
- * sev_migration_handle_hypercall: KVM_HC_MAP_GPA_RANGE from the guest; puts
- * the guest's result into @run.  vCPU thread, without the BQL.  Returns 0:
- * nothing that a guest says stops the VM.
+ * sev_migration_handle_hypercall: the guest has called KVM_HC_MAP_GPA_RANGE.
+ * Puts the result into @run.  Always returns 0, because no argument of a guest
+ * may stop the VM.  vCPU thread, without the BQL.
  */
 int sev_migration_handle_hypercall(struct kvm_run *run);
 
-/* Handlers for MSR_KVM_MIGRATION_CONTROL; false: the guest gets #GP */
+/*
+ * Handlers for MSR_KVM_MIGRATION_CONTROL, of vCPU threads without the BQL.  If
+ * one returns false, the guest gets #GP.
+ */
 bool sev_migration_rdmsr(X86CPU *cpu, uint32_t msr, uint64_t *val);
 bool sev_migration_wrmsr(X86CPU *cpu, uint32_t msr, uint64_t val);
 
-/** sev_guest_cmd: sev_ioctl() for @cgs */
-int sev_guest_cmd(struct ConfidentialGuestSupport *cgs, int cmd, void *data,
-                  int *fw_error);
+/* What sev.c offers to the files of this directory */
 
-/*
- * What sev.c offers to sev-migration.c.  @cgs is a sev-guest.
- */
-
-/** sev_guest_migration: its migration state */
+/** sev_guest_migration: migration state of @cgs, which is a sev-guest */
 SevMigration *sev_guest_migration(struct ConfidentialGuestSupport *cgs);
 
-/** sev_guest_state: where it is in its life; @cgs is any SEV guest */
+/* State of @cgs, which is any SEV guest, as query-sev shows it */
 SevState sev_guest_state(struct ConfidentialGuestSupport *cgs);
 void sev_guest_set_state(struct ConfidentialGuestSupport *cgs,
                          SevState state);
 
-/** sev_guest_fd: its /dev/sev; @cgs is any SEV guest */
+/** sev_guest_fd: file descriptor of /dev/sev of @cgs, which is any SEV guest */
 int sev_guest_fd(struct ConfidentialGuestSupport *cgs);
 
 /**
- * sev_ioctl: KVM_MEMORY_ENCRYPT_OP; @fd: see sev_guest_fd()
+ * sev_ioctl: run command @cmd of KVM_MEMORY_ENCRYPT_OP
+ * @fd: from sev_guest_fd()
+ * @data: argument of the command, or NULL
+ * @error: returns the firmware's answer, 0 or less if it was not asked
  *
- * Returns 0 or -errno; @error is the firmware's answer, 0 if it was not asked.
+ * Returns 0 or -errno.
  */
 int sev_ioctl(int fd, int cmd, void *data, int *error);
 
 /**
- * sev_get_pdh_info: the platform's certificates; free with g_free.  Not 0
- * with @errp set if they cannot be had.
+ * sev_get_pdh_info: ask the platform for its certificates, to be freed with
+ * g_free.  Returns 0, or another value with @errp set.
  */
 int sev_get_pdh_info(int fd, uint8_t **pdh, size_t *pdh_len,
                      uint8_t **cert_chain, size_t *cert_chain_len,

@@ -1,13 +1,14 @@
 /*
- * Private pages of SEV guests to packets and back, by the firmware
+ * Packets of the SEV firmware: packing and unpacking of private pages
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
- * Linux has an ioctl for one page, the KVM module one for many.  The packets
- * are the same, so the two sides of a migration need not have the same
- * kernel.  Packets of several pages are an exception: only the module makes
- * and takes them.  A source sends them after the destination has said that it
- * takes them, and of how many pages.
+ * A stock kernel has an ioctl for one page.  A kernel with
+ * KVM_SEV_SEND_UPDATE_BATCH has one for many.  Both produce the same packets,
+ * so the two sides of a migration can have different kernels.
+ *
+ * The second kernel can also make packets of several pages.  A source sends
+ * them only after the destination has announced how many pages it takes.
  */
 #include "qemu/osdep.h"
 #include <linux/kvm.h>
@@ -16,7 +17,7 @@
 #include "qemu/memalign.h"
 #include "qemu/units.h"
 #include "cpu.h"
-#include "sev-migration.h"
+#include "sev-migration-internal.h"
 #include "sev-packets.h"
 #include "trace.h"
 
@@ -65,7 +66,7 @@ static uint8_t *trans_of(SevPackets *p, size_t i)
     return p->trans + i * SEV_WIRE_PAGE;
 }
 
-/* A command that counts */
+/* Run a command, and count it */
 static int packets_cmd(SevPackets *p, ConfidentialGuestSupport *cgs, int cmd,
                        void *data, int *fw_error)
 {
@@ -137,7 +138,7 @@ void sev_packets_probe(SevPackets *p, ConfidentialGuestSupport *cgs,
     }
 }
 
-/* The argument of both commands */
+/* Pack or unpack a page; both commands have the same argument */
 static int do_page(SevPackets *p, ConfidentialGuestSupport *cgs, int cmd,
                    uint8_t *host, SevWirePacket *packet, int *fw_error)
 {
@@ -178,7 +179,7 @@ static int do_pages(SevPackets *p, ConfidentialGuestSupport *cgs, int cmd,
     return 0;
 }
 
-/* One page each */
+/* Prepare buffers for packets of one page */
 static void single_packets(SevPackets *p, uint32_t hdr_len, size_t npages)
 {
     for (size_t i = 0; i < npages; i++) {
@@ -192,7 +193,10 @@ static void single_packets(SevPackets *p, uint32_t hdr_len, size_t npages)
     p->npackets = npages;
 }
 
-/* As many as the kernel says; false if that cannot be */
+/*
+ * Find the packets that the kernel made, from @p->pages.  Returns false if
+ * these numbers are not valid.
+ */
 static bool large_packets(SevPackets *p, uint32_t hdr_len, size_t npages)
 {
     p->npackets = 0;
@@ -278,7 +282,10 @@ static bool has_large(const SevPackets *p)
     return false;
 }
 
-/* Packets of another firmware could differ in size, those of Linux do not */
+/*
+ * Whether one batch can take all packets.  The source's firmware may be
+ * another one, so the lengths of its packets and headers can differ from ours.
+ */
 static bool all_alike(const SevPackets *p)
 {
     for (size_t i = 0; i < p->npackets; i++) {

@@ -1,5 +1,5 @@
 /*
- * Private pages of SEV guests to packets and back, by the firmware
+ * Packets of the SEV firmware: packing and unpacking of private pages
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -13,20 +13,22 @@
 struct ConfidentialGuestSupport;
 
 /**
- * SevPackets: the packets of one call
- * @batch: the kernel takes many pages in one ioctl
+ * SevPackets: the packets of one call of send or receive, and their limits
+ * @batch: the kernel has an ioctl for many pages
  * @limit: most pages of a packet that the kernel and the firmware of this host
  *         handle for this VM; 0 until the first sev_packets_open().  The
  *         firmware's limit is found by trying, once in the life of the VM
  * @agreed: most pages of a packet that is sent: @limit, or less if the
  *          destination handles less; atomic
- * @pages: for each page, how many pages the packet has that begins with it
- * @packet: where each packet is
- * @npackets: how many
- * @calls: ioctls since sev_packets_open()
+ * @hdr: buffers for headers
+ * @trans: buffers for data, a page for each page
+ * @pages: for the first page of a packet, the number of its pages
+ * @packet: the packets; they point into the buffers or into the record
+ * @npackets: number of packets
+ * @calls: number of ioctls since sev_packets_open()
  *
- * For one thread at a time, except @agreed, which sev_packets_agree() sets in
- * another thread, and @calls, which any thread may read.
+ * One thread at a time uses this, except @agreed, which sev_packets_agree()
+ * sets in another thread, and @calls, which any thread may read.
  */
 typedef struct SevPackets {
     bool batch;
@@ -41,9 +43,9 @@ typedef struct SevPackets {
 } SevPackets;
 
 /**
- * sev_packets_open: get ready to send or receive @cgs's pages, and find out
- * what its kernel offers.  Packets that are sent have one page until
- * sev_packets_agree() is called.
+ * sev_packets_open: allocate the buffers, and find out what the kernel offers
+ * for @cgs.  Packets that are sent have one page until sev_packets_agree() is
+ * called.
  */
 void sev_packets_open(SevPackets *p, struct ConfidentialGuestSupport *cgs);
 
@@ -66,32 +68,34 @@ void sev_packets_agree(SevPackets *p, size_t npages);
 void sev_packets_probe(SevPackets *p, struct ConfidentialGuestSupport *cgs,
                        uint8_t *host, uint32_t hdr_len);
 
-/** sev_packets_close: free the buffers; no open is needed before */
+/** sev_packets_close: free the buffers, if there are any */
 void sev_packets_close(SevPackets *p);
 
 /**
- * sev_packets_send: pack @npages pages from host address @host on
- * @hdr_len: bytes of a packet's header, at most SEV_WIRE_HDR_MAX
+ * sev_packets_send: pack @npages contiguous pages
+ * @host: host address of the first page
+ * @hdr_len: bytes of a packet header, at most SEV_WIRE_HDR_MAX
  * @npages: at most CGS_MIGRATION_PAGES_MAX
- * @done: out: pages that are packed, also with an error, which is then that
- *        of the next
- * @fw_error: out: the firmware's answer, 0 if it was not asked
+ * @done: returns the number of pages that were packed.  After an error, the
+ *        next page is the one that failed
+ * @fw_error: returns the firmware's answer, 0 or less if it was not asked
  *
  * The packets are in @p->packet until the next call.
  *
- * Returns 0 or -errno, -EPROTO for a packet that has not the right size.
+ * Returns 0 or -errno; -EPROTO if a packet has a wrong length.
  */
 int sev_packets_send(SevPackets *p, struct ConfidentialGuestSupport *cgs,
                      uint8_t *host, uint32_t hdr_len, size_t npages,
                      size_t *done, int *fw_error);
 
 /**
- * sev_packets_receive: unpack the packets of @p->packet, which are valid and
- * have @npages pages, to host address @host.  The rest as above.
+ * sev_packets_receive: unpack the packets in @p->packet, which together have
+ * @npages pages, to host address @host.  The other parameters are those of
+ * sev_packets_send().
  *
- * Returns 0 or -errno: -EOPNOTSUPP for packets of several pages that this
- * kernel does not take, -EPROTO if there are others with them that are not
- * alike.
+ * Returns 0 or -errno: -EOPNOTSUPP for a packet of several pages if this host
+ * takes none, -EPROTO if headers or data of packets beside it have other
+ * lengths.
  */
 int sev_packets_receive(SevPackets *p, struct ConfidentialGuestSupport *cgs,
                         uint8_t *host, size_t npages, size_t *done,

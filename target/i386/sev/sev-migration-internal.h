@@ -1,0 +1,125 @@
+/*
+ * What the files of SEV migration share
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * A file calls only functions of files above it in this header.
+ */
+#ifndef TARGET_I386_SEV_MIGRATION_INTERNAL_H
+#define TARGET_I386_SEV_MIGRATION_INTERNAL_H
+
+#include "exec/cpu-common.h"
+#include "sev-certificates.h"
+#include "sev-migration-error.h"
+#include "sev-migration.h"
+#include "sev-packets.h"
+#include "system/confidential-guest-support.h"
+
+/* sev-guest.c */
+
+/**
+ * sev_migration_guest: the machine's sev-guest, or NULL if the machine has
+ * none (an SNP guest is not a sev-guest)
+ */
+ConfidentialGuestSupport *sev_migration_guest(void);
+
+/** sev_guest_policy: the policy of @cgs, which is a sev-guest */
+uint32_t sev_guest_policy(ConfidentialGuestSupport *cgs);
+
+/**
+ * sev_guest_cmd: run command @cmd of KVM_MEMORY_ENCRYPT_OP for @cgs, which is
+ * a sev-guest
+ * @data: argument of the command, or NULL
+ * @fw_error: returns the firmware's answer, 0 or less if it was not asked
+ *
+ * Returns 0 or -errno.
+ */
+int sev_guest_cmd(ConfidentialGuestSupport *cgs, int cmd, void *data,
+                  int *fw_error);
+
+/* sev-page-state.c */
+
+/** sev_ram_is_in_place: whether @rb is in-place memory (a guest_memfd) */
+bool sev_ram_is_in_place(const RAMBlock *rb);
+
+/** sev_ram_is_guest_ram: whether @rb belongs to a memory backend */
+bool sev_ram_is_guest_ram(const RAMBlock *rb);
+
+/** sev_page_state_init: to be called once, when the VM is made.  BQL. */
+void sev_page_state_init(SevMigration *m);
+
+/**
+ * sev_page_state_reset: give all pages the state that the guest's firmware
+ * expects when it starts.  BQL, vCPUs stopped.
+ */
+void sev_page_state_reset(SevMigration *m);
+
+/**
+ * sev_page_state_received: the guest arrived, and all pages have the state
+ * that they had at the source.  vCPUs stopped.
+ */
+void sev_page_state_received(SevMigration *m);
+
+/**
+ * sev_page_state_known: whether no conversion has failed since the guest's
+ * reset.  Otherwise the state of its pages is not known, and @errp is set.
+ * Any thread.
+ */
+bool sev_page_state_known(SevMigration *m, Error **errp);
+
+/** sev_guest_memfd_added: ConfidentialGuestMigrationOps.guest_memfd_added */
+bool sev_guest_memfd_added(ConfidentialGuestSupport *cgs, RAMBlock *rb,
+                           Error **errp);
+
+/* sev-consent.c */
+
+/** sev_consent_reset: the guest starts again and has not agreed.  BQL. */
+void sev_consent_reset(SevMigration *m);
+
+/** sev_consent_received: the guest arrived with this value of the MSR */
+void sev_consent_received(SevMigration *m, uint64_t control);
+
+/** sev_consent_value: MSR_KVM_MIGRATION_CONTROL.  Any thread. */
+uint64_t sev_consent_value(SevMigration *m);
+
+/**
+ * sev_consent_given: whether the guest agrees to be migrated.  If not, @errp
+ * is set.  Any thread.
+ */
+bool sev_consent_given(SevMigration *m, Error **errp);
+
+/* sev-send.c */
+
+/**
+ * sev_can_leave: whether the guest can be sent, apart from the certificates of
+ * the destination.  BQL.
+ */
+bool sev_can_leave(ConfidentialGuestSupport *cgs, Error **errp);
+
+/* Members of ConfidentialGuestMigrationOps, without the prefix sev_ */
+bool sev_is_willing(ConfidentialGuestSupport *cgs, Error **errp);
+bool sev_can_send(ConfidentialGuestSupport *cgs, Error **errp);
+bool sev_send_start(ConfidentialGuestSupport *cgs, GByteArray *session,
+                    Error **errp);
+bool sev_send_answer(ConfidentialGuestSupport *cgs, const uint8_t *data,
+                     size_t len, Error **errp);
+int sev_send_pages(ConfidentialGuestSupport *cgs, RAMBlock *rb,
+                   uint64_t offset, size_t npages, GByteArray *out,
+                   Error **errp);
+bool sev_send_final(ConfidentialGuestSupport *cgs, GByteArray *final,
+                    Error **errp);
+uint64_t sev_send_calls(ConfidentialGuestSupport *cgs);
+void sev_send_completed(ConfidentialGuestSupport *cgs);
+void sev_send_done(ConfidentialGuestSupport *cgs, bool finish);
+
+/* sev-receive.c: more of these members */
+bool sev_receive_start(ConfidentialGuestSupport *cgs, const uint8_t *session,
+                       size_t len, Error **errp);
+void sev_receive_answer(ConfidentialGuestSupport *cgs, GByteArray *answer);
+bool sev_receive_pages(ConfidentialGuestSupport *cgs, RAMBlock *rb,
+                       uint64_t offset, size_t npages, const uint8_t *in,
+                       size_t len, Error **errp);
+bool sev_receive_final(ConfidentialGuestSupport *cgs, const uint8_t *final,
+                       size_t len, Error **errp);
+
+#endif

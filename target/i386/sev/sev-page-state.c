@@ -1,0 +1,342 @@
+/*
+ * State of an SEV guest's pages: private or shared
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * A memory backend that becomes RAM of the guest is pinned and gets an
+ * encryption bitmap (exec/encbitmap.h).  The guest reports conversions with
+ * the hypercall KVM_HC_MAP_GPA_RANGE.
+ *
+ * Before the guest's first hypercall, all pages of ordinary memory are
+ * private. All pages of in-place memory are shared, because firmware shares
+ * buffers with devices and makes no hypercalls.  The first hypercall makes
+ * them private.
+ */
+#include "qemu/osdep.h"
+#include <linux/kvm.h>
+#include <linux/kvm_para.h>
+#include "qapi/error.h"
+#include "qemu/error-report.h"
+#include "qemu/rcu.h"
+#include "cpu.h"
+#include "exec/address-spaces.h"
+#include "exec/encbitmap.h"
+#include "exec/memory.h"
+#include "exec/ramblock.h"
+#include "exec/ramlist.h"
+#include "hw/boards.h"
+#include "sev-migration-internal.h"
+#include "system/hostmem.h"
+#include "system/kvm.h"
+#include "system/runstate.h"
+#include "trace.h"
+
+/* Attributes of KVM_HC_MAP_GPA_RANGE: the state, and the page size (ignored) */
+#define MAP_GPA_RANGE_KNOWN     (KVM_MAP_GPA_RANGE_ENCRYPTED | 0xf)
+
+/* Results of a hypercall, as <linux/kvm_para.h> defines them for the guest */
+#define HC_OK           0
+#define HC_EINVAL       ((uint64_t)-22)
+#define HC_EAGAIN       ((uint64_t)-11)
+
+bool sev_ram_is_in_place(const RAMBlock *rb)
+{
+    return rb->flags & RAM_GUEST_MEMFD_IN_PLACE;
+}
+
+bool sev_ram_is_guest_ram(const RAMBlock *rb)
+{
+    return object_dynamic_cast(memory_region_owner(rb->mr),
+                               TYPE_MEMORY_BACKEND);
+}
+
+bool sev_migration_ram_unpinned(void *host)
+{
+    SevMigration *m = sev_guest_migration(sev_migration_guest());
+    ram_addr_t offset;
+    RAMBlock *rb = qemu_ram_block_from_host(host, false, &offset);
+
+    /* The pages of a guest_memfd do not move, so they were not pinned */
+    return g_hash_table_remove(m->unmapped, host) ||
+           (rb && sev_ram_is_in_place(rb));
+}
+
+bool sev_migration_ram_added(void *host)
+{
+    SevMigration *m = sev_guest_migration(sev_migration_guest());
+    ram_addr_t offset;
+    RAMBlock *rb = qemu_ram_block_from_host(host, false, &offset);
+
+    if (!rb) {
+        return false;
+    }
+    if (sev_ram_is_in_place(rb)) {
+        /* The memory backend creates the encryption bitmap */
+        return true;
+    }
+    if (sev_ram_is_guest_ram(rb)) {
+        /* ram_mapped() pins it if it becomes RAM of the guest */
+        g_hash_table_add(m->unmapped, host);
+        return true;
+    }
+    /* ROMs and VGA memory are shared unless LAUNCH_UPDATE encrypts them */
+    return false;
+}
+
+/* The guest cannot use memory that is not pinned: end QEMU or stop the guest */
+static void cannot_use_ram(Error *err)
+{
+    error_report_err(err);
+    if (!phase_check(PHASE_MACHINE_READY)) {
+        exit(1);
+    }
+    /* The memory was hot-plugged: stop the guest, so that it loses nothing */
+    qemu_system_vmstop_request_prepare();
+    qemu_system_vmstop_request(RUN_STATE_INTERNAL_ERROR);
+}
+
+/*
+ * A memory backend becomes RAM of the guest.  Pin its pages: they are
+ * encrypted for their physical address, so they must not move.  They are
+ * private until the guest reports otherwise.  BQL.
+ */
+static void ram_mapped(MemoryListener *listener, MemoryRegionSection *section)
+{
+    SevMigration *m = container_of(listener, SevMigration, listener);
+    RAMBlock *rb = section->mr->ram_block;
+    struct kvm_enc_region range;
+    Error *err = NULL;
+    int ret;
+
+    if (!rb || !sev_ram_is_guest_ram(rb)) {
+        return;
+    }
+    if (!QEMU_IS_ALIGNED(memory_region_size(rb->mr), TARGET_PAGE_SIZE)) {
+        error_setg(&err, "SEV: memory backend %s has 0x%" PRIx64 " bytes, and "
+                   "part of a page cannot be encrypted: use a multiple of %d "
+                   "bytes", memory_region_name(rb->mr),
+                   memory_region_size(rb->mr), (int)TARGET_PAGE_SIZE);
+        cannot_use_ram(err);
+        return;
+    }
+    if (!g_hash_table_remove(m->unmapped, rb->host)) {
+        return;
+    }
+    range = (struct kvm_enc_region) {
+        .addr = (uintptr_t)rb->host,
+        .size = rb->max_length,
+    };
+    ret = kvm_vm_ioctl(kvm_state, KVM_MEMORY_ENCRYPT_REG_REGION, &range);
+    trace_sev_migration_ram_mapped(memory_region_name(rb->mr), rb->host,
+                                   rb->max_length, ret);
+    if (ret < 0) {
+        g_hash_table_add(m->unmapped, rb->host);
+        error_setg_errno(&err, -ret, "SEV: memory backend %s: KVM cannot pin "
+                         "its 0x%" PRIx64 " bytes (the limit of locked memory "
+                         "has to be as large)", memory_region_name(rb->mr),
+                         (uint64_t)rb->max_length);
+        cannot_use_ram(err);
+        return;
+    }
+    if (m->enabled) {
+        encbitmap_init(rb, NULL, true);
+    }
+}
+
+void sev_migration_launch_update(void *host, uint64_t len)
+{
+    ram_addr_t offset;
+    RAMBlock *rb = qemu_ram_block_from_host(host, false, &offset);
+    uint64_t first, last;
+
+    if (!sev_migration_enabled() || !rb || !len || sev_ram_is_in_place(rb)) {
+        return;
+    }
+    first = offset >> TARGET_PAGE_BITS;
+    last = (offset + len - 1) >> TARGET_PAGE_BITS;
+    encbitmap_init(rb, NULL, false);
+    encbitmap_set(rb, first, last - first + 1, true);
+}
+
+/*
+ * A conversion failed, so the bitmap and the guest no longer agree.  Linux
+ * ignores the result of the hypercall and continues.
+ */
+static void set_state_lost(SevMigration *m, Error *err)
+{
+    trace_sev_migration_state_lost(error_get_pretty(err));
+    qatomic_set(&m->state_lost, true);
+    error_reportf_err(err, "SEV: ");
+    error_printf("The guest runs on, but cannot be migrated before its next "
+                 "reset.\n");
+}
+
+/*
+ * The guest makes its first hypercall since its reset.  It expects all pages
+ * that it does not report as shared to be private, so convert all in-place
+ * memory.  This includes pages that the guest never reports: ACPI tables and
+ * runtime services, and memory that is hidden now but that a PAM register can
+ * make visible later.
+ *
+ * m->lock held.
+ */
+static bool announce(SevMigration *m, Error **errp)
+{
+    unsigned nblocks = 0;
+    RAMBlock *rb;
+
+    if (m->announced) {
+        return true;
+    }
+    m->announced = true;
+    RCU_READ_LOCK_GUARD();
+    RAMBLOCK_FOREACH(rb) {
+        if (!sev_ram_is_in_place(rb)) {
+            continue;
+        }
+        if (encbitmap_convert(rb, 0, rb->max_length, true, NULL, errp) < 0) {
+            return false;
+        }
+        nblocks++;
+    }
+    trace_sev_migration_announce(nblocks);
+    return true;
+}
+
+/* Hot-plugged memory is private if the guest already reports its conversions */
+bool sev_guest_memfd_added(ConfidentialGuestSupport *cgs, RAMBlock *rb,
+                           Error **errp)
+{
+    SevMigration *m = sev_guest_migration(cgs);
+
+    QEMU_LOCK_GUARD(&m->lock);
+    return !m->announced ||
+           !encbitmap_convert(rb, 0, rb->max_length, true, NULL, errp);
+}
+
+/* Returns the guest's result.  If a conversion failed, @errp is set. */
+static uint64_t convert_range(hwaddr gpa, uint64_t size, bool to_private,
+                              Error **errp)
+{
+    hwaddr end = gpa + size;
+    uint64_t result = HC_OK;
+
+    while (gpa < end) {
+        MemoryRegionSection sec = memory_region_find(get_system_memory(), gpa,
+                                                     end - gpa);
+        RAMBlock *rb;
+        uint64_t len;
+
+        /* Addresses without RAM are always shared */
+        if (!sec.mr) {
+            return to_private ? HC_EINVAL : result;
+        }
+        len = int128_get64(sec.size);
+        if (to_private && sec.offset_within_address_space != gpa) {
+            result = HC_EINVAL;
+        }
+        rb = memory_region_is_ram(sec.mr) ? sec.mr->ram_block : NULL;
+        if (rb && encbitmap_npages(rb)) {
+            int ret = encbitmap_convert(rb, sec.offset_within_region, len,
+                                        to_private, NULL, errp);
+
+            if (ret < 0) {
+                memory_region_unref(sec.mr);
+                return ret == -EAGAIN ? HC_EAGAIN : HC_EINVAL;
+            }
+        } else if (to_private) {
+            result = HC_EINVAL;
+        }
+        gpa = sec.offset_within_address_space + len;
+        memory_region_unref(sec.mr);
+    }
+    return result;
+}
+
+static uint64_t map_gpa_range(SevMigration *m, uint64_t gpa, uint64_t npages,
+                              uint64_t attributes)
+{
+    Error *err = NULL;
+    uint64_t result;
+
+    /* KVM checks the range as well, but its documentation does not say so */
+    if (!QEMU_IS_ALIGNED(gpa, TARGET_PAGE_SIZE) || !npages ||
+        npages > (UINT64_MAX >> TARGET_PAGE_BITS) ||
+        gpa + (npages << TARGET_PAGE_BITS) < gpa ||
+        attributes & ~(uint64_t)MAP_GPA_RANGE_KNOWN) {
+        return HC_EINVAL;
+    }
+    QEMU_LOCK_GUARD(&m->lock);
+    if (!announce(m, &err)) {
+        set_state_lost(m, err);
+        return HC_EAGAIN;
+    }
+    result = convert_range(gpa, npages << TARGET_PAGE_BITS,
+                           attributes & KVM_MAP_GPA_RANGE_ENCRYPTED, &err);
+    if (err) {
+        set_state_lost(m, err);
+    }
+    return result;
+}
+
+int sev_migration_handle_hypercall(struct kvm_run *run)
+{
+    SevMigration *m = sev_guest_migration(sev_migration_guest());
+    uint64_t gpa = run->hypercall.args[0];
+    uint64_t npages = run->hypercall.args[1];
+    uint64_t attributes = run->hypercall.args[2];
+
+    /* Some kernels do not clear the result before the exit */
+    run->hypercall.ret = map_gpa_range(m, gpa, npages, attributes);
+    trace_sev_migration_map_gpa_range(gpa, npages, attributes,
+                                      run->hypercall.ret);
+    return 0;
+}
+
+bool sev_page_state_known(SevMigration *m, Error **errp)
+{
+    if (!qatomic_read(&m->state_lost)) {
+        return true;
+    }
+    error_setg(errp, "SEV: a page of the guest could not be converted, so it "
+               "is not known which pages are private: see the message of that "
+               "time in QEMU's log, and reset the guest");
+    return false;
+}
+
+void sev_page_state_init(SevMigration *m)
+{
+    qemu_mutex_init(&m->lock);
+    m->unmapped = g_hash_table_new(NULL, NULL);
+    m->listener = (MemoryListener) {
+        .name = "sev-ram",
+        .region_add = ram_mapped,
+    };
+    memory_listener_register(&m->listener, &address_space_memory);
+}
+
+void sev_page_state_reset(SevMigration *m)
+{
+    RAMBlock *rb;
+
+    QEMU_LOCK_GUARD(&m->lock);
+    m->announced = false;
+    qatomic_set(&m->state_lost, false);
+    RCU_READ_LOCK_GUARD();
+    RAMBLOCK_FOREACH(rb) {
+        Error *err = NULL;
+
+        /* Memory that was launched encrypted, such as flash, stays private */
+        if (sev_ram_is_guest_ram(rb) && encbitmap_npages(rb) &&
+            encbitmap_convert(rb, 0, rb->used_length, !sev_ram_is_in_place(rb),
+                              NULL, &err) < 0) {
+            set_state_lost(m, err);
+        }
+    }
+}
+
+void sev_page_state_received(SevMigration *m)
+{
+    QEMU_LOCK_GUARD(&m->lock);
+    m->announced = true;
+}

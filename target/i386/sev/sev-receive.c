@@ -1,0 +1,258 @@
+/*
+ * Receiving an SEV guest
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * The firmware command RECEIVE_START opens the session, RECEIVE_UPDATE_DATA
+ * unpacks private pages (sev-packets.c), and RECEIVE_FINISH ends the session.
+ */
+#include "qemu/osdep.h"
+#include <linux/kvm.h>
+#include "qapi/error.h"
+#include "qemu/rcu.h"
+#include "cpu.h"
+#include "exec/encbitmap.h"
+#include "exec/ramblock.h"
+#include "exec/ramlist.h"
+#include "sev.h"
+#include "sev-migration-internal.h"
+#include "sev-migration-wire.h"
+#include "standard-headers/asm-x86/kvm_para.h"
+#include "trace.h"
+
+/* Bytes of a packet header: SEV API 0.24, table "SEND_UPDATE_DATA" */
+#define SEV_PACKET_HEADER_LEN   52
+
+/* Whether this host and this VM can receive the guest of session @s */
+static bool check_session(ConfidentialGuestSupport *cgs,
+                          const SevWireSession *s, Error **errp)
+{
+    if (s->cbitpos != sev_get_cbit_position()) {
+        error_setg(errp, "SEV: the C-bit of the incoming guest is %u, that of "
+                   "this host %u: it is in the guest's page tables",
+                   s->cbitpos, sev_get_cbit_position());
+        return false;
+    }
+    if (s->policy != sev_guest_policy(cgs)) {
+        error_setg(errp, "SEV: the incoming guest has policy 0x%x, this "
+                   "sev-guest 0x%x: start both sides with the same",
+                   s->policy, sev_guest_policy(cgs));
+        return false;
+    }
+    return true;
+}
+
+bool sev_receive_start(ConfidentialGuestSupport *cgs,
+                       const uint8_t *session, size_t len, Error **errp)
+{
+    SevMigration *m = sev_guest_migration(cgs);
+    struct kvm_sev_receive_start start = {};
+    SevWireSession s;
+    int fw_error, ret;
+
+    if (sev_guest_state(cgs) != SEV_STATE_UNINIT) {
+        error_setg(errp, "SEV: a guest in state '%s' cannot be received",
+                   SevState_str(sev_guest_state(cgs)));
+        return false;
+    }
+    if (!m->enabled) {
+        error_setg(errp, "SEV: no guest can be received here: %s",
+                   error_get_pretty(m->reason));
+        return false;
+    }
+    if (!sev_wire_get_session(session, len, &s, errp) ||
+        !check_session(cgs, &s, errp)) {
+        return false;
+    }
+    start.policy = s.policy;
+    start.pdh_uaddr = (uintptr_t)s.pdh;
+    start.pdh_len = s.pdh_len;
+    start.session_uaddr = (uintptr_t)s.session;
+    start.session_len = s.session_len;
+    ret = sev_guest_cmd(cgs, KVM_SEV_RECEIVE_START, &start, &fw_error);
+    if (ret < 0) {
+        sev_cmd_error(errp, "RECEIVE_START", ret, fw_error);
+        return false;
+    }
+    object_property_set_uint(OBJECT(cgs), "handle", start.handle,
+                             &error_abort);
+    sev_guest_set_state(cgs, SEV_STATE_RECEIVE_UPDATE);
+    sev_packets_open(&m->packets, cgs);
+    m->pages = 0;
+    trace_sev_migration_receive_start(s.policy, start.handle);
+    return true;
+}
+
+/* A block of in-place memory, if all RAM of the guest is in-place memory */
+static RAMBlock *in_place_block(void)
+{
+    RAMBlock *rb, *found = NULL;
+
+    RAMBLOCK_FOREACH(rb) {
+        if (sev_ram_is_in_place(rb)) {
+            found = rb;
+        } else if (sev_ram_is_guest_ram(rb) && encbitmap_npages(rb)) {
+            return NULL;
+        }
+    }
+    return found;
+}
+
+/* The first pages of @rb are shared and empty, before and after the probe */
+static void probe_firmware(ConfidentialGuestSupport *cgs, RAMBlock *rb)
+{
+    SevMigration *m = sev_guest_migration(cgs);
+    const uint64_t size = SEV_WIRE_PACKET_PAGES * TARGET_PAGE_SIZE;
+    KvmPrivateAccessHold hold;
+
+    if (rb->used_length < size ||
+        encbitmap_count(rb, 0, SEV_WIRE_PACKET_PAGES) ||
+        encbitmap_convert(rb, 0, size, true, NULL, NULL) < 0) {
+        m->packets.limit = 1;
+        return;
+    }
+    kvm_private_access_hold(&hold, rb->host, size);
+    sev_packets_probe(&m->packets, cgs, rb->host, SEV_PACKET_HEADER_LEN);
+    kvm_private_access_release(&hold);
+    if (encbitmap_convert(rb, 0, size, false, NULL, NULL) < 0) {
+        m->packets.limit = 1;
+    }
+}
+
+void sev_receive_answer(ConfidentialGuestSupport *cgs,
+                        GByteArray *answer)
+{
+    SevMigration *m = sev_guest_migration(cgs);
+    size_t npages = 1;
+    RAMBlock *rb;
+
+    if (m->packets.limit > 1) {
+        RCU_READ_LOCK_GUARD();
+        rb = in_place_block();
+        if (rb) {
+            probe_firmware(cgs, rb);
+            npages = m->packets.limit;
+        }
+    }
+    trace_sev_migration_receive_answer(npages);
+    sev_wire_put_answer(answer, npages);
+}
+
+/*
+ * Read the packets of @npages pages.  They must be all that @in has.  Returns
+ * false with @errp set, and the number of pages before the bad packet in
+ * @done.
+ */
+static bool get_packets(SevPackets *p, const uint8_t *in, size_t len,
+                        size_t npages, size_t *done, Error **errp)
+{
+    size_t pos = 0;
+
+    *done = 0;
+    for (p->npackets = 0; *done < npages; p->npackets++) {
+        SevWirePacket *packet = &p->packet[p->npackets];
+
+        if (!sev_wire_get_packet(in, len, &pos, packet, errp)) {
+            return false;
+        }
+        if (sev_wire_packet_pages(packet) > npages - *done) {
+            error_setg(errp, "SEV: a packet of %zu pages in a record that "
+                       "has %zu left", sev_wire_packet_pages(packet),
+                       npages - *done);
+            return false;
+        }
+        *done += sev_wire_packet_pages(packet);
+    }
+    if (pos != len) {
+        *done = 0;
+        error_setg(errp, "SEV: %zu bytes left after the packets of %zu pages",
+                   len - pos, npages);
+        return false;
+    }
+    return true;
+}
+
+static void unpack_error(RAMBlock *rb, const SevPackets *p, int ret,
+                         int fw_error, Error **errp)
+{
+    if (ret == -EOPNOTSUPP && !(p->limit > 1 && sev_ram_is_in_place(rb))) {
+        /* The kernel makes the pages of guest_memfds only contiguous */
+        error_setg(errp, "SEV: a packet of several pages, which this host can "
+                   "receive only into in-place memory, and which the source "
+                   "was not told to send");
+    } else if (ret == -EPROTO) {
+        error_setg(errp, "SEV: packets of several pages, and other headers "
+                   "or parts of pages beside them");
+    } else {
+        sev_cmd_error(errp, "RECEIVE_UPDATE_DATA", ret, fw_error);
+    }
+}
+
+bool sev_receive_pages(ConfidentialGuestSupport *cgs, RAMBlock *rb,
+                       uint64_t offset, size_t npages,
+                       const uint8_t *in, size_t len, Error **errp)
+{
+    ERRP_GUARD();
+    SevMigration *m = sev_guest_migration(cgs);
+    KvmPrivateAccessHold hold;
+    int fw_error, ret;
+    size_t done;
+
+    if (sev_guest_state(cgs) != SEV_STATE_RECEIVE_UPDATE) {
+        error_setg(errp, "SEV: private pages without a session before them");
+        return false;
+    }
+    if (!get_packets(&m->packets, in, len, npages, &done, errp)) {
+        goto fail;
+    }
+    kvm_private_access_hold(&hold, rb->host + offset,
+                            npages * TARGET_PAGE_SIZE);
+    ret = sev_packets_receive(&m->packets, cgs, rb->host + offset, npages,
+                              &done, &fw_error);
+    kvm_private_access_release(&hold);
+    if (ret < 0) {
+        unpack_error(rb, &m->packets, ret, fw_error, errp);
+        goto fail;
+    }
+    m->pages += npages;
+    return true;
+
+fail:
+    error_prepend(errp, "block %s, offset 0x%" PRIx64 ": ", rb->idstr,
+                  offset + done * TARGET_PAGE_SIZE);
+    return false;
+}
+
+bool sev_receive_final(ConfidentialGuestSupport *cgs,
+                       const uint8_t *final, size_t len, Error **errp)
+{
+    SevMigration *m = sev_guest_migration(cgs);
+    uint64_t control;
+    int fw_error, ret;
+
+    if (sev_guest_state(cgs) != SEV_STATE_RECEIVE_UPDATE) {
+        error_setg(errp, "SEV: end of the private pages without a session");
+        return false;
+    }
+    if (!sev_wire_get_final(final, len, &control, errp)) {
+        return false;
+    }
+    if (control != KVM_MIGRATION_READY) {
+        error_setg(errp, "SEV: MSR_KVM_MIGRATION_CONTROL is 0x%" PRIx64
+                   " in the stream, expected READY (0x%x)", control,
+                   KVM_MIGRATION_READY);
+        return false;
+    }
+    ret = sev_guest_cmd(cgs, KVM_SEV_RECEIVE_FINISH, NULL, &fw_error);
+    if (ret < 0) {
+        sev_cmd_error(errp, "RECEIVE_FINISH", ret, fw_error);
+        return false;
+    }
+    sev_packets_close(&m->packets);
+    sev_consent_received(m, control);
+    sev_page_state_received(m);
+    sev_guest_set_state(cgs, SEV_STATE_RUNNING);
+    trace_sev_migration_receive_final(m->pages,
+                                      stat64_get(&m->packets.calls));
+    return true;
+}

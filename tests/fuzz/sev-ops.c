@@ -1,0 +1,18 @@
+/*
+ * Operations that receive an SEV guest, for the fuzzer of the loader
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * The functions of QEMU that only sending needs are not linked: a call of one
+ * would trap (tests/fuzz/build).
+ */
+#include "qemu/osdep.h"
+#include "target/i386/sev/sev-migration-internal.h"
+#include "machine.h"
+
+const ConfidentialGuestMigrationOps sev_receive_ops = {
+    .receive_start = sev_receive_start,
+    .receive_answer = sev_receive_answer,
+    .receive_pages = sev_receive_pages,
+    .receive_final = sev_receive_final,
+};
