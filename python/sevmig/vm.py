@@ -74,6 +74,8 @@ class Config:
     consent: bool = True
     trace: List[str] = field(default_factory=list)
     accel: str = 'kvm'
+    machine: str = 'q35'
+    cpu: str = 'host'
     extra: List[str] = field(default_factory=list)
 
     @classmethod
@@ -130,8 +132,8 @@ class VM(QEMUMachine):
 
     def _machine_args(self):
         c = self.config
-        machine = 'q35,vmport=off,memory-backend=ram'
-        args = ['-nodefaults', '-no-reboot', '-accel', c.accel, '-cpu', 'host',
+        machine = f'{c.machine},vmport=off,memory-backend=ram'
+        args = ['-nodefaults', '-no-reboot', '-accel', c.accel, '-cpu', c.cpu,
                 '-smp', str(c.workload.cpus), '-m', f'{c.mem // MIB}M']
         if c.sev:
             machine += ',confidential-guest-support=sev0'

@@ -338,6 +338,41 @@ class Hidden(Bare):
         self.moves('pam2', vm.ORDINARY, vm.IN_PLACE, vm.ORDINARY)
 
 
+class Features(Bare):
+    """The CPUID bits of the hypercall and the MSR are features of the CPU."""
+    NAMES = 'kvm-hc-map-gpa-range', 'kvm-migration-control'
+
+    def features(self, **config):
+        v = self.launch(f'cpu{Bare.next()}', flipper.config(self.work).change(
+            extra=['-S'], **config))
+        cpu, = v.cmd('query-cpus-fast')
+        found = [v.cmd('qom-get', path=cpu['qom-path'], property=name)
+                 for name in self.NAMES]
+        v.stop()
+        return found
+
+    def test_default(self):
+        """Every CPU model has them, in an SEV guest."""
+        self.assertEqual(self.features(), [True, True])
+        self.assertEqual(self.features(cpu='qemu64'), [True, True])
+        self.assertEqual(self.features(sev=False), [False, False])
+
+    def test_machine_type(self):
+        old = 'pc-q35-9.2'
+        self.assertEqual(self.features(machine=old), [False, False])
+        self.assertEqual(self.features(machine=old, cpu='qemu64'),
+                         [False, False])
+        on = ''.join(f',{name}=on' for name in self.NAMES)
+        self.assertEqual(self.features(machine=old, cpu=f'host{on}'),
+                         [True, True])
+
+    def test_off(self):
+        self.assertEqual(self.features(cpu=f'host,{self.NAMES[1]}=off'),
+                         [True, False])
+        self.assertEqual(self.features(cpu=f'qemu64,{self.NAMES[0]}=off'),
+                         [False, True])
+
+
 class Packets(Bare):
     """Packets of several pages, for destinations that can receive them."""
 

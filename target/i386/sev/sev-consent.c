@@ -14,14 +14,29 @@
 #include "standard-headers/asm-x86/kvm_para.h"
 #include "trace.h"
 
-uint32_t sev_migration_kvm_features(void)
+uint32_t sev_consent_cpuid(X86ConfidentialGuest *cg, uint32_t feature,
+                           uint32_t index, int reg, uint32_t value)
 {
-    if (!sev_migration_enabled()) {
-        return 0;
-    }
+    SevMigration *m = sev_guest_migration(CONFIDENTIAL_GUEST_SUPPORT(cg));
+
     /* KVM leaves both to user space and does not report them as supported */
-    return BIT(KVM_FEATURE_HC_MAP_GPA_RANGE) |
-           BIT(KVM_FEATURE_MIGRATION_CONTROL);
+    if (feature == KVM_CPUID_FEATURES && reg == R_EAX && m->enabled) {
+        value |= BIT(KVM_FEATURE_HC_MAP_GPA_RANGE) |
+                 BIT(KVM_FEATURE_MIGRATION_CONTROL);
+    }
+    return value;
+}
+
+PropValue *sev_migration_cpu_props(void)
+{
+    static PropValue on[] = {
+        { "kvm-hc-map-gpa-range", "on" },
+        { "kvm-migration-control", "on" },
+        { NULL, NULL },
+    };
+    static PropValue none[] = { { NULL, NULL } };
+
+    return sev_migration_enabled() ? on : none;
 }
 
 bool sev_migration_rdmsr(X86CPU *cpu, uint32_t msr, uint64_t *val)

@@ -14,6 +14,7 @@
 #include "sev-migration.h"
 #include "sev-packets.h"
 #include "system/confidential-guest-support.h"
+#include "../confidential-guest.h"
 
 /* sev-guest.c */
 
@@ -72,6 +73,13 @@ bool sev_guest_memfd_added(ConfidentialGuestSupport *cgs, RAMBlock *rb,
                            Error **errp);
 
 /* sev-consent.c */
+
+/**
+ * sev_consent_cpuid: X86ConfidentialGuestClass.mask_cpuid_features: the features
+ * kvm-hc-map-gpa-range and kvm-migration-control are supported
+ */
+uint32_t sev_consent_cpuid(X86ConfidentialGuest *cg, uint32_t feature,
+                           uint32_t index, int reg, uint32_t value);
 
 /** sev_consent_reset: the guest starts again and has not agreed.  BQL. */
 void sev_consent_reset(SevMigration *m);

@@ -243,6 +243,7 @@ void sev_migration_class_init(ObjectClass *oc)
     ConfidentialGuestSupportClass *klass = CONFIDENTIAL_GUEST_SUPPORT_CLASS(oc);
 
     klass->migration = &sev_migration_ops;
+    X86_CONFIDENTIAL_GUEST_CLASS(oc)->mask_cpuid_features = sev_consent_cpuid;
     object_class_property_add(oc, "migration", "OnOffAuto", get_mode, set_mode,
                               NULL, NULL);
     object_class_property_set_description(oc, "migration",

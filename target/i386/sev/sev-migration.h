@@ -14,7 +14,7 @@
 #include "qapi/qapi-types-misc-target.h"
 #include "exec/cpu-common.h"
 #include "exec/memory.h"
-#include "cpu-qom.h"
+#include "cpu.h"
 #include "system/kvm-private-access.h"
 #include "sev-certificates.h"
 #include "sev-migration-error.h"
@@ -135,8 +135,11 @@ void sev_migration_print(Monitor *mon, const SevMigrationInfo *info);
  */
 bool sev_migration_enabled(void);
 
-/** sev_migration_kvm_features: bits for EAX of KVM_CPUID_FEATURES */
-uint32_t sev_migration_kvm_features(void);
+/**
+ * sev_migration_cpu_props: features that CPU models with a name have by default
+ * in this VM.  "-cpu host" has all features that are supported.
+ */
+PropValue *sev_migration_cpu_props(void);
 
 /**
  * sev_migration_handle_hypercall: the guest has called KVM_HC_MAP_GPA_RANGE.
@@ -190,9 +193,11 @@ static inline bool sev_migration_enabled(void)
     return false;
 }
 
-static inline uint32_t sev_migration_kvm_features(void)
+static inline PropValue *sev_migration_cpu_props(void)
 {
-    return 0;
+    static PropValue none[] = { { NULL, NULL } };
+
+    return none;
 }
 
 static inline int sev_migration_handle_hypercall(struct kvm_run *run)
