@@ -18,7 +18,7 @@
 #define KEY_LEN             (KEY_BITS / 8)
 #define EXPONENT            65537
 
-/* A certificate of AMD's: what is signed, then the signature */
+/* A certificate in AMD's format: the signed part, then the signature */
 #define AMD_VERSION         0x00
 #define AMD_KEY_ID          0x04
 #define AMD_CERTIFYING_ID   0x14    /* the key that signed */
@@ -35,7 +35,7 @@
 
 QEMU_BUILD_BUG_ON(2 * AMD_LEN != AMD_PSP_ASK_ARK_LEN);
 
-/* RSA-PSS has a salt, here as long as the hash */
+/* The salt of RSA-PSS is as long as the hash */
 #define SALT_LEN            SHA384_DIGEST_SIZE
 
 typedef struct RsaKey {
@@ -50,7 +50,7 @@ struct AmdPspAuthority {
     uint8_t certs[AMD_PSP_ASK_ARK_LEN];
 };
 
-/* What nettle takes for a source of random bytes */
+/* Source of random bytes for nettle */
 static void random_read(void *opaque, size_t len, uint8_t *dst)
 {
     qcrypto_random_bytes(dst, len, &error_abort);
@@ -97,7 +97,7 @@ static bool key_generate(RsaKey *key)
                                 NULL, NULL, KEY_BITS, 0);
 }
 
-/* All of the key from its primes.  Returns false if there is none. */
+/* Compute the key from its primes.  Returns false if they make no key. */
 static bool key_complete(RsaKey *key)
 {
     struct rsa_private_key *k = &key->priv;
@@ -121,7 +121,7 @@ static bool key_complete(RsaKey *key)
            rsa_private_key_prepare(k) && key->pub.size == KEY_LEN;
 }
 
-/* Its name is the beginning of the modulus's hash */
+/* The key's name is the beginning of the hash of its modulus */
 static void key_name(RsaKey *key)
 {
     uint8_t modulus[KEY_LEN], digest[SHA384_DIGEST_SIZE];
@@ -132,8 +132,8 @@ static void key_name(RsaKey *key)
 }
 
 /*
- * RSA-PSS with SHA-384.  The salt is derived, so that the same data has the
- * same signature: certificates stay what they are.
+ * Sign with RSA-PSS and SHA-384.  The salt is derived from key and data, so
+ * that a certificate that is made again is identical.
  */
 static bool key_sign(const RsaKey *key, const void *data, size_t len,
                      uint8_t sig[KEY_LEN])
@@ -187,7 +187,7 @@ static bool make_cert(const RsaKey *key, AmdPspCertUsage usage,
     return key_sign(signer, cert, AMD_SIGNATURE, cert + AMD_SIGNATURE);
 }
 
-/* Is @cert for @usage, and signed by @signer? */
+/* Check that @cert is for @usage and signed by @signer */
 static bool check_cert(const uint8_t cert[AMD_LEN], AmdPspCertUsage usage,
                        const RsaKey *signer)
 {
@@ -220,7 +220,7 @@ void amd_psp_authority_free(AmdPspAuthority *a)
 
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(AmdPspAuthority, amd_psp_authority_free)
 
-/* Make and check what follows from the keys */
+/* Compute the keys from their primes, and make and check the certificates */
 static bool authority_complete(AmdPspAuthority *a)
 {
     uint8_t *ask = a->certs, *ark = a->certs + AMD_LEN, probe[KEY_LEN];
@@ -230,7 +230,7 @@ static bool authority_complete(AmdPspAuthority *a)
     }
     key_name(&a->ask);
     key_name(&a->ark);
-    /* Numbers that are no primes make signatures that are none */
+    /* If the file's numbers are not primes, the signatures are not valid */
     return make_cert(&a->ask, AMD_PSP_CERT_ASK, &a->ark, ask) &&
            make_cert(&a->ark, AMD_PSP_CERT_ARK, &a->ark, ark) &&
            check_cert(ask, AMD_PSP_CERT_ASK, &a->ark) &&
@@ -283,7 +283,7 @@ static bool write_all(int fd, const char *data, size_t len)
     return qemu_write_full(fd, data, len) == len;
 }
 
-/* A file with new keys, unless there is one by then */
+/* Create the file with new keys, unless another process has created it */
 static bool authority_create(const char *path, Error **errp)
 {
     g_autoptr(AmdPspAuthority) a = authority_new();
@@ -294,7 +294,7 @@ static bool authority_create(const char *path, Error **errp)
     gsize len;
     int fd;
 
-    /* For its owner only, which is what mkstemp() is for */
+    /* mkstemp() makes the file accessible to its owner only */
     fd = g_mkstemp(temp);
     if (fd < 0) {
         error_setg_errno(errp, errno, "cannot create '%s'", path);
@@ -309,7 +309,7 @@ static bool authority_create(const char *path, Error **errp)
     prime_store(file, "ark", "p", a->ark.priv.p);
     prime_store(file, "ark", "q", a->ark.priv.q);
     data = g_key_file_to_data(file, &len, NULL);
-    /* Whole or not at all: others may look for it now */
+    /* The file appears with its whole contents: other processes may read it */
     if (!write_all(fd, data, len) ||
         (link(temp, path) < 0 && errno != EEXIST)) {
         error_setg_errno(errp, errno, "cannot write '%s'", path);
@@ -322,7 +322,7 @@ out:
     return ok;
 }
 
-/* Others need the certificates, and not the keys */
+/* Write the file with the certificates, which other platforms' users need */
 static bool publish(const AmdPspAuthority *a, const char *path, Error **errp)
 {
     g_autofree char *name = g_strdup_printf("%s.cert", path);

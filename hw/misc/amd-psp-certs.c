@@ -10,8 +10,8 @@
 #include "hw/misc/amd-psp-certs.h"
 
 /*
- * The header and the public key, which is what signatures are made over, then
- * two signatures.
+ * A certificate: the header and the public key, which the signatures cover,
+ * then two places for signatures
  */
 #define CERT_VERSION        0x000
 #define CERT_API_MAJOR      0x004
@@ -24,13 +24,13 @@
 #define CERT_SIG1           AMD_PSP_CERT_BODY_LEN
 #define CERT_SIG2           0x61c
 
-/* Of a signature */
+/* Offsets in a signature */
 #define SIG_USAGE           0x000
 #define SIG_ALGO            0x004
 #define SIG_DATA            0x008
 #define SIG_DATA_LEN        512
 
-/* Coordinates, and the two numbers of an ECDSA signature */
+/* Bytes of a coordinate, and of each number of an ECDSA signature */
 #define NUMBER_LEN          72
 
 #define CERT_VERSION_1      1
@@ -49,7 +49,7 @@ void amd_psp_reverse(uint8_t *dst, const uint8_t *src, size_t len)
     }
 }
 
-/* Returns false if it is larger than a P-384 number can be */
+/* Returns false if the number is too large for P-384 */
 static bool number_load(uint8_t n[AMD_PSP_P384_LEN], const uint8_t *from)
 {
     amd_psp_reverse(n, from, AMD_PSP_P384_LEN);
@@ -191,7 +191,7 @@ bool amd_psp_cert_verify(const uint8_t cert[AMD_PSP_CERT_LEN],
         !amd_psp_cert_key(parent, parent_usage, &q)) {
         return false;
     }
-    /* A PDH signs nothing */
+    /* The algorithm of a PDH is ECDH, because a PDH signs nothing */
     if (algo != AMD_PSP_ALGO_ECDSA_SHA256 &&
         algo != AMD_PSP_ALGO_ECDSA_SHA384) {
         return false;

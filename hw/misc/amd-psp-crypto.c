@@ -19,7 +19,7 @@
 #include <nettle/memops.h>
 #include <nettle/sha2.h>
 
-/* What the MAC of a measurement starts with */
+/* The first byte of the data that the MAC of a measurement covers */
 #define MEASUREMENT_CONTEXT 0x04
 
 typedef struct hmac_sha256_ctx HmacCtx;
@@ -69,7 +69,7 @@ void amd_psp_expand(const uint8_t seed[AMD_PSP_SEED_LEN], const char *label,
                 out, len);
 }
 
-/* Numbers have a fixed length here, with zeros in front */
+/* Store a number in the fixed length, with leading zeros */
 static void mpz_store(const mpz_t v, uint8_t out[AMD_PSP_P384_LEN])
 {
     size_t len = (mpz_sizeinbase(v, 2) + 7) / 8;
@@ -119,7 +119,7 @@ typedef struct SeedStream {
     uint32_t calls;
 } SeedStream;
 
-/* What nettle takes for a source of random bytes */
+/* Source of random bytes for nettle: the stream of a seed */
 static void seed_stream_read(void *opaque, size_t len, uint8_t *dst)
 {
     SeedStream *s = opaque;
@@ -210,7 +210,7 @@ void amd_psp_ecdsa_sign(const AmdPspEcKey *key, const void *data, size_t len,
     dsa_signature_init(&s);
     mpz_init(d);
     mpz_load(d, key->d);
-    /* Keys come from amd_psp_ec_key() */
+    /* amd_psp_ec_key() makes valid keys only */
     g_assert(ecc_scalar_set(&scalar, d));
     ecdsa_sign(&scalar, &stream, seed_stream_read, sizeof(digest), digest, &s);
     mpz_store(s.r, sig->r);
@@ -254,7 +254,7 @@ bool amd_psp_ecdsa_verify(const AmdPspEcPoint *q, bool sha384,
     return ok;
 }
 
-/* In place; encrypts and decrypts */
+/* Encrypt or decrypt in place */
 static void aes128_ctr(const uint8_t key[AMD_PSP_KEY_LEN],
                        const uint8_t iv[AMD_PSP_NONCE_LEN],
                        void *data, size_t len)
@@ -268,7 +268,7 @@ static void aes128_ctr(const uint8_t key[AMD_PSP_KEY_LEN],
               counter, len, data, data);
 }
 
-/* The key encryption key and the key integrity key of a session */
+/* Derive the key encryption key and the key integrity key of a session */
 static void session_keys(const uint8_t z[AMD_PSP_P384_LEN],
                          const uint8_t nonce[AMD_PSP_NONCE_LEN],
                          uint8_t kek[AMD_PSP_KEY_LEN],
@@ -344,8 +344,9 @@ bool amd_psp_session_unwrap(const uint8_t z[AMD_PSP_P384_LEN],
 }
 
 /*
- * The lengths are those of the guest's data and of the transport data; they
- * are equal because nothing is compressed.  @measure: of a secret, else NULL.
+ * The MAC covers the lengths of the guest's data and of the transport data,
+ * which are equal because the data are not compressed.  @measure: the
+ * measurement, if the packet is a secret; otherwise NULL
  */
 static void packet_mac(const AmdPspTransportKeys *keys, AmdPspPacketType type,
                        const AmdPspPacketHeader *header, const uint8_t *data,

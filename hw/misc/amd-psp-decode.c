@@ -1,5 +1,5 @@
 /*
- * Emulated AMD Platform Security Processor: command buffers in words
+ * Emulated AMD Platform Security Processor: descriptions of command buffers
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */

@@ -3,9 +3,9 @@
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
- * The host can write queues and registers at any time: everything is read
- * once, an index is eight bits wherever it is from, and whether a page is RAM
- * is looked at each time.
+ * The host can write queues and registers at any time.  Therefore each value is
+ * read once, an index always has eight bits, and each access checks whether the
+ * page is RAM.
  */
 
 #include "qemu/osdep.h"
@@ -20,11 +20,11 @@
 #define ENTRY_LEN       16
 #define ENTRY_FLAGS     2
 #define ENTRY_BUFFER    8
-/* A page of statuses: [0] status, [8] extended error, which is always 0 here */
+/* A page of statuses: [0] status, [8] extended error, which is always 0 */
 #define STATUS_LEN      16
 
-/* RING_BUFFER's buffer; a queue's fields are one after the other */
-#define BUFFER_PAGES    0   /* entries, statuses of the low queue, the high's */
+/* Offsets in the buffer of RING_BUFFER, for the low and then the high queue */
+#define BUFFER_PAGES    0   /* entries and statuses of each queue */
 #define BUFFER_SIZES    32
 #define BUFFER_THRESHOLDS 34
 #define BUFFER_INT_ON_EMPTY 38
@@ -36,7 +36,7 @@ static const char *queue_name(AmdPspRingPriority prio)
     return prio == AMD_PSP_RING_HIGH ? "high" : "low";
 }
 
-/* An index of head or tail */
+/* Get the index of a queue from head or tail */
 static uint8_t queue_index(uint32_t value, AmdPspRingPriority prio)
 {
     return value >> (prio * AMD_PSP_RING_QUEUE_SHIFT);
@@ -116,7 +116,10 @@ static void queue_pause(AmdPspRing *r, AmdPspRingPriority prio,
                              why);
 }
 
-/* A queue whose host says so is running, but only once it says so no more */
+/*
+ * Resume the queues whose RESUME bit is set in the control register.  They
+ * execute commands after the host has cleared the bit, see queue_look().
+ */
 static void queues_resume(AmdPspRing *r, uint32_t control)
 {
     for (unsigned i = 0; i < AMD_PSP_RING_QUEUES; i++) {
@@ -126,7 +129,7 @@ static void queues_resume(AmdPspRing *r, uint32_t control)
     }
 }
 
-/* Whether there is a command in a queue that can be executed now */
+/* Whether a queue is running and has a command */
 static bool queue_look(AmdPspRing *r, AmdPspRingPriority prio,
                        uint32_t control, uint32_t tail)
 {
@@ -176,7 +179,7 @@ AmdPspRingStep amd_psp_ring_next(AmdPspRing *r, uint32_t control,
     if (!sev_memory_dma_read(r->queues[r->priority].entries +
                              queue_index(r->head, r->priority) * ENTRY_LEN,
                              entry, sizeof(entry))) {
-        queue_pause(r, r->priority, "its entries are no RAM any more");
+        queue_pause(r, r->priority, "its entries are not RAM any more");
         return AMD_PSP_RING_IDLE;
     }
     *id = lduw_le_p(entry);
@@ -208,7 +211,7 @@ void amd_psp_ring_post(AmdPspRing *r, uint16_t status)
                                   index * STATUS_LEN, entry, sizeof(entry));
     queue_advance(r);
     if (!posted) {
-        queue_pause(r, r->priority, "its statuses are no RAM any more");
+        queue_pause(r, r->priority, "its statuses are not RAM any more");
     } else if (status && !(r->flags & AMD_PSP_RING_GO_ON)) {
         queue_pause(r, r->priority, "a command failed");
     }

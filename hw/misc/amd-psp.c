@@ -3,18 +3,20 @@
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
- * A mailbox in BAR 2: the host writes the address of a command buffer, then
- * the command; the device sets the response bit and the status, and sends an
- * MSI if it was asked for one.  The registers are those that Linux's ccp
- * driver uses for a processor with SEV and without TEE (pspv4 in sp-pci.c).
+ * The device is a mailbox in BAR 2.  The host writes the address of a command
+ * buffer, then the command.  The device sets the response bit and the status,
+ * and sends an MSI if the command requested one.  The registers are those that
+ * Linux's ccp driver uses for a processor with SEV and without TEE (pspv4 in
+ * sp-pci.c).
  *
- * Commands execute within the write of the register: the vCPU that wrote it
- * waits, and no other can change the view of a page meanwhile.  The few that
- * change views themselves need all vCPUs to stop and execute as safe work.
+ * A command executes within the write of the register.  The vCPU that wrote it
+ * waits, and no other vCPU can change the view of a page meanwhile.  Commands
+ * that change views themselves need all vCPUs to stop, so they execute as safe
+ * work.
  *
- * In ring buffer mode (amd-psp-ring.h) the same registers are control, tail
- * and head of queues.  A command of a queue goes the same way as one of the
- * mailbox; when it has ended the next one is started, wherever that is.
+ * In ring buffer mode (amd-psp-ring.h) the same registers are the control, tail
+ * and head of queues.  A command of a queue executes in the same ways as one of
+ * the mailbox.  The device starts the next command when it has ended.
  */
 
 #include "qemu/osdep.h"
@@ -64,19 +66,19 @@ OBJECT_DECLARE_SIMPLE_TYPE(AmdPspState, AMD_PSP)
 #define CMDRESP_CMD_LEN     11
 #define CMDRESP_DONE        BIT(31)
 
-/* Anything but all ones: the firmware is there */
+/* Linux's driver takes all ones for a processor without firmware */
 #define BOOTLOADER_VERSION  0x00010000
 
 #define FEATURE_SEV         BIT(0)
 
 /*
- * Commands of queues that execute in one write of a register at the most, and
- * for how long another one is begun: nobody else gets the BQL meanwhile
+ * Limits for one write of a register, which holds the BQL: the number of
+ * commands of queues, and the time after which no further command is started
  */
 #define COMMANDS_AT_ONCE    64
 #define AT_ONCE_NS          (2 * SCALE_MS)
 
-/* Of one kind of command, see SevPlatformCommandStats */
+/* Counters of one command, see SevPlatformCommandStats */
 typedef struct AmdPspCounter {
     uint64_t count;
     uint64_t failed;
@@ -93,7 +95,7 @@ struct AmdPspState {
     QEMUBH *executed_bh;
     QEMUBH *continue_bh;
     QEMUTimer *end_timer;
-    QEMUTimer *restart_timer;           /* of a fault */
+    QEMUTimer *restart_timer;           /* for the fault "restart" */
     Error *migration_blocker;
     char *seed;
     char *ark;                          /* file of the authority */
@@ -108,36 +110,40 @@ struct AmdPspState {
     uint32_t cmdbuf_lo;
     uint32_t cmdbuf_hi;
 
-    /* Costs, faults that are still to happen, and counters; under the BQL */
+    /* Costs, pending faults and counters; protected by the BQL */
     AmdPspCosts costs;
     SevPlatformFaultList *faults;
     AmdPspCounter counters[AMD_PSP_COMMAND__MAX];
 
     /*
-     * The command that executes.  Under the BQL, but for safe work, which
-     * has it to itself until it schedules executed_bh.
+     * The current command; protected by the BQL.  While safe work executes the
+     * command without the BQL, nothing else accesses these until the safe work
+     * schedules executed_bh.
      */
     bool busy;
-    bool to_work;                       /* safe work is to execute it */
-    bool hung;                          /* and will never end */
+    bool to_work;                       /* safe work must execute it */
+    bool hung;                          /* it never ends */
     bool queued;                        /* it is from a queue */
     bool left;                          /* not executed: it ended the mode */
-    bool doorbell;                      /* it is the first after the write */
-    bool faulty;                        /* fault happens to it */
+    bool doorbell;                      /* it is the first after a write */
+    bool faulty;                        /* fault hits it */
     SevPlatformFault fault;
     uint32_t command;
     hwaddr buffer;
     int64_t start;                      /* virtual time */
-    uint32_t status;                    /* AmdPspStatus, or that of a fault */
+    uint32_t status;                    /* AmdPspStatus, or a fault's */
     uint64_t guest_bytes;
     uint64_t busy_ns;
 
-    /* Protects platform: safe work does not hold the BQL.  Comes after it. */
+    /*
+     * Protects platform, because safe work does not hold the BQL.  Taken after
+     * the BQL.
+     */
     QemuMutex lock;
     AmdPspPlatform platform;
 };
 
-/* Index of the counter of all commands that there are not */
+/* Index of the counter for all unknown commands */
 #define COUNTER_UNKNOWN     0
 
 static AmdPspCounter *amd_psp_counter(AmdPspState *s, uint32_t id)
@@ -179,7 +185,7 @@ static void amd_psp_update_irq(AmdPspState *s)
     }
 }
 
-/* What is asked for happens, unless a fault is that it does not */
+/* Send an interrupt, unless a fault suppresses it */
 static void amd_psp_interrupt(AmdPspState *s)
 {
     if (!amd_psp_has_fault(s, SEV_PLATFORM_FAULT_KIND_NO_INTERRUPT)) {
@@ -194,7 +200,7 @@ static bool amd_psp_ring_on(AmdPspState *s)
     return s->platform.ring.on;
 }
 
-/* The ring's head goes where the host sees it, and interrupts if it has to */
+/* Copy the ring's head to its register, and send an interrupt if one is due */
 static void amd_psp_ring_show(AmdPspState *s)
 {
     bool interrupt;
@@ -208,7 +214,7 @@ static void amd_psp_ring_show(AmdPspState *s)
     }
 }
 
-/* The command ends for the host */
+/* Tell the host that the command has ended */
 static void amd_psp_end(AmdPspState *s)
 {
     AmdPspCounter *c = amd_psp_counter(s, s->command);
@@ -231,7 +237,10 @@ static void amd_psp_end(AmdPspState *s)
     s->cmdresp = (s->cmdresp & ~(uint32_t)UINT16_MAX) | CMDRESP_DONE |
                  s->status;
     if (amd_psp_ring_on(s)) {
-        /* It was RING_BUFFER: tail and head, which is not written yet */
+        /*
+         * The command was RING_BUFFER, so these are now tail and head.  The
+         * head stays 0 until the host writes the control register.
+         */
         s->cmdbuf_hi = 0;
         s->cmdbuf_lo = 0;
     }
@@ -240,14 +249,14 @@ static void amd_psp_end(AmdPspState *s)
     }
 }
 
-/* s->status is there; when does the host get to know? */
+/* The command has the status s->status; end it, at once or after its costs */
 static void amd_psp_executed(AmdPspState *s)
 {
     AmdPspCounter *c = amd_psp_counter(s, s->command);
     int64_t end = s->start;
 
     if (s->status == AMD_PSP_CONTINUE) {
-        /* From the main loop, so that others get the BQL and the CPUs run */
+        /* Continue from the main loop, so that vCPUs run and the BQL is free */
         qemu_bh_schedule(s->continue_bh);
         return;
     }
@@ -270,19 +279,19 @@ static void amd_psp_executed(AmdPspState *s)
     }
 }
 
-/* With all vCPUs stopped, and without the BQL */
+/* Safe work: all vCPUs are stopped, and the BQL is not held */
 static void amd_psp_work(CPUState *cs, run_on_cpu_data data)
 {
     AmdPspState *s = data.host_ptr;
 
-    /* Not so if this is for a command that a reset has ended */
+    /* A reset clears to_work if it ends the command before this runs */
     if (qatomic_xchg(&s->to_work, false)) {
         amd_psp_run(s);
         qemu_bh_schedule(s->executed_bh);
     }
 }
 
-/* s->command executes when no vCPU does: nobody knows what they do just now */
+/* Execute s->command as safe work */
 static void amd_psp_run_as_work(AmdPspState *s)
 {
     qatomic_set(&s->to_work, true);
@@ -299,7 +308,7 @@ static void amd_psp_continue_bh(void *opaque)
     }
 }
 
-/* @here: it can execute here, if it is a vCPU */
+/* @here: whether the command may execute here, if the caller is a vCPU */
 static void amd_psp_start(AmdPspState *s, uint32_t id, hwaddr buffer,
                           bool here)
 {
@@ -340,7 +349,7 @@ static void amd_psp_start(AmdPspState *s, uint32_t id, hwaddr buffer,
     }
 }
 
-/* The command that is in the mailbox; @left: it has ended ring buffer mode */
+/* Start the command in the mailbox.  @left: it has ended ring buffer mode */
 static void amd_psp_start_mailbox(AmdPspState *s, bool left)
 {
     s->cmdresp &= CMDRESP_IOC | MAKE_64BIT_MASK(CMDRESP_CMD_SHIFT,
@@ -351,7 +360,10 @@ static void amd_psp_start_mailbox(AmdPspState *s, bool left)
                   deposit64(s->cmdbuf_lo, 32, 32, s->cmdbuf_hi), true);
 }
 
-/* Start what the ring has next; false: nothing, until the host writes again */
+/*
+ * Start the next command of the ring.  Returns false if there is none until the
+ * host writes the control register again.
+ */
 static bool amd_psp_start_next(AmdPspState *s, bool here)
 {
     AmdPspRingStep step;
@@ -362,7 +374,7 @@ static bool amd_psp_start_next(AmdPspState *s, bool here)
         step = amd_psp_ring_next(&s->platform.ring, s->cmdresp, s->cmdbuf_hi,
                                  &id, &buffer);
         if (step == AMD_PSP_RING_COMMAND) {
-            /* What the host has cleared or resumed; interrupts come later */
+            /* Show the bits that the host cleared, and a resumed queue */
             s->cmdbuf_lo = s->platform.ring.head;
         }
     }
@@ -385,8 +397,9 @@ static bool amd_psp_start_next(AmdPspState *s, bool here)
 }
 
 /*
- * Start one command after the other, until one does not end at once.  While
- * we have the BQL nobody adds any, so there are not more than the queues have.
+ * Start one command after the other, until one does not end at once.  The host
+ * cannot add commands while we hold the BQL, so the loop is bounded by the size
+ * of the queues.
  */
 static void amd_psp_go_on(AmdPspState *s)
 {
@@ -435,7 +448,7 @@ static void amd_psp_doorbell(AmdPspState *s, uint32_t value)
     }
     s->cmdresp = value;
     if (s->busy) {
-        /* It is read again when the command has ended */
+        /* The device reads cmdresp again when the current command has ended */
         return;
     }
     s->doorbell = true;
@@ -529,7 +542,7 @@ static void amd_psp_reset_platform(CPUState *cs, run_on_cpu_data data)
     amd_psp_platform_reset(&s->platform);
 }
 
-/* The firmware forgets the command that executes, and the mailbox is empty */
+/* Drop the current command, leave ring buffer mode, and clear the registers */
 static void amd_psp_reset_mailbox(AmdPspState *s)
 {
     s->cmdresp = 0;
@@ -566,7 +579,7 @@ static void amd_psp_reset_hold(Object *obj, ResetType type)
     s->intsts = 0;
     amd_psp_reset_mailbox(s);
     if (current_cpu) {
-        /* A reset of the bus by the guest, whose other vCPUs run on */
+        /* The guest resets the bus, and its other vCPUs continue to run */
         async_safe_run_on_cpu(current_cpu, amd_psp_reset_platform,
                               RUN_ON_CPU_HOST_PTR(s));
     } else {
@@ -574,7 +587,7 @@ static void amd_psp_reset_hold(Object *obj, ResetType type)
     }
 }
 
-/* 32 bytes that are the platform's identity: from its name, or random */
+/* Make the 32 bytes of the platform's identity: from its name, or random */
 static bool amd_psp_make_seed(AmdPspState *s, uint8_t *seed, Error **errp)
 {
     size_t len = AMD_PSP_SEED_LEN;
@@ -586,7 +599,7 @@ static bool amd_psp_make_seed(AmdPspState *s, uint8_t *seed, Error **errp)
                               strlen(s->seed), &seed, &len, errp) == 0;
 }
 
-/* What AMD's server has for the owners of its processors */
+/* Write the signed CEK, which AMD provides for its processors on a server */
 static bool amd_psp_write_cek(AmdPspState *s, Error **errp)
 {
     g_autoptr(GError) err = NULL;
@@ -700,12 +713,12 @@ static SevPlatformCommandStatsList *amd_psp_query_commands(AmdPspState *s)
     return list;
 }
 
-/* The lock must be held */
+/* Called with s->lock held */
 static SevPlatformGuestList *amd_psp_query_guests(AmdPspState *s)
 {
     SevPlatformGuestList *list = NULL, **tail = &list;
 
-    /* In the order of the API's values */
+    /* The QAPI enum has the order of the API's values */
     QEMU_BUILD_BUG_ON((int)SEV_PLATFORM_GUEST_STATE_SENT !=
                       (int)AMD_PSP_GUEST_SENT);
     for (size_t i = 0; i < ARRAY_SIZE(s->platform.guests); i++) {
@@ -892,7 +905,7 @@ static void amd_psp_class_init(ObjectClass *klass, void *data)
     k->class_id = AMD_PSP_PCI_CLASS;
     rc->phases.hold = amd_psp_reset_hold;
     dc->desc = "AMD Platform Security Processor with SEV, emulated";
-    /* Memory is encrypted with keys that live in it */
+    /* Unplugging would lose the keys with which memory is encrypted */
     dc->hotpluggable = false;
     set_bit(DEVICE_CATEGORY_MISC, dc->categories);
     device_class_set_props(dc, amd_psp_properties);
@@ -900,12 +913,12 @@ static void amd_psp_class_init(ObjectClass *klass, void *data)
                               amd_psp_get_faults, amd_psp_set_faults,
                               NULL, NULL);
     object_class_property_set_description(klass, "faults",
-        "What goes wrong with commands; also with qom-set, at any time");
+        "Faults to inject into commands; can be set with qom-set at any time");
     object_class_property_add(klass, "costs", "SevPlatformCommandCostList",
                               amd_psp_get_costs, amd_psp_set_costs,
                               NULL, NULL);
     object_class_property_set_description(klass, "costs",
-        "What single commands take instead; also with qom-set, at any time");
+        "Minimum times of single commands; can be set with qom-set any time");
     object_class_property_add_enum(klass, "cache-check",
                                    "SevPlatformCacheCheck",
                                    &SevPlatformCacheCheck_lookup,
@@ -917,23 +930,23 @@ static void amd_psp_class_init(ObjectClass *klass, void *data)
     object_class_property_set_description(klass, "seed",
         "Name of the platform's identity and keys (default: a new platform)");
     object_class_property_set_description(klass, "ark",
-        "File with the root keys of the platform's certificates, which is made "
-        "if it is not there, as is FILE.cert (default: there is no root)");
+        "File with the keys of the authority that signs the platform; created "
+        "with FILE.cert if it does not exist (default: no authority)");
     object_class_property_set_description(klass, "cek",
-        "File to write the platform's CEK certificate to, signed by the ASK, "
-        "which PDH_CERT_EXPORT has without the signature");
+        "File for the platform's CEK certificate with the ASK's signature; "
+        "PDH_CERT_EXPORT exports it without the signature");
     object_class_property_set_description(klass, "always-check-certs",
         "SEND_START checks the destination's certificates even if the guest's "
-        "policy does not ask for it (default: off, as in AMD's firmware)");
+        "policy does not require it (default: off, as in AMD's firmware)");
     object_class_property_set_description(klass, "export-signed-cek",
-        "PDH_CERT_EXPORT has the signed CEK (default: off, as in AMD's "
+        "PDH_CERT_EXPORT exports the signed CEK (default: off, as in AMD's "
         "firmware)");
     object_class_property_set_description(klass, "cost-doorbell-ns",
-        "Least time that giving a command takes");
+        "Minimum time to pass a command to the firmware");
     object_class_property_set_description(klass, "cost-command-ns",
-        "Least time that executing a command takes, in addition");
+        "Minimum time to execute a command, in addition");
     object_class_property_set_description(klass, "cost-kib-ns",
-        "Least time that a KiB of guest memory takes, in addition");
+        "Minimum time for each KiB of guest memory, in addition");
 }
 
 static const TypeInfo amd_psp_types[] = {

@@ -1,11 +1,11 @@
 /*
- * Who vouches for emulated AMD PSPs: root and signing key
+ * The authority that signs emulated AMD PSPs
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
- * What AMD is for its own processors: the root key (ARK) signs the SEV signing
- * key (ASK), which signs the endorsement keys (CEK) of processors.  Whoever
- * has the file can make such processors: it is no secret of any worth.
+ * The authority has the role of AMD: its root key (ARK) signs its SEV signing
+ * key (ASK), which signs the endorsement keys (CEK) of processors.  Anyone who
+ * has the file with these keys can create processors that trust each other.
  */
 
 #ifndef HW_MISC_AMD_PSP_AUTHORITY_H
@@ -16,19 +16,23 @@
 typedef struct AmdPspAuthority AmdPspAuthority;
 
 /**
- * amd_psp_authority_open: the authority whose keys are in a file
- * @path: it is made, with new keys, if it is not there; the certificates of
- *        both keys are put into the file that is called @path and ".cert"
+ * amd_psp_authority_open: load the authority whose keys are in a file
+ * @path: the file, which is created with new keys if it does not exist.  The
+ *        file @path with the suffix ".cert" gets both certificates.
  *
- * Takes seconds if keys have to be made.  Others may do the same meanwhile:
- * one of them wins.  Returns NULL with @errp set on failure.
+ * To create keys takes seconds.  If several processes create the file at the
+ * same time, all of them load the same keys.  Returns NULL with @errp set on
+ * failure.
  */
 AmdPspAuthority *amd_psp_authority_open(const char *path, Error **errp);
 
 void amd_psp_authority_free(AmdPspAuthority *a);
 
 /**
- * amd_psp_authority_certs: AMD_PSP_ASK_ARK_LEN bytes, as AMD publishes its own
+ * amd_psp_authority_certs: get the certificates of ASK and ARK
+ *
+ * Returns AMD_PSP_ASK_ARK_LEN bytes in the format in which AMD publishes its
+ * own certificates.
  */
 const uint8_t *amd_psp_authority_certs(const AmdPspAuthority *a);
 
@@ -39,10 +43,9 @@ bool amd_psp_authority_sign(const AmdPspAuthority *a,
                             uint8_t cek[AMD_PSP_CERT_LEN]);
 
 /**
- * amd_psp_authority_verify: whether @cek is the certificate of a CEK that @a
- *                           vouches for
- * @ask_ark: certificates that come with it: the ARK must be @a's own, the ASK
- *           signed by it, and @cek by the ASK
+ * amd_psp_authority_verify: check that @a has signed the certificate @cek
+ * @ask_ark: the certificates between them: the ARK must be that of @a and must
+ *           have signed the ASK, and the ASK must have signed @cek
  */
 bool amd_psp_authority_verify(const AmdPspAuthority *a,
                               const uint8_t ask_ark[AMD_PSP_ASK_ARK_LEN],

@@ -23,7 +23,7 @@
 /* The ASK's certificate and the ARK's, in this order, with keys of 4096 bits */
 #define AMD_PSP_ASK_ARK_LEN     (2 * 1600)
 
-/* PUBKEY_USAGE of a certificate, and what a signature says of the signer */
+/* PUBKEY_USAGE of a certificate, and the usage of the signer in a signature */
 typedef enum AmdPspCertUsage {
     AMD_PSP_CERT_ARK = 0x0000,
     AMD_PSP_CERT_ASK = 0x0013,
@@ -34,7 +34,7 @@ typedef enum AmdPspCertUsage {
     AMD_PSP_CERT_CEK = 0x1004,
 } AmdPspCertUsage;
 
-/* PUBKEY_ALGO, and that of a signature */
+/* PUBKEY_ALGO of a certificate, and the algorithm of a signature */
 typedef enum AmdPspCertAlgo {
     AMD_PSP_ALGO_INVALID = 0,
     AMD_PSP_ALGO_ECDSA_SHA256 = 0x002,
@@ -45,47 +45,49 @@ typedef enum AmdPspCertAlgo {
 } AmdPspCertAlgo;
 
 /**
- * amd_psp_reverse: numbers in certificates are little-endian
+ * amd_psp_reverse: copy @len bytes in reverse order
+ *
+ * Numbers are little-endian in certificates and big-endian elsewhere.
  */
 void amd_psp_reverse(uint8_t *dst, const uint8_t *src, size_t len);
 
 /**
- * amd_psp_cert_make: a certificate of a P-384 key, without signatures
+ * amd_psp_cert_make: make a certificate of a P-384 key, without signatures
  */
 void amd_psp_cert_make(const AmdPspEcPoint *q, AmdPspCertUsage usage,
                        uint8_t api_major, uint8_t api_minor,
                        uint8_t cert[AMD_PSP_CERT_LEN]);
 
 /**
- * amd_psp_cert_key: the key of a certificate
+ * amd_psp_cert_key: get the key of a certificate
  *
- * Returns false if @cert is no well-formed certificate for @usage, or its key
- * no point of the curve.  Signatures are not looked at.
+ * Returns false if @cert is not a well-formed certificate for @usage, or if its
+ * key is not a point of the curve.  Does not check signatures.
  */
 bool amd_psp_cert_key(const uint8_t cert[AMD_PSP_CERT_LEN],
                       AmdPspCertUsage usage, AmdPspEcPoint *q);
 
 /**
- * amd_psp_cert_api: the API version in a certificate, major << 8 | minor
+ * amd_psp_cert_api: get the API version in a certificate, major << 8 | minor
  */
 unsigned amd_psp_cert_api(const uint8_t cert[AMD_PSP_CERT_LEN]);
 
 /**
- * amd_psp_cert_add_signature: put a signature where there is none yet
- * @usage, @algo: of the key that signed
- * @sig, @len: as it is in a certificate, up to 512 bytes
+ * amd_psp_cert_add_signature: write a signature to an unused place
+ * @usage, @algo: usage and algorithm of the key that signed
+ * @sig, @len: the signature in the format of a certificate, up to 512 bytes
  *
- * Returns false if both places are taken.
+ * Returns false if both places are used.
  */
 bool amd_psp_cert_add_signature(uint8_t cert[AMD_PSP_CERT_LEN],
                                 AmdPspCertUsage usage, AmdPspCertAlgo algo,
                                 const uint8_t *sig, size_t len);
 
 /**
- * amd_psp_cert_signature: the signature by a key of @usage and @algo
- * @which: 0 or 1; if both are by such keys, which
+ * amd_psp_cert_signature: find a signature by a key of @usage and @algo
+ * @which: 0 for the first such signature, 1 for the second
  *
- * Returns NULL if there is none: else its 512 bytes.
+ * Returns the 512 bytes of the signature, or NULL if there is none.
  */
 const uint8_t *amd_psp_cert_signature(const uint8_t cert[AMD_PSP_CERT_LEN],
                                       AmdPspCertUsage usage,
@@ -99,22 +101,22 @@ bool amd_psp_cert_copy_signature(uint8_t cert[AMD_PSP_CERT_LEN],
                                  AmdPspCertUsage usage);
 
 /**
- * amd_psp_cert_ecdsa: a signature as it is in certificates
+ * amd_psp_cert_ecdsa: sign @data; the signature has the format of a certificate
  */
 void amd_psp_cert_ecdsa(const AmdPspEcKey *key, const void *data, size_t len,
                         uint8_t sig[AMD_PSP_CERT_ECDSA_LEN]);
 
 /**
- * amd_psp_cert_sign: sign with ECDSA and SHA-256
- * @usage, @key: of the signer
+ * amd_psp_cert_sign: sign @cert with ECDSA and SHA-256
+ * @usage, @key: usage and key of the signer
  */
 bool amd_psp_cert_sign(uint8_t cert[AMD_PSP_CERT_LEN], AmdPspCertUsage usage,
                        const AmdPspEcKey *key);
 
 /**
- * amd_psp_cert_verify: whether @cert is for @usage and signed by @parent's key
- * @parent, @parent_usage: a certificate that must be for this usage; whether
- *                         it can be trusted is the caller's business
+ * amd_psp_cert_verify: check that @cert is for @usage and signed by @parent
+ * @parent: certificate of the signer; the caller decides whether to trust it
+ * @parent_usage: the usage that @parent must have
  */
 bool amd_psp_cert_verify(const uint8_t cert[AMD_PSP_CERT_LEN],
                          AmdPspCertUsage usage,

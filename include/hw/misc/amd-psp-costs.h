@@ -9,32 +9,32 @@
 
 #include "qapi/qapi-types-sev-platform.h"
 
-/* In nanoseconds; of a KiB of guest memory that is read or written */
+/* Minimum times in nanoseconds; @kib is for a KiB of guest memory */
 typedef struct AmdPspCosts {
     uint32_t doorbell;
     uint32_t command;
     uint32_t kib;
-    SevPlatformCommandCostList *own;    /* of single kinds of commands */
+    SevPlatformCommandCostList *own;    /* of single commands */
 } AmdPspCosts;
 
 /**
- * amd_psp_costs_check: whether @own makes sense
+ * amd_psp_costs_check: check a list of costs
  *
- * Returns false with @errp set if it names a command that there is not, or
- * one twice.
+ * Returns false with @errp set if @own names an unknown command, or one command
+ * twice.
  */
 bool amd_psp_costs_check(const SevPlatformCommandCostList *own, Error **errp);
 
 /**
- * amd_psp_costs_doorbell: nanoseconds that giving a command takes at the least
- * @id: the command, which there may not be
+ * amd_psp_costs_doorbell: minimum time to pass a command, in nanoseconds
+ * @id: the command, which may be unknown
  */
 int64_t amd_psp_costs_doorbell(const AmdPspCosts *costs, uint32_t id);
 
 /**
- * amd_psp_costs_execute: nanoseconds that executing it takes, in addition
- * @id: the command; one that there is not is not executed
- * @guest_bytes: what it reads and writes of guests' memory
+ * amd_psp_costs_execute: minimum time to execute a command, in nanoseconds
+ * @id: the command; an unknown one is not executed and takes no time
+ * @guest_bytes: bytes of guest memory that the command reads and writes
  */
 int64_t amd_psp_costs_execute(const AmdPspCosts *costs, uint32_t id,
                               uint64_t guest_bytes);

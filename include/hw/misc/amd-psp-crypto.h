@@ -3,8 +3,8 @@
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
- * Section and table names are those of AMD's "Secure Encrypted Virtualization
- * API" (publication 55766), which is where formats and derivations are from.
+ * Formats and derivations, and the names of sections and tables, are those of
+ * AMD's "Secure Encrypted Virtualization API" (publication 55766).
  * The KDF and the measurement are checked against independent vectors by
  * tests/unit/test-amd-psp-crypto.c.
  */
@@ -26,7 +26,7 @@ typedef struct AmdPspTransportKeys {
     uint8_t tik[AMD_PSP_KEY_LEN];
 } AmdPspTransportKeys;
 
-/* GUEST_SESSION: how transport keys travel, next to the policy they are for */
+/* GUEST_SESSION: encrypted transport keys, and a MAC of the guest's policy */
 typedef struct AmdPspSession {
     uint8_t nonce[AMD_PSP_NONCE_LEN];
     AmdPspTransportKeys wrapped;
@@ -45,9 +45,9 @@ typedef struct AmdPspPacketHeader {
 QEMU_BUILD_BUG_ON(sizeof(AmdPspPacketHeader) != 52);
 
 /*
- * What a packet MAC starts with.  The API also has 0x03 for the state of a
- * vCPU, but in the source of AMD's firmware that is sealed as data, so that
- * the receiver cannot tell one from the other.
+ * The first byte of the data that a packet's MAC covers.  The API specifies
+ * 0x03 for the state of a vCPU.  The source of AMD's firmware uses 0x02 for it,
+ * so a receiver cannot distinguish it from data.
  */
 typedef enum AmdPspPacketType {
     AMD_PSP_PACKET_SECRET = 0x01,
@@ -72,8 +72,8 @@ typedef struct AmdPspEcSignature {
 } AmdPspEcSignature;
 
 /**
- * amd_psp_expand: pseudo-random bytes from a seed
- * @label, @count: which of the seed's streams
+ * amd_psp_expand: derive pseudo-random bytes from a seed
+ * @label, @count: select one of the seed's streams
  *
  * The same arguments give the same bytes.
  */
@@ -81,17 +81,17 @@ void amd_psp_expand(const uint8_t seed[AMD_PSP_SEED_LEN], const char *label,
                     uint32_t count, uint8_t *out, size_t len);
 
 /**
- * amd_psp_ec_key: the key pair that a seed's stream makes
+ * amd_psp_ec_key: derive a key pair from a seed's stream
  * @label, @count: as for amd_psp_expand()
  */
 void amd_psp_ec_key(const uint8_t seed[AMD_PSP_SEED_LEN], const char *label,
                     uint32_t count, AmdPspEcKey *key);
 
 /**
- * amd_psp_ecdh: the secret that @own and the owner of @peer share
+ * amd_psp_ecdh: compute the secret that @own and the owner of @peer share
  * @z: the x coordinate of the shared point, big-endian
  *
- * Returns false if @peer is no point of the curve.
+ * Returns false if @peer is not a point of the curve.
  */
 bool amd_psp_ecdh(const AmdPspEcKey *own, const AmdPspEcPoint *peer,
                   uint8_t z[AMD_PSP_P384_LEN]);
@@ -104,15 +104,15 @@ bool amd_psp_ec_point_valid(const AmdPspEcPoint *q);
 /**
  * amd_psp_ecdsa_sign: sign the SHA-256 of @data
  *
- * The same key and data give the same signature: what would be random is
- * derived from both.
+ * The same key and data give the same signature, because the nonce of the
+ * signature is derived from both.
  */
 void amd_psp_ecdsa_sign(const AmdPspEcKey *key, const void *data, size_t len,
                         AmdPspEcSignature *sig);
 
 /**
- * amd_psp_ecdsa_verify: whether @sig is @q's, of the hash of @data
- * @sha384: the hash is SHA-384, else SHA-256
+ * amd_psp_ecdsa_verify: check that @sig is a signature of @data by the key @q
+ * @sha384: true for SHA-384, false for SHA-256
  */
 bool amd_psp_ecdsa_verify(const AmdPspEcPoint *q, bool sha384,
                           const void *data, size_t len,
@@ -121,8 +121,8 @@ bool amd_psp_ecdsa_verify(const AmdPspEcPoint *q, bool sha384,
 /**
  * amd_psp_kdf: KDF of SP 800-108 in counter mode with HMAC-SHA256
  * @key, @key_len: the key to derive from
- * @label: what for
- * @context, @context_len: what it is bound to; may be NULL, 0
+ * @label: the purpose of the derived key
+ * @context, @context_len: data to which the key is bound; may be NULL, 0
  * @out, @out_len: the derived key, up to 2^16 bytes
  */
 void amd_psp_kdf(const uint8_t *key, size_t key_len, const char *label,
@@ -131,7 +131,7 @@ void amd_psp_kdf(const uint8_t *key, size_t key_len, const char *label,
 
 /**
  * amd_psp_session_wrap: make the session for @keys and @policy
- * @z: what amd_psp_ecdh() gave for this platform's PDH and the destination's
+ * @z: result of amd_psp_ecdh() with this platform's PDH and the destination's
  * @nonce, @wrap_iv: fresh random bytes
  */
 void amd_psp_session_wrap(const uint8_t z[AMD_PSP_P384_LEN],
@@ -141,10 +141,10 @@ void amd_psp_session_wrap(const uint8_t z[AMD_PSP_P384_LEN],
                           AmdPspSession *session);
 
 /**
- * amd_psp_session_unwrap: check a session and take the keys out of it
+ * amd_psp_session_unwrap: check a session and decrypt its keys
  *
- * Returns false, with @keys untouched, if it was made for another secret or
- * another policy, or has been changed.
+ * Returns false, with @keys untouched, if the session was made for another
+ * secret or another policy, or was changed.
  */
 bool amd_psp_session_unwrap(const uint8_t z[AMD_PSP_P384_LEN],
                             const AmdPspSession *session, uint32_t policy,
@@ -153,7 +153,7 @@ bool amd_psp_session_unwrap(const uint8_t z[AMD_PSP_P384_LEN],
 /**
  * amd_psp_packet_seal: encrypt a packet in place and make its header
  * @iv: fresh random bytes
- * @data, @len: guest data, becomes transport data; below 4 GiB
+ * @data, @len: guest data, replaced by transport data; less than 4 GiB
  */
 void amd_psp_packet_seal(const AmdPspTransportKeys *keys, AmdPspPacketType type,
                          const uint8_t iv[AMD_PSP_NONCE_LEN], uint8_t *data,
@@ -162,7 +162,7 @@ void amd_psp_packet_seal(const AmdPspTransportKeys *keys, AmdPspPacketType type,
 /**
  * amd_psp_packet_open: check a packet and decrypt it in place
  *
- * Returns false, with @data untouched, if anything of it has been changed.
+ * Returns false, with @data untouched, if header or data were changed.
  */
 bool amd_psp_packet_open(const AmdPspTransportKeys *keys, AmdPspPacketType type,
                          const AmdPspPacketHeader *header, uint8_t *data,
@@ -170,8 +170,8 @@ bool amd_psp_packet_open(const AmdPspTransportKeys *keys, AmdPspPacketType type,
 
 /**
  * amd_psp_secret_seal: as amd_psp_packet_seal(), for LAUNCH_UPDATE_SECRET
- * @measure: what the guest's owner got from LAUNCH_MEASURE: the secret is for
- *           a guest that has just that
+ * @measure: the guest's measurement from LAUNCH_MEASURE; no other guest can
+ *           open the secret
  */
 void amd_psp_secret_seal(const AmdPspTransportKeys *keys,
                          const uint8_t measure[AMD_PSP_MAC_LEN],
@@ -187,10 +187,10 @@ bool amd_psp_secret_open(const AmdPspTransportKeys *keys,
                          size_t len);
 
 /**
- * amd_psp_measurement: MEASURE of LAUNCH_MEASURE
- * @api_major, @api_minor, @build: of the firmware
- * @policy: of the guest
- * @digest: SHA-256 of what was launched
+ * amd_psp_measurement: compute MEASURE of LAUNCH_MEASURE
+ * @api_major, @api_minor, @build: version of the firmware
+ * @policy: policy of the guest
+ * @digest: SHA-256 of the data that were launched
  * @nonce: MNONCE
  */
 void amd_psp_measurement(const uint8_t tik[AMD_PSP_KEY_LEN], uint8_t api_major,

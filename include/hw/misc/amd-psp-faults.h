@@ -10,17 +10,20 @@
 #include "qapi/qapi-types-sev-platform.h"
 
 /**
- * amd_psp_faults_check: whether @faults make sense; sets their defaults
+ * amd_psp_faults_check: check a list of faults and set the defaults in it
+ *
+ * Returns false with @errp set if a fault is not valid.
  */
 bool amd_psp_faults_check(SevPlatformFaultList *faults, Error **errp);
 
 /**
- * amd_psp_faults_next: the fault that happens to the next command
- * @faults: what was checked; those that have happened often enough go
+ * amd_psp_faults_next: find the fault that hits the next command
+ * @faults: a list that was checked; a fault leaves it when it has hit as many
+ *          commands as it is to hit
  * @id: the command
- * @fault: set to a copy of the fault, without the name of a command
+ * @fault: set to a copy of the fault, without the name of the command
  *
- * Returns false if there is none.
+ * Returns false if no fault hits the command.
  */
 bool amd_psp_faults_next(SevPlatformFaultList **faults, uint32_t id,
                          SevPlatformFault *fault);

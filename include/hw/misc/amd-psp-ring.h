@@ -3,13 +3,14 @@
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
- * In this mode the host puts commands into one or two queues, each a page of
- * entries and a page of their statuses, and the mailbox's registers are
- * control, tail and head of both.  The firmware executes what is in the
- * queues, the high one first, without the host between two commands.
+ * In this mode the host writes commands to one or two queues.  A queue is a
+ * page of entries and a page of their statuses.  The registers of the mailbox
+ * are the control, tail and head of both queues.  The firmware executes the
+ * commands of the queues, those of the high queue first, and does not wait for
+ * the host between two commands.
  *
- * Names of the bits are ours; what they mean is what the source of the
- * firmware for "Genoa", which AMD has published, does with them.
+ * The bits behave as in the source of the firmware for "Genoa", which AMD has
+ * published.  Their names are ours.
  */
 
 #ifndef HW_MISC_AMD_PSP_RING_H
@@ -18,20 +19,24 @@
 #include "exec/hwaddr.h"
 #include "qemu/bitops.h"
 
-/* What RING_BUFFER takes */
+/* Bytes of the buffer of RING_BUFFER */
 #define AMD_PSP_RING_BUFFER_LEN     40
 
-/* Control, which the host writes; the bit for the high queue is the next */
+/*
+ * Control, which the host writes.  The first two bits are for the low queue;
+ * the next higher bit is for the high queue.
+ */
 #define AMD_PSP_RING_NEAR_EMPTY_INT BIT(0)
 #define AMD_PSP_RING_RESUME         BIT(8)
-#define AMD_PSP_RING_CLEAR          BIT(29) /* the head's interrupt bits */
+#define AMD_PSP_RING_CLEAR          BIT(29) /* interrupt bits of the head */
 #define AMD_PSP_RING_ACTIVE         BIT(30)
 #define AMD_PSP_RING_OWNED          BIT(31) /* by the host */
 
 /*
- * Head and tail: the low queue's index, then the high one's.  The head's other
- * bits are here: those of the low queue, to be shifted for the high one, and
- * then what interrupts were for.
+ * Head and tail have the index of the low queue in the lower half and that of
+ * the high queue in the upper half.  The head also has a bit that says that a
+ * queue is running, at this place in both halves, and the reasons of
+ * interrupts.
  */
 #define AMD_PSP_RING_QUEUE_SHIFT    16
 #define AMD_PSP_RING_RUNNING        BIT(11)
@@ -42,7 +47,7 @@
 
 /* Flags of an entry */
 #define AMD_PSP_RING_INT_COMPLETE   BIT(0)
-#define AMD_PSP_RING_GO_ON          BIT(1)  /* although it failed */
+#define AMD_PSP_RING_GO_ON          BIT(1)  /* if it fails, too */
 
 typedef enum AmdPspRingPriority {
     AMD_PSP_RING_LOW,
@@ -62,18 +67,18 @@ typedef struct AmdPspRing {
     bool int_on_empty;
     AmdPspRingQueue queues[AMD_PSP_RING_QUEUES];
     uint32_t head;
-    bool interrupt;                 /* is due, see amd_psp_ring_interrupt() */
-    /* The command that was taken last */
+    bool interrupt;                 /* due, see amd_psp_ring_interrupt() */
+    /* Queue and entry flags of the command that was taken last */
     AmdPspRingPriority priority;
     uint16_t flags;
 } AmdPspRing;
 
-/* What there is to do */
+/* Result of amd_psp_ring_next() */
 typedef enum AmdPspRingStep {
-    AMD_PSP_RING_OFF,               /* nothing: the mode is off */
-    AMD_PSP_RING_IDLE,              /* nothing until the next doorbell */
-    AMD_PSP_RING_COMMAND,           /* a command of a queue */
-    AMD_PSP_RING_LEFT,              /* what was a command to the mailbox */
+    AMD_PSP_RING_OFF,               /* the mode is off */
+    AMD_PSP_RING_IDLE,              /* no command until the next doorbell */
+    AMD_PSP_RING_COMMAND,           /* a command was taken from a queue */
+    AMD_PSP_RING_LEFT,              /* a mailbox command ended the mode */
 } AmdPspRingStep;
 
 /**
@@ -85,46 +90,46 @@ typedef enum AmdPspRingStep {
 uint16_t amd_psp_ring_enter(AmdPspRing *r, const uint8_t *b);
 
 /**
- * amd_psp_ring_leave: the mode ends
- * @why: for a trace
+ * amd_psp_ring_leave: end the mode
+ * @why: reason for the trace event
  *
- * A command that was taken can still be posted.
+ * The status of a command that was taken can still be posted.
  */
 void amd_psp_ring_leave(AmdPspRing *r, const char *why);
 
 /**
- * amd_psp_ring_overlaps: whether the firmware has pages of
- * [@pa, @pa + @len) for its queues
+ * amd_psp_ring_overlaps: whether [@pa, @pa + @len) contains a part of a queue
  */
 bool amd_psp_ring_overlaps(const AmdPspRing *r, hwaddr pa, uint64_t len);
 
 /**
  * amd_psp_ring_next: take the next command
- * @control, @tail: what the host wrote
- * @id, @buffer: set to the command's if there is one
+ * @control, @tail: values of the registers
+ * @id, @buffer: set to those of the command if one was taken
  *
- * With the BQL.  What was taken before must have been posted.
+ * Called with the BQL held.  The status of the previous command must have been
+ * posted.
  */
 AmdPspRingStep amd_psp_ring_next(AmdPspRing *r, uint32_t control,
                                  uint32_t tail, uint32_t *id, hwaddr *buffer);
 
 /**
- * amd_psp_ring_post: the command that was taken has ended
- * @status: AmdPspStatus, or that of a fault
+ * amd_psp_ring_post: write the status of the command that was taken
+ * @status: AmdPspStatus, or the status of a fault
  *
- * With the BQL.
+ * Called with the BQL held.
  */
 void amd_psp_ring_post(AmdPspRing *r, uint16_t status);
 
 /**
  * amd_psp_ring_skip: move the head behind the command that was taken
  *
- * For a fault: the status of the command is not written.  With the BQL.
+ * Does not write a status; used by a fault.  Called with the BQL held.
  */
 void amd_psp_ring_skip(AmdPspRing *r);
 
 /**
- * amd_psp_ring_interrupt: whether the host is to be interrupted; not again
+ * amd_psp_ring_interrupt: whether an interrupt is due; the call clears it
  */
 bool amd_psp_ring_interrupt(AmdPspRing *r);
 

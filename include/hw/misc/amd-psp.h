@@ -22,7 +22,7 @@
 
 #define TYPE_AMD_PSP "amd-psp"
 
-/* What the firmware says that it is */
+/* The version that PLATFORM_STATUS reports */
 #define AMD_PSP_API_MAJOR   1
 #define AMD_PSP_API_MINOR   55
 #define AMD_PSP_BUILD       1
@@ -61,7 +61,7 @@ typedef enum AmdPspStatus {
     AMD_PSP_RESOURCE_LIMIT          = 0x17,
     AMD_PSP_SECURE_DATA_INVALID     = 0x18,
     AMD_PSP_EXIT_RING_BUFFER        = 0x1f,
-    /* None of the API's: call amd_psp_execute() again for the rest */
+    /* Not in the API: a part is done, call amd_psp_execute() for the rest */
     AMD_PSP_CONTINUE                = 0x10000,
 } AmdPspStatus;
 
@@ -140,15 +140,15 @@ typedef struct AmdPspGuest {
     AmdPspGuestState state;
     uint8_t vek[SEV_MEMORY_KEY_LEN];    /* memory encryption key */
     AmdPspTransportKeys transport;
-    GChecksum *digest;                  /* of what was launched so far */
+    GChecksum *digest;                  /* of the data launched so far */
     uint8_t launched[AMD_PSP_DIGEST_LEN]; /* digest that was measured */
-    uint8_t measure[AMD_PSP_MAC_LEN];   /* the last that was given */
+    uint8_t measure[AMD_PSP_MAC_LEN];   /* result of LAUNCH_MEASURE */
 } AmdPspGuest;
 
 /* The firmware and its secrets */
 typedef struct AmdPspPlatform {
     uint8_t seed[AMD_PSP_SEED_LEN];
-    /* How often OCA and PEK, and the PDH, were made anew */
+    /* How often the platform has made OCA and PEK, and the PDH */
     uint32_t pek_count;
     uint32_t pdh_count;
     AmdPspEcKey pdh;
@@ -160,14 +160,14 @@ typedef struct AmdPspPlatform {
     uint8_t oca_cert[AMD_PSP_CERT_LEN];
     uint8_t cek_cert[AMD_PSP_CERT_LEN];     /* without a signature */
     uint8_t signed_cek[AMD_PSP_CERT_LEN];   /* if there is an authority */
-    /* Somebody signed the PEK; the OCA is theirs, and its key not here */
+    /* An owner has signed the PEK; oca_cert is theirs, and oca is not used */
     bool owned;
     uint8_t id[AMD_PSP_ID_LEN];
-    /* Who vouches for the CEK; NULL: nobody */
+    /* The authority that signs the CEK; NULL: none */
     const AmdPspAuthority *authority;
-    /* SEND_START checks the destination's certificates with any policy */
+    /* SEND_START checks the destination's certificates for every policy */
     bool always_check_certs;
-    /* PDH_CERT_EXPORT has the CEK with the authority's signature */
+    /* PDH_CERT_EXPORT exports the CEK with the authority's signature */
     bool export_signed_cek;
     /* Bytes of a packet that SEND_UPDATE and RECEIVE_UPDATE take; 0: 16 KiB */
     uint32_t send_packet_max;
@@ -176,33 +176,33 @@ typedef struct AmdPspPlatform {
     bool initialized;
     bool es;                            /* guests can have SEV-ES */
     hwaddr tmr;                         /* memory for SEV-ES */
-    /* Handle of the guest that has each place for a checksum of a VMSA */
+    /* By place for the checksum of a VMSA: handle of the guest, 0: free */
     uint32_t vmsa_owner[AMD_PSP_MAX_VMSAS];
     hwaddr nv;                          /* storage of INIT_EX; 0: none */
     uint32_t last_handle;
     AmdPspGuest guests[AMD_PSP_MAX_GUESTS];
-    /* ASIDs that were in use, or may have been, since the last DF_FLUSH */
+    /* ASIDs that may have been in use since the last DF_FLUSH */
     DECLARE_BITMAP(df_flush, SEV_MEMORY_MAX_ASID + 1);
     AmdPspRing ring;
 
     /*
-     * A command that has ended with AMD_PSP_CONTINUE: its buffer, and how much
-     * of what it is for is done
+     * A command that returned AMD_PSP_CONTINUE: its buffer, and the number of
+     * bytes that it has processed
      */
     bool continued;
     uint8_t continued_buffer[AMD_PSP_BUFFER_MAX];
     uint32_t done;
 
-    /* Of the command that executes, or did last; in bytes */
-    uint64_t guest_bytes;               /* of guests, read and written */
-    uint64_t written;
-    int64_t corrupt;                    /* which of written; < 0: none */
+    /* Counters of the current command or, if there is none, of the last one */
+    uint64_t guest_bytes;               /* guest memory, read and written */
+    uint64_t written;                   /* bytes of output */
+    int64_t corrupt;                    /* output byte to flip; < 0: none */
 } AmdPspPlatform;
 
 /**
  * amd_psp_platform_init: give the platform its identity
- * @seed: everything that tells this platform from another follows from it
- * @authority: who made it, stays the caller's; NULL: nobody known
+ * @seed: the source of the platform's ID and keys
+ * @authority: signs the platform's CEK; owned by the caller; NULL: none
  *
  * Returns false if @authority cannot sign.
  */
@@ -211,7 +211,7 @@ bool amd_psp_platform_init(AmdPspPlatform *p,
                            const AmdPspAuthority *authority);
 
 /**
- * amd_psp_platform_reset: forget all guests, as without power
+ * amd_psp_platform_reset: forget all guests, as after a loss of power
  *
  * No vCPU may run, see sev_memory_clear_key().
  */
@@ -226,16 +226,16 @@ AmdPspPlatformState amd_psp_platform_state(AmdPspPlatform *p,
                                            unsigned *active);
 
 /**
- * amd_psp_command_name: what the API calls a command
+ * amd_psp_command_name: get the name of a command in the API
  *
- * Returns "unknown" if there is none with that @id.
+ * Returns "unknown" if no command has the @id.
  */
 const char *amd_psp_command_name(uint32_t id);
 
 /**
- * amd_psp_command_by_name: the command that the API calls @name
+ * amd_psp_command_by_name: find a command by its name in the API
  *
- * Returns false if there is none.
+ * Returns false if no command has the @name.
  */
 bool amd_psp_command_by_name(const char *name, uint32_t *id);
 
@@ -245,40 +245,41 @@ bool amd_psp_command_by_name(const char *name, uint32_t *id);
 bool amd_psp_command_known(uint32_t id);
 
 /**
- * amd_psp_decode: a command buffer in words, for a trace
- * @b: the buffer, as long as @id's are
+ * amd_psp_decode: describe the contents of a command buffer, for a trace event
+ * @b: the buffer, which has the length of @id's buffers
  *
- * The caller frees the result.  It has no secrets: in buffers there are only
- * addresses, lengths and numbers.
+ * The caller frees the result.  Buffers contain only addresses, lengths and
+ * numbers, so the result contains no secrets.
  */
 char *amd_psp_decode(uint32_t id, const uint8_t *b);
 
 /**
- * amd_psp_command_stops_cpus: whether no vCPU may run while @id executes
+ * amd_psp_command_stops_cpus: whether all vCPUs must be stopped while @id runs
  */
 bool amd_psp_command_stops_cpus(uint32_t id);
 
 /**
  * amd_psp_execute: execute a command
- * @id: AmdPspCommand, or anything
+ * @id: AmdPspCommand, or any other number
  * @buffer: physical address of the command buffer
- * @corrupt: of the bytes that it writes, the one to flip a bit of; -1: none
+ * @corrupt: offset of the output byte in which to flip a bit; -1: none
  *
- * Everything that the host passes is checked, nothing of it is trusted to
- * stay as it is.  The context is that of sev_memory_read(), and for commands
- * that say so that of sev_memory_clear_key().  Calls must not overlap.
+ * The host is not trusted: its memory is read once, and all values are
+ * checked.  The context is that of sev_memory_read(), or that of
+ * sev_memory_clear_key() if amd_psp_command_stops_cpus() is true.  Calls must
+ * not overlap.
  *
- * Returns AMD_PSP_CONTINUE if the command is long and a part of it was done:
- * the caller lets others run and calls again with the same parameters, before
+ * Returns AMD_PSP_CONTINUE if a part of a long command is done.  The caller
+ * then lets other threads run, and calls again with the same parameters before
  * any other command, or calls amd_psp_platform_reset().
  */
 AmdPspStatus amd_psp_execute(AmdPspPlatform *p, uint32_t id, hwaddr buffer,
                              int64_t corrupt);
 
 /**
- * amd_psp_query: what the monitor says about a device amd-psp
+ * amd_psp_query: get the state of a device amd-psp for the monitor
  *
- * With the BQL; the caller frees the result.
+ * Called with the BQL held.  The caller frees the result.
  */
 SevPlatformInfo *amd_psp_query(DeviceState *dev);
 

@@ -3,11 +3,11 @@
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
- * What the memory controller of an SEV host does: every page of the machine's
- * RAM is seen either raw, by the hypervisor, by devices and by the host's own
- * CPU contexts, or through the key of an ASID, by the SEV guest that runs
- * with it.  The RAM itself holds a page in one of these views at a time; it
- * is converted in place when somebody with the other view touches it.
+ * This emulates the memory controller of an SEV host.  An SEV guest accesses
+ * private pages through the key of its ASID.  The hypervisor, devices and
+ * everything else access the raw page.  RAM contains a page in one of these
+ * views at a time, and an access through another view converts the page in
+ * place.
  *
  * Addresses are physical addresses of the machine, without the C-bit.
  */
@@ -30,8 +30,8 @@
  * sev_memory_init: prepare memory encryption for this machine
  * @cbitpos: position of the C-bit, 32 to 51
  * @max_asid: the highest ASID that a guest can have
- * @max_es_asid: the highest of a guest with SEV-ES, which others cannot have;
- *               0: no SEV-ES
+ * @max_es_asid: the highest ASID of a guest with SEV-ES; other guests cannot
+ *               have the ASIDs up to it; 0: no SEV-ES
  * @errp: set if it was prepared with other values before
  *
  * Called for every vCPU with SEV.  Returns false with @errp set on failure.
@@ -59,7 +59,7 @@ uint64_t sev_memory_cbit(void);
 /**
  * sev_memory_has_key: whether a guest is active with @asid
  *
- * It can run once sev_memory_asid_valid() is true, too.
+ * The guest can run once sev_memory_asid_valid() is true as well.
  */
 bool sev_memory_has_key(unsigned asid);
 
@@ -67,7 +67,7 @@ bool sev_memory_has_key(unsigned asid);
  * sev_memory_set_key: install the key of @asid, which has none
  * @asid: 1 to sev_memory_max_asid()
  * @key: SEV_MEMORY_KEY_LEN bytes
- * @errp: set if the cipher cannot be had
+ * @errp: set if QEMU cannot create the cipher
  */
 bool sev_memory_set_key(unsigned asid, const uint8_t *key, Error **errp);
 
@@ -93,68 +93,69 @@ bool sev_memory_asid_valid(unsigned asid);
 
 /**
  * sev_memory_read: read memory through the key of an ASID
- * @pa: where from
- * @asid: whose view, or SEV_MEMORY_RAW
- * @buf: where to
- * @len: in bytes; may span pages
+ * @pa: physical address
+ * @asid: the ASID of the view, or SEV_MEMORY_RAW
+ * @buf: set to the data
+ * @len: length in bytes; may span pages
  *
- * Converts nothing in memory.  The caller is a vCPU in the middle of an
- * instruction, or no vCPU runs: then no page changes its view meanwhile.
- * Returns false, having read an unspecified part, if any of it is not RAM.
+ * Does not convert the pages in memory.  The caller is a vCPU that executes an
+ * instruction, or no vCPU runs, so that no page changes its view meanwhile.
+ * Returns false if a part is not RAM; @buf may then contain a part of the data.
  */
 bool sev_memory_read(hwaddr pa, unsigned asid, void *buf, size_t len);
 
 /**
  * sev_memory_write: write memory through the key of an ASID
  *
- * As sev_memory_read().  Nothing is written if any of it is not RAM.
+ * As sev_memory_read().  Writes nothing if a part is not RAM.
  */
 bool sev_memory_write(hwaddr pa, unsigned asid, const void *buf, size_t len);
 
 /**
  * sev_memory_dma_read: read memory as a device does
  *
- * As sev_memory_read() in the raw view, but from anywhere, with the BQL.  A
- * page that is plaintext is counted as read by no vCPU.
+ * As sev_memory_read() in the raw view, but from any thread that holds the BQL.
+ * A page that is plaintext is counted in bypassing_reads.
  */
 bool sev_memory_dma_read(hwaddr pa, void *buf, size_t len);
 
 /**
  * sev_memory_dma_write: write memory as a device does
  *
- * As sev_memory_dma_read().  Nothing is written if any of it is not RAM.
+ * As sev_memory_dma_read(), with bypassing_writes.  Writes nothing if a part is
+ * not RAM.
  */
 bool sev_memory_dma_write(hwaddr pa, const void *buf, size_t len);
 
 /**
- * sev_memory_forget_wbinvd: from now on, WBINVD has been executed nowhere
+ * sev_memory_forget_wbinvd: forget which vCPUs have executed WBINVD
  */
 void sev_memory_forget_wbinvd(void);
 
 /**
- * sev_memory_all_wbinvd: whether all vCPUs have executed WBINVD since then
+ * sev_memory_all_wbinvd: whether all vCPUs have executed WBINVD since the last
+ *                        call of sev_memory_forget_wbinvd()
  *
- * Not meant are those that cannot: which were never started, or are halted
- * for good.
+ * Ignores vCPUs that were never started or are halted with interrupts off.
  */
 bool sev_memory_all_wbinvd(void);
 
-/* What has happened to pages since the machine was started */
+/* Statistics since the start of the machine */
 typedef struct SevMemoryStats {
     uint64_t plaintext;     /* pages that are plaintext now */
     uint64_t decrypted;     /* conversions for a guest */
     uint64_t encrypted;     /* conversions for the hypervisor's own access */
     uint64_t written_back;  /* conversions by WBINVD, DEACTIVATE, a dump */
-    /* Accesses by none of the vCPUs to a page that was plaintext, in pages */
+    /* Accesses to plaintext pages by devices and debuggers, in pages */
     uint64_t bypassing_reads;
     uint64_t bypassing_writes;
-    /* Pages used through one view before lines of another were flushed */
+    /* Pages that were used while lines of another view were not flushed */
     uint64_t unflushed_host_writes;
     uint64_t unflushed_guest_writes;
     uint64_t unflushed_commands;
 } SevMemoryStats;
 
-/* In the order of the QAPI enum SevPlatformCacheCheck */
+/* Reaction to a missing flush; has the order of SevPlatformCacheCheck */
 typedef enum SevMemoryCacheCheck {
     SEV_MEMORY_CACHE_CHECK_OFF,     /* writes are not watched */
     SEV_MEMORY_CACHE_CHECK_COUNT,
@@ -162,22 +163,22 @@ typedef enum SevMemoryCacheCheck {
 } SevMemoryCacheCheck;
 
 /**
- * sev_memory_set_cache_check: what is to happen if a flush is missing
+ * sev_memory_set_cache_check: set the reaction to a missing flush
  *
- * Writes from before the change are not known.
+ * If the check was off, writes from before the call are not known.
  */
 void sev_memory_set_cache_check(SevMemoryCacheCheck check);
 
 /**
- * sev_memory_cache_check: what happens if a flush is missing
+ * sev_memory_cache_check: get the reaction to a missing flush
  */
 SevMemoryCacheCheck sev_memory_cache_check(void);
 
 /**
- * sev_memory_watch: begin to watch which pages vCPUs write
+ * sev_memory_watch: begin to record which pages vCPUs write
  *
- * The firmware calls it when it is initialized.  The WBINVD that the host has
- * to execute then makes the watch complete.
+ * The firmware calls it when it is initialized.  The host must then execute
+ * WBINVD on each vCPU, which flushes the TLBs; later writes are recorded.
  */
 void sev_memory_watch(void);
 
@@ -188,18 +189,18 @@ typedef enum SevMemoryCommandAccess {
 } SevMemoryCommandAccess;
 
 /**
- * sev_memory_command_uses: a firmware command uses [@pa, @pa + @len)
- * @asid: through which view, or SEV_MEMORY_RAW
- * @access: whether it reads or writes
+ * sev_memory_command_uses: check the use of [@pa, @pa + @len) by a command
+ * @asid: the ASID of the view that the command uses, or SEV_MEMORY_RAW
+ * @access: whether the command reads or writes
  *
- * Checks that the lines there that were written through another view have been
- * flushed.  The context is that of sev_memory_read().
+ * Checks that lines which were written through another view have been flushed.
+ * The context is that of sev_memory_read().
  */
 void sev_memory_command_uses(hwaddr pa, size_t len, unsigned asid,
                              SevMemoryCommandAccess access);
 
 /**
- * sev_memory_stats: get all of that, at any time
+ * sev_memory_stats: get the statistics; can be called from any context
  */
 void sev_memory_stats(SevMemoryStats *stats);
 

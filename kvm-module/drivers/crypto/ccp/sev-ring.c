@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * The ring buffer mode of the PSP: many commands by one doorbell.
+ * The ring buffer mode of the PSP: many commands with one doorbell.
  *
- * The command RING_BUFFER gives the firmware a queue in memory, and other
- * meanings to the registers of the mailbox: the command register becomes one of
- * control, and those of the argument's address the indices to which the host
- * has filled the queue (tail) and the firmware has emptied it (head).  The next
- * command that is written to the mailbox ends the mode; it is not executed.
+ * The command RING_BUFFER gives the firmware a queue in memory and changes the
+ * meaning of the mailbox's registers.  The command register becomes a control
+ * register.  The registers of the argument's address become the index up to
+ * which the host has filled the queue (tail) and the index up to which the
+ * firmware has emptied it (head).  The next command that the host writes to the
+ * mailbox ends the mode and is not executed.
  *
- * Everything else in this driver, and all of its users, knows the mailbox only,
- * and never sees the mode: __sev_do_cmd_locked(), through which all of them go,
- * leaves it before it writes to the mailbox.  Until then it stays on, as groups
- * of commands come one after the other, and to enter and leave costs a command
- * each.
+ * The rest of this driver and its users use the mailbox.  All of them call
+ * __sev_do_cmd_locked(), which leaves the mode before it writes to the mailbox.
+ * The mode stays on until then, because groups of commands follow each other,
+ * and entering and leaving costs a command each.
  */
 #include <linux/bitfield.h>
 #include <linux/irqflags.h>
@@ -28,20 +28,20 @@
 #include "psp-dev.h"
 #include "sev-dev.h"
 
-/* The command register, as one of control */
-#define SEV_RING_CLEAR		BIT(29)	/* the status bits of the head, to 0 */
+/* Bits of the control register, which is the command register */
+#define SEV_RING_CLEAR		BIT(29)	/* clear the status bits of the head */
 #define SEV_RING_ACTIVE		BIT(30)
 #define SEV_RING_HOST		BIT(31)	/* PSP_CMDRESP_RESP, for sev_irq_handler() */
 
-/* The head, in the low register of the argument's address */
+/* Bits of the head, which is the low register of the argument's address */
 #define SEV_RING_HEAD_LOW	GENMASK(7, 0)
-#define SEV_RING_RUNNING	BIT(11)	/* not: a command has failed */
+#define SEV_RING_RUNNING	BIT(11)	/* cleared when a command fails */
 #define SEV_RING_EMPTY		BIT(28)
 
-/* The tail, in the high one */
+/* The tail, which is the high register of the argument's address */
 #define SEV_RING_TAIL_LOW	GENMASK(7, 0)
 
-/* No flags: it pauses the queue if it fails, and does not interrupt if not */
+/* With flags 0, a command that fails pauses the queue; success does not interrupt */
 struct sev_ring_cmd {
 	u16 id;
 	u16 flags;
@@ -56,16 +56,16 @@ struct sev_ring_status {
 	u64 extended_error;
 } __packed;
 
-/* What the firmware does not write, so a status that it has not written yet */
+/* The driver fills in this value, to see which statuses the firmware has written */
 #define SEV_RING_NO_STATUS	0xffff
 
 /**
- * struct sev_ring - the mode, of one device
- * @cmds: page of the low priority queue, the one that is used
- * @statuses: page of their statuses
- * @absent: this firmware has no such mode, or not as it is known here
- * @on: it was entered, and not left
- * @next: index in the queue that is filled next; the queue is empty
+ * struct sev_ring - state of the ring buffer mode of a device
+ * @cmds: page of the low priority queue; the other queue is not used
+ * @statuses: page of the statuses of @cmds
+ * @absent: the firmware does not have the mode, or did not behave as expected
+ * @on: the mode was entered and not left
+ * @next: index of the next entry to fill; the queue is empty
  *
  * Protected by sev_cmd_mutex.
  */
@@ -77,12 +77,12 @@ struct sev_ring {
 	u8 next;
 };
 
-/* Off: no hardware has run it yet */
+/* Off by default, because no hardware has run the mode yet */
 static bool sev_ring_enabled;
 module_param_named(sev_ring, sev_ring_enabled, bool, 0644);
 MODULE_PARM_DESC(sev_ring, " Use the ring buffer mode of the PSP, if it has it (default: N)");
 
-/* The pages are the device's until it goes, as its command buffer is */
+/* Get the state of the device, which devm frees with the device */
 static struct sev_ring *sev_ring_get(struct sev_device *sev)
 {
 	struct sev_ring *ring = sev->ring;
@@ -113,10 +113,11 @@ static struct sev_ring *sev_ring_get(struct sev_device *sev)
 }
 
 /*
- * Is the mode on, as it is taken to be?  The registers of a PSP that was reset, or
- * that has not entered the mode though it said so, are those of a mailbox: it
- * would take the tail for an address and the control register for a command.
- * @entered: by the command before; the host has not written to them since.
+ * Check that the firmware is in the mode.  A PSP that was reset, or that reported
+ * success for RING_BUFFER but did not enter the mode, has a mailbox: it would take
+ * the tail for an address and the control register for a command.
+ * @entered: the last command was RING_BUFFER, and the driver has not written to
+ *	the registers since
  */
 static bool sev_ring_is_on(struct sev_device *sev, struct sev_ring *ring,
 			   bool entered)
@@ -131,7 +132,7 @@ static bool sev_ring_is_on(struct sev_device *sev, struct sev_ring *ring,
 	       FIELD_GET(SEV_RING_HEAD_LOW, head) == ring->next;
 }
 
-/* Back to the mailbox, for good */
+/* Return to the mailbox and never use the mode again */
 static int sev_ring_give_up(struct sev_device *sev, struct sev_ring *ring)
 {
 	dev_err(sev->dev,
@@ -167,8 +168,8 @@ static int sev_ring_enter(struct sev_device *sev, struct sev_ring *ring)
 		return ret;
 
 	/*
-	 * That the platform is not initialized says nothing of its firmware, and
-	 * the commands will say it again.
+	 * If the platform is not initialized, the firmware may still have the mode,
+	 * and the caller's single commands will return the same error.
 	 */
 	if (error != SEV_RET_INVALID_PLATFORM_STATE) {
 		dev_info(sev->dev, "SEV: no ring buffer mode (%#x)\n", error);
@@ -178,10 +179,10 @@ static int sev_ring_enter(struct sev_device *sev, struct sev_ring *ring)
 }
 
 /**
- * sev_ring_leave - the mailbox is one again
+ * sev_ring_leave - leave the ring buffer mode
  * @sev: the device
  *
- * The caller holds sev_cmd_mutex, and is about to write to the mailbox.
+ * The caller holds sev_cmd_mutex and is about to write to the mailbox.
  *
  * Return: 0, or -%EBUSY if the PSP was given up.
  */
@@ -202,9 +203,9 @@ int sev_ring_leave(struct sev_device *sev)
 		return 0;
 
 	/*
-	 * If there was no answer, the PSP is given up by now.  Any answer has
-	 * come through the mailbox, which is what others need to know: their
-	 * guests need not be lost.  But the mode is not what it is taken for.
+	 * Without an answer, psp_dead is set by now.  Any answer has come through
+	 * the mailbox, so the PSP works and no guest is lost.  But the firmware
+	 * was not in the mode as expected, so do not use the mode again.
 	 */
 	dev_err(sev->dev,
 		"SEV: the ring buffer was left with %d, %#x, it will not be used again\n",
@@ -214,11 +215,12 @@ int sev_ring_leave(struct sev_device *sev)
 }
 
 /*
- * Has the firmware stopped, at a command that failed or behind the last?  A
- * paused queue counts as empty.  But that one is empty it can still be saying of
- * the time before, and of one that it has not looked at yet, that it is not
- * running.  There is a status bit for a pause, which is cleared at once as long
- * as SEV_RING_CLEAR is there.
+ * Has the firmware stopped, at a command that failed or after the last command?
+ * The firmware reports a paused queue as empty.  SEV_RING_EMPTY alone is not
+ * enough: it may be left over from the previous group.  A cleared SEV_RING_RUNNING
+ * alone is not enough either: the firmware may not have looked at the queue yet.
+ * The status bit for a pause cannot be used, because the firmware clears it again
+ * as long as SEV_RING_CLEAR is set.
  */
 static bool sev_ring_stopped(unsigned int head, u8 tail)
 {
@@ -227,7 +229,7 @@ static bool sev_ring_stopped(unsigned int head, u8 tail)
 		FIELD_GET(SEV_RING_HEAD_LOW, head) == tail);
 }
 
-/* Fill the queue, let the firmware go, wait until it stops; @head: out */
+/* Fill the queue, ring the doorbell, wait until the firmware stops; @head: out */
 static int sev_ring_run(struct sev_device *sev, struct sev_ring *ring, int cmd,
 			phys_addr_t data, size_t size, unsigned int n,
 			unsigned int *head)
@@ -253,13 +255,13 @@ static int sev_ring_run(struct sev_device *sev, struct sev_ring *ring, int cmd,
 		  sev->io_regs + sev->vdata->cmdresp_reg);
 
 	/*
-	 * As long as for one command, for each of them: where the firmware is, is
-	 * looked at now and then.
+	 * Each command has the timeout of a single command, so read the head every
+	 * second.
 	 */
 	moved = jiffies;
 	do {
 		wait_event_timeout(sev->int_queue, sev->int_rcvd, HZ);
-		/* Before the head is read, or the next interrupt could be lost */
+		/* Clear this before reading the head, or an interrupt could be lost */
 		sev->int_rcvd = 0;
 		*head = ioread32(head_reg);
 		if (FIELD_GET(SEV_RING_HEAD_LOW, *head) != last) {
@@ -271,9 +273,9 @@ static int sev_ring_run(struct sev_device *sev, struct sev_ring *ring, int cmd,
 	} while (time_before(jiffies, moved + psp_timeout * HZ));
 
 	/*
-	 * Whoever owns the memory gets it back.  If the firmware wakes up, the
-	 * command that it is at is the last: what comes next in the queue is none,
-	 * which pauses it.
+	 * The caller will reuse the memory of the commands.  If the firmware wakes
+	 * up, it finishes its current command and then finds an invalid one, which
+	 * pauses the queue.
 	 */
 	memset(ring->cmds, 0, PAGE_SIZE);
 	dev_err(sev->dev,
@@ -283,8 +285,9 @@ static int sev_ring_run(struct sev_device *sev, struct sev_ring *ring, int cmd,
 }
 
 /*
- * How many have succeeded, and the status of the first that has not.  The
- * statuses say so; the head only says how far to look.
+ * Get the number of commands that succeeded and the status of the first one that
+ * did not.  The head only limits how many statuses are read: a command whose status
+ * the firmware did not write was not executed.
  */
 static int sev_ring_result(struct sev_device *sev, struct sev_ring *ring,
 			   unsigned int head, unsigned int n,
@@ -335,8 +338,8 @@ static int sev_do_cmds_locked(int cmd, void *data, size_t size, unsigned int n,
 		return -EBUSY;
 
 	/*
-	 * Firmware with SNP has to own what it writes to, which
-	 * __sev_do_cmd_locked() sees to for each command.
+	 * With SNP, the firmware must own the memory that it writes.  Only
+	 * __sev_do_cmd_locked() arranges that, for one command.
 	 */
 	sev = psp->sev_data;
 	if (!READ_ONCE(sev_ring_enabled) || sev->snp_initialized)
@@ -358,13 +361,13 @@ static int sev_do_cmds_locked(int cmd, void *data, size_t size, unsigned int n,
 		return ret;
 
 	ret = sev_ring_result(sev, ring, head, n, done, psp_ret);
-	/* What failed has stopped the queue, with what is behind it in it */
+	/* A failed command has stopped the queue, which still has later commands */
 	if (ret)
 		sev_ring_leave(sev);
 	return ret;
 }
 
-/* Commands that can be in a queue: none that is about the platform itself */
+/* Length of the argument of a command that may be queued; 0: it may not */
 static size_t sev_ring_cmd_len(int cmd)
 {
 	switch (cmd) {
@@ -381,27 +384,27 @@ static size_t sev_ring_cmd_len(int cmd)
  * sev_issue_cmds_external_user - issue many SEV commands of one kind
  * @filep: SEV device file pointer
  * @cmd: SEND_UPDATE_DATA or RECEIVE_UPDATE_DATA
- * @data: array of @n arguments, in memory that is contiguous physically, too:
- *	of kmalloc() or of the page allocator
- * @size: of an element of it, in bytes: an argument, and maybe padding
+ * @data: array of @n arguments in physically contiguous memory, from kmalloc() or
+ *	from the page allocator
+ * @size: size of an element of the array, in bytes; it may contain padding
  * @n: number of commands, at most SEV_RING_MAX
- * @done: out: how many have succeeded
- * @psp_ret: out: the firmware's code for the first that has not
+ * @done: out: the number of commands that succeeded
+ * @psp_ret: out: the firmware's code for the first command that failed
  *
- * The commands are executed in order, up to the first that fails; those behind
- * it are not.
+ * The firmware executes the commands in order, up to the first one that fails.
  *
  * Context: process context; sleeps for as long as the commands take.
  *
  * Return: 0 if all have succeeded;
- * -%EOPNOTSUPP: none was issued; they can be, one by one
- * -%EINVAL:     not a command or memory that can be given
+ * -%EOPNOTSUPP: no command was issued; issue them one by one
+ * -%EINVAL:     the command or the memory is not supported
  * -%EBADF:      not an SEV device file
  * -%ENODEV:     there is no SEV device
- * -%EBUSY:      the PSP was given up
- * -%ETIMEDOUT:  it is given up now, and nobody knows what is done
- * -%EIO:        a command has failed; 0 in *@psp_ret if the firmware did not
- *               say how
+ * -%EBUSY:      the PSP is not used any more after an earlier timeout
+ * -%ETIMEDOUT:  the PSP did not answer and is not used any more; it is unknown
+ *               which commands were executed
+ * -%EIO:        a command failed; *@psp_ret is 0 if the firmware returned no
+ *               status for it
  */
 int sev_issue_cmds_external_user(struct file *filep, int cmd, void *data,
 				 size_t size, unsigned int n,

@@ -34,7 +34,7 @@
 #define SEV_STATUS_SEV          BIT(0)
 #define SEV_STATUS_ES           BIT(1)
 
-/* CPUID 0x8000000A.EBX of TCG; SEV takes the lower ASIDs of these */
+/* Number of ASIDs in CPUID 0x8000000A.EBX of TCG; SEV uses the lowest ones */
 #define SVM_NR_ASIDS            16
 
 bool sev_cpu_realize(X86CPU *cpu, Error **errp)
@@ -73,8 +73,8 @@ bool sev_cpu_realize(X86CPU *cpu, Error **errp)
     }
     if (cpu->sev_es_asids) {
         /*
-         * KVM asks for it.  There is no branch recording under TCG, so none
-         * that a guest could see of another either.
+         * KVM requires this bit for SEV-ES.  TCG records no branches, so there
+         * is nothing to virtualize.
          */
         env->features[FEAT_SVM] |= CPUID_SVM_LBRV;
     }
@@ -110,7 +110,7 @@ bool sev_cpu_rdmsr(CPUX86State *env, uint32_t msr, uint64_t *val)
         *val = SYSCFG_MEM_ENCRYPT;
         return true;
     case MSR_K7_HWCR:
-        /* SEV is not to be used without SMM being locked */
+        /* KVM does not use SEV unless SMM is locked */
         *val = HWCR_SMMLOCK;
         return true;
     case MSR_AMD_SEV_STATUS:
@@ -139,13 +139,13 @@ bool sev_cpu_vmrun(CPUX86State *env, uint64_t nested_ctl, uint32_t asid)
         return true;
     }
     /*
-     * The firmware makes an ASID valid when its guest is active and has been
-     * launched or received to the end.
+     * The firmware makes an ASID valid when its guest is active and its launch
+     * or its reception has ended.
      */
     if (!(nested_ctl & SVM_NPT_ENABLED) || !sev_memory_asid_valid(asid)) {
         return false;
     }
-    /* As the firmware has it: these ASIDs are for SEV-ES, those are not */
+    /* Like the firmware, reserve the lower ASIDs for guests with SEV-ES */
     if (es != (asid <= cpu->sev_es_asids) || (es && !sev_es_vmrun(env, asid))) {
         return false;
     }
@@ -165,13 +165,13 @@ bool sev_cpu_leaf(CPUState *cs, hwaddr pa, bool private, int *prot,
 
     switch (mmu_idx) {
     case MMU_NESTED_IDX:
-        /* A step on the way; page tables are checked as they are read */
+        /* A step of a nested walk; reads of page tables check the view */
         sev_memory_touch(cs, pa, false, &unused);
         return false;
     case MMU_PHYS_IDX:
         break;
     default:
-        /* Of the helper of CLFLUSH, which is executed again if we leave */
+        /* Set by the helper of CLFLUSH, which sets it again if it restarts */
         flush = env->sev_flush;
         env->sev_flush = false;
         if (!env->sev_asid) {

@@ -13,7 +13,7 @@
 #if defined(CONFIG_TCG) && !defined(CONFIG_USER_ONLY)
 
 /**
- * sev_cpu_realize: check the SEV properties of @cpu, set what follows of them
+ * sev_cpu_realize: check the SEV properties of @cpu and set its features
  *
  * Does nothing unless the CPU has sev=on.  Call it before phys_bits gets its
  * default.
@@ -21,9 +21,9 @@
 bool sev_cpu_realize(X86CPU *cpu, Error **errp);
 
 /**
- * sev_cpu_cpuid: what CPUID 0x8000001F says
+ * sev_cpu_cpuid: get the values of CPUID 0x8000001F
  *
- * Returns false, and changes nothing, if @cpu is no SEV host.
+ * Returns false, and changes nothing, if @cpu does not have sev=on.
  */
 bool sev_cpu_cpuid(X86CPU *cpu, uint32_t *eax, uint32_t *ebx, uint32_t *ecx,
                    uint32_t *edx);
@@ -31,7 +31,7 @@ bool sev_cpu_cpuid(X86CPU *cpu, uint32_t *eax, uint32_t *ebx, uint32_t *ecx,
 /**
  * sev_cpu_rdmsr: read an MSR that SEV adds or changes
  *
- * Returns false if @msr is none of these.
+ * Returns false if SEV does not add or change @msr.
  */
 bool sev_cpu_rdmsr(CPUX86State *env, uint32_t msr, uint64_t *val);
 
@@ -43,7 +43,7 @@ bool sev_cpu_rdmsr_passes(CPUX86State *env, uint32_t msr);
 /**
  * sev_cpu_vmrun: enter a guest
  * @nested_ctl: the field of the VMCB
- * @asid: the guest's
+ * @asid: the ASID of the guest
  *
  * Returns false if the VMCB is not valid.
  */
@@ -59,9 +59,9 @@ static inline void sev_cpu_vmexit(CPUX86State *env)
 }
 
 /**
- * sev_cpu_cmask: what to strip off the guest's page table entries
+ * sev_cpu_cmask: the mask to remove from the guest's page table entries
  *
- * The C-bit while an SEV guest runs, 0 else.
+ * Returns the C-bit while an SEV guest runs, 0 otherwise.
  */
 static inline uint64_t sev_cpu_cmask(CPUX86State *env)
 {
@@ -69,11 +69,12 @@ static inline uint64_t sev_cpu_cmask(CPUX86State *env)
 }
 
 /**
- * sev_cpu_tcg_features: features of word @w that @cpu can have
- * @features: those that some CPU can have
+ * sev_cpu_tcg_features: get the features of word @w that TCG has for @cpu
+ * @cpu: the CPU; NULL for any CPU
+ * @features: the features that TCG has for any CPU
  *
- * With TCG, next RIP, decode assists and flushes by ASID are for hosts of SEV
- * guests only, so that no other CPU model changes.  @cpu NULL: of some CPU.
+ * Next RIP, decode assists and flushes by ASID are available with sev=on only,
+ * so that other CPU models do not change.
  */
 static inline uint64_t sev_cpu_tcg_features(X86CPU *cpu, FeatureWord w,
                                             uint64_t features)
@@ -84,11 +85,12 @@ static inline uint64_t sev_cpu_tcg_features(X86CPU *cpu, FeatureWord w,
 }
 
 /**
- * sev_cpu_phys_bits: how many bits of a page table entry's address mean one
- * @host: the table is the hypervisor's, not that of its guest
+ * sev_cpu_phys_bits: the number of address bits in a page table entry
+ * @host: whether the table belongs to the hypervisor and not to its guest
  *
- * The bits that encryption takes from an SEV host are reserved in its tables,
- * nested ones included: KVM relies on a fault with them.  A guest has all.
+ * Encryption shortens physical addresses in the hypervisor's page tables and in
+ * nested page tables.  The other bits are reserved there, and KVM relies on the
+ * page fault that they cause.  A guest's tables use all bits.
  */
 static inline unsigned sev_cpu_phys_bits(CPUX86State *env, bool host)
 {
@@ -98,20 +100,20 @@ static inline unsigned sev_cpu_phys_bits(CPUX86State *env, bool host)
            (host && cpu->sev ? cpu->sev_reduced_phys_bits : 0);
 }
 
-/* The firmware was initialized: pages may not be raw, and writes are watched */
+/* Set when the firmware is initialized: from then on pages may be plaintext */
 extern bool sev_memory_active;
 
 /**
- * sev_memory_need_view: see to it that the page at @pa has a view
- * @cs: the vCPU that executes and needs it
+ * sev_memory_need_view: give the page at @pa the view that a vCPU needs
+ * @cs: the vCPU, which executes
  * @pa: physical address
- * @asid: whose view; 0: raw
- * @restart: whether the instruction can be started again
+ * @asid: the ASID of the view; 0 for the raw view
+ * @restart: whether the instruction can be restarted
  * @retaddr: host return address into the generated code, or 0
  *
- * Leaves by cpu_loop_exit_restore() if that is possible and necessary.
- * Returns true if the vCPUs were stopped instead: everything that the caller
- * found out about page tables may have changed.
+ * If the page must be converted and the instruction can be restarted, does not
+ * return but calls cpu_loop_exit_restore().  Returns true if all vCPUs were
+ * stopped instead; page tables that the caller has read may have changed.
  */
 bool sev_memory_need_view(CPUState *cs, hwaddr pa, unsigned asid, bool restart,
                           uintptr_t retaddr);
@@ -119,8 +121,8 @@ bool sev_memory_need_view(CPUState *cs, hwaddr pa, unsigned asid, bool restart,
 /**
  * sev_memory_change_view: as sev_memory_need_view(), without the check
  *
- * sev_memory_need_view() checks that cache lines of the page were flushed that
- * were written through another view.  CLFLUSH itself must not be checked.
+ * sev_memory_need_view() checks that the page has no unflushed cache lines that
+ * were written through another view.  CLFLUSH must not be checked.
  */
 bool sev_memory_change_view(CPUState *cs, hwaddr pa, unsigned asid,
                             bool restart, uintptr_t retaddr);
@@ -130,23 +132,23 @@ bool sev_memory_change_view(CPUState *cs, hwaddr pa, unsigned asid,
  * @cs: the vCPU, which executes
  * @pa: physical address in the page, which has the view that the entry is for
  * @is_write: whether the entry is made for a write
- * @prot: permissions of the entry; PAGE_WRITE is taken away if the first write
- *        has to come here
+ * @prot: permissions of the entry; PAGE_WRITE is removed if the first write
+ *        must call this function
  */
 void sev_memory_touch(CPUState *cs, hwaddr pa, bool is_write, int *prot);
 
 /**
  * sev_memory_has_view: whether the page at @pa has the view of @asid
  *
- * True too where no view applies: what is not RAM is never encrypted.
+ * Returns true for everything that is not RAM, because it is never encrypted.
  */
 bool sev_memory_has_view(hwaddr pa, unsigned asid);
 
 /**
- * sev_cpu_leaf: give the page at the end of a walk the view that it is for
+ * sev_cpu_leaf: give the page at the end of a page walk the view of the access
  * @pa: physical address
  * @private: whether the guest's page table has the C-bit there
- * @prot: permissions of the TLB entry to be; reduced if fetches and data have
+ * @prot: permissions of the future TLB entry; reduced if fetches and data have
  *        different views of the page
  *
  * Return value and the other parameters as those of sev_memory_need_view().

@@ -3,13 +3,13 @@
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
- * AMD64 Architecture Programmer's Manual, volume 2, section 15.35 and
- * appendix B, where the layout of the VMSA is.
+ * The sources are the AMD64 Architecture Programmer's Manual, volume 2, section
+ * 15.35, and appendix B for the layout of the VMSA.
  *
  * VMRUN loads all of a vCPU's state from its VMSA, a page that is encrypted
- * with the guest's key, and #VMEXIT saves it there.  Some exits happen by
- * themselves (automatic exits).  What else the hypervisor intercepts becomes
- * #VC in the guest, which decides what to tell, and tells it by VMGEXIT.
+ * with the guest's key, and #VMEXIT saves it there.  Some intercepts exit to
+ * the hypervisor (automatic exits).  All others raise #VC in the guest.  The
+ * guest decides what to disclose to the hypervisor, and executes VMGEXIT.
  */
 
 #include "qemu/osdep.h"
@@ -26,7 +26,7 @@
 void helper_vmgexit(CPUX86State *env)
 {
     if (!env->sev_es_asid) {
-        /* Elsewhere the prefix means nothing, and this is VMMCALL */
+        /* Without SEV-ES the prefix has no meaning: this is VMMCALL */
         cpu_svm_check_intercept_param(env, SVM_EXIT_VMMCALL, 0, GETPC());
         raise_exception_ra(env, EXCP06_ILLOP, GETPC());
     }
@@ -40,10 +40,10 @@ void helper_vmgexit(CPUX86State *env)
 
 #define MSR_AMD_GHCB            0xc0010130
 
-/* In the VMCB's INTERRUPT_SHADOW: RFLAGS.IF, that the hypervisor cannot see */
+/* Bit of the VMCB's INTERRUPT_SHADOW: a copy of the guest's RFLAGS.IF */
 #define SVM_GUEST_INTERRUPT_MASK BIT(1)
 
-/* Offsets in a VMSA; the host save area has the same from SAVE on */
+/* Offsets in a VMSA; the host save area has the same offsets, plus SAVE */
 #define VMSA_ES                 0x000
 #define VMSA_CS                 0x010
 #define VMSA_SS                 0x020
@@ -77,12 +77,12 @@ void helper_vmgexit(CPUX86State *env)
 #define VMSA_CR2                0x240
 #define VMSA_G_PAT              0x268
 #define VMSA_PKRU               0x2e8
-#define VMSA_GPRS               0x300   /* 8 bytes each, but RAX and RSP */
+#define VMSA_GPRS               0x300   /* 8 bytes each, without RAX and RSP */
 #define VMSA_SEV_FEATURES       0x3b0
 #define VMSA_XCR0               0x3e8
 #define VMSA_X87_DP             0x400
 #define VMSA_MXCSR              0x408
-#define VMSA_X87_FTW            0x40c   /* a bit a register: it is not empty */
+#define VMSA_X87_FTW            0x40c   /* bit n: register n is not empty */
 #define VMSA_X87_FSW            0x40e
 #define VMSA_X87_FCW            0x410
 #define VMSA_X87_FOP            0x412
@@ -99,7 +99,7 @@ void helper_vmgexit(CPUX86State *env)
 #define SAVE                    offsetof(struct vmcb, save)
 #define CONTROL(field)          offsetof(struct vmcb, control.field)
 
-/* What is in both places as it is */
+/* Values of 64 bits that a VMSA and CPUX86State have in the same form */
 static const struct {
     uint16_t vmsa;
     uint16_t env;
@@ -139,7 +139,7 @@ static void get_seg(CPUX86State *env, const uint8_t *b, SegmentCache *sc)
     sc->selector = lduw_le_p(b + offsetof(struct vmcb_seg, selector));
     sc->flags = (attrib & 0xff) << 8 | (attrib & 0xf00) << 12;
     sc->limit = ldl_le_p(b + offsetof(struct vmcb_seg, limit));
-    /* VMRUN makes it canonical */
+    /* VMRUN sign-extends the base */
     sc->base = (int64_t)(ldq_le_p(b + offsetof(struct vmcb_seg, base)) <<
                          unused) >> unused;
 }
@@ -216,7 +216,7 @@ static void save_fpu(CPUX86State *env, uint8_t *b)
     }
 }
 
-/* As after INIT */
+/* Set the state that the FPU has after INIT */
 static void reset_fpu(CPUX86State *env)
 {
     cpu_set_fpuc(env, 0x37f);
@@ -256,7 +256,7 @@ static bool load_vmsa(CPUX86State *env, const uint8_t *b)
          cr3 >> env_archcpu(env)->phys_bits) ||
         (cr4 & cr4_reserved_bits(env)) || !(efer & MSR_EFER_SVME) ||
         (dr6 & DR_RESERVED_MASK) || (dr7 & DR_RESERVED_MASK) ||
-        /* None of the optional features is there */
+        /* No optional feature is emulated */
         ldq_le_p(b + VMSA_SEV_FEATURES)) {
         return false;
     }
@@ -338,7 +338,7 @@ bool sev_es_load(CPUX86State *env)
         env->sev_es_asid = 0;
         return false;
     }
-    /* Hardware has another register for the guest's */
+    /* Hardware has a separate register for the guest's PAT */
     env->sev_es_host_pat = env->pat;
     env->int_ctl = x86_ldl_phys(cs, env->vm_vmcb + CONTROL(int_ctl));
     env->hflags2 &= ~(HF2_HIF_MASK | HF2_VINTR_MASK);
@@ -366,7 +366,7 @@ bool sev_es_save(CPUX86State *env)
     if (!env->sev_es_asid) {
         return false;
     }
-    /* The hypervisor may have deactivated the ASID while the guest was running */
+    /* The hypervisor may have deactivated the ASID while the guest ran */
     if (sev_memory_has_key(env->sev_es_asid) &&
         sev_memory_read(env->sev_es_vmsa, env->sev_es_asid, b, sizeof(b))) {
         save_vmsa(env, b);
@@ -385,8 +385,8 @@ bool sev_es_save(CPUX86State *env)
 }
 
 /*
- * The hypervisor put there what VMRUN does not save.  XCR0, PKRU and XSS are
- * at the same place as in a VMSA, and so are the GPRs.
+ * The hypervisor has stored in the host save area what VMRUN does not save.
+ * XCR0, PKRU, XSS and the GPRs have the same offsets as in a VMSA.
  */
 void sev_es_load_host(CPUX86State *env)
 {
@@ -425,12 +425,12 @@ void sev_es_load_host(CPUX86State *env)
     cpu_sync_avx_hflag(env);
 }
 
-/* Exits that the hypervisor needs no help of the guest for */
+/* Whether the hypervisor can handle the exit without the guest's help */
 static bool exit_is_automatic(uint64_t exit_code, uint64_t exit_info_1)
 {
     switch (exit_code) {
     case SVM_EXIT_EXCP_BASE + EXCP12_MCHK:
-    /* Not if #VC itself is intercepted: what else could there be? */
+    /* An intercepted #VC cannot become another #VC */
     case SVM_EXIT_EXCP_BASE + EXCP1D_VC:
     case SVM_EXIT_INTR ... SVM_EXIT_VINTR:
     case SVM_EXIT_PAUSE:
@@ -442,7 +442,7 @@ static bool exit_is_automatic(uint64_t exit_code, uint64_t exit_info_1)
     case SVM_EXIT_ERR:
         return true;
     case SVM_EXIT_NPF:
-        /* Reserved bits in nested page tables are how MMIO is marked */
+        /* Hypervisors mark MMIO by reserved bits in nested page tables */
         return !(exit_info_1 & PG_ERROR_RSVD_MASK);
     default:
         return false;
@@ -456,14 +456,14 @@ bool sev_es_exit(CPUX86State *env, uint64_t exit_code, uint64_t exit_info_1)
     }
     if (exit_is_automatic(exit_code, exit_info_1)) {
         trace_sev_es_exit(env->sev_es_asid, exit_code, env->eip);
-        /* The hypervisor cannot step over these */
+        /* The hypervisor cannot advance RIP over these instructions */
         if (exit_code == SVM_EXIT_HLT || exit_code == SVM_EXIT_PAUSE) {
             env->eip += env->insn_len;
             do_end_instruction(env);
         }
         return true;
     }
-    /* And does not learn more than that it did not happen */
+    /* The hypervisor must not see a stale EXITINFO2 */
     x86_stq_phys(env_cpu(env), env->vm_vmcb + CONTROL(exit_info_2), 0);
     trace_sev_es_vc(env->sev_es_asid, exit_code, env->eip);
     raise_exception_err(env, EXCP1D_VC, exit_code);

@@ -13,14 +13,14 @@
 
 /**
  * sev_es_vmrun: prepare to enter a guest with SEV-ES
- * @asid: the guest's, which has a key
+ * @asid: the ASID of the guest, which has a key
  *
- * Returns false if the VMCB has no address of a VMSA.
+ * Returns false if the VMCB does not have a valid address of a VMSA.
  */
 bool sev_es_vmrun(CPUX86State *env, uint32_t asid);
 
 /**
- * sev_es_load: load the state of the guest that was prepared for
+ * sev_es_load: load the state of the guest that sev_es_vmrun() has prepared
  *
  * VMRUN loads the state of other guests from the VMCB; this function loads all
  * of it from the VMSA.  Returns false, with no register changed, if the VMSA
@@ -31,50 +31,57 @@ bool sev_es_load(CPUX86State *env);
 /**
  * sev_es_save: save the state of the guest that exits, if it has SEV-ES
  *
- * Returns false if it has not: the state belongs into the VMCB.
+ * Returns false if the guest has no SEV-ES, so that its state belongs in the
+ * VMCB.
  */
 bool sev_es_save(CPUX86State *env);
 
 /**
- * sev_es_load_host: after sev_es_save(), load what else there is of the host
+ * sev_es_load_host: load the rest of the host's state after sev_es_save()
  *
- * The last step of a #VMEXIT: with other guests, this is the hypervisor's work.
+ * This is the last step of a #VMEXIT.  For guests without SEV-ES the hypervisor
+ * restores these registers itself, and the function does nothing.
  */
 void sev_es_load_host(CPUX86State *env);
 
 /**
- * sev_es_exit: a guest is about to exit
- * @exit_code: why, SVM_EXIT_*
+ * sev_es_exit: decide whether a guest exits to the hypervisor
+ * @exit_code: the reason, SVM_EXIT_*
  * @exit_info_1: EXITINFO1
  *
- * Returns false if it has no SEV-ES, true if this is an automatic exit.  If it
- * is not, the guest gets #VC instead.  Its state is that before the
- * instruction; of which the hypervisor is to see nothing.
+ * Returns false if the guest has no SEV-ES, true if this is an automatic exit.
+ * Otherwise raises #VC in the guest and does not return.  The CPU's state must
+ * be that before the instruction.
  */
 bool sev_es_exit(CPUX86State *env, uint64_t exit_code, uint64_t exit_info_1);
 
 /**
- * sev_es_trap: a register was written, let the hypervisor know if it wants to
- * @exit_code: SVM_EXIT_EFER_WRITE_TRAP or one of SVM_EXIT_CR0_WRITE_TRAP
- * @value: what was written
+ * sev_es_trap: exit after the write of a register, if the hypervisor traps it
+ * @exit_code: SVM_EXIT_EFER_WRITE_TRAP, or SVM_EXIT_CR0_WRITE_TRAP plus the
+ *             number of the control register
+ * @value: the value that was written
  * @retaddr: host return address into the generated code
  */
 void sev_es_trap(CPUX86State *env, uint32_t exit_code, uint64_t value,
                  uintptr_t retaddr);
 
 /**
- * sev_es_rdmsr: read the GHCB MSR; false if @msr is another, or not there
+ * sev_es_rdmsr: read the GHCB MSR
+ *
+ * Returns false if @msr is another MSR, or if the guest has no SEV-ES.
  */
 bool sev_es_rdmsr(CPUX86State *env, uint32_t msr, uint64_t *val);
 
 /**
- * sev_es_wrmsr: write the GHCB MSR; false if @msr is another, or not there
+ * sev_es_wrmsr: write the GHCB MSR
+ *
+ * Returns false if @msr is another MSR, or if the guest has no SEV-ES.
  */
 bool sev_es_wrmsr(CPUX86State *env, uint32_t msr, uint64_t val);
 
 #else
 
-/* No CPU with SEV-ES is without long mode */
+/* SEV-ES needs long mode */
 static inline bool sev_es_vmrun(CPUX86State *env, uint32_t asid)
 {
     return false;

@@ -3,20 +3,21 @@
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
- * A page of RAM is raw or the plaintext of one ASID; sev_memory_view() says
- * which.  Reading through the TLB costs nothing extra: an entry is only made
- * for a page that has the view that the access needs, and every conversion
- * flushes all TLBs and drops the code translated from the page.
+ * A page of RAM contains either raw data or the plaintext of one ASID;
+ * sev_memory_view() returns which.  Accesses through the TLB have no extra
+ * cost: a TLB entry is made only for a page that has the view that the access
+ * needs.  A conversion flushes all TLBs that may have an entry, and drops the
+ * code that was translated from the page.
  *
- * A page's view only changes in an exclusive section, so a vCPU that executes
- * sees every view as constant until it leaves.
+ * A page's view changes only in an exclusive section, so views are constant
+ * while a vCPU executes.
  *
- * Devices and debuggers are outside of the vCPUs, whose caches a hypervisor
- * has to write back, by WBINVD, before it reuses a guest's page for I/O.  If it
- * has not, they find the ciphertext, what they write is taken for some, and it
- * is counted: on hardware one cannot know what would have been there.  Only who
- * maps RAM, as disks and networks do for their data, is counted and otherwise
- * has the page as it is.
+ * A hypervisor must execute WBINVD before a device uses a page that a guest
+ * has used, because devices do not see the caches of CPUs.  If it has not, the
+ * result on hardware is unpredictable.  Here the access is counted; devices
+ * and debuggers read the ciphertext, and what they write is taken for
+ * ciphertext.  Devices that map RAM, as disks and network cards do for their
+ * data, are counted when they map it, and access the page in its current view.
  */
 
 #include "qemu/osdep.h"
@@ -44,7 +45,7 @@
 #include "tcg/tcg.h"
 #include "trace.h"
 
-/* Views are kept in chunks of one byte a page, each for 1 GiB of memory */
+/* Views are stored in chunks for 1 GiB of memory, one byte for each page */
 #define CHUNK_SHIFT 30
 #define CHUNK_PAGES (1u << (CHUNK_SHIFT - TARGET_PAGE_BITS))
 
@@ -60,16 +61,16 @@
 bool sev_memory_active;
 
 /*
- * Lines of a page that vCPUs may have written through the view that the page
- * has, and that were not flushed since.  vCPUs change it while they execute,
- * by atomic operations.
+ * Cache lines of a page that vCPUs may have written through the page's current
+ * view and that have not been flushed.  vCPUs change it while they execute,
+ * with atomic operations.
  */
 typedef struct PageCache {
     uint64_t lines;     /* bit n: the line at n * LINE_LEN */
     uint64_t writers;   /* bit n: a vCPU whose index is n modulo 64 */
     /* sev.flushes when a vCPU last got a TLB entry for the page */
     uint32_t filled;
-    /* The page is in sev.plain; changed in exclusive sections only */
+    /* The page is in sev.plain; changes only in exclusive sections */
     bool listed;
 } PageCache;
 
@@ -77,31 +78,31 @@ static struct {
     unsigned cbitpos;
     unsigned max_asid;
     unsigned max_es_asid;
-    /* by ASID; an ASID without one has no guest */
+    /* By ASID; NULL: no guest is active with the ASID */
     QCryptoCipher *key[SEV_MEMORY_MAX_ASID + 1];
-    /* by ASID: VMRUN can use it */
+    /* By ASID: whether VMRUN can use it */
     bool valid[SEV_MEMORY_MAX_ASID + 1];
-    /* chunks of views, by physical address; NULL: all of it is raw */
+    /* Chunks of views, by physical address; NULL: all pages are raw */
     uint8_t **views;
     /*
-     * page frame numbers (uint64_t) of the pages that may not be raw, each at
-     * most once
+     * Page frame numbers (uint64_t) of all pages that are plaintext, and of
+     * some that were; each at most once
      */
     GArray *plain;
-    /* How often the TLBs of all vCPUs were flushed; in exclusive sections */
+    /* Number of flushes of all TLBs; changes only in exclusive sections */
     uint32_t flushes;
     /*
-     * Chunks by RAM address: physical address and ASID of the page there, if
-     * it is not raw
+     * Chunks by RAM address: physical address and ASID of the page at that
+     * address; 0: the page is raw
      */
     uint64_t **plain_at;
     /*
-     * Protects views, keys and statistics from who is no vCPU and does not
-     * care for exclusive sections.  Nothing else is locked under it.
+     * Protects views, keys and statistics against threads that are not vCPUs,
+     * which exclusive sections do not stop.  It is the innermost lock.
      */
     QemuMutex lock;
     SevMemoryStats stats;
-    /* Chunks by physical address; NULL: no line there waits for a flush */
+    /* Chunks by physical address; NULL: all lines are clean */
     PageCache **caches;
     SevMemoryCacheCheck cache_check;
     /* vCPUs that have executed WBINVD, by index */
@@ -130,7 +131,7 @@ bool sev_memory_init(unsigned cbitpos, unsigned max_asid, unsigned max_es_asid,
         return false;
     }
     if (max_es_asid > max_asid) {
-        error_setg(errp, "sev-es-asids=%u are of the %u that sev-asids says",
+        error_setg(errp, "sev-es-asids (%u) exceeds sev-asids (%u)",
                    max_es_asid, max_asid);
         return false;
     }
@@ -202,8 +203,8 @@ static void sev_memory_set_page_view(hwaddr pa, unsigned asid)
 }
 
 /*
- * Physical address and ASID of the page at @addr of RAM, 0 if it is raw.
- * Without the lock it may be so no more.
+ * Physical address and ASID of the page at the RAM address @addr, 0 if it is
+ * raw.  Without sev.lock the result may be outdated.
  */
 static uint64_t sev_memory_plain_at(ram_addr_t addr)
 {
@@ -229,7 +230,7 @@ static void sev_memory_set_plain_at(ram_addr_t addr, hwaddr pa, unsigned asid)
 }
 
 /*
- * The page of RAM at @pa in QEMU's memory, NULL if it is none.
+ * Get the host address of the RAM page at @pa; NULL if it is not RAM.
  * Called in an RCU critical section.
  */
 static void *sev_memory_page(hwaddr pa, ram_addr_t *ram_addr)
@@ -278,17 +279,18 @@ static void sev_memory_page_written(ram_addr_t ram_addr)
 }
 
 /*
- * Turn the page @page, which is at @pa, from one view to another; locked.
- * No 16 bytes depend on others, so its first @len can be done alone.
+ * Convert @page, which is at @pa, from one view to another.  @len: bytes from
+ * the start of the page to convert, a multiple of 16; each block of 16 bytes
+ * is independent of the others.  Called with sev.lock held.
  */
 static void sev_memory_recode(void *page, size_t len, hwaddr pa, unsigned from,
                               unsigned to)
 {
     uint8_t tweak[16] = { 0 };
 
-    /* The same plaintext is a different ciphertext at every address */
+    /* The ciphertext depends on the physical address */
     stq_le_p(tweak, pa >> TARGET_PAGE_BITS);
-    /* AES-XTS of whole blocks with a tweak of 16 bytes does not fail */
+    /* AES-XTS cannot fail for whole blocks and a tweak of 16 bytes */
     if (from) {
         qcrypto_cipher_setiv(sev.key[from], tweak, sizeof(tweak),
                              &error_abort);
@@ -300,7 +302,7 @@ static void sev_memory_recode(void *page, size_t len, hwaddr pa, unsigned from,
     }
 }
 
-/* What is known of the caches for the page at @pa; NULL: nothing */
+/* Get the PageCache of the page at @pa; NULL: it does not exist */
 static PageCache *sev_memory_cache(hwaddr pa)
 {
     PageCache *chunk;
@@ -312,7 +314,7 @@ static PageCache *sev_memory_cache(hwaddr pa)
     return chunk ? &chunk[(pa >> TARGET_PAGE_BITS) % CHUNK_PAGES] : NULL;
 }
 
-/* The same, made if it is not there; @pa is below the C-bit */
+/* Get or make the PageCache of the page at @pa, which is below the C-bit */
 static PageCache *sev_memory_make_cache(hwaddr pa)
 {
     PageCache *cache = sev_memory_cache(pa);
@@ -335,11 +337,11 @@ static void sev_memory_cache_clean(PageCache *cache)
 }
 
 /*
- * The page at @pa is about to be used through the view of @asid although lines
- * of it that were written through the view @view were not flushed: hardware
- * may write them back at any time from now on, over what is there then.
- * @command: the access of the firmware, or 0 if a vCPU uses the page.
- * Each such page is counted once; sev.lock must not be held.
+ * The page at @pa, which has the view @view, is about to be used through the
+ * view of @asid.  If it has lines that were not flushed, hardware could write
+ * them back at any later time and overwrite data of the new view.  Count each
+ * such page once.  @command: the access of the firmware, or 0 if a vCPU uses
+ * the page.  Called without sev.lock.
  */
 static void sev_memory_check_flushed(hwaddr pa, unsigned view, unsigned asid,
                                      SevMemoryCommandAccess command)
@@ -363,10 +365,10 @@ static void sev_memory_check_flushed(hwaddr pa, unsigned view, unsigned asid,
     trace_sev_memory_unflushed(pa & TARGET_PAGE_MASK, view, asid,
                                command ? "command" : "vCPU", lines);
     /*
-     * Without the key a vCPU may just read old contents, to look for secrets.
-     * A command that only reads destroys nothing, and the hypervisor cannot
-     * prevent it: the guest may share a page and write to it while
-     * SEND_UPDATE_DATA packs it.  The page is dirty then and is sent again.
+     * A host that only reads a page of a guest does no harm.  A command that
+     * only reads destroys nothing, and the hypervisor cannot prevent it: the
+     * guest may share a page and write to it while SEND_UPDATE_DATA packs it.
+     * The page is dirty then and is sent again.
      */
     if (sev.cache_check == SEV_MEMORY_CACHE_CHECK_FATAL &&
         (command ? command == SEV_MEMORY_COMMAND_WRITES : asid)) {
@@ -418,21 +420,21 @@ void sev_memory_touch(CPUState *cs, hwaddr pa, bool is_write, int *prot)
         return;
     }
     if (!is_write) {
-        /* The first write after a flush has to be noticed */
+        /* The first write after a flush must come here again */
         if (qatomic_read(&cache->lines) != UINT64_MAX) {
             *prot &= ~PAGE_WRITE;
         }
         return;
     }
     qatomic_or(&cache->writers, BIT_ULL(cs->cpu_index % 64));
-    /* Later writes to any line of the page are not noticed */
+    /* Later writes use the TLB entry, so mark all lines of the page now */
     qatomic_set(&cache->lines, UINT64_MAX);
 }
 
 /*
- * CLFLUSH, CLFLUSHOPT, CLWB.  On processors whose caches are not coherent
- * across encryption domains the C-bit and the ASID are part of a line's tag,
- * so only lines of the view that the instruction uses are flushed.
+ * CLFLUSH, CLFLUSHOPT and CLWB.  On processors whose caches are not coherent
+ * across encryption domains, the C-bit and the ASID are part of a line's tag,
+ * so the instruction flushes only lines of the view that it uses itself.
  */
 void helper_sev_flush_line(CPUX86State *env, target_ulong addr)
 {
@@ -460,7 +462,7 @@ void helper_sev_flush_line(CPUX86State *env, target_ulong addr)
     }
 }
 
-/* WBINVD of a vCPU: lines that it alone has written are clean */
+/* WBINVD of a vCPU cleans the pages that no other vCPU has written */
 static void sev_memory_cache_wbinvd(unsigned cpu)
 {
     uint64_t chunks = 1ULL << (sev.cbitpos - CHUNK_SHIFT);
@@ -481,8 +483,9 @@ static void sev_memory_cache_wbinvd(unsigned cpu)
 }
 
 /*
- * Called in an exclusive section, or while no vCPU runs.  Returns whether the
- * page was converted.  @stale: set if a TLB may have the page as it was
+ * Convert the page at @pa to the view of @asid.  Called in an exclusive
+ * section, or while no vCPU runs.  Returns whether the page was converted.
+ * @stale: set to true if a TLB may contain an entry for the page
  */
 static bool sev_memory_convert(hwaddr pa, unsigned asid, bool *stale)
 {
@@ -500,7 +503,7 @@ static bool sev_memory_convert(hwaddr pa, unsigned asid, bool *stale)
     if (!page) {
         return false;
     }
-    /* Lines belong to the view that the page has */
+    /* The recorded lines belong to the page's old view */
     cache = sev_memory_make_cache(pa);
     sev_memory_cache_clean(cache);
     *stale |= cache->filled == sev.flushes;
@@ -533,7 +536,10 @@ static void sev_memory_flush_tlbs(void)
     }
 }
 
-/* Make the pages of @asid raw, or all if it is 0; as sev_memory_convert() */
+/*
+ * Convert the pages of @asid, or of all ASIDs if it is 0, to the raw view.  The
+ * context is that of sev_memory_convert().
+ */
 static void sev_memory_write_back(unsigned asid)
 {
     guint i, kept = 0, written = 0, listed = sev.plain->len;
@@ -544,7 +550,7 @@ static void sev_memory_write_back(unsigned asid)
         unsigned view = sev_memory_view(pfn << TARGET_PAGE_BITS);
 
         if (!view || !asid || view == asid) {
-            /* It has been converted, so this is there */
+            /* A page that was converted has a PageCache */
             sev_memory_cache(pfn << TARGET_PAGE_BITS)->listed = false;
         }
         if (!view) {
@@ -556,7 +562,7 @@ static void sev_memory_write_back(unsigned asid)
                 written++;
                 continue;
             }
-            /* Its RAM is gone, unplugged: so is what was in it */
+            /* The RAM was unplugged, so there is nothing to encrypt */
             sev_memory_set_page_view(pfn << TARGET_PAGE_BITS, SEV_MEMORY_RAW);
             WITH_QEMU_LOCK_GUARD(&sev.lock) {
                 sev.stats.plaintext--;
@@ -607,7 +613,10 @@ void sev_memory_clear_key(unsigned asid)
     trace_sev_memory_key(asid, "clear");
 }
 
-/* @len bytes at @offset of @page, as they are in another view; locked */
+/*
+ * Read or write @len bytes at @offset of @page through another view than the
+ * page has.  Called with sev.lock held.
+ */
 static void sev_memory_rw_recoded(uint8_t *page, hwaddr pa, unsigned view,
                                   unsigned asid, size_t offset, void *buf,
                                   size_t len, bool is_write)
@@ -627,8 +636,8 @@ static void sev_memory_rw_recoded(uint8_t *page, hwaddr pa, unsigned view,
 }
 
 /*
- * One page of sev_memory_read() and sev_memory_write().  A page that has
- * another view is converted in a copy: nobody has to stop for it.
+ * Read or write within one page.  A page that has another view is converted in
+ * a copy, so that no vCPU has to stop.
  */
 static bool sev_memory_rw_page(hwaddr pa, unsigned asid, void *buf, size_t len,
                                bool is_write)
@@ -693,7 +702,7 @@ bool sev_memory_write(hwaddr pa, unsigned asid, const void *buf, size_t len)
 
 static bool sev_memory_dma(hwaddr pa, void *buf, size_t len, bool is_write)
 {
-    /* What is RAM stays it meanwhile, so this does not get to a device */
+    /* With the BQL held RAM stays RAM, so the access cannot reach a device */
     g_assert(bql_locked());
     return sev_memory_is_ram(pa, len) &&
            address_space_rw(&address_space_memory, pa, MEMTXATTRS_UNSPECIFIED,
@@ -710,7 +719,7 @@ bool sev_memory_dma_write(hwaddr pa, const void *buf, size_t len)
     return sev_memory_dma(pa, (void *)buf, len, true);
 }
 
-/* Whether any page of [@addr, @addr + @len) of RAM is plaintext, or was now */
+/* Whether a page of the RAM addresses [@addr, @addr + @len) may be plaintext */
 static bool sev_memory_any_plain(ram_addr_t addr, size_t len)
 {
     ram_addr_t end = addr + len;
@@ -726,7 +735,7 @@ static bool sev_memory_any_plain(ram_addr_t addr, size_t len)
     return false;
 }
 
-/* Locked */
+/* Called with sev.lock held */
 static void sev_memory_bypassed(uint64_t plain, bool is_write, const char *how)
 {
     *(is_write ? &sev.stats.bypassing_writes : &sev.stats.bypassing_reads) += 1;
@@ -801,9 +810,9 @@ void sev_memory_stats(SevMemoryStats *stats)
 }
 
 /*
- * Stop the other vCPUs from within @cs, which executes.  As everywhere, the
- * big lock must not be held over start_exclusive(): who is waited for may
- * wait for it.  Returns whether it was held.
+ * Stop the other vCPUs; @cs is the current one.  start_exclusive() must not be
+ * called with the BQL held, because another vCPU may wait for it.  Returns
+ * whether the BQL was held.
  */
 static bool sev_memory_begin(CPUState *cs)
 {
@@ -846,7 +855,7 @@ static void sev_memory_convert_work(CPUState *cs, run_on_cpu_data data)
     }
 }
 
-/* If its key is gone, ciphertext is all that a guest can see */
+/* The view of @asid; a guest whose key was removed sees the raw view */
 static unsigned sev_memory_asid_view(unsigned asid)
 {
     return sev_memory_has_key(asid) ? asid : SEV_MEMORY_RAW;
@@ -882,10 +891,10 @@ bool sev_memory_change_view(CPUState *cs, hwaddr pa, unsigned asid,
     }
     asid = sev_memory_asid_view(asid);
     /*
-     * If the instruction can be started again, do that when the conversion
-     * has been done as safe work: generated code cannot be returned to once
-     * another vCPU may have flushed it.  The translator holds the lock of a
-     * page and has to drop it first in any case.
+     * If the instruction can be restarted, convert the page in safe work and
+     * restart the instruction.  We cannot return to the generated code after
+     * the other vCPUs were stopped, because one of them may have flushed it.
+     * The translator must leave in any case, because it holds a page lock.
      */
     if ((restart && !exclusive) || (tcg_ctx && tcg_ctx->gen_tb)) {
         async_safe_run_on_cpu(cs, sev_memory_convert_work,
@@ -893,7 +902,7 @@ bool sev_memory_change_view(CPUState *cs, hwaddr pa, unsigned asid,
                                                     asid));
         cpu_loop_exit_restore(cs, retaddr);
     }
-    /* The delivery of an interrupt, or a probe: in the middle of something */
+    /* The delivery of an interrupt and probes cannot be restarted */
     locked = sev_memory_begin(cs);
     sev_memory_convert(pa & TARGET_PAGE_MASK, asid, &stale);
     if (stale) {
@@ -917,7 +926,7 @@ bool sev_memory_all_wbinvd(void)
     CPUState *cs;
 
     if (!tcg_enabled()) {
-        /* qtest: no vCPU ever runs */
+        /* With qtest no vCPU runs */
         return true;
     }
     RCU_READ_LOCK_GUARD();
@@ -936,11 +945,11 @@ static void sev_memory_wbinvd_work(CPUState *cs, run_on_cpu_data data)
 {
     sev_memory_write_back(0);
     sev_memory_cache_wbinvd(cs->cpu_index);
-    /* The next write to each page has to be noticed */
+    /* The next write to each page must call sev_memory_touch() */
     sev_memory_flush_tlbs();
 }
 
-/* The translation block ends here, and the work is done before the next */
+/* WBINVD ends its translation block, so the work is done before the next one */
 void helper_wbinvd(CPUX86State *env)
 {
     unsigned cpu = env_cpu(env)->cpu_index;
