@@ -106,6 +106,13 @@ hardware_count(const char *command)
     return count ? strtoul(count, NULL, 10) : 0;
 }
 
+/* Whether the firmware is in ring buffer mode */
+static bool __attribute__((unused)) hardware_ring(void)
+{
+    hardware_cmd("\"execute\": \"query-sev-platform\"");
+    return strstr(hardware_answer, "\"ring\": true");
+}
+
 /* Inject a fault: the members of a SevPlatformFault; "" removes all faults */
 static void __attribute__((unused)) hardware_fault(const char *fault)
 {
