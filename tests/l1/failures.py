@@ -295,7 +295,7 @@ class Commands(Base):
 
     def probes(self):
         """How many packets a destination makes up to learn their limit."""
-        return 1 if self.config.backend == 'guest-memfd' else 0
+        return 1 if self.config.backend == vm.IN_PLACE else 0
 
     def test_receive_update_data_first(self):
         self.at_destination(fault('RECEIVE_UPDATE_DATA', nth=1 + self.probes()),
