@@ -1,17 +1,20 @@
 /*
- * How the private memory of a confidential guest travels
+ * Operations that migrate the private memory of a confidential guest
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
- * The migration code calls these and knows no vendor; an implementation
- * knows no migration stream: it turns pages into bytes and back.  What the
- * bytes are is its own matter, and documented in
- * docs/specs/encrypted-ram-migration.rst.
+ * The migration code calls these operations and knows no vendor.  A vendor's
+ * implementation packs pages into bytes and unpacks them, and knows no
+ * migration stream.  docs/specs/encrypted-ram-migration.rst describes the
+ * stream, in which the vendor's bytes are opaque.
  *
- * A class that can migrate sets ConfidentialGuestSupportClass.migration.
- * Only private pages are passed.  While they are packed the guest may convert
- * them: what is packed then is of no use, must do no harm, and is sent again,
- * because a conversion makes pages dirty (see exec/encbitmap.h).
+ * A class whose guests can be migrated sets
+ * ConfidentialGuestSupportClass.migration.
+ *
+ * The migration code passes only private pages.  The guest may convert a page
+ * while it is being packed.  The result is useless then but must do no harm,
+ * and the page is sent again, because a conversion marks it dirty (see
+ * exec/encbitmap.h).
  */
 #ifndef SYSTEM_CONFIDENTIAL_GUEST_MIGRATION_H
 #define SYSTEM_CONFIDENTIAL_GUEST_MIGRATION_H
@@ -19,83 +22,86 @@
 #include "system/confidential-guest-support.h"
 #include "exec/cpu-common.h"
 
-/* Pages in one call of send_pages or receive_pages */
+/* Number of pages in one call of send_pages or receive_pages, at most */
 #define CGS_MIGRATION_PAGES_MAX 64
-/* Bytes of a session, and bytes of a packed page, at the most */
+/* Bytes of session data or final data, and bytes of a packed page, at most */
 #define CGS_MIGRATION_SESSION_MAX (64 * KiB)
 #define CGS_MIGRATION_PAGE_MAX (4 * KiB + 512)
 
 typedef struct ConfidentialGuestMigrationOps {
     /**
-     * @can_send: may the guest leave now?  With an error that says what is
-     * missing and what to do if not.  BQL.
+     * @can_send: can the guest leave now?  If not, the error says what is
+     * missing and what to do.  BQL.
      */
     bool (*can_send)(ConfidentialGuestSupport *cgs, Error **errp);
 
     /**
-     * @is_willing: has the guest all that it needs to leave, apart from what
-     * migration blockers say and what must be known of the destination?  With
-     * an error that says what is missing and what to do if not.  BQL.  NULL:
-     * always
+     * @is_willing: has the guest agreed to be migrated?  Does not look at
+     * migration blockers and at what the user must set for the destination.  If
+     * not, the error says what is missing and what to do.  BQL.  NULL: always.
      */
     bool (*is_willing)(ConfidentialGuestSupport *cgs, Error **errp);
 
     /**
-     * @send_start: open the outgoing session; appends what the destination
-     * needs to open its side to @session.  BQL.
+     * @send_start: open the outgoing session.  Appends to @session what the
+     * destination needs to open its side.  BQL.
      */
     bool (*send_start)(ConfidentialGuestSupport *cgs, GByteArray *session,
                        Error **errp);
 
     /**
-     * @send_answer: the destination's answer to the session; @data is
-     * untrusted.  Until it comes, and if it never comes because the
-     * destination does not know answers, send what every destination can
-     * receive.  At most once, by the thread of the return path, between
-     * send_start and send_completed or send_done.  NULL: no answer is wanted
+     * @send_answer: the destination's answer to the session.  @data is
+     * untrusted.  Before the answer arrives, and if the destination does not
+     * know answers, send_pages makes what every destination can receive.
+     * Called at most once, by the thread of the return path, from send_start
+     * until send_completed or send_done.  NULL: no answer is wanted.
      */
     bool (*send_answer)(ConfidentialGuestSupport *cgs, const uint8_t *data,
                         size_t len, Error **errp);
 
     /**
-     * @send_pages: pack @npages pages of @rb from byte @offset on, appending
-     * to @out.  Returns how many were packed, which is fewer if the page
-     * behind them changed its state meanwhile; or -errno with @errp set,
-     * -EAGAIN if that was the first (nothing is wrong, send them again), and
-     * @out may have grown all the same.  Migration thread.
+     * @send_pages: pack @npages pages of @rb from byte @offset on, and append
+     * them to @out.  Migration thread.
+     *
+     * Returns the number of pages that were packed.  It is less than @npages if
+     * the guest is converting the page after them.  If the guest is converting
+     * the first page, the result is -EAGAIN, and the caller has to send all of
+     * them again.  Otherwise -errno.  @errp is set with every -errno, and @out
+     * may have grown then.
      */
     int (*send_pages)(ConfidentialGuestSupport *cgs, RAMBlock *rb,
                       uint64_t offset, size_t npages, GByteArray *out,
                       Error **errp);
 
     /**
-     * @send_final: the guest is stopped and every page is sent; appends what
-     * the destination needs besides to @final.
+     * @send_final: the guest is stopped and all pages are sent.  Appends to
+     * @final what else the destination needs.
      */
     bool (*send_final)(ConfidentialGuestSupport *cgs, GByteArray *final,
                        Error **errp);
 
     /**
-     * @send_completed: the migration has completed, and the guest is at the
-     * destination.  The session stays open, because the guest may be taken
-     * back; nothing more is sent.  BQL.  NULL: nothing to do
+     * @send_completed: the migration has completed, and the destination has the
+     * guest.  Nothing more is sent.  The session stays open, because the source
+     * may take the guest back.  BQL.  NULL: nothing to do.
      */
     void (*send_completed)(ConfidentialGuestSupport *cgs);
 
     /**
-     * @send_done: end the session.  With @finish after send_completed only:
-     * QEMU ends.  Without: the guest goes on here, because the migration
-     * failed or was cancelled, or because it is taken back after it had
-     * completed; called before its vCPUs run then.  After send_start,
-     * called at most once, and exactly once if QEMU does not end during the
-     * migration.  BQL.
+     * @send_done: end the session.  BQL.
+     *
+     * @finish is true only after send_completed, when QEMU ends.  @finish is
+     * false if the guest continues on the source: because the migration failed
+     * or was cancelled, or because the source takes the guest back, before its
+     * vCPUs run.  Called exactly once after send_start, unless QEMU ends during
+     * the migration.
      */
     void (*send_done)(ConfidentialGuestSupport *cgs, bool finish);
 
     /**
-     * @send_calls: how often the platform has been asked to pack pages since
-     * send_start, each time any number of them.  Any thread, between
-     * send_start and send_completed or send_done.  NULL: not counted
+     * @send_calls: number of calls to the platform that packed pages since
+     * send_start.  Any thread, from send_start until send_completed or
+     * send_done.  NULL: not counted.
      */
     uint64_t (*send_calls)(ConfidentialGuestSupport *cgs);
 
@@ -104,21 +110,21 @@ typedef struct ConfidentialGuestMigrationOps {
                           const uint8_t *session, size_t len, Error **errp);
 
     /**
-     * @receive_answer: after receive_start: append to @answer what the source's
-     * send_answer is to know, up to 256 bytes.  Called only if the source asks
-     * for it.  BQL.  NULL: nothing
+     * @receive_answer: the source asks for an answer.  Append to @answer up to
+     * 256 bytes for its send_answer.  Called after receive_start.  BQL.  NULL:
+     * nothing.
      */
     void (*receive_answer)(ConfidentialGuestSupport *cgs, GByteArray *answer);
 
     /**
-     * @receive_pages: the reverse of send_pages; @in is untrusted.  On an
-     * error, @errp names the page's offset.
+     * @receive_pages: unpack pages that send_pages has packed.  @in is
+     * untrusted.  An error names the offset of the page.
      */
     bool (*receive_pages)(ConfidentialGuestSupport *cgs, RAMBlock *rb,
                           uint64_t offset, size_t npages,
                           const uint8_t *in, size_t len, Error **errp);
 
-    /** @receive_final: everything has arrived and was checked */
+    /** @receive_final: all pages were received, and their state was checked */
     bool (*receive_final)(ConfidentialGuestSupport *cgs,
                           const uint8_t *final, size_t len, Error **errp);
 
@@ -126,16 +132,16 @@ typedef struct ConfidentialGuestMigrationOps {
     bool (*can_run)(ConfidentialGuestSupport *cgs, Error **errp);
 
     /**
-     * @prepare_guest_memfd: the guest's RAM will be guest_memfds that are
-     * converted in place: make the VM ready.  Called once, before the first
-     * memory slot and vCPU, with the BQL.  NULL: not possible.
+     * @prepare_guest_memfd: prepare the VM for RAM in guest_memfds that are
+     * converted in place.  Called once, before the first memory slot and the
+     * first vCPU.  BQL.  NULL: not possible.
      */
     bool (*prepare_guest_memfd)(ConfidentialGuestSupport *cgs, Error **errp);
 
     /**
-     * @guest_memfd_added: @rb is a new one of these, all shared and not in the
-     * guest's memory yet: give its pages the state that the guest takes them
-     * to have.  BQL.  NULL: they stay shared.
+     * @guest_memfd_added: @rb is a new guest_memfd of that kind.  Its pages are
+     * shared, and the guest cannot access it yet.  Give its pages the state
+     * that the guest expects.  BQL.  NULL: they stay shared.
      */
     bool (*guest_memfd_added)(ConfidentialGuestSupport *cgs, RAMBlock *rb,
                               Error **errp);
