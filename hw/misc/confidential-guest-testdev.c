@@ -7,7 +7,7 @@
  * look like one with confidential guest support whose RAM has private pages,
  * on any accelerator, and plays the guest: while the machine runs it converts
  * ranges of pages at random and writes to them.  A packed page is its offset
- * and its contents.  So the road of private pages can be tested where there
+ * and its contents.  So the path of private pages can be tested where there
  * is neither KVM nor a platform; see tests/qtest/encrypted-pages-test.c.
  */
 #include "qemu/osdep.h"
@@ -29,6 +29,7 @@
 #include "hw/boards.h"
 #include "hw/qdev-core.h"
 #include "hw/qdev-properties.h"
+#include "migration/misc.h"
 #include "system/confidential-guest-migration.h"
 #include "system/runstate.h"
 
@@ -433,6 +434,15 @@ static void get_longest(Object *obj, Visitor *v, const char *name,
     visit_type_int64(v, name, &CGTEST(obj)->longest_us, errp);
 }
 
+/* What VFIO asks before it sends a device's state through multifd's channels */
+static void get_device_state(Object *obj, Visitor *v, const char *name,
+                             void *opaque, Error **errp)
+{
+    uint64_t supported = multifd_device_state_supported();
+
+    visit_type_uint64(v, name, &supported, errp);
+}
+
 static const Property cgtest_properties[] = {
     DEFINE_PROP_UINT32("conversions", CGTestState, conversions, 0),
     DEFINE_PROP_UINT32("busy-every", CGTestState, busy_every, 0),
@@ -462,6 +472,8 @@ static void cgtest_class_init(ObjectClass *oc, void *data)
                               NULL, NULL);
     object_class_property_add(oc, "longest-us", "int64", get_longest, NULL,
                               NULL, NULL);
+    object_class_property_add(oc, "multifd-device-state", "uint64",
+                              get_device_state, NULL, NULL, NULL);
     set_bit(DEVICE_CATEGORY_MISC, dc->categories);
 }
 

@@ -13,7 +13,7 @@
 
 void encrypted_answer_prepare(MigrationState *s)
 {
-    s->rp_state.answer = (EncryptedAnswer) {};
+    s->encrypted.answer = (EncryptedAnswer) {};
 }
 
 uint32_t encrypted_answer_announce(MigrationState *s,
@@ -23,15 +23,15 @@ uint32_t encrypted_answer_announce(MigrationState *s,
     if (!ops->send_answer) {
         return 0;
     }
-    s->rp_state.answer.cgs = cgs;
-    qatomic_store_release(&s->rp_state.answer.ops, ops);
+    s->encrypted.answer.cgs = cgs;
+    qatomic_store_release(&s->encrypted.answer.ops, ops);
     return ENCRYPTED_SESSION_ANSWER;
 }
 
 bool encrypted_answer_receive(MigrationState *s, QEMUFile *rp, uint16_t type,
                               uint16_t len)
 {
-    EncryptedAnswer *a = &s->rp_state.answer;
+    EncryptedAnswer *a = &s->encrypted.answer;
     const ConfidentialGuestMigrationOps *ops = qatomic_load_acquire(&a->ops);
     uint8_t data[ENCRYPTED_ANSWER_MAX];
     Error *err = NULL;

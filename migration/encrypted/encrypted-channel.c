@@ -1,12 +1,12 @@
 /*
- * What protects the migration channel of a confidential guest
+ * Protection of the migration channel of a confidential guest
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
- * The platform encrypts private pages and authenticates each packet by itself.
- * It does not see whether packets arrive in the order in which they were sent,
- * for which page each was made, or that one is missing.  Shared pages and the
- * state of devices are in the stream as they are.  TLS is the defence.
+ * The platform encrypts private pages and authenticates each packet.  It does
+ * not notice that packets are reordered, moved to another page or dropped.
+ * Shared pages and the state of devices are in the stream as plain bytes.  Only
+ * TLS protects all of it.
  */
 #include "qemu/osdep.h"
 #include "qemu/error-report.h"
@@ -20,7 +20,7 @@
                 "exchange, repeat or drop its private pages unnoticed: set " \
                 "the migration parameter tls-creds on both sides"
 
-/* A TLS channel is an object of its own around the socket */
+/* A TLS channel is another object, around the socket */
 static bool is_plain_network(QIOChannel *ioc)
 {
     g_autoptr(SocketAddress) peer = NULL;

@@ -1,5 +1,5 @@
 /*
- * What protects the migration channel of a confidential guest
+ * Protection of the migration channel of a confidential guest
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -10,9 +10,9 @@
 #include "migration/qemu-file.h"
 
 /**
- * encrypted_channel_check: warn, in the log and in @stats, if the guest is
- * about to leave through @f over a network without TLS.  Sockets of other
- * families, pipes and files are the administrator's to protect.
+ * encrypted_channel_check: warn, in the log and in @stats, if @f is a network
+ * connection without TLS.  The administrator protects UNIX sockets, pipes and
+ * files.
  */
 void encrypted_channel_check(QEMUFile *f, EncryptedStats *stats);
 

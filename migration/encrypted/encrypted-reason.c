@@ -1,5 +1,5 @@
 /*
- * The destination's reason for a failed migration, told to the source
+ * Message with the destination's reason for a failed migration
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -13,13 +13,13 @@
 #include "migration/migration.h"
 #include "trace.h"
 
-/* Time that a source waits for the reason, after the connection has failed */
+/* How long the source waits for the reason after the connection has failed */
 #define AWAIT_MS 1000
 #define AWAIT_POLL_MS 5
 
 void encrypted_reason_prepare(MigrationState *s, bool announce)
 {
-    EncryptedReason *r = &s->rp_state.reason;
+    EncryptedReason *r = &s->encrypted.reason;
 
     qatomic_set(&r->received, false);
     qatomic_set(&r->ended, false);
@@ -29,13 +29,13 @@ void encrypted_reason_prepare(MigrationState *s, bool announce)
 
 void encrypted_reason_own_error(MigrationState *s)
 {
-    qatomic_set(&s->rp_state.reason.own_error, true);
+    qatomic_set(&s->encrypted.reason.own_error, true);
 }
 
 bool encrypted_reason_receive(MigrationState *s, QEMUFile *rp, uint16_t type,
                               uint16_t len)
 {
-    EncryptedReason *r = &s->rp_state.reason;
+    EncryptedReason *r = &s->encrypted.reason;
     uint8_t data[ENCRYPTED_REASON_MAX];
     g_autofree char *text = NULL;
     Error *err = NULL;
@@ -45,7 +45,7 @@ bool encrypted_reason_receive(MigrationState *s, QEMUFile *rp, uint16_t type,
         return false;
     }
     if (qemu_get_buffer(rp, data, len) != len) {
-        /* The caller finds the error in @rp */
+        /* The caller will find the error in @rp */
         return true;
     }
     text = encrypted_reason_text(data, len);
@@ -61,16 +61,16 @@ bool encrypted_reason_receive(MigrationState *s, QEMUFile *rp, uint16_t type,
 
 void encrypted_reason_ended(MigrationState *s)
 {
-    qatomic_set(&s->rp_state.reason.ended, true);
+    qatomic_set(&s->encrypted.reason.ended, true);
 }
 
 void encrypted_reason_await(MigrationState *s)
 {
-    EncryptedReason *r = &s->rp_state.reason;
+    EncryptedReason *r = &s->encrypted.reason;
     int64_t end = qemu_clock_get_ms(QEMU_CLOCK_REALTIME) + AWAIT_MS;
 
     if (bql_locked()) {
-        /* QMP and the guest would wait, too */
+        /* QMP and the guest would have to wait */
         return;
     }
     while (qatomic_read(&r->announced) && s->rp_state.rp_thread_created &&
@@ -88,7 +88,7 @@ void encrypted_reason_send(MigrationIncomingState *mis)
     g_autofree char *text = NULL;
     size_t len;
 
-    if (!qatomic_read(&mis->tell_reason) ||
+    if (!qatomic_read(&mis->encrypted.send_reason) ||
         !qemu_file_get_error(mis->from_src_file)) {
         return;
     }
@@ -98,7 +98,7 @@ void encrypted_reason_send(MigrationIncomingState *mis)
         }
     }
     if (!text || g_str_has_prefix(text, "load of migration failed")) {
-        /* Much of QEMU reports its errors and does not return them */
+        /* Many functions of QEMU report an error and do not return it */
         g_autofree char *what = g_steal_pointer(&text);
 
         text = g_strdup_printf("%s: the destination's log says why",
@@ -117,7 +117,7 @@ void encrypted_reason_stop_reading(void)
 {
     MigrationIncomingState *mis = migration_incoming_get_current();
 
-    if (qatomic_read(&mis->tell_reason) && mis->from_src_file) {
+    if (qatomic_read(&mis->encrypted.send_reason) && mis->from_src_file) {
         qio_channel_shutdown(qemu_file_get_ioc(mis->from_src_file),
                              QIO_CHANNEL_SHUTDOWN_READ, NULL);
     }

@@ -1,79 +1,82 @@
 /*
- * The destination's reason for a failed migration, told to the source
+ * Message with the destination's reason for a failed migration
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
- * The message is described in docs/specs/encrypted-ram-migration.rst.  A
- * destination sends it only to a source that announced in its session record
- * that it reads it, so no other QEMU sees anything new on the return path.
+ * docs/specs/encrypted-ram-migration.rst describes the message.  A destination
+ * sends it only if the source's session record has announced that the source
+ * reads it, so the return path to any other QEMU is unchanged.
  */
 #ifndef MIGRATION_ENCRYPTED_REASON_H
 #define MIGRATION_ENCRYPTED_REASON_H
 
 #include "migration/qemu-file.h"
 
-/* The source's side; part of MigrationState.  All members are atomic. */
+/* The source's side, part of MigrationState.  All members are atomic. */
 typedef struct EncryptedReason {
-    /* The session record of this migration announces that we read reasons */
+    /* The session record announces that the source reads a reason */
     bool announced;
     /* A reason was received */
     bool received;
-    /* The thread of the return path has ended: none will be received */
+    /* The thread of the return path has ended, so no reason will be received */
     bool ended;
-    /* The source itself failed: there is nothing to wait for */
+    /* The source itself failed, so it need not wait for a reason */
     bool own_error;
 } EncryptedReason;
 
 /* Source */
 
 /**
- * encrypted_reason_prepare: a migration is about to begin
- * @announce: its stream will have a session record.  BQL.
+ * encrypted_reason_prepare: a migration is about to begin.  BQL.
+ * @announce: its stream will have a session record
  */
 void encrypted_reason_prepare(MigrationState *s, bool announce);
 
 /**
- * encrypted_reason_own_error: the migration fails because of something at the
+ * encrypted_reason_own_error: the migration fails because of something on the
  * source.  Any thread.
  */
 void encrypted_reason_own_error(MigrationState *s);
 
 /**
- * encrypted_reason_receive: read a message of the return path, if it is a
- * reason.  The reason becomes the error of @s, and replaces one that was set
- * before: a connection that ends is a consequence of it.
- * @type, @len: the message's header; its body is read from @rp
+ * encrypted_reason_receive: if a message of the return path is a reason, read
+ * it.  The thread of the return path.
+ * @type, @len: the message's header.  Its body is read from @rp.
  *
- * Returns false if the message is none that the source has announced.  The
- * thread of the return path.
+ * The reason becomes the error of @s and replaces an earlier error, which is
+ * usually only the end of the connection.
+ *
+ * Returns false if the message is not a reason that the source expects.
  */
 bool encrypted_reason_receive(MigrationState *s, QEMUFile *rp, uint16_t type,
                               uint16_t len);
 
-/** encrypted_reason_ended: nothing more is read from the return path */
+/** encrypted_reason_ended: nothing more will be read from the return path */
 void encrypted_reason_ended(MigrationState *s);
 
 /**
- * encrypted_reason_await: wait for a reason, before the end of a connection
- * is set as the error of @s and its status becomes "failed".  Returns when the
- * return path has ended, and after a second at the latest; at once if the
- * caller has the BQL.  Any thread but that of the return path.
+ * encrypted_reason_await: a connection has ended.  Wait for a reason before the
+ * caller sets the error of @s and the status "failed".  Any thread except that
+ * of the return path.
+ *
+ * Returns when the return path has ended, after a second at the latest, and
+ * immediately if the caller holds the BQL.
  */
 void encrypted_reason_await(MigrationState *s);
 
 /* Destination */
 
 /**
- * encrypted_reason_send: tell the source why the migration fails, if it does
- * and if the source wants to know.  To be called before SHUT is sent.  BQL.
+ * encrypted_reason_send: if the migration has failed and the source wants to
+ * know why, send it the reason.  Called before MIG_RP_MSG_SHUT is sent.  BQL.
  */
 void encrypted_reason_send(MigrationIncomingState *mis);
 
 /**
- * encrypted_reason_stop_reading: a channel of multifd has failed.  Make the
- * main thread notice, which may be waiting for more from the source, while the
- * source waits for the reason.  Any thread that keeps @mis->from_src_file from
- * being closed.
+ * encrypted_reason_stop_reading: a channel of multifd has failed.  The main
+ * thread may be waiting for data of the source while the source waits for the
+ * reason, so end its wait.  Any thread that prevents that the main channel is
+ * closed.
  */
 void encrypted_reason_stop_reading(void);
 

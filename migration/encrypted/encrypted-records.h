@@ -3,34 +3,69 @@
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
- * Format: docs/specs/encrypted-ram-migration.rst.  Nothing here knows a
- * channel: records are made into and read from memory.
+ * Format: docs/specs/encrypted-ram-migration.rst.  These functions make records
+ * in memory and know no channel.
  */
 #ifndef MIGRATION_ENCRYPTED_RECORDS_H
 #define MIGRATION_ENCRYPTED_RECORDS_H
 
+#include "qemu/units.h"
 #include "exec/cpu-common.h"
 #include "system/confidential-guest-migration.h"
+
+/* Kind of extended records of the RAM section (RAM_SAVE_FLAG_EXTENDED) */
+#define ENCRYPTED_RECORD_KIND 0
+
+/* Version of the format */
+#define ENCRYPTED_RECORD_VERSION 1
+
+typedef enum EncryptedRecord {
+    ENCRYPTED_RECORD_SESSION = 1,
+    ENCRYPTED_RECORD_PAGES = 2,
+    ENCRYPTED_RECORD_STATE = 3,
+    ENCRYPTED_RECORD_FINAL = 4,
+    ENCRYPTED_RECORD_UNALLOCATED = 5,
+    ENCRYPTED_RECORD__MAX,
+} EncryptedRecord;
+
+typedef struct EncryptedRecordType {
+    const char *name;
+    size_t min, max;        /* bytes of the body */
+} EncryptedRecordType;
+
+extern const EncryptedRecordType encrypted_record_types[ENCRYPTED_RECORD__MAX];
+
+/* Bytes of the fixed part of a body */
+#define ENCRYPTED_SESSION_FIXED 16
+#define ENCRYPTED_PAGES_FIXED 16
+#define ENCRYPTED_STATE_FIXED 24
+#define ENCRYPTED_UNALLOCATED_FIXED 24
+
+/* Limits of the format */
+#define ENCRYPTED_BLOCKS_MAX 1024
+#define ENCRYPTED_STATE_PAGES_MAX (1024 * 1024)
 
 /* Bytes of a record between the flag word and the body */
 #define ENCRYPTED_RECORD_HEADER 8
 /* Bytes of a record of pages, with the flag word */
-#define ENCRYPTED_RECORD_PAGES_MAX (8 + ENCRYPTED_RECORD_HEADER + 16 + \
+#define ENCRYPTED_RECORD_PAGES_MAX (8 + ENCRYPTED_RECORD_HEADER + \
+                                    ENCRYPTED_PAGES_FIXED + \
                                     CGS_MIGRATION_PAGES_MAX * \
                                     CGS_MIGRATION_PAGE_MAX)
 
 /* What the source announces in its session record */
-#define ENCRYPTED_SESSION_REASON    0x1 /* it reads the destination's reason */
+#define ENCRYPTED_SESSION_REASON    0x1 /* it accepts a reason message */
 #define ENCRYPTED_SESSION_MULTIFD   0x2 /* pages are in multifd's channels */
 #define ENCRYPTED_SESSION_FLAGS     0x3
 /* A destination ignores those of these flags that it does not know */
 #define ENCRYPTED_SESSION_OPTIONAL  0xffff0000
 #define ENCRYPTED_SESSION_ANSWER    0x10000 /* it reads an answer */
 
-/* Bytes of a session record's body that are there always */
-#define ENCRYPTED_SESSION_FIXED 16
+/* Section and instance of a packet of multifd with a record of pages */
+#define ENCRYPTED_RECORD_IDSTR "ram"
+#define ENCRYPTED_RECORD_INSTANCE 0
 
-/* The message with the destination's reason, and the most bytes that it has */
+/* Type of the message with the destination's reason, and limit of its text */
 #define ENCRYPTED_REASON_MESSAGE 0x4552
 #define ENCRYPTED_REASON_MAX 1024
 
@@ -38,27 +73,31 @@
 #define ENCRYPTED_ANSWER_MESSAGE 0x4541
 #define ENCRYPTED_ANSWER_MAX 256
 
-/** encrypted_reason_len: bytes of @text that go into a message */
+/** encrypted_reason_len: number of bytes of @text that a message can have */
 size_t encrypted_reason_len(const char *text);
 
 /**
- * encrypted_reason_text: the reason of a message, whose @len bytes of @data
- * are untrusted: valid UTF-8 without control characters.  Free with g_free.
+ * encrypted_reason_text: make printable UTF-8 of the untrusted @len bytes @data
+ * of a message.  Free with g_free.
  */
 char *encrypted_reason_text(const uint8_t *data, size_t len);
 
+/** encrypted_block_pages: number of pages that @rb has at present */
+uint64_t encrypted_block_pages(const RAMBlock *rb);
+
 /**
- * encrypted_blocks: the blocks that can have private pages and migrate, in
- * the order that gives them their index.  RCU read lock held.
+ * encrypted_blocks: the RAMBlocks that can have private pages and migrate.  A
+ * block's place in the array is its index in records.  RCU read lock held.
  */
 GPtrArray *encrypted_blocks(void);
 
 /**
  * encrypted_record_session: append a session record to @out
- * @blocks: from encrypted_blocks(); what is in it now stays its order
+ * @blocks: from encrypted_blocks()
  * @flags: ENCRYPTED_SESSION_*
+ * @session: the vendor's session data
  *
- * False with @errp set if the specification's limits do not allow it.
+ * Returns false if something exceeds the limits of the format.
  */
 bool encrypted_record_session(GByteArray *out, GPtrArray *blocks,
                               uint32_t flags, const GByteArray *session,
@@ -67,25 +106,28 @@ bool encrypted_record_session(GByteArray *out, GPtrArray *blocks,
 /**
  * encrypted_record_pages: append a record of @npages pages to @out
  * @block: index
- * @offset: bytes in the block
+ * @offset: of the first page, bytes in the block
+ * @payload: the pages as the platform has packed them
  */
 bool encrypted_record_pages(GByteArray *out, uint32_t block, uint64_t offset,
                             size_t npages, const GByteArray *payload,
                             Error **errp);
 
 /**
- * encrypted_record_unallocated: append a record of @npages private pages that
- * have no content
- * @page: index in the block
+ * encrypted_record_unallocated: append a record of @npages private pages without
+ * contents
+ * @block: index
+ * @page: index of the first page in the block
  */
 void encrypted_record_unallocated(GByteArray *out, uint32_t block,
                                   uint64_t page, uint64_t npages);
 
 /**
  * encrypted_record_state: append one state record to @out
- * @block, @first: where it begins; on return where the next one does
+ * @block, @first: block and page at which the record begins.  On return, those
+ *                 of the next record.
  *
- * False when there is no more, with @out as it was.
+ * Returns false, and leaves @out as it was, after the last block.
  */
 bool encrypted_record_state(GByteArray *out, GPtrArray *blocks,
                             uint32_t *block, uint64_t *first);
@@ -94,71 +136,16 @@ bool encrypted_record_state(GByteArray *out, GPtrArray *blocks,
 bool encrypted_record_final(GByteArray *out, const GByteArray *final,
                             Error **errp);
 
-/* The destination's side of one migration */
-typedef struct EncryptedLoad EncryptedLoad;
-
-EncryptedLoad *encrypted_load_new(ConfidentialGuestSupport *cgs,
-                                  const ConfidentialGuestMigrationOps *ops);
-void encrypted_load_free(EncryptedLoad *load);
-
 /**
- * encrypted_load_header: check the header of a record
- * @header: ENCRYPTED_RECORD_HEADER bytes
- * @len: returns the length of the body, which the type allows
- */
-bool encrypted_load_header(EncryptedLoad *load, const uint8_t *header,
-                           size_t *len, Error **errp);
-
-/**
- * encrypted_session_flags: what the source announces in a session record
- * @header: of a record, ENCRYPTED_RECORD_HEADER bytes
+ * encrypted_session_flags: read what the source announces in a session record
+ * @header: header of a record, ENCRYPTED_RECORD_HEADER bytes
  * @body: the first @len bytes of its body
- * @flags: returns ENCRYPTED_SESSION_*, unknown ones too
+ * @flags: returns ENCRYPTED_SESSION_*, and flags that this QEMU does not know
  *
- * Returns false if it is no session record.  Whether the rest of the record is
- * valid does not matter.
+ * Returns false if the record is not a session record.  The rest of the record
+ * may be invalid.
  */
 bool encrypted_session_flags(const uint8_t *header, const uint8_t *body,
                              size_t len, uint32_t *flags);
-
-/**
- * encrypted_load_is_slow: can the body of the record whose header was read keep
- * the platform or the host busy for long?  Then it may be given to
- * encrypted_load_body() by any thread; else the BQL is held.
- */
-bool encrypted_load_is_slow(const EncryptedLoad *load);
-
-/**
- * encrypted_load_body: act on the body of the record whose header was read
- *
- * After an error the migration has failed: every further call fails too.
- * RCU read lock held.
- */
-bool encrypted_load_body(EncryptedLoad *load, const uint8_t *body, size_t len,
-                         Error **errp);
-
-/**
- * encrypted_load_pages_record: check and act on a whole record, from the flag
- * word on, which must be one of pages, unallocated or not.  RCU read lock held.
- */
-bool encrypted_load_pages_record(EncryptedLoad *load, const uint8_t *record,
-                                 size_t len, Error **errp);
-
-/**
- * encrypted_load_plain: a plain page of a block that can have private pages
- * is about to be written at byte @offset of @rb, a multiple of a page: make
- * it shared.
- */
-bool encrypted_load_plain(EncryptedLoad *load, RAMBlock *rb, uint64_t offset,
-                          Error **errp);
-
-/** encrypted_load_opened: has the session record come, and was it right? */
-bool encrypted_load_opened(const EncryptedLoad *load);
-
-/** encrypted_load_private_pages: so many have come, some more than once */
-uint64_t encrypted_load_private_pages(const EncryptedLoad *load);
-
-/** encrypted_load_done: has everything come that must come? */
-bool encrypted_load_done(EncryptedLoad *load, Error **errp);
 
 #endif

@@ -1,5 +1,5 @@
 /*
- * Statistics of the road of private pages
+ * Statistics of a migration with private pages
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -11,26 +11,26 @@
 #include "qapi/util.h"
 #include "encrypted-stats.h"
 
-/* The road that a page's last copy took; neither: it was not sent yet */
-typedef struct BlockRoads {
+/* The path by which each page was sent last.  Neither: not sent yet. */
+typedef struct BlockPaths {
     unsigned long *as_private;
     unsigned long *as_shared;
-} BlockRoads;
+} BlockPaths;
 
 struct EncryptedStats {
     QemuMutex lock;
-    GArray *blocks;                 /* BlockRoads */
+    GArray *blocks;                 /* BlockPaths */
     EncryptedRamCounters total;
     EncryptedPacked packed;
     uint64_t remaining;             /* private pages */
     int64_t began;
     /*
-     * Round N is at N modulo the size.  While it is the present one, its
-     * counts are what the totals were when it began.
+     * Round N is at index N modulo the size.  Until it ends, its counters are
+     * the totals at its beginning.
      */
     EncryptedRamRound rounds[ENCRYPTED_STATS_ROUNDS];
-    uint64_t first, last;           /* that are kept; last 0: none */
-    bool in_round;                  /* the last one is the present one */
+    uint64_t first, last;           /* rounds that are kept; last 0: none */
+    bool in_round;                  /* round @last has not ended */
     const char *warning;
 };
 
@@ -39,14 +39,14 @@ EncryptedStats *encrypted_stats_new(void)
     EncryptedStats *s = g_new0(EncryptedStats, 1);
 
     qemu_mutex_init(&s->lock);
-    s->blocks = g_array_new(false, true, sizeof(BlockRoads));
+    s->blocks = g_array_new(false, true, sizeof(BlockPaths));
     return s;
 }
 
 static void forget_blocks(EncryptedStats *s)
 {
     for (guint i = 0; i < s->blocks->len; i++) {
-        BlockRoads *b = &g_array_index(s->blocks, BlockRoads, i);
+        BlockPaths *b = &g_array_index(s->blocks, BlockPaths, i);
 
         g_free(b->as_private);
         g_free(b->as_shared);
@@ -66,7 +66,7 @@ void encrypted_stats_free(EncryptedStats *s)
 
 void encrypted_stats_add_block(EncryptedStats *s, uint64_t npages)
 {
-    BlockRoads b = {
+    BlockPaths b = {
         .as_private = bitmap_new(npages),
         .as_shared = bitmap_new(npages),
     };
@@ -99,7 +99,7 @@ static void subtract(EncryptedRamCounters *c, const EncryptedRamCounters *b)
     c->platform_time -= b->platform_time;
 }
 
-/* What the present round has had until now */
+/* The counters of the round that has not ended, until now */
 static EncryptedRamRound present_round(EncryptedStats *s, int64_t now)
 {
     EncryptedRamRound r = s->rounds[s->last % ENCRYPTED_STATS_ROUNDS];
@@ -144,7 +144,7 @@ bool encrypted_stats_round(EncryptedStats *s, uint64_t number, int64_t now,
     return was_in_round;
 }
 
-/* Set or clear bits from @page on; returns how many were set before */
+/* Set or clear @npages bits.  Returns how many of them were set before. */
 static uint64_t exchange(unsigned long *map, uint64_t page, uint64_t npages,
                          bool set)
 {
@@ -163,16 +163,19 @@ static uint64_t exchange(unsigned long *map, uint64_t page, uint64_t npages,
     return before;
 }
 
-/* Pages go by a road; returns how many of them had gone by the other one */
-static uint64_t take_road(EncryptedStats *s, unsigned block, uint64_t page,
+/*
+ * Remember the path by which pages are sent.  Returns how many of them were
+ * sent by the other path before.
+ */
+static uint64_t set_path(EncryptedStats *s, unsigned block, uint64_t page,
                           uint64_t npages, bool is_private)
 {
-    BlockRoads *b;
+    BlockPaths *b;
 
     if (block >= s->blocks->len) {
         return 0;
     }
-    b = &g_array_index(s->blocks, BlockRoads, block);
+    b = &g_array_index(s->blocks, BlockPaths, block);
     exchange(is_private ? b->as_private : b->as_shared, page, npages, true);
     return exchange(is_private ? b->as_shared : b->as_private, page, npages,
                     false);
@@ -186,7 +189,7 @@ void encrypted_stats_private(EncryptedStats *s, unsigned block, uint64_t page,
     s->remaining -= MIN(npages, s->remaining);
     s->total.private_bytes += bytes;
     s->total.batches++;
-    s->total.converted_pages += take_road(s, block, page, npages, true);
+    s->total.converted_pages += set_path(s, block, page, npages, true);
 }
 
 void encrypted_stats_unallocated(EncryptedStats *s, unsigned block,
@@ -197,17 +200,17 @@ void encrypted_stats_unallocated(EncryptedStats *s, unsigned block,
     s->total.unallocated_pages += npages;
     s->remaining -= MIN(npages, s->remaining);
     s->total.private_bytes += bytes;
-    s->total.converted_pages += take_road(s, block, page, npages, true);
+    s->total.converted_pages += set_path(s, block, page, npages, true);
 }
 
 void encrypted_stats_shared(EncryptedStats *s, unsigned block, uint64_t page)
 {
     QEMU_LOCK_GUARD(&s->lock);
     s->total.shared_pages++;
-    s->total.converted_pages += take_road(s, block, page, 1, false);
+    s->total.converted_pages += set_path(s, block, page, 1, false);
 }
 
-void encrypted_stats_again(EncryptedStats *s, uint64_t npages)
+void encrypted_stats_requeued(EncryptedStats *s, uint64_t npages)
 {
     QEMU_LOCK_GUARD(&s->lock);
     s->total.again_pages += npages;
@@ -224,7 +227,7 @@ void encrypted_stats_packed(EncryptedStats *s, uint64_t npages, int64_t ns)
 void encrypted_stats_calls(EncryptedStats *s, uint64_t calls)
 {
     QEMU_LOCK_GUARD(&s->lock);
-    /* Whoever has read it earlier may come here later */
+    /* Another thread may have read a smaller number earlier */
     s->total.platform_calls = MAX(s->total.platform_calls, calls);
 }
 
@@ -276,7 +279,7 @@ EncryptedRamStats *encrypted_stats_get(EncryptedStats *s, int64_t now)
                                  present_round(s, now) : *r;
 
         if (copy.round != n) {
-            continue;   /* there was none of that number */
+            continue;   /* a number that no round had */
         }
         QAPI_LIST_APPEND(tail, g_memdup2(&copy, sizeof(copy)));
     }

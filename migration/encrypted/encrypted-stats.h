@@ -1,20 +1,20 @@
 /*
- * Statistics of the road of private pages
+ * Statistics of a migration with private pages
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
- * Counts for one outgoing migration and its last rounds.  Nothing here knows
- * a RAMBlock, a channel or a vendor.  All functions take the object's own
- * lock and may be called by any thread; nothing else is locked under it.
+ * Counters of one outgoing migration and of its last rounds.  The functions
+ * know no RAMBlock, channel or vendor.  Any thread may call them: each takes
+ * the object's own lock, and no other lock while it holds that one.
  */
 #ifndef MIGRATION_ENCRYPTED_STATS_H
 #define MIGRATION_ENCRYPTED_STATS_H
 
 #include "qapi/qapi-types-encrypted-ram.h"
 
-/* Rounds that are kept, with the present one */
+/* Number of rounds that are kept, with the present one */
 #define ENCRYPTED_STATS_ROUNDS 16
-/* A block that has no index, because it came after the session */
+/* Index of a block that was added after the session record was sent */
 #define ENCRYPTED_STATS_NO_BLOCK UINT_MAX
 
 typedef struct EncryptedStats EncryptedStats;
@@ -40,21 +40,21 @@ EncryptedStats *encrypted_stats_new(void);
 void encrypted_stats_free(EncryptedStats *s);
 
 /**
- * encrypted_stats_add_block: remember by which road each page of the next
- * block goes, in the order of their indices
+ * encrypted_stats_add_block: add the block with the next index, which has
+ * @npages pages, to remember by which path each of its pages is sent
  */
 void encrypted_stats_add_block(EncryptedStats *s, uint64_t npages);
 
-/** encrypted_stats_forget_blocks: free what is only needed while sending */
+/** encrypted_stats_forget_blocks: free what only a running migration needs */
 void encrypted_stats_forget_blocks(EncryptedStats *s);
 
 /**
  * encrypted_stats_round: a round ends and another begins
- * @number: of the one that begins, from 1; 0: none, all is sent
+ * @number: number of the round that begins, from 1; 0: none begins
  * @now: time in ms
- * @ended: returns the one that ends
+ * @ended: returns the round that ends
  *
- * Returns false if there was none to end.
+ * Returns false if no round ends.
  */
 bool encrypted_stats_round(EncryptedStats *s, uint64_t number, int64_t now,
                            EncryptedRamRound *ended);
@@ -62,14 +62,14 @@ bool encrypted_stats_round(EncryptedStats *s, uint64_t number, int64_t now,
 /**
  * encrypted_stats_private: a batch of private pages was sent
  * @block: index, or ENCRYPTED_STATS_NO_BLOCK
- * @page: the first one's number in the block
- * @bytes: that they took in the stream
+ * @page: index of the first page in the block
+ * @bytes: size in the stream
  */
 void encrypted_stats_private(EncryptedStats *s, unsigned block, uint64_t page,
                              uint64_t npages, uint64_t bytes);
 
 /**
- * encrypted_stats_unallocated: it was told that private pages have no content
+ * encrypted_stats_unallocated: private pages were sent without contents
  * @block, @page, @bytes: as for encrypted_stats_private()
  */
 void encrypted_stats_unallocated(EncryptedStats *s, unsigned block,
@@ -79,24 +79,24 @@ void encrypted_stats_unallocated(EncryptedStats *s, unsigned block,
 /** encrypted_stats_shared: one page was sent as shared */
 void encrypted_stats_shared(EncryptedStats *s, unsigned block, uint64_t page);
 
-/** encrypted_stats_again: private pages were put off to a later round */
-void encrypted_stats_again(EncryptedStats *s, uint64_t npages);
+/** encrypted_stats_requeued: private pages were requeued for a later round */
+void encrypted_stats_requeued(EncryptedStats *s, uint64_t npages);
 
 /**
- * encrypted_stats_packed: time that it took to pack pages
- * @npages: 0: they could not be
- * @ns: of the call, with what it waited
+ * encrypted_stats_packed: the platform was called to pack pages
+ * @npages: number of pages that were packed, 0 if none could be
+ * @ns: duration of the call, including the time that it waited
  */
 void encrypted_stats_packed(EncryptedStats *s, uint64_t npages, int64_t ns);
 
 /**
- * encrypted_stats_calls: how often the platform was asked since the migration
- * began, each time for any number of pages
+ * encrypted_stats_calls: the platform has been called @calls times since the
+ * migration began, each time for any number of pages
  */
 void encrypted_stats_calls(EncryptedStats *s, uint64_t calls);
 
 /**
- * encrypted_stats_warn: something about the migration that its user should know
+ * encrypted_stats_warn: set a warning for the user of the migration
  * @text: a static string
  */
 void encrypted_stats_warn(EncryptedStats *s, const char *text);
@@ -108,15 +108,15 @@ EncryptedPacked encrypted_stats_get_packed(EncryptedStats *s);
 EncryptedSent encrypted_stats_get_sent(EncryptedStats *s);
 
 /**
- * encrypted_stats_remaining: @npages private pages are dirty now.  Pages that
- * are sent from now on are subtracted.
+ * encrypted_stats_remaining: @npages private pages are dirty.  Pages that are
+ * sent from now on are subtracted.
  */
 void encrypted_stats_remaining(EncryptedStats *s, uint64_t npages);
 
 /** encrypted_stats_get: for query-migrate; @now in ms */
 EncryptedRamStats *encrypted_stats_get(EncryptedStats *s, int64_t now);
 
-/** encrypted_stats_text: for a person; free with g_free */
+/** encrypted_stats_text: text for a person; free with g_free */
 char *encrypted_stats_text(const EncryptedRamStats *stats);
 
 #endif

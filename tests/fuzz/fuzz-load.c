@@ -414,7 +414,7 @@ static size_t item_len(const uint8_t *p, size_t left)
     }
     word = ldq_be_p(p);
     switch (word & (PAGE - 1) & ~RAM_SAVE_FLAG_CONTINUE) {
-    case RAM_SAVE_FLAG_ENCRYPTED_PAGE:
+    case RAM_SAVE_FLAG_EXTENDED:
         len = left < 16 ? left : 16 + (uint64_t)ldl_be_p(p + 12);
         break;
     case RAM_SAVE_FLAG_ZERO:

@@ -24,7 +24,7 @@
 #include "exec/ramblock.h"
 #include "exec/ramlist.h"
 #include "hw/boards.h"
-#include "migration/encrypted/encrypted-pages.h"
+#include "migration/encrypted/encrypted-load.h"
 #include "migration/encrypted/encrypted-records.h"
 #include "migration/migration.h"
 #include "migration/ram.h"
@@ -141,7 +141,12 @@ MigrationState *migrate_get_current(void)
 MigrationIncomingState *migration_incoming_get_current(void)
 {
     static MigrationIncomingState incoming;
+    static bool initialized;
 
+    if (!initialized) {
+        encrypted_load_init(&incoming.encrypted);
+        initialized = true;
+    }
     return &incoming;
 }
 
@@ -596,7 +601,7 @@ static bool load_plain(uint64_t word, RAMBlock **last)
         return false;
     }
     *last = rb;
-    if (!encrypted_pages_load_plain(rb, offset)) {
+    if (!encrypted_load_plain(rb, offset)) {
         MUST(m.reasons);
         return false;
     }
@@ -661,7 +666,7 @@ static void note_unallocated(const uint8_t *body)
 static bool load_record(uint64_t word)
 {
     const uint8_t *record = m.data + m.at;
-    int ret = encrypted_pages_load(NULL, word);
+    int ret = encrypted_load_record(NULL, word);
 
     if (ret) {
         MUST(ret < 0 && m.reasons);
@@ -715,7 +720,7 @@ static bool load_buffer(uint64_t word)
     if (word & RAM_SAVE_FLAG_CONTINUE) {
         idstr[3] = 'x';
     }
-    if (!encrypted_pages_check_buffer(idstr, len, &err)) {
+    if (!encrypted_load_check_buffer(idstr, len, &err)) {
         MUST(err && machine.cgs);
         error_free(err);
         return false;
@@ -726,7 +731,7 @@ static bool load_buffer(uint64_t word)
     }
     copy = g_memdup2(record, len);
     m.at += len;
-    if (!encrypted_pages_load_buffer(NULL, copy, len, &err)) {
+    if (!encrypted_load_buffer(NULL, copy, len, &err)) {
         MUST(err);
         error_free(err);
         return false;
@@ -752,7 +757,7 @@ static bool load_copies(uint64_t word)
     if (m.ended || !rb || !encbitmap_npages(rb)) {
         return false;
     }
-    if (!encrypted_pages_load_copies(rb, offset, ncopies, nzero, copies,
+    if (!encrypted_load_copies(rb, offset, ncopies, nzero, copies,
                                      &err)) {
         MUST(err);
         error_free(err);
@@ -785,7 +790,7 @@ static bool load_items(void)
         case RAM_SAVE_FLAG_PAGE:
             ok = load_plain(word, &last);
             break;
-        case RAM_SAVE_FLAG_ENCRYPTED_PAGE:
+        case RAM_SAVE_FLAG_EXTENDED:
             ok = load_record(word);
             break;
         case RAM_SAVE_FLAG_EOS:
@@ -814,16 +819,16 @@ bool machine_load(const uint8_t *data, size_t len)
     memset(&session, 0, sizeof(session));
     m.data = data;
     m.len = len;
-    MUST(encrypted_pages_load_setup(&error_abort));
+    MUST(encrypted_load_setup(&error_abort));
     ok = load_items();
     m.reasons = 0;
     /* QEMU asks only if nothing has failed */
-    done = ok && encrypted_pages_load_done(NULL);
+    done = ok && encrypted_load_done(NULL);
     if (done && machine.cgs) {
         check_done();
     } else if (ok) {
         MUST(done || m.reasons);
     }
-    encrypted_pages_load_cleanup();
+    encrypted_load_cleanup();
     return done;
 }

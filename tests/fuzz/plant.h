@@ -4,7 +4,7 @@
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
  * tests/fuzz/build includes this file before each file that it names PLANTED,
- * which is migration/encrypted/encrypted-records.c (1 and 2), or PSP_PLANTED,
+ * which is migration/encrypted/encrypted-receiver.c (1 and 2), or PSP_PLANTED,
  * which are some of hw/misc/amd-psp-*.c (3 and 4).  The files themselves are
  * not changed.  tests/fuzz/run control checks that the fuzzers find the bugs.
  */

@@ -441,7 +441,7 @@ inline find_room() {
 #define OF_RUN(what)    skip
 #endif
 
-/* encrypted_pages_save() of page p */
+/* encrypted_save_page() of page p */
 inline send(p) {
     find_room();
 #ifdef NO_RULE_B_TEST
@@ -509,7 +509,7 @@ inline send(p) {
 #define UNLOCK_BQL      skip
 #endif
 
-/* encrypted_pages_synced() */
+/* encrypted_save_synced() */
 #ifdef MULTIFD
 #define FLUSH_IS_DUE    flush_due = 1
 #else
@@ -698,7 +698,7 @@ final:
 #ifndef NO_RULE_E_FINAL
     NO_WORK;
 #endif
-    /* encrypted_pages_save_final(), and the checks of the destination */
+    /* encrypted_save_final(), and the checks of the destination */
     do
     :: q < PAGES ->
        assert(encbmap[q] == STATE(q));

@@ -1,6 +1,6 @@
 /*
- * Live migration of private pages, with a guest that only claims to be
- * confidential (hw/misc/confidential-guest-testdev.c)
+ * Live migration of private pages, with a device that stands in for a platform
+ * (hw/misc/confidential-guest-testdev.c)
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -79,7 +79,7 @@ static void use_channels(QTestState *qts, const char *compression)
                              "'multifd-compression': %s } }", compression);
 }
 
-/* With multifd, for the test to let the destination listen */
+/* With multifd; the test has to make the destination listen */
 static Pair pair_start_multifd(const char *src, const char *dst,
                                const char *compression)
 {
@@ -165,7 +165,7 @@ static QDict *wait_end(QTestState *qts, const char *want)
     g_error("migration did not end in %d s", TIMEOUT_S);
 }
 
-/* @qts ends in "failed", and says @why; returns nothing, checks everything */
+/* Check that the migration of @qts fails with an error that contains @why */
 static void fails_with(QTestState *qts, const char *why)
 {
     QDict *info = wait_end(qts, "failed");
@@ -178,7 +178,7 @@ static void fails_with(QTestState *qts, const char *why)
     qobject_unref(info);
 }
 
-/* What the source says of a migration that has failed */
+/* The source's error of a migration that has failed */
 static char *source_error(QTestState *src)
 {
     QDict *info = wait_end(src, "failed");
@@ -190,8 +190,8 @@ static char *source_error(QTestState *src)
 }
 
 /*
- * A migration that fails because the destination says @why: the source knows
- * that when its status becomes "failed", and not some time later.
+ * Check that a migration fails with the destination's error @why, and that the
+ * source has that error when its status becomes "failed", not only later.
  */
 static void refused_by_destination(Pair p, const char *why)
 {
@@ -205,7 +205,7 @@ static void refused_by_destination(Pair p, const char *why)
     fails_with(p.dst, why);
 }
 
-/* The same, where the source cannot be told */
+/* The same, but the destination cannot send its error to the source */
 static void refused_without_reason(Pair p, const char *why)
 {
     g_autofree char *desc = NULL;
@@ -226,8 +226,8 @@ static void is_running(QTestState *qts)
 }
 
 /*
- * A channel says that the migration has failed before the migration thread
- * can start the guest again, if it was stopped.
+ * A channel's thread sets the status "failed" before the migration thread has
+ * restarted the guest, if that was stopped.
  */
 static void runs_again(QTestState *qts)
 {
@@ -273,7 +273,7 @@ static void same_ram(Pair p)
     }
 }
 
-/* Contents that are told apart, in front of what the test device writes */
+/* Distinct contents, in pages before those that the test device writes */
 static void fill_ram(QTestState *qts)
 {
     for (uint64_t page = 0; page < RAM_MIB * MiB / 4096; page += 3) {
@@ -289,7 +289,7 @@ static uint64_t counter(QDict *info, const char *name)
     return qdict_get_int(ram, name);
 }
 
-/* The next event of a session, which must be @status; its private pages */
+/* Wait for a session event with @status.  Returns its number of pages. */
 static uint64_t session_event(QTestState *qts, bool incoming,
                               const char *status)
 {
@@ -303,7 +303,7 @@ static uint64_t session_event(QTestState *qts, bool incoming,
     return pages;
 }
 
-/* The rounds are the last ones, in order, and together what was counted */
+/* Check that the rounds are the last ones, and add up to the totals */
 static void check_rounds(QDict *info)
 {
     static const char *const counters[] = {
@@ -357,10 +357,10 @@ static void completes(Pair p)
     same_ram(p);
 }
 
-/* What is sent is dirty again: however slow the guest is, no end comes early */
+/* Pages that are sent become dirty again, so a slow guest cannot end early */
 #define LIVE ",rewrite=on"
 
-/* A running guest sends three rounds at least of this one; @p has LIVE */
+/* A guest with the option LIVE sends at least three rounds of this one */
 static void completes_live(Pair p)
 {
     uint64_t rounds;
@@ -381,7 +381,7 @@ static void completes_live(Pair p)
     completes(p);
 }
 
-/* All private, nothing changes */
+/* All pages are private, and none changes */
 static void test_still(void)
 {
     Pair p = pair_start(",page-us=2", "");
@@ -418,13 +418,13 @@ static void test_conversions(void)
     info = query(p.src);
     g_assert_cmpuint(counter(info, "unallocated-pages"), ==, 0);
     g_assert_cmpuint(counter(info, "shared-pages"), >, 0);
-    /* 2000 conversions a second, from round to round */
+    /* 2000 conversions per second */
     g_assert_cmpuint(counter(info, "converted-pages"), >, 0);
     qobject_unref(info);
     pair_end(p);
 }
 
-/* Of the round that was sent while the guest was stopped */
+/* Counter of the round that was sent while the guest was stopped */
 static uint64_t last_round(QDict *info, const char *name)
 {
     QDict *ram = qdict_get_qdict(info, "encrypted-ram");
@@ -441,8 +441,8 @@ static void set_bandwidth(QTestState *src, int64_t bytes)
 }
 
 /*
- * Would QEMU stop the guest, if every page took the time of its bytes at the
- * rate of late?
+ * Would QEMU stop the guest if it estimated the time for the remaining pages by
+ * their bytes and the last rate alone?
  */
 static bool bytes_fit(QDict *info, double limit_s)
 {
@@ -454,8 +454,9 @@ static bool bytes_fit(QDict *info, double limit_s)
 }
 
 /*
- * Private pages that take 3 s to pack come after shared ones, which are fast:
- * the guest is not stopped before what is left can be packed within the limit.
+ * Private pages that take 3 s to pack come after shared pages, which are fast.
+ * QEMU must not stop the guest before the remaining pages can be packed within
+ * the limit.
  */
 static void test_downtime_slow_source(void)
 {
@@ -467,7 +468,7 @@ static void test_downtime_slow_source(void)
     QDict *info;
 
     for (uint64_t page = 0; page < RAM_MIB * MiB / 4096; page++) {
-        /* No page is a zero page, which would make it all private */
+        /* No zero pages, which would be cheap to send as shared ones */
         qtest_writeq(p.src, page * 4096, page + 1);
     }
     set_downtime(p.src, limit_ms);
@@ -479,7 +480,7 @@ static void test_downtime_slow_source(void)
         info = query(p.src);
         status = g_strdup(qdict_get_str(info, "status"));
         if (!strcmp(status, "active") && !fit && bytes_fit(info, 1.0)) {
-            /* The control: by bytes alone it would be stopped here */
+            /* Control: by bytes alone, QEMU would stop the guest here */
             fit = true;
             g_assert_cmpuint(counter(info, "private-pages"), <, pages / 4);
         }
@@ -505,8 +506,8 @@ static void test_downtime_slow_source(void)
 }
 
 /*
- * More shared pages than could be packed within the limit, if they were
- * private, are dirty all the time: that need not keep the guest from moving.
+ * More shared pages are dirty all the time than private pages could be packed
+ * within the limit.  The guest migrates nevertheless.
  */
 static void test_downtime_shared(void)
 {
@@ -523,13 +524,13 @@ static void test_downtime_shared(void)
         done = !strcmp(qdict_get_str(info, "status"), "completed");
         qobject_unref(info);
         g_assert_cmpint(g_get_monotonic_time(), <, end);
-        /* 2048 pages: a second's work, had it to be packed */
+        /* 2048 pages, which would take a second to pack */
         qtest_memset(p.src, 16 * MiB, 0x5a, 8 * MiB);
     }
     pair_end(p);
 }
 
-/* Until so many private pages are sent */
+/* Wait until more than @npages private pages were sent */
 static void wait_private(QTestState *qts, uint64_t npages)
 {
     for (;;) {
@@ -538,7 +539,7 @@ static void wait_private(QTestState *qts, uint64_t npages)
                          counter(info, "private-pages") > npages;
 
         if (under_way) {
-            /* The present round is among them */
+            /* The rounds include the present one */
             check_rounds(info);
         }
         qobject_unref(info);
@@ -549,7 +550,7 @@ static void wait_private(QTestState *qts, uint64_t npages)
     }
 }
 
-/* Listen at a free TCP port of this host; its number */
+/* Make the destination listen on a free TCP port.  Returns its number. */
 static char *listen_tcp(QTestState *dst)
 {
     QDict *info, *address;
@@ -762,7 +763,7 @@ static void test_downtime_slow_link(const void *multifd)
     pair_end(p);
 }
 
-/* Pages whose state is changing are sent later, and not forgotten */
+/* Pages that are being converted are requeued and not lost */
 static void test_busy(void)
 {
     Pair p = pair_start(LIVE ",conversions=500,busy-every=7,page-us=10", "");
@@ -777,8 +778,8 @@ static void test_busy(void)
 }
 
 /*
- * Private pages that nobody has accessed are told and not sent; those that the
- * guest writes to while they are told, unseen by the log, are sent after all
+ * Private pages that nobody has accessed are sent without contents.  Pages that
+ * the guest writes to meanwhile, before the log notices, are sent later.
  */
 static void test_unallocated(void)
 {
@@ -794,7 +795,7 @@ static void test_unallocated(void)
     pair_end(p);
 }
 
-/* The destination refuses a page: the source runs, and migrates elsewhere */
+/* A destination refuses a page.  The guest runs on and migrates to another. */
 static void test_not_authentic(void)
 {
     Pair p = pair_start(",conversions=500", ",bad-page=3000");
@@ -836,7 +837,7 @@ static void test_cancel(void)
     g_assert_cmpuint(session_event(p.src, false, "opened"), ==, 0);
     sent = session_event(p.src, false, "cancelled");
     g_assert_cmpuint(sent, >, 1000);
-    /* What it came to is not forgotten */
+    /* The statistics are kept */
     qobject_unref(info);
     info = query(p.src);
     check_rounds(info);
@@ -857,8 +858,8 @@ static int64_t testdev_get(QTestState *qts, const char *property)
 }
 
 /*
- * It takes 1.3 s to pack a run of 64 pages, and no conversion waits for that,
- * nor for anything that takes as long as half a run
+ * The platform takes 1.3 s to pack a run of 64 pages.  No conversion waits for
+ * half as long.
  */
 static void test_no_wait(void)
 {
@@ -881,8 +882,8 @@ static void test_no_wait(void)
 }
 
 /*
- * Until the source's migration has @status: the longest time that @qts took to
- * answer, in us
+ * Query @qts until the source's migration has @status.  Returns the longest
+ * time that @qts took to answer, in us.
  */
 static int64_t longest_answer(QTestState *qts, QTestState *src,
                               const char *status)
@@ -908,13 +909,13 @@ static int64_t longest_answer(QTestState *qts, QTestState *src,
     return longest;
 }
 
-/* Of one record of 64 pages, which take 10 ms each */
+/* Time to unpack a record of 64 pages, which take 10 ms each */
 #define SLOW_PAGE ",page-us=10000"
 #define SLOW_RECORD_US (64 * 10000)
 
 /*
- * The destination's platform takes 0.6 s to unpack a record, and 5 s for all of
- * them: its main loop does not wait for as long as half a record.
+ * The destination's platform takes 0.6 s to unpack a record, and 5 s for all
+ * records.  The main loop does not wait for half as long as one record takes.
  */
 static void test_slow_load(const void *multifd)
 {
@@ -935,7 +936,7 @@ static void test_slow_load(const void *multifd)
 
 /*
  * The source cancels while all channels of the destination have records to
- * unpack, one after the other: the main loop does not wait for them.
+ * unpack, one after the other.  The main loop does not wait for them.
  */
 static void test_slow_load_cancelled(void)
 {
@@ -947,7 +948,7 @@ static void test_slow_load_cancelled(void)
     migrate_starts(p.src);
     wait_private(p.src, 3 * 64);
     qtest_qmp_assert_success(p.src, "{ 'execute': 'migrate_cancel' }");
-    /* And as long as channels can be at their last record */
+    /* Also while channels may unpack their last record */
     while (!end || g_get_monotonic_time() < end) {
         int64_t start = g_get_monotonic_time();
         QDict *info = query(p.dst);
@@ -997,7 +998,7 @@ static void slow_save(const char *dev, const char *args)
     qtest_qmp_assert_success(p.src, "{ 'execute': 'migrate_cancel' }");
     g_assert_cmpint(longest_answer(p.src, p.src, "cancelled"), <,
                     record_us / 2);
-    /* The record that was being packed, and no other one */
+    /* Only the record that was being packed is finished */
     g_assert_cmpint(g_get_monotonic_time() - start_us, <, 2 * record_us);
     pair_end(p);
 }
@@ -1025,7 +1026,7 @@ static void test_slow_save_hugetlb(void)
     slow_save("", args);
 }
 
-/* What the guest lacks is in the list that management layers look at */
+/* blocked-reasons says what the guest lacks */
 static void test_unwilling(void)
 {
     g_autofree char *why = NULL;
@@ -1050,7 +1051,7 @@ static void test_unwilling(void)
     qobject_unref(info);
     qtest_quit(qts);
 
-    /* It is not known yet what guest comes */
+    /* The guest has not arrived, so its will is not known */
     qts = start(",unwilling=on", "-S -incoming defer");
     info = query(qts);
     g_assert_false(qdict_haskey(info, "blocked-reasons"));
@@ -1058,7 +1059,7 @@ static void test_unwilling(void)
     qtest_quit(qts);
 }
 
-/* Refused at the command, with a reason, before anything is connected */
+/* The migrate command refuses, with a reason, before anything is connected */
 static void test_refused(void)
 {
     static const char *const capabilities[] = {
@@ -1154,7 +1155,7 @@ static char *job_ends(QTestState *qts)
     return error;
 }
 
-/* Node "disk", on which a snapshot could be saved */
+/* Add the node "disk", on which a snapshot could be saved */
 static void add_disk(QTestState *qts)
 {
     g_autofree char *file = g_build_filename(tmp, "disk", NULL);
@@ -1178,7 +1179,7 @@ static void add_disk(QTestState *qts)
     g_unlink(file);
 }
 
-/* No snapshot is saved or loaded, and the guest is what it was */
+/* Snapshots cannot be saved or loaded, and the guest does not change */
 static void snapshots_refused(QTestState *qts)
 {
     g_autofree char *before = run_state(qts), *job = NULL, *hmp = NULL;
@@ -1207,7 +1208,7 @@ static void suspend(QTestState *qts)
     wait_run_state(qts, "suspended");
 }
 
-/* @state: run state in which no snapshot may touch anything */
+/* Try snapshots in run state @state: they must not change anything */
 static void test_snapshot(const void *state)
 {
     static const char *const capabilities[] = { "multifd", "mapped-ram" };
@@ -1236,7 +1237,7 @@ static void test_snapshot(const void *state)
             set_capability_to(p.src, capabilities[i], false);
         }
     }
-    /* Nobody listens yet */
+    /* No process listens on the address yet */
     qobject_unref(migrate(p.src));
     qobject_unref(wait_end(p.src, "failed"));
     if (strcmp(state, "postmigrate")) {
@@ -1253,7 +1254,7 @@ static void test_snapshot(const void *state)
     pair_end(p);
 }
 
-/* The calls that open and end sessions, one after the other; @file is gone */
+/* The operations called for sessions, from @file, which is removed */
 static void ops_were(const char *file, const char *want)
 {
     g_autofree char *text = NULL;
@@ -1278,8 +1279,8 @@ static void wait_both(Pair p)
 }
 
 /*
- * The destination dies, paused, after the source has said that the migration
- * has completed: "cont" takes the guest back, and it can leave again.
+ * The paused destination dies after the migration has completed.  "cont" takes
+ * the guest back to the source, and it can be migrated again.
  */
 static void test_taken_back(const void *confidential)
 {
@@ -1313,7 +1314,7 @@ static void test_taken_back(const void *confidential)
     migrate_starts(p.src);
     wait_both(p);
     same_ram(p);
-    /* This time the destination goes on, and the source ends */
+    /* This time the destination continues the guest, and the source ends */
     qtest_quit(p.src);
     if (confidential) {
         ops_were(log, "start completed finish ");
@@ -1323,7 +1324,7 @@ static void test_taken_back(const void *confidential)
     qtest_quit(p.dst);
 }
 
-/* After it has left, the guest is reset at the source, and leaves again */
+/* After a migration, the guest is reset at the source and migrates again */
 static void test_reset_and_leave(const void *confidential)
 {
     g_autofree char *log = g_build_filename(tmp, "ops", NULL);
@@ -1353,7 +1354,7 @@ static void test_reset_and_leave(const void *confidential)
     }
 }
 
-/* A paused guest arrives paused, whether the destination was told to wait */
+/* A paused guest arrives paused, with and without -S at the destination */
 static void test_paused(const void *confidential)
 {
     const char *opts = confidential ? "" : NULL;
@@ -1373,8 +1374,8 @@ static void test_paused(const void *confidential)
 }
 
 /*
- * Somebody else has locked the image when the destination has loaded the
- * guest: no "completed" from which neither side can go on.
+ * Another process has locked the image when the destination has loaded the
+ * guest.  The migration must not end so that neither side can run the guest.
  */
 static void test_disk_locked(const void *confidential)
 {
@@ -1383,12 +1384,12 @@ static void test_disk_locked(const void *confidential)
         "file.locking=on,file=%s -device virtio-blk-pci,drive=d", file);
     g_autofree char *dst_args = g_strdup_printf("%s -incoming defer", args);
     const char *opts = confidential ? "" : NULL;
-    /* "Nobody else may write": byte 200 and the number of BLK_PERM_WRITE */
+    /* QEMU's lock that forbids writing by others: byte 200 + BLK_PERM_WRITE */
     struct flock lock = {
         .l_type = F_RDLCK, .l_whence = SEEK_SET, .l_start = 201, .l_len = 1,
     };
     QDict *rsp;
-    /* A QEMU that inherited it would hold the lock, too */
+    /* A QEMU that inherited the descriptor would hold the lock, too */
     int fd = open(file, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
     Pair p;
 
@@ -1404,7 +1405,7 @@ static void test_disk_locked(const void *confidential)
     rsp = qtest_qmp(p.dst, "{ 'execute': 'cont' }");
     g_assert(qdict_haskey(rsp, "error"));
     qobject_unref(rsp);
-    /* The source has the same trouble, and keeps the guest */
+    /* The source cannot activate the image either, and keeps the guest */
     rsp = qtest_qmp(p.src, "{ 'execute': 'cont' }");
     g_assert(qdict_haskey(rsp, "error"));
     qobject_unref(rsp);
@@ -1419,7 +1420,7 @@ static void test_disk_locked(const void *confidential)
     g_unlink(file);
 }
 
-/* Whatever is changed while it runs, the session ends once */
+/* Changing the mode during a migration: the session ends exactly once */
 static void test_mode_changes(void)
 {
     g_autofree char *log = g_build_filename(tmp, "ops", NULL);
@@ -1436,7 +1437,7 @@ static void test_mode_changes(void)
     g_assert(err);
     g_assert_nonnull(strstr(qdict_get_str(err, "desc"), "mode"));
     qobject_unref(rsp);
-    /* What is as it was can be said again */
+    /* Setting the mode that is set already is allowed */
     qtest_qmp_assert_success(p.src, "{ 'execute': 'migrate-set-parameters',"
                              "'arguments': { 'mode': 'normal',"
                              "'downtime-limit': 2000 } }");
@@ -1502,8 +1503,8 @@ static void balloon_put(Balloon *b, uint64_t at, uint32_t len, bool is_hint)
 }
 
 /*
- * The guest says of half of its pages that they are free: they are sent all
- * the same, because the destination expects every private page.
+ * The guest reports half of its pages as free.  They are sent nevertheless,
+ * because the destination expects every private page.
  */
 static void test_hints(void)
 {
@@ -1532,7 +1533,7 @@ static void test_hints(void)
     for (uint64_t at = RAM_MIB / 2 * MiB; at < RAM_MIB * MiB; at += 4 * MiB) {
         balloon_put(&b, at, 4 * MiB, true);
     }
-    /* The next sync would have put an end to it before they were read */
+    /* The next sync would have ended the hints before they were read */
     info = query(p.src);
     g_assert_cmpint(qdict_get_int(qdict_get_qdict(info, "ram"),
                                   "dirty-sync-count"), ==, 1);
@@ -1547,7 +1548,7 @@ static void test_hints(void)
     pair_end(p);
 }
 
-/* A confidential guest into a plain machine, and the other way */
+/* A confidential guest to a plain machine, and the reverse */
 static void test_mismatch(void)
 {
     Pair p = pair_start("", NULL);
@@ -1575,7 +1576,7 @@ static Pair pair_start_differing(const char *dst, const char *capability)
     return p;
 }
 
-/* Destinations that were started in another way than the source */
+/* Destinations whose command line differs from the source's */
 static void test_differing(void)
 {
     static const struct {
@@ -1599,7 +1600,7 @@ static void test_differing(void)
     }
 }
 
-/* QEMU's other code says in the log only why it fails */
+/* An error that QEMU's other code only writes to the log */
 static void test_differing_device(void)
 {
     Pair p = { start("", "-device virtio-rng-pci"),
@@ -1614,7 +1615,7 @@ static void test_differing_device(void)
     pair_end(p);
 }
 
-/* The destination does not wait to be asked, but ends */
+/* The destination ends without sending a reason */
 static void test_destination_exits(void)
 {
     g_autofree char *uri = g_strdup_printf("unix:%s/socket", tmp);
@@ -1638,7 +1639,7 @@ typedef struct FakeDestination {
     size_t len;
 } FakeDestination;
 
-/* Says something and reads on, as a destination that makes no sense */
+/* A false destination: sends @answer and then only reads */
 static void *fake_destination(void *opaque)
 {
     FakeDestination *f = opaque;
@@ -1654,7 +1655,7 @@ static void *fake_destination(void *opaque)
     return NULL;
 }
 
-/* What @src says when its destination answers with @answer */
+/* The error of @src when its destination sends @answer */
 static char *answered(QTestState *src, const char *answer, size_t len)
 {
     struct sockaddr_un at = { .sun_family = AF_UNIX };
@@ -1677,7 +1678,7 @@ static char *answered(QTestState *src, const char *answer, size_t len)
     return desc;
 }
 
-/* Nothing that the destination says is believed */
+/* The source does not trust messages of the destination */
 static void test_bad_reason(void)
 {
     static const char text[] = "\x45\x52\0\x09\033[2Ja\n\xff\0b";
@@ -1698,7 +1699,7 @@ static void test_bad_reason(void)
     runs_again(src);
     qtest_quit(src);
 
-    /* A guest that is not confidential announces nothing */
+    /* The source of a plain guest accepts no reason message */
     src = start(NULL, "");
     set_capability(src, "return-path");
     set_bandwidth(src, 1 * MiB);
@@ -1707,7 +1708,7 @@ static void test_bad_reason(void)
     qtest_quit(src);
 }
 
-/* The destination's vendor code answers, and the source's reads it */
+/* The destination's vendor code answers, and the source's reads the answer */
 static void test_answer(void)
 {
     g_autofree char *log = g_build_filename(tmp, "ops", NULL);
@@ -1721,7 +1722,7 @@ static void test_answer(void)
     pair_end(p);
 }
 
-/* Nothing that the destination answers is believed */
+/* The source does not trust answers of the destination */
 static void test_bad_answer(void)
 {
     static const char twice[] = "\x45\x41\0\3yes\x45\x41\0\3yes";
@@ -1742,7 +1743,7 @@ static void test_bad_answer(void)
     runs_again(src);
     qtest_quit(src);
 
-    /* One that the vendor code refuses */
+    /* The source's vendor code refuses an answer */
     p = pair_start(",page-us=100,answer=yes", ",answer=no");
     migrate_starts(p.src);
     plain = source_error(p.src);
@@ -1751,7 +1752,7 @@ static void test_bad_answer(void)
     runs_again(p.src);
     pair_end(p);
 
-    /* A guest that is not confidential asks for none */
+    /* The source of a plain guest asks for no answer */
     src = start(NULL, "");
     set_capability(src, "return-path");
     set_bandwidth(src, 1 * MiB);
@@ -1761,7 +1762,7 @@ static void test_bad_answer(void)
     qtest_quit(src);
 }
 
-/* Both roads go through the channels */
+/* Both paths use the channels */
 static void went_through_channels(Pair p)
 {
     QDict *info = query(p.src);
@@ -1793,8 +1794,9 @@ static void test_multifd(const void *compression)
 }
 
 /*
- * With auto-converge the main thread syncs every five seconds of a round.
- * Rounds are longer here, so this takes half a minute: -m slow has it.
+ * With auto-converge the main thread syncs every five seconds within a round.
+ * Rounds are longer here, so the test takes half a minute and runs only with
+ * -m slow.
  */
 static void test_multifd_mid_round(void)
 {
@@ -1811,7 +1813,7 @@ static void test_multifd_mid_round(void)
         uint64_t rounds = ram ? qdict_get_int(ram, "dirty-sync-count") : 0;
 
         if (rounds > last) {
-            /* All of the third round's cannot have gone: it came too early */
+            /* A sync this early cannot be the end of the third round */
             uint64_t now = counter(info, "private-pages");
 
             again = rounds > 2 && now - sent < 5000;
@@ -1826,7 +1828,7 @@ static void test_multifd_mid_round(void)
     pair_end(p);
 }
 
-/* Records of pages without content go through the channels, too */
+/* Records of pages without contents use the channels, too */
 static void test_multifd_unallocated(void)
 {
     Pair p = pair_start_multifd(LIVE ",lazy=on,begin-touched=64,"
@@ -1894,7 +1896,7 @@ typedef enum Way {
     WAY_UNIX, WAY_TCP, WAY_TCP_TLS, WAY_FD_TCP, WAY_PLAIN_GUEST,
 } Way;
 
-/* Is the user warned of a migration that goes this way? */
+/* Check whether QEMU warns about the connection */
 static void test_warning(const void *opaque)
 {
     Way way = GPOINTER_TO_INT(opaque);
@@ -1951,8 +1953,8 @@ out:
 }
 
 /*
- * A channel refuses the last page, when the main thread waits for its SYNC:
- * not for ever.
+ * A channel refuses the last page while the main thread waits for its SYNC.
+ * The main thread must not wait for ever.
  */
 static void test_multifd_last_page(void)
 {
@@ -1967,7 +1969,7 @@ static void test_multifd_last_page(void)
     pair_end(p);
 }
 
-/* The thread of a channel refuses a page */
+/* The destination's thread of a channel refuses a page */
 static void test_multifd_not_authentic(void)
 {
     Pair p = pair_start_multifd(",conversions=500", ",bad-page=3000", "none");
@@ -1991,7 +1993,7 @@ static void test_multifd_not_authentic(void)
     pair_end(p);
 }
 
-/* A plain guest's channels into a confidential machine, and the other way */
+/* A plain guest with multifd to a confidential machine, and the reverse */
 static void test_multifd_mismatch(void)
 {
     Pair p = pair_start_multifd(NULL, "", "none");
@@ -2009,7 +2011,7 @@ static void test_multifd_mismatch(void)
     pair_end(p);
 }
 
-/* Sides that do not agree on the channels */
+/* The capability multifd differs between the sides */
 static void test_multifd_differing(void)
 {
     Pair p = { start("", ""), start("", "-S -incoming defer") };
@@ -2022,7 +2024,7 @@ static void test_multifd_differing(void)
     runs_again(p.src);
     pair_end(p);
 
-    /* If only the destination has it, it waits for channels, for ever */
+    /* If only the destination has it, QEMU waits for channels for ever */
     p = (Pair) { start("", ""), start("", "-S -incoming defer") };
     set_capability(p.src, "return-path");
     use_channels(p.src, "none");
@@ -2033,8 +2035,9 @@ static void test_multifd_differing(void)
 }
 
 /*
- * Zero pages that the migration thread would send itself, as machine types up
- * to 8.2 have it: no page of a confidential block gets there.
+ * Machine types up to 8.2 have zero-page-detection=legacy, with which the
+ * migration thread sends zero pages.  Pages of RAMBlocks that can have private
+ * pages never reach that code.
  */
 static void test_multifd_legacy_zero(void)
 {
@@ -2050,7 +2053,20 @@ static void test_multifd_legacy_zero(void)
     pair_end(p);
 }
 
-/* What would let pages go beside the channels */
+/*
+ * Devices (VFIO) learn on both sides that their state cannot use the channels.
+ * They refuse then when the migration begins, or use the main channel.
+ */
+static void test_multifd_device_state(void)
+{
+    Pair p = pair_start_multifd("", "", "none");
+
+    g_assert_cmpint(testdev_get(p.src, "multifd-device-state"), ==, 0);
+    g_assert_cmpint(testdev_get(p.dst, "multifd-device-state"), ==, 0);
+    pair_end(p);
+}
+
+/* A property with which the final records would overtake the channels */
 static void test_multifd_refused(void)
 {
     g_autofree char *flush = NULL;
@@ -2064,7 +2080,7 @@ static void test_multifd_refused(void)
     qtest_quit(qts);
 }
 
-/* QEMU answers @command, with a result or with an error */
+/* Check that QEMU answers @command, with a result or an error */
 static void answers(QTestState *qts, const char *command)
 {
     QDict *rsp = qtest_qmp(qts, "{ 'execute': %s }", command);
@@ -2118,7 +2134,7 @@ static void test_plain_queries(void)
     }
 }
 
-/* A test of the confidential guest, and its control, which is a plain one */
+/* Add a test with a confidential guest, and a control with a plain guest */
 static void both(const char *name, void (*test)(const void *))
 {
     g_autofree char *path = g_strdup_printf("/encrypted-pages/%s", name);
@@ -2140,7 +2156,7 @@ int main(int argc, char **argv)
     g_test_init(&argc, &argv, NULL);
     tmp = g_dir_make_tmp("encrypted-pages-XXXXXX", NULL);
     g_assert_nonnull(tmp);
-    /* The machine wants firmware, and nothing runs it */
+    /* The machine needs firmware, although no vCPU runs it */
     bios = g_build_filename(tmp, "bios", NULL);
     g_assert(g_file_set_contents(bios, g_malloc0(64 * KiB), 64 * KiB, NULL));
     qtest_add_func("/encrypted-pages/plain-queries", test_plain_queries);
@@ -2225,6 +2241,8 @@ int main(int argc, char **argv)
     qtest_add_func("/encrypted-pages/multifd/legacy-zero",
                    test_multifd_legacy_zero);
     qtest_add_func("/encrypted-pages/multifd/refused", test_multifd_refused);
+    qtest_add_func("/encrypted-pages/multifd/device-state",
+                   test_multifd_device_state);
     ret = g_test_run();
     g_unlink(bios);
     g_rmdir(tmp);

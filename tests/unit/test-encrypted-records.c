@@ -9,6 +9,7 @@
 #include "qemu/units.h"
 #include "qapi/error.h"
 #include "encbitmap-fixture.h"
+#include "../../migration/encrypted/encrypted-receiver.h"
 #include "../../migration/encrypted/encrypted-records.h"
 
 enum { SESSION = 1, PAGES, STATE, FINAL, UNALLOCATED };
@@ -41,7 +42,7 @@ static bool receive_pages(ConfidentialGuestSupport *cgs, RAMBlock *rb,
                           uint64_t offset, size_t npages,
                           const uint8_t *in, size_t len, Error **errp)
 {
-    /* The promise of confidential-guest-migration.h */
+    /* As confidential-guest-migration.h promises */
     g_assert_cmpuint(encbitmap_count(rb, offset / PAGE, npages), ==, npages);
     if (vendor.refuse_pages || len != npages * 8) {
         error_setg(errp, "offset 0x%" PRIx64 ": bad measurement", offset);
@@ -74,7 +75,7 @@ static const ConfidentialGuestMigrationOps vendor_ops = {
 
 static RAMBlock *ram, *flash, *rom, *local;
 
-/* The same machine at both ends; its pages are private or shared */
+/* Source and destination in one; all pages are private, or all are shared */
 static void machine_new(bool all_private)
 {
     ram = block_new("pc.ram", 200);
@@ -125,7 +126,7 @@ static void put_pages(GByteArray *out, uint32_t block, uint64_t page,
                                     &error_abort));
 }
 
-/* All private pages of the machine, in runs as long as may be */
+/* Append records of all private pages of the machine, in the longest runs */
 static void put_all_pages(GByteArray *out)
 {
     g_autoptr(GPtrArray) blocks = encrypted_blocks();
@@ -163,7 +164,7 @@ static void put_final(GByteArray *out)
     g_assert(encrypted_record_final(out, final, &error_abort));
 }
 
-/* A record as the wire has it, with whatever is wrong about it */
+/* Append a record, which need not be valid */
 static void put_raw(GByteArray *out, uint8_t type, const GByteArray *body)
 {
     uint8_t header[16] = { [6] = 1, [8] = 1, [9] = type };
@@ -174,7 +175,7 @@ static void put_raw(GByteArray *out, uint8_t type, const GByteArray *body)
 }
 
 /* Read one record from @in at @at, as a channel does; */
-static bool load_one(EncryptedLoad *load, const GByteArray *in, size_t *at,
+static bool load_one(EncryptedReceiver *load, const GByteArray *in, size_t *at,
                      Error **errp)
 {
     g_autofree uint8_t *body = NULL;
@@ -184,7 +185,7 @@ static bool load_one(EncryptedLoad *load, const GByteArray *in, size_t *at,
         error_setg(errp, "channel: not a record");
         return false;
     }
-    if (!encrypted_load_header(load, in->data + *at + 8, &len, errp)) {
+    if (!encrypted_receiver_header(load, in->data + *at + 8, &len, errp)) {
         return false;
     }
     g_assert_cmpuint(len, <=, 512 * KiB);
@@ -192,14 +193,15 @@ static bool load_one(EncryptedLoad *load, const GByteArray *in, size_t *at,
         error_setg(errp, "channel: short read");
         return false;
     }
-    /* Exactly as long as it is, for a sanitizer to see */
+    /* A copy of the exact length, so that a sanitizer sees reads behind it */
     body = g_malloc(len);
     memcpy(body, in->data + *at + 16, len);
     *at += 16 + len;
-    return encrypted_load_body(load, body, len, errp);
+    return encrypted_receiver_body(load, body, len, errp);
 }
 
-static bool load_all(EncryptedLoad *load, const GByteArray *in, Error **errp)
+static bool load_all(EncryptedReceiver *load, const GByteArray *in,
+                     Error **errp)
 {
     size_t at = 0;
 
@@ -211,8 +213,8 @@ static bool load_all(EncryptedLoad *load, const GByteArray *in, Error **errp)
     return true;
 }
 
-/* @in is refused with an error that has @say in it, and so is all after it */
-static void refused(EncryptedLoad *load, const GByteArray *in,
+/* Check that @in is refused with an error that contains @say, for good */
+static void refused(EncryptedReceiver *load, const GByteArray *in,
                     const char *say)
 {
     g_autoptr(GByteArray) more = g_byte_array_new();
@@ -226,15 +228,15 @@ static void refused(EncryptedLoad *load, const GByteArray *in,
     put_final(more);
     g_assert(!load_all(load, more, &err));
     g_clear_pointer(&err, error_free);
-    g_assert(!encrypted_load_done(load, &err));
+    g_assert(!encrypted_receiver_done(load, &err));
     g_clear_pointer(&err, error_free);
     g_assert_cmpuint(vendor.finals, ==, 0);
 }
 
-/* A destination that has read the session */
-static EncryptedLoad *load_with_session(void)
+/* A receiver that has read the session record */
+static EncryptedReceiver *load_with_session(void)
 {
-    EncryptedLoad *load = encrypted_load_new(NULL, &vendor_ops);
+    EncryptedReceiver *load = encrypted_receiver_new(NULL, &vendor_ops);
     g_autoptr(GByteArray) in = g_byte_array_new();
 
     vendor_reset();
@@ -245,7 +247,7 @@ static EncryptedLoad *load_with_session(void)
 
 static void test_round_trip(void)
 {
-    EncryptedLoad *load = encrypted_load_new(NULL, &vendor_ops);
+    EncryptedReceiver *load = encrypted_receiver_new(NULL, &vendor_ops);
     g_autoptr(GByteArray) in = g_byte_array_new();
     g_autoptr(GByteArray) end = g_byte_array_new();
     Error *err = NULL;
@@ -260,33 +262,33 @@ static void test_round_trip(void)
     put_final(end);
     machine_free();
 
-    /* The destination begins with other states */
+    /* The pages have other states at the destination */
     machine_new(false);
-    g_assert(!encrypted_load_done(load, &err));
+    g_assert(!encrypted_receiver_done(load, &err));
     error_free_or_abort(&err);
     g_assert(load_all(load, in, &error_abort));
     g_assert_cmpuint(vendor.pages, ==, 180 + 2);
     g_assert_cmpmem(vendor.session->data, vendor.session->len, "a session", 9);
     g_assert_cmpuint(encbitmap_count(ram, 0, 200), ==, 180);
     g_assert_cmpuint(encbitmap_count(ram, 10, 20), ==, 0);
-    /* Plain pages come in between */
+    /* Plain pages between the records */
     for (unsigned i = 10; i < 30; i++) {
-        g_assert(encrypted_load_plain(load, ram, i * PAGE, &error_abort));
+        g_assert(encrypted_receiver_plain(load, ram, i * PAGE, &error_abort));
     }
-    g_assert(!encrypted_load_done(load, &err));
+    g_assert(!encrypted_receiver_done(load, &err));
     error_free_or_abort(&err);
     g_assert(load_all(load, end, &error_abort));
-    g_assert(encrypted_load_done(load, &error_abort));
+    g_assert(encrypted_receiver_done(load, &error_abort));
     g_assert_cmpmem(vendor.final->data, vendor.final->len, "the end", 7);
     g_assert_cmpuint(encbitmap_count(local, 0, 8), ==, 0);
-    encrypted_load_free(load);
+    encrypted_receiver_free(load);
     machine_free();
 }
 
-/* A page changes its state while it travels: the last record counts */
+/* A page is sent in both states: the last record counts */
 static void test_flip(void)
 {
-    EncryptedLoad *load;
+    EncryptedReceiver *load;
     g_autoptr(GByteArray) one = g_byte_array_new();
     g_autoptr(GByteArray) in = g_byte_array_new();
 
@@ -294,25 +296,25 @@ static void test_flip(void)
     load = load_with_session();
     put_pages(one, 0, 63, 3);
     g_assert(load_all(load, one, &error_abort));
-    g_assert(encrypted_load_plain(load, ram, 64 * PAGE, &error_abort));
+    g_assert(encrypted_receiver_plain(load, ram, 64 * PAGE, &error_abort));
     g_assert_cmpuint(encbitmap_count(ram, 0, 200), ==, 2);
     g_assert(!encbitmap_test(ram, 64));
     put_state(in);
     g_assert(load_all(load, in, &error_abort));
-    encrypted_load_free(load);
+    encrypted_receiver_free(load);
 
-    /* Private again, but only said to be: it was not received as such */
+    /* Private in the state record, but last received as a shared page */
     machine_free();
     machine_new(false);
     load = load_with_session();
     g_assert(load_all(load, one, &error_abort));
-    g_assert(encrypted_load_plain(load, ram, 64 * PAGE, &error_abort));
+    g_assert(encrypted_receiver_plain(load, ram, 64 * PAGE, &error_abort));
     encbitmap_set(ram, 64, 1, true);
     g_byte_array_set_size(in, 0);
     put_state(in);
     refused(load, in, "offset 0x40000: the page is private but was not "
             "received");
-    encrypted_load_free(load);
+    encrypted_receiver_free(load);
     machine_free();
 }
 
@@ -325,14 +327,14 @@ static void test_header(void)
     } bad[] = {
         { 8, 0, "version 0" }, { 8, 2, "version 2" }, { 8, 255, "version 255" },
         { 9, 0, "type 0" }, { 9, 6, "type 6" }, { 9, 255, "type 255" },
-        { 10, 1, "reserved" }, { 11, 0x80, "reserved" },
+        { 10, 1, "kind 256" }, { 11, 0x80, "kind 128" },
         { 12, 0xff, "bytes, expected" }, { 12, 1, "bytes, expected" },
         { 6, 2, "not a record" }, { 0, 1, "not a record" },
     };
 
     machine_new(true);
     for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
-        EncryptedLoad *load = encrypted_load_new(NULL, &vendor_ops);
+        EncryptedReceiver *load = encrypted_receiver_new(NULL, &vendor_ops);
         g_autoptr(GByteArray) in = g_byte_array_new();
 
         vendor_reset();
@@ -340,7 +342,7 @@ static void test_header(void)
         in->data[bad[i].at] = bad[i].val;
         refused(load, in, bad[i].say);
         g_assert_cmpuint(vendor.starts, ==, 0);
-        encrypted_load_free(load);
+        encrypted_receiver_free(load);
     }
     machine_free();
 }
@@ -365,8 +367,8 @@ static void test_lengths(void)
                             limits[i].max + 1, INT32_MAX, UINT32_MAX };
 
         for (size_t j = 0; j < ARRAY_SIZE(lens); j++) {
-            EncryptedLoad *load = limits[i].type == SESSION ?
-                encrypted_load_new(NULL, &vendor_ops) : load_with_session();
+            EncryptedReceiver *load = limits[i].type == SESSION ?
+                encrypted_receiver_new(NULL, &vendor_ops) : load_with_session();
             uint8_t header[8] = { 1, limits[i].type };
             Error *err = NULL;
             size_t len = 4711;
@@ -379,15 +381,15 @@ static void test_lengths(void)
             }
             stl_be_p(header + 4, lens[j]);
             if (lens[j] >= limits[i].min && lens[j] <= limits[i].max) {
-                g_assert(encrypted_load_header(load, header, &len,
+                g_assert(encrypted_receiver_header(load, header, &len,
                                                &error_abort));
                 g_assert_cmpuint(len, ==, lens[j]);
             } else {
-                g_assert(!encrypted_load_header(load, header, &len, &err));
+                g_assert(!encrypted_receiver_header(load, header, &len, &err));
                 error_free_or_abort(&err);
                 g_assert_cmpuint(len, ==, 4711);
             }
-            encrypted_load_free(load);
+            encrypted_receiver_free(load);
         }
     }
     machine_free();
@@ -423,7 +425,7 @@ static void test_order(void)
     };
 
     for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
-        EncryptedLoad *load = encrypted_load_new(NULL, &vendor_ops);
+        EncryptedReceiver *load = encrypted_receiver_new(NULL, &vendor_ops);
         size_t n = strlen(bad[i]);
         Error *err = NULL;
 
@@ -440,18 +442,18 @@ static void test_order(void)
                 error_free_or_abort(&err);
             }
         }
-        g_assert(!encrypted_load_done(load, &err));
+        g_assert(!encrypted_receiver_done(load, &err));
         error_free_or_abort(&err);
-        encrypted_load_free(load);
+        encrypted_receiver_free(load);
         machine_free();
     }
 }
 
-static void plain_refused(EncryptedLoad *load, const char *say)
+static void plain_refused(EncryptedReceiver *load, const char *say)
 {
     Error *err = NULL;
 
-    g_assert(!encrypted_load_plain(load, ram, 7 * PAGE, &err));
+    g_assert(!encrypted_receiver_plain(load, ram, 7 * PAGE, &err));
     g_assert(strstr(error_get_pretty(err), "pc.ram"));
     g_assert(strstr(error_get_pretty(err), "0x7000"));
     g_assert(strstr(error_get_pretty(err), say));
@@ -460,7 +462,7 @@ static void plain_refused(EncryptedLoad *load, const char *say)
 
 static void test_plain_order(void)
 {
-    EncryptedLoad *load = encrypted_load_new(NULL, &vendor_ops);
+    EncryptedReceiver *load = encrypted_receiver_new(NULL, &vendor_ops);
     g_autoptr(GByteArray) in = g_byte_array_new();
     Error *err = NULL;
 
@@ -469,16 +471,16 @@ static void test_plain_order(void)
     plain_refused(load, "not confidential");
     put_session(in);
     g_assert(load_all(load, in, &error_abort));
-    g_assert(encrypted_load_plain(load, ram, 7 * PAGE, &error_abort));
-    g_assert(encrypted_load_plain(load, ram, 199 * PAGE, &error_abort));
-    g_assert(!encrypted_load_plain(load, ram, 200 * PAGE, &err));
+    g_assert(encrypted_receiver_plain(load, ram, 7 * PAGE, &error_abort));
+    g_assert(encrypted_receiver_plain(load, ram, 199 * PAGE, &error_abort));
+    g_assert(!encrypted_receiver_plain(load, ram, 200 * PAGE, &err));
     g_assert(strstr(error_get_pretty(err), "beyond"));
     error_free(err);
     g_byte_array_set_size(in, 0);
     put_state(in);
     g_assert(load_all(load, in, &error_abort));
     plain_refused(load, "after the state");
-    encrypted_load_free(load);
+    encrypted_receiver_free(load);
     machine_free();
 }
 
@@ -509,7 +511,7 @@ static void test_session(void)
 {
     machine_new(false);
     for (int i = 0; ; i++) {
-        EncryptedLoad *load = encrypted_load_new(NULL, &vendor_ops);
+        EncryptedReceiver *load = encrypted_receiver_new(NULL, &vendor_ops);
         g_autoptr(GByteArray) in = g_byte_array_new();
         g_autoptr(GByteArray) b = g_byte_array_new();
         const char *say = NULL;
@@ -546,7 +548,7 @@ static void test_session(void)
             session_head(b, 4096, 3, 0, 0);
             say = "entry 2";
             break;
-        case 7:     /* one more: it is taken for session data */
+        case 7:     /* one entry more, which is read as session data */
             session_head(b, 4096, 1, 0, 0);
             say = "session data";
             break;
@@ -603,14 +605,14 @@ static void test_session(void)
             session_block(b, "", 0, 200);
             say = "entry 0";
             break;
-        case 18:    /* a name that is longer than what is there */
+        case 18:    /* a name that is longer than the rest of the record */
             session_head(b, 4096, 1, 0, 0);
             g_byte_array_append(b, (const uint8_t *)"\xffpc.ram", 7);
             both = false;
             say = "entry 0";
             break;
         default:
-            encrypted_load_free(load);
+            encrypted_receiver_free(load);
             machine_free();
             return;
         }
@@ -621,7 +623,7 @@ static void test_session(void)
         put_raw(in, SESSION, b);
         refused(load, in, say);
         g_assert_cmpuint(vendor.starts, ==, 0);
-        encrypted_load_free(load);
+        encrypted_receiver_free(load);
     }
 }
 
@@ -661,7 +663,7 @@ static void test_pages(void)
 
     machine_new(false);
     for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
-        EncryptedLoad *load = load_with_session();
+        EncryptedReceiver *load = load_with_session();
         g_autoptr(GByteArray) in = g_byte_array_new();
         g_autoptr(GByteArray) b = g_byte_array_new();
 
@@ -672,18 +674,18 @@ static void test_pages(void)
         stq_be_p(b->data + 8, bad[i].offset);
         put_raw(in, PAGES, b);
         refused(load, in, bad[i].say);
-        /* Nothing was touched */
+        /* No page was changed */
         g_assert_cmpuint(vendor.pages, ==, 0);
         g_assert_cmpuint(encbitmap_count(ram, 0, 200), ==, 0);
         g_assert_cmpuint(encbitmap_count(flash, 0, 3), ==, 0);
-        encrypted_load_free(load);
+        encrypted_receiver_free(load);
     }
     machine_free();
 }
 
 static void test_pages_refused(void)
 {
-    EncryptedLoad *load;
+    EncryptedReceiver *load;
     g_autoptr(GByteArray) in = g_byte_array_new();
 
     machine_new(false);
@@ -692,17 +694,17 @@ static void test_pages_refused(void)
     put_pages(in, 1, 1, 2);
     refused(load, in, "block flash0, offset 0x1000: cannot receive 2 private "
             "pages: offset 0x1000: bad measurement");
-    encrypted_load_free(load);
+    encrypted_receiver_free(load);
 
-    /* A packet under another offset than its own */
+    /* A packet at an offset for which it was not packed */
     load = load_with_session();
     stq_be_p(in->data + 16 + 8, 0);
     refused(load, in, "page was moved");
-    encrypted_load_free(load);
+    encrypted_receiver_free(load);
     machine_free();
 }
 
-/* Private pages without content become private, and count as received */
+/* Private pages without contents become private and count as received */
 static void test_unallocated(void)
 {
     static const struct {
@@ -720,7 +722,7 @@ static void test_unallocated(void)
         { 1, 0, 1, 3, "block flash0: record of 3 unallocated" },
     };
     g_autoptr(GByteArray) in = g_byte_array_new();
-    EncryptedLoad *load;
+    EncryptedReceiver *load;
 
     machine_new(true);
     put_state(in);
@@ -738,10 +740,10 @@ static void test_unallocated(void)
         g_assert(load_all(load, pages, &error_abort));
     }
     g_assert_cmpuint(vendor.pages, ==, 10);
-    g_assert_cmpuint(encrypted_load_private_pages(load), ==, 10);
+    g_assert_cmpuint(encrypted_receiver_private_pages(load), ==, 10);
     g_assert_cmpuint(encbitmap_count(ram, 0, 200), ==, 200);
-    /* One of them is shared, and the last that is said of it counts */
-    g_assert(encrypted_load_plain(load, ram, 50 * PAGE, &error_abort));
+    /* One page is sent as shared and then without contents: the last counts */
+    g_assert(encrypted_receiver_plain(load, ram, 50 * PAGE, &error_abort));
     g_assert(!encbitmap_test(ram, 50));
     {
         g_autoptr(GByteArray) again = g_byte_array_new();
@@ -750,8 +752,8 @@ static void test_unallocated(void)
         g_assert(load_all(load, again, &error_abort));
     }
     g_assert(load_all(load, in, &error_abort));
-    g_assert(encrypted_load_done(load, &error_abort));
-    encrypted_load_free(load);
+    g_assert(encrypted_receiver_done(load, &error_abort));
+    encrypted_receiver_free(load);
 
     for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
         g_autoptr(GByteArray) raw = g_byte_array_new();
@@ -769,7 +771,7 @@ static void test_unallocated(void)
         refused(load, raw, bad[i].say);
         g_assert_cmpuint(encbitmap_count(ram, 0, 200), ==, 0);
         g_assert_cmpuint(encbitmap_count(flash, 0, 3), ==, 0);
-        encrypted_load_free(load);
+        encrypted_receiver_free(load);
     }
     machine_free();
 }
@@ -781,14 +783,14 @@ static int convert_busy(RAMBlock *rb, uint64_t offset, uint64_t size,
     return -EAGAIN;
 }
 
-/* The destination cannot give a page the state in which it arrives */
+/* The destination cannot convert a page to the state in which it arrives */
 static void test_convert_fails(void)
 {
     static const EncBitmapProvider busy = {
         .name = "busy", .convert = convert_busy,
     };
     g_autoptr(GByteArray) in = g_byte_array_new();
-    EncryptedLoad *load;
+    EncryptedReceiver *load;
     Error *err = NULL;
 
     ram = block_new("pc.ram", 200);
@@ -797,20 +799,20 @@ static void test_convert_fails(void)
     put_pages(in, 0, 3, 1);
     refused(load, in, "to private");
     g_assert_cmpuint(vendor.pages, ==, 0);
-    encrypted_load_free(load);
+    encrypted_receiver_free(load);
 
     load = load_with_session();
     g_byte_array_set_size(in, 0);
     encrypted_record_unallocated(in, 0, 3, 1);
     refused(load, in, "to private");
-    encrypted_load_free(load);
+    encrypted_receiver_free(load);
 
     load = load_with_session();
     encbitmap_set(ram, 3, 1, true);
-    g_assert(!encrypted_load_plain(load, ram, 3 * PAGE, &err));
+    g_assert(!encrypted_receiver_plain(load, ram, 3 * PAGE, &err));
     g_assert(strstr(error_get_pretty(err), "to shared"));
     error_free(err);
-    encrypted_load_free(load);
+    encrypted_receiver_free(load);
     block_free(ram);
 }
 
@@ -848,7 +850,7 @@ static void test_state(void)
     };
     g_autoptr(GByteArray) in = g_byte_array_new();
     g_autoptr(GByteArray) b = g_byte_array_new();
-    EncryptedLoad *load;
+    EncryptedReceiver *load;
 
     machine_new(false);
     for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
@@ -858,17 +860,17 @@ static void test_state(void)
                    bad[i].npages, bad[i].nwords);
         put_raw(in, STATE, b);
         refused(load, in, bad[i].say);
-        encrypted_load_free(load);
+        encrypted_receiver_free(load);
     }
 
-    /* Incomplete: in the first block, and before the second */
+    /* State records that end in the first block, or before the second */
     load = load_with_session();
     g_byte_array_set_size(in, 0);
     state_body(b, 0, 0, 0, 64, 1);
     put_raw(in, STATE, b);
     put_final(in);
     refused(load, in, "block pc.ram: the state of page 64 is missing");
-    encrypted_load_free(load);
+    encrypted_receiver_free(load);
     load = load_with_session();
     g_byte_array_set_size(in, 0);
     state_body(b, 0, 0, 0, 64, 1);
@@ -877,35 +879,35 @@ static void test_state(void)
     put_raw(in, STATE, b);
     put_final(in);
     refused(load, in, "block flash0: the state of page 0 is missing");
-    encrypted_load_free(load);
+    encrypted_receiver_free(load);
 
-    /* Bits behind the last page */
+    /* Bits after the last page */
     load = load_with_session();
     g_byte_array_set_size(in, 0);
     state_body(b, 0, 0, 0, 200, 4);
     stq_be_p(b->data + 24 + 24, 1ULL << 8);
     put_raw(in, STATE, b);
     refused(load, in, "beyond its end");
-    encrypted_load_free(load);
+    encrypted_receiver_free(load);
 
-    /* States that differ, both ways */
+    /* A page that is private on one side only, on each side */
     load = load_with_session();
     g_byte_array_set_size(in, 0);
     state_body(b, 0, 0, 0, 200, 4);
     stq_be_p(b->data + 24 + 8, 1ULL << 5);
     put_raw(in, STATE, b);
     refused(load, in, "offset 0x45000: the page is private at the source");
-    encrypted_load_free(load);
+    encrypted_receiver_free(load);
     encbitmap_set(ram, 199, 1, true);
     load = load_with_session();
     g_byte_array_set_size(in, 0);
     state_body(b, 0, 0, 0, 200, 4);
     put_raw(in, STATE, b);
     refused(load, in, "offset 0xc7000: the page is shared at the source");
-    encrypted_load_free(load);
+    encrypted_receiver_free(load);
     machine_free();
 
-    /* Private at both ends, and never sent */
+    /* A page that is private on both sides but was not sent */
     machine_new(true);
     load = load_with_session();
     g_byte_array_set_size(in, 0);
@@ -917,7 +919,7 @@ static void test_state(void)
     put_state(in);
     refused(load, in, "offset 0xbf000: the page is private but was not "
             "received");
-    encrypted_load_free(load);
+    encrypted_receiver_free(load);
     machine_free();
 }
 
@@ -928,12 +930,12 @@ static void test_state(void)
 static void test_resized(void)
 {
     static const struct {
-        uint64_t pages;     /* of the block, after the session */
-        uint64_t at;        /* where something comes then */
+        uint64_t pages;     /* of the block after the session record */
+        uint64_t at;        /* page that is sent then */
     } to[] = { { 200, 70 }, { 200, 2 }, { 3, 4 }, { 3, 2 } };
     g_autoptr(GByteArray) in = g_byte_array_new();
     g_autoptr(GByteArray) end = g_byte_array_new();
-    EncryptedLoad *load;
+    EncryptedReceiver *load;
     Error *err = NULL;
 
     ram = block_new("pc.ram", 300);
@@ -943,12 +945,12 @@ static void test_resized(void)
         ram->used_length = 5 * PAGE;
         load = load_with_session();
         ram->used_length = to[i].pages * PAGE;
-        g_assert(!encrypted_load_plain(load, ram, to[i].at * PAGE, &err));
+        g_assert(!encrypted_receiver_plain(load, ram, to[i].at * PAGE, &err));
         g_assert(strstr(error_get_pretty(err), "block pc.ram"));
         g_assert(strstr(error_get_pretty(err), "5 in the session"));
         g_clear_pointer(&err, error_free);
         g_assert_cmpuint(encbitmap_count(ram, 0, 300), ==, 300);
-        encrypted_load_free(load);
+        encrypted_receiver_free(load);
 
         ram->used_length = 5 * PAGE;
         load = load_with_session();
@@ -957,10 +959,10 @@ static void test_resized(void)
         put_pages(in, 0, to[i].at, 1);
         refused(load, in, "5 in the session");
         g_assert_cmpuint(vendor.pages, ==, 0);
-        encrypted_load_free(load);
+        encrypted_receiver_free(load);
     }
 
-    /* After the state of its pages, and after everything */
+    /* A resize after the state records, and after the final record */
     for (int final = 0; final < 2; final++) {
         ram->used_length = 5 * PAGE;
         load = load_with_session();
@@ -974,19 +976,19 @@ static void test_resized(void)
         g_assert(final || !load_all(load, end, &err));
         g_clear_pointer(&err, error_free);
         g_assert_cmpuint(vendor.finals, ==, final);
-        g_assert(!encrypted_load_done(load, &err));
+        g_assert(!encrypted_receiver_done(load, &err));
         error_free_or_abort(&err);
-        encrypted_load_free(load);
+        encrypted_receiver_free(load);
     }
     block_free(ram);
 }
 
-/* A block whose state needs more than one record */
+/* A block whose state does not fit into one record */
 static void test_big_block(void)
 {
     enum { NPAGES = (1 << 20) + 100 };
     g_autoptr(GByteArray) in = g_byte_array_new();
-    EncryptedLoad *load;
+    EncryptedReceiver *load;
 
     ram = block_new("pc.ram", NPAGES);
     encbitmap_init(ram, NULL, false);
@@ -999,8 +1001,8 @@ static void test_big_block(void)
     g_assert_cmpuint(in->len, ==, 16 + 24 + 131072 + 16 + 24 + 16);
     put_final(in);
     g_assert(load_all(load, in, &error_abort));
-    g_assert(encrypted_load_done(load, &error_abort));
-    encrypted_load_free(load);
+    g_assert(encrypted_receiver_done(load, &error_abort));
+    encrypted_receiver_free(load);
     block_free(ram);
 }
 
@@ -1031,7 +1033,7 @@ static void test_write_limits(void)
     machine_free();
 }
 
-/* A stream that ends anywhere, and one with bytes of it changed */
+/* A stream that is cut off at any byte, and one with changed bytes */
 static void test_damage(void)
 {
     g_autoptr(GByteArray) good = g_byte_array_new();
@@ -1047,7 +1049,7 @@ static void test_damage(void)
 
     for (int i = 0; i < 20000; i++) {
         g_autoptr(GByteArray) in = g_byte_array_new();
-        EncryptedLoad *load = encrypted_load_new(NULL, &vendor_ops);
+        EncryptedReceiver *load = encrypted_receiver_new(NULL, &vendor_ops);
         Error *err = NULL;
 
         vendor_reset();
@@ -1057,7 +1059,7 @@ static void test_damage(void)
             g_byte_array_set_size(in, i);
         } else {
             for (int n = g_test_rand_int_range(1, 4); n; n--) {
-                /* Mostly in what is not payload */
+                /* Mostly outside of the payload */
                 in->data[g_test_rand_int_range(0, 2) ?
                          g_test_rand_int_range(0, 100) :
                          g_test_rand_int_range(0, in->len)] =
@@ -1067,8 +1069,8 @@ static void test_damage(void)
         if (!load_all(load, in, &err)) {
             error_free_or_abort(&err);
         }
-        if (encrypted_load_done(load, &err)) {
-            /* Then every private page came, and the state is right */
+        if (encrypted_receiver_done(load, &err)) {
+            /* If it is accepted, all private pages and states are right */
             g_assert_cmpuint(encbitmap_count(ram, 0, 200), ==, 180);
             g_assert_cmpuint(encbitmap_count(ram, 10, 20), ==, 0);
             g_assert_cmpuint(vendor.pages, ==, 183);
@@ -1076,41 +1078,42 @@ static void test_damage(void)
         } else {
             error_free_or_abort(&err);
         }
-        encrypted_load_free(load);
+        encrypted_receiver_free(load);
         machine_free();
     }
-    /* Some changes are to the vendor's data, which this vendor accepts */
+    /* This vendor accepts some changes of its own data */
     g_test_message("%u of 20000 damaged streams loaded", loaded);
     g_assert_cmpuint(loaded, <, 10000);
 }
 
-/* A whole record that came through a channel beside the stream */
+/* A whole record from a channel of multifd */
 static void refused_record(const GByteArray *record, size_t len,
                            const char *say)
 {
-    EncryptedLoad *load;
-    /* Exactly as long as it is, for a sanitizer to see */
+    EncryptedReceiver *load;
+    /* A copy of the exact length, so that a sanitizer sees reads behind it */
     g_autofree uint8_t *copy = g_memdup2(record->data, len);
     g_autoptr(GByteArray) more = g_byte_array_new();
     Error *err = NULL;
 
     machine_new(false);
     load = load_with_session();
-    g_assert(!encrypted_load_pages_record(load, copy, len, &err));
+    g_assert(!encrypted_receiver_pages_record(load, copy, len, &err));
     if (!strstr(error_get_pretty(err), say)) {
         g_error("expected '%s' in: %s", say, error_get_pretty(err));
     }
     g_clear_pointer(&err, error_free);
     g_assert_cmpuint(vendor.pages, ==, 0);
-    /* Nothing comes after it, by whatever way */
+    /* After an error, the receiver accepts nothing from any channel */
     put_pages(more, 0, 1, 1);
-    g_assert(!encrypted_load_pages_record(load, more->data, more->len, &err));
+    g_assert(!encrypted_receiver_pages_record(load, more->data, more->len,
+                                              &err));
     g_clear_pointer(&err, error_free);
     g_assert(!load_all(load, more, &err));
     g_clear_pointer(&err, error_free);
-    g_assert(!encrypted_load_plain(load, ram, PAGE, &err));
+    g_assert(!encrypted_receiver_plain(load, ram, PAGE, &err));
     error_free(err);
-    encrypted_load_free(load);
+    encrypted_receiver_free(load);
     machine_free();
 }
 
@@ -1118,22 +1121,22 @@ static void test_pages_record(void)
 {
     static const uint8_t others[] = { SESSION, STATE, FINAL, 0, 6 };
     g_autoptr(GByteArray) in = g_byte_array_new();
-    EncryptedLoad *load;
+    EncryptedReceiver *load;
 
     machine_new(false);
     load = load_with_session();
     put_pages(in, 0, 5, 3);
-    g_assert(encrypted_load_pages_record(load, in->data, in->len,
+    g_assert(encrypted_receiver_pages_record(load, in->data, in->len,
                                          &error_abort));
     g_assert_cmpuint(vendor.pages, ==, 3);
     g_assert_cmpuint(encbitmap_count(ram, 0, 200), ==, 3);
     g_assert_cmpuint(encbitmap_count(ram, 5, 3), ==, 3);
     g_byte_array_set_size(in, 0);
     encrypted_record_unallocated(in, 0, 100, 20);
-    g_assert(encrypted_load_pages_record(load, in->data, in->len,
+    g_assert(encrypted_receiver_pages_record(load, in->data, in->len,
                                          &error_abort));
     g_assert_cmpuint(encbitmap_count(ram, 100, 20), ==, 20);
-    encrypted_load_free(load);
+    encrypted_receiver_free(load);
     machine_free();
 
     g_byte_array_set_size(in, 0);
@@ -1156,24 +1159,24 @@ static void test_pages_record(void)
     refused_record(in, in->len, "expected");
 }
 
-/* Before a session there is nothing that it could be of */
+/* A record of pages before the session record is refused */
 static void test_pages_record_first(void)
 {
-    EncryptedLoad *load = encrypted_load_new(NULL, &vendor_ops);
+    EncryptedReceiver *load = encrypted_receiver_new(NULL, &vendor_ops);
     g_autoptr(GByteArray) in = g_byte_array_new();
     Error *err = NULL;
 
     vendor_reset();
     machine_new(false);
     put_pages(in, 0, 5, 3);
-    g_assert(!encrypted_load_pages_record(load, in->data, in->len, &err));
+    g_assert(!encrypted_receiver_pages_record(load, in->data, in->len, &err));
     g_assert(strstr(error_get_pretty(err), "out of order"));
     error_free(err);
-    encrypted_load_free(load);
+    encrypted_receiver_free(load);
     machine_free();
 }
 
-/* What a source announces can be read from the first bytes of its record */
+/* The flags of a session record are in its first bytes */
 static void test_session_flags(void)
 {
     g_autoptr(GByteArray) session = bytes("a session");
@@ -1208,7 +1211,7 @@ static void test_optional_flags(void)
 
     machine_new(false);
     for (size_t i = 0; i < G_N_ELEMENTS(flags); i++) {
-        EncryptedLoad *load = encrypted_load_new(NULL, &vendor_ops);
+        EncryptedReceiver *load = encrypted_receiver_new(NULL, &vendor_ops);
         g_autoptr(GByteArray) in = g_byte_array_new();
         g_autoptr(GByteArray) b = g_byte_array_new();
 
@@ -1219,7 +1222,7 @@ static void test_optional_flags(void)
         put_raw(in, SESSION, b);
         g_assert(load_all(load, in, &error_abort));
         g_assert_cmpuint(vendor.starts, ==, 1);
-        encrypted_load_free(load);
+        encrypted_receiver_free(load);
     }
     machine_free();
 }
@@ -1231,18 +1234,18 @@ static void reason_is(const char *data, size_t len, const char *want)
     g_assert_cmpstr(text, ==, want);
 }
 
-/* The destination's words are printed on the source's terminal */
+/* The source prints the destination's text on a terminal */
 static void test_reason_text(void)
 {
     reason_is("block pc.ram, offset 0x1000: \xc3\xa4", 31,
               "block pc.ram, offset 0x1000: \xc3\xa4");
     reason_is("", 0, "");
     reason_is("a\033[2Jb\nc\td\177e", 12, "a?[2Jb?c?d?e");
-    /* Not UTF-8, a part of a character, one that is too long, a zero byte */
+    /* Not UTF-8, a part of a character, an overlong one, a zero byte */
     reason_is("a\xff" "b\xc3", 4, "a\xef\xbf\xbd" "b\xef\xbf\xbd");
     reason_is("\xc0\x8a", 2, "\xef\xbf\xbd\xef\xbf\xbd");
     reason_is("a\0b", 3, "a\xef\xbf\xbd" "b");
-    /* A line separator, and the override of the direction */
+    /* A line separator, and an override of the text direction */
     reason_is("a\xe2\x80\xa8" "b\xe2\x80\xae" "c", 9, "a?b?c");
 }
 
@@ -1253,7 +1256,7 @@ static void test_reason_len(void)
     g_assert_cmpuint(encrypted_reason_len(""), ==, 0);
     g_assert_cmpuint(encrypted_reason_len("\xc3\xa4"), ==, 2);
     g_assert_cmpuint(encrypted_reason_len(text), ==, ENCRYPTED_REASON_MAX);
-    /* A character of three bytes lies across the limit */
+    /* A character of three bytes that begins before the limit */
     memcpy(text + ENCRYPTED_REASON_MAX - 1, "\xe2\x82\xac", 3);
     g_assert_cmpuint(encrypted_reason_len(text), ==,
                      ENCRYPTED_REASON_MAX - 1);

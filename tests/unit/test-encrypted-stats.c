@@ -1,5 +1,5 @@
 /*
- * Statistics of the road of private pages
+ * Statistics of a migration with private pages
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -58,7 +58,7 @@ static void test_empty(void)
     encrypted_stats_free(NULL);
 }
 
-/* Each round has what happened in it, the totals have all */
+/* A round counts what happens in it, and the totals count everything */
 static void test_rounds(void)
 {
     EncryptedStats *s = encrypted_stats_new();
@@ -71,7 +71,7 @@ static void test_rounds(void)
     encrypted_stats_private(s, 0, 64, 10, 11000);
     encrypted_stats_shared(s, 0, 100);
     encrypted_stats_unallocated(s, 0, 500, 300, 40);
-    encrypted_stats_again(s, 3);
+    encrypted_stats_requeued(s, 3);
     encrypted_stats_calls(s, 75);
     encrypted_stats_packed(s, 74, 2000 * SCALE_MS);
     g_assert_true(encrypted_stats_round(s, 2, 1500, &ended));
@@ -80,14 +80,14 @@ static void test_rounds(void)
     g_assert_cmpuint(ended.duration, ==, 500);
     encrypted_stats_remaining(s, 100);
     encrypted_stats_private(s, 0, 0, 5, 6000);
-    /* Read before what came above, by another thread that was slow */
+    /* A smaller number, which a slow thread has read earlier */
     encrypted_stats_calls(s, 74);
     stats = encrypted_stats_get(s, 1500);
     g_assert_cmpuint(nth(stats, 1)->platform_calls, ==, 0);
     g_assert_cmpuint(nth(stats, 1)->platform_time, ==, 0);
     free_stats(stats);
     encrypted_stats_calls(s, 80);
-    /* None of them could be packed: it took its time all the same */
+    /* No page could be packed, but the call took time */
     encrypted_stats_packed(s, 0, 100 * SCALE_MS);
 
     stats = encrypted_stats_get(s, 1600);
@@ -115,7 +115,7 @@ static void test_rounds(void)
     g_assert_cmpuint(r->again_pages, ==, 3);
     g_assert_cmpuint(r->platform_calls, ==, 75);
     g_assert_cmpuint(r->platform_time, ==, 2000);
-    /* The present one: what it has had, and how long it has been */
+    /* The present round: its counters and duration until now */
     r = nth(stats, 1);
     g_assert_cmpuint(r->round, ==, 2);
     g_assert_cmpuint(r->start, ==, 500);
@@ -125,14 +125,14 @@ static void test_rounds(void)
     g_assert_cmpuint(r->platform_time, ==, 100);
     free_stats(stats);
 
-    /* More than were counted, because the guest has converted some since */
+    /* More pages than were counted: the guest has converted some since */
     encrypted_stats_remaining(s, 3);
     encrypted_stats_unallocated(s, ENCRYPTED_STATS_NO_BLOCK, 0, 4, 28);
     stats = encrypted_stats_get(s, 1600);
     g_assert_cmpuint(stats->remaining_private_pages, ==, 0);
     free_stats(stats);
 
-    /* After the end, time stands still */
+    /* After the last round has ended, its duration does not change */
     g_assert_true(encrypted_stats_round(s, 0, 1700, &ended));
     g_assert_false(encrypted_stats_round(s, 0, 1800, &ended));
     stats = encrypted_stats_get(s, 9999);
@@ -143,7 +143,7 @@ static void test_rounds(void)
     encrypted_stats_free(s);
 }
 
-/* The last ones are kept, in order */
+/* The last rounds are kept, in order */
 static void test_many_rounds(void)
 {
     EncryptedStats *s = encrypted_stats_new();
@@ -182,7 +182,7 @@ static uint64_t converted(EncryptedStats *s)
     return n;
 }
 
-/* Against one byte a page: which road its last copy took */
+/* A model with one byte per page: the path by which it was sent last */
 static void test_converted(void)
 {
     EncryptedStats *s = encrypted_stats_new();
@@ -213,12 +213,12 @@ static void test_converted(void)
         g_assert_cmpuint(converted(s), ==, want);
     }
     g_assert_cmpuint(want, >, 1000);
-    /* The same road again is no conversion */
+    /* Sending a page by the same path again is no conversion */
     encrypted_stats_private(s, 0, 0, PAGES, 0);
     want = converted(s);
     encrypted_stats_private(s, 0, 0, PAGES, 0);
     g_assert_cmpuint(converted(s), ==, want);
-    /* A block that came after the session is not followed, but counted */
+    /* Pages of a block without an index are counted */
     encrypted_stats_private(s, ENCRYPTED_STATS_NO_BLOCK, 1 << 30, 1, 0);
     encrypted_stats_shared(s, ENCRYPTED_STATS_NO_BLOCK, 1 << 30);
     encrypted_stats_forget_blocks(s);
@@ -253,7 +253,7 @@ static void *sender(void *opaque)
     return NULL;
 }
 
-/* Senders, a thread that begins rounds, a monitor */
+/* Threads that send, one that begins rounds, and one that reads */
 static void test_threads(void)
 {
     EncryptedStats *s = encrypted_stats_new();

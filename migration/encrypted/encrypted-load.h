@@ -1,0 +1,101 @@
+/*
+ * Loader of a confidential guest's pages
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * Everything that is loaded is untrusted.  For a machine without confidential
+ * guest support that can migrate, the functions accept an ordinary guest and
+ * refuse a confidential one.
+ */
+#ifndef MIGRATION_ENCRYPTED_LOAD_H
+#define MIGRATION_ENCRYPTED_LOAD_H
+
+#include "exec/cpu-common.h"
+#include "qemu/thread.h"
+#include "migration/qemu-file.h"
+
+/* MigrationIncomingState.encrypted */
+typedef struct EncryptedIncoming {
+    /*
+     * Protects @receiver, and with it the state of all pages.  Held while a
+     * record is unpacked, because the platform takes one at a time.
+     *
+     * Order: BQL, this lock, a RAMBlock's lock.  A thread that holds it does
+     * not wait for the BQL, read from a channel or yield.  The coroutine that
+     * loads the guest takes it with lock_receiver().
+     */
+    QemuMutex lock;
+    /* NULL if the machine cannot take a confidential guest */
+    struct EncryptedReceiver *receiver;
+    /* Body of the record that is read from the main channel.  Main thread. */
+    GByteArray *body;
+    /* When the main loop ran last, in ms.  Main thread. */
+    int64_t slice_start;
+    /* Which events were emitted.  Main thread. */
+    bool opened_event, finished_event;
+    /* The source wants to know why the migration fails.  Atomic. */
+    bool send_reason;
+} EncryptedIncoming;
+
+/** encrypted_load_init: called once, before anything is loaded */
+void encrypted_load_init(EncryptedIncoming *in);
+
+/** encrypted_load_setup: RAM is about to be loaded.  BQL. */
+bool encrypted_load_setup(Error **errp);
+
+/** encrypted_load_cleanup: the migration has ended.  BQL. */
+void encrypted_load_cleanup(void);
+
+/**
+ * encrypted_load_record: read a record from @f and act on it
+ * @word: what the caller has read as the record's address and flags
+ *
+ * Returns 0, or -errno after reporting the error.  RCU read lock held.  In a
+ * coroutine it yields while the platform unpacks pages.
+ */
+int encrypted_load_record(QEMUFile *f, uint64_t word);
+
+/**
+ * encrypted_load_yields: is this the coroutine in which a confidential guest is
+ * loaded?  It must not block the main loop while the platform unpacks pages.
+ * Main thread.
+ */
+bool encrypted_load_yields(void);
+
+/**
+ * encrypted_load_plain: a plain page is about to be written at byte @offset of
+ * @rb: make it shared.  Returns false after reporting an error.
+ */
+bool encrypted_load_plain(RAMBlock *rb, uint64_t offset);
+
+/**
+ * encrypted_load_copies: write plain pages to a RAMBlock that can have private
+ * ones.  Thread of a channel.
+ * @offset: of each page, in bytes; from the stream, not checked
+ * @ncopies: number of pages whose contents are in @copies, one after the other
+ * @nzero: number of the pages after those, which are zero
+ */
+bool encrypted_load_copies(RAMBlock *rb, const ram_addr_t *offset,
+                           uint32_t ncopies, uint32_t nzero,
+                           const uint8_t *copies, Error **errp);
+
+/**
+ * encrypted_load_check_buffer: may @len bytes of state of section @idstr be
+ * read from a channel?  Thread of the channel.
+ * @idstr: need not be terminated
+ */
+bool encrypted_load_check_buffer(const char *idstr, size_t len, Error **errp);
+
+/**
+ * encrypted_load_buffer: act on a record from a channel;
+ * SaveVMHandlers.load_state_buffer.  Thread of the channel.
+ */
+bool encrypted_load_buffer(void *opaque, char *buf, size_t len, Error **errp);
+
+/**
+ * encrypted_load_done: may the guest start?  Returns false after reporting an
+ * error and setting it in @f, so that the source learns of it.
+ */
+bool encrypted_load_done(QEMUFile *f);
+
+#endif

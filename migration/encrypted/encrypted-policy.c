@@ -1,0 +1,183 @@
+/*
+ * What a confidential guest cannot be migrated with
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#include "qemu/osdep.h"
+#include "qemu/error-report.h"
+#include "qemu/rcu.h"
+#include "qapi/error.h"
+#include "exec/memory.h"
+#include "exec/ramblock.h"
+#include "hw/boards.h"
+#include "encrypted-policy.h"
+#include "encrypted-records.h"
+#include "migration/migration.h"
+#include "migration/options.h"
+#include "trace.h"
+
+typedef enum Side {
+    SEND = 1,
+    RECEIVE = 2,
+    BOTH = SEND | RECEIVE,
+} Side;
+
+static bool flush_after_each_section(void)
+{
+    return migrate_multifd() && migrate_multifd_flush_after_each_section();
+}
+
+static bool no_return_path(void)
+{
+    return !migrate_return_path();
+}
+
+/*
+ * Features that send pages without a look at their state, or that start the
+ * guest before all of its pages have arrived, and features without which a
+ * guest could be lost.  Each side refuses those that concern it.
+ */
+static const struct {
+    bool (*applies)(void);
+    Side side;
+    const char *message;        /* after "A confidential guest" */
+} refusals[] = {
+    { migrate_xbzrle, BOTH,
+      "cannot be migrated with capability xbzrle: migrate without it" },
+    { migrate_postcopy_ram, BOTH,
+      "cannot be migrated with capability postcopy-ram: migrate without it" },
+    { migrate_dirty_bitmaps, BOTH,
+      "cannot be migrated with capability dirty-bitmaps: migrate without it" },
+    { migrate_mapped_ram, BOTH,
+      "cannot be migrated with capability mapped-ram: migrate without it" },
+    { migrate_background_snapshot, BOTH,
+      "cannot be migrated with capability background-snapshot: migrate "
+      "without it" },
+    { migrate_colo, BOTH,
+      "cannot be migrated with capability x-colo: migrate without it" },
+    { migrate_ignore_shared, BOTH,
+      "cannot be migrated with capability x-ignore-shared: migrate without "
+      "it" },
+    { migrate_zero_copy_send, BOTH,
+      "cannot be migrated with capability zero-copy-send: migrate without it" },
+    { migrate_rdma, BOTH,
+      "cannot be migrated with transport rdma: migrate without it" },
+    /* The final records would overtake the pages in the channels */
+    { flush_after_each_section, BOTH,
+      "cannot be migrated with capability multifd and property "
+      "multifd-flush-after-each-section, which machine types up to 8.0 have: "
+      "use -global migration.multifd-flush-after-each-section=off at both "
+      "sides" },
+    /* QEMU tolerates DIRTYLIMIT_TOLERANCE_RANGE (25 MB/s) above the limit */
+    { migrate_dirty_limit, SEND,
+      "cannot be migrated with capability dirty-limit, which lets a vCPU "
+      "write 25 MB/s more than its limit: use auto-converge" },
+    /*
+     * Without an answer of the destination, "completed" would mean only that
+     * all bytes were written, and the guest could be lost.
+     */
+    { no_return_path, SEND,
+      "can only be migrated with capability return-path, through which the "
+      "destination says that it has the guest: switch it on.  Saving to a "
+      "file (virsh save, managedsave, dump) and tunnelled migration (virsh "
+      "migrate --tunnelled) have no return path: use virsh migrate --live "
+      "without --tunnelled" },
+};
+
+static bool check_features(Side side, Error **errp)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(refusals); i++) {
+        if ((refusals[i].side & side) && refusals[i].applies()) {
+            error_setg(errp, "A confidential guest %s", refusals[i].message);
+            return false;
+        }
+    }
+    if (migrate_mode() != MIG_MODE_NORMAL) {
+        error_setg(errp, "A confidential guest cannot be migrated in mode %s: "
+                   "use mode normal", MigMode_str(migrate_mode()));
+        return false;
+    }
+    return true;
+}
+
+static bool check_blocks(Error **errp)
+{
+    g_autoptr(GPtrArray) blocks = NULL;
+
+    RCU_READ_LOCK_GUARD();
+    blocks = encrypted_blocks();
+    for (guint i = 0; i < blocks->len; i++) {
+        RAMBlock *rb = g_ptr_array_index(blocks, i);
+
+        /* A discarded private page has no contents that could be sent */
+        if (memory_region_has_ram_discard_manager(rb->mr)) {
+            error_setg(errp, "block %s: a confidential guest cannot be "
+                       "migrated with memory that can be discarded: unplug "
+                       "the device", rb->idstr);
+            return false;
+        }
+    }
+    return true;
+}
+
+const ConfidentialGuestMigrationOps *
+encrypted_migration_ops(ConfidentialGuestSupport **cgs)
+{
+    *cgs = current_machine ? current_machine->cgs : NULL;
+    if (!*cgs) {
+        return NULL;
+    }
+    return CONFIDENTIAL_GUEST_SUPPORT_GET_CLASS(*cgs)->migration;
+}
+
+bool encrypted_policy_check_send(ConfidentialGuestSupport *cgs,
+                                 const ConfidentialGuestMigrationOps *ops,
+                                 Error **errp)
+{
+    ERRP_GUARD();
+
+    if (check_features(SEND, errp) && check_blocks(errp) &&
+        ops->can_send(cgs, errp)) {
+        return true;
+    }
+    trace_encrypted_pages_refused(error_get_pretty(*errp));
+    return false;
+}
+
+bool encrypted_policy_check_receive(Error **errp)
+{
+    return check_features(RECEIVE, errp);
+}
+
+bool encrypted_policy_check_snapshot(Error **errp)
+{
+    ConfidentialGuestSupport *cgs;
+
+    if (!encrypted_migration_ops(&cgs)) {
+        return true;
+    }
+    error_setg(errp, "No snapshot of a confidential guest can be taken or "
+               "loaded: its private memory can only move to a platform that "
+               "takes it.  Migrate the guest, or take snapshots of its disks "
+               "only");
+    return false;
+}
+
+bool encrypted_policy_allow_postcopy(void)
+{
+    ConfidentialGuestSupport *cgs;
+
+    if (!encrypted_migration_ops(&cgs)) {
+        return true;
+    }
+    error_report("A confidential guest does not start before all of its "
+                 "pages are there: no postcopy");
+    return false;
+}
+
+bool encrypted_policy_channels_only(void)
+{
+    ConfidentialGuestSupport *cgs;
+
+    return encrypted_migration_ops(&cgs);
+}

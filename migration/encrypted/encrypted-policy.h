@@ -1,0 +1,58 @@
+/*
+ * What a confidential guest cannot be migrated with
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * All functions accept everything for a machine without confidential guest
+ * support that can migrate.
+ */
+#ifndef MIGRATION_ENCRYPTED_POLICY_H
+#define MIGRATION_ENCRYPTED_POLICY_H
+
+#include "system/confidential-guest-migration.h"
+
+/**
+ * encrypted_migration_ops: the machine's operations for migrating private
+ * memory, or NULL if it has none
+ * @cgs: returns the machine's confidential guest support, or NULL
+ */
+const ConfidentialGuestMigrationOps *
+encrypted_migration_ops(ConfidentialGuestSupport **cgs);
+
+/**
+ * encrypted_policy_check_send: can the guest leave with the capabilities,
+ * parameters, RAMBlocks and platform of this moment?  BQL.
+ * @cgs, @ops: from encrypted_migration_ops(), not NULL
+ */
+bool encrypted_policy_check_send(ConfidentialGuestSupport *cgs,
+                                 const ConfidentialGuestMigrationOps *ops,
+                                 Error **errp);
+
+/**
+ * encrypted_policy_check_receive: can a confidential guest arrive with the
+ * capabilities and the mode of this side?
+ */
+bool encrypted_policy_check_receive(Error **errp);
+
+/**
+ * encrypted_policy_check_snapshot: can a snapshot of the guest be taken or
+ * loaded?  The caller must ask before it changes anything.  BQL.
+ */
+bool encrypted_policy_check_snapshot(Error **errp);
+
+/**
+ * encrypted_policy_allow_postcopy: may the source announce postcopy to this
+ * destination?  Returns false after reporting an error.
+ */
+bool encrypted_policy_allow_postcopy(void);
+
+/**
+ * encrypted_policy_channels_only: are multifd's channels for pages only?
+ *
+ * True for a guest with private memory, on both sides: the destination accepts
+ * nothing else from a channel.  Devices (VFIO) then send their state through
+ * the main channel, or refuse if they are configured to use the channels.
+ */
+bool encrypted_policy_channels_only(void);
+
+#endif

@@ -1,0 +1,22 @@
+/*
+ * Confidential guests in query-migrate and "info migrate"
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#ifndef MIGRATION_ENCRYPTED_QUERY_H
+#define MIGRATION_ENCRYPTED_QUERY_H
+
+#include "qapi/qapi-types-migration.h"
+#include "monitor/monitor.h"
+
+/**
+ * encrypted_query: add to @info the statistics of the current or last
+ * migration, whatever became of it, and why the guest cannot leave at present.
+ * BQL.
+ */
+void encrypted_query(MigrationInfo *info);
+
+/** encrypted_query_print: print @stats; nothing if NULL */
+void encrypted_query_print(Monitor *mon, const EncryptedRamStats *stats);
+
+#endif

@@ -1,0 +1,76 @@
+/*
+ * Receiver of private pages
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * The receiver checks records, which are untrusted, and does what they say.  It
+ * reads them from memory and knows no channel.  The caller makes sure that only
+ * one thread at a time uses a receiver.
+ */
+#ifndef MIGRATION_ENCRYPTED_RECEIVER_H
+#define MIGRATION_ENCRYPTED_RECEIVER_H
+
+#include "system/confidential-guest-migration.h"
+#include "encrypted-records.h"
+
+/* State of one incoming migration */
+typedef struct EncryptedReceiver EncryptedReceiver;
+
+EncryptedReceiver *
+encrypted_receiver_new(ConfidentialGuestSupport *cgs,
+                       const ConfidentialGuestMigrationOps *ops);
+void encrypted_receiver_free(EncryptedReceiver *r);
+
+/**
+ * encrypted_receiver_header: check the header of a record
+ * @header: ENCRYPTED_RECORD_HEADER bytes
+ * @len: returns the length of the body, which the type allows
+ */
+bool encrypted_receiver_header(EncryptedReceiver *r, const uint8_t *header,
+                               size_t *len, Error **errp);
+
+/**
+ * encrypted_receiver_is_slow: may the platform or the host be busy for long
+ * with the body of the record whose header was read?  Then any thread may call
+ * encrypted_receiver_body() for it; otherwise the caller holds the BQL.
+ */
+bool encrypted_receiver_is_slow(const EncryptedReceiver *r);
+
+/**
+ * encrypted_receiver_body: act on the body of the record whose header was read.
+ * RCU read lock held.
+ *
+ * After an error the migration has failed, and every further call fails, too.
+ */
+bool encrypted_receiver_body(EncryptedReceiver *r, const uint8_t *body,
+                             size_t len, Error **errp);
+
+/**
+ * encrypted_receiver_pages_record: check and act on a whole record of pages or
+ * of unallocated pages, which begins with the flag word.  RCU read lock held.
+ */
+bool encrypted_receiver_pages_record(EncryptedReceiver *r,
+                                     const uint8_t *record, size_t len,
+                                     Error **errp);
+
+/**
+ * encrypted_receiver_plain: a plain page is about to be written to a block that
+ * can have private pages: make the page shared.
+ * @offset: bytes in @rb, a multiple of the page size
+ */
+bool encrypted_receiver_plain(EncryptedReceiver *r, RAMBlock *rb,
+                              uint64_t offset, Error **errp);
+
+/** encrypted_receiver_opened: was a session record accepted? */
+bool encrypted_receiver_opened(const EncryptedReceiver *r);
+
+/**
+ * encrypted_receiver_private_pages: number of private pages received; a page
+ * that was received twice counts twice
+ */
+uint64_t encrypted_receiver_private_pages(const EncryptedReceiver *r);
+
+/** encrypted_receiver_done: was everything received, up to the final record? */
+bool encrypted_receiver_done(EncryptedReceiver *r, Error **errp);
+
+#endif

@@ -1,0 +1,572 @@
+/*
+ * Sender of a confidential guest's pages
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * Rules A to D, to which comments refer, and the order of locks are in
+ * docs/devel/migration/encrypted-pages.rst.
+ */
+#include "qemu/osdep.h"
+#include "qemu/bitops.h"
+#include "qemu/main-loop.h"
+#include "qemu/memalign.h"
+#include "qemu/rcu.h"
+#include "qemu/timer.h"
+#include "qapi/error.h"
+#include "exec/encbitmap.h"
+#include "exec/memory.h"
+#include "encrypted-answer.h"
+#include "encrypted-channel.h"
+#include "encrypted-pending.h"
+#include "encrypted-policy.h"
+#include "encrypted-reason.h"
+#include "encrypted-records.h"
+#include "encrypted-save.h"
+#include "encrypted-stats.h"
+#include "migration/migration.h"
+#include "migration/migration-stats.h"
+#include "migration/options.h"
+#include "migration/ram.h"
+#include "multifd-encrypted-send.h"
+#include "trace.h"
+
+/* Number of private pages without contents in one record, at most */
+#define UNALLOCATED_PAGES_MAX 4096
+
+/* The migration thread's, if nothing else is said */
+typedef struct EncryptedSave {
+    EncryptedSession *session;
+    /* The main channel */
+    QEMUFile *f;
+    /* The RAMBlocks of the session, in the order of their indices */
+    GPtrArray *blocks;
+    /* Private pages as the platform has packed them */
+    GByteArray *payload;
+    /* The record that is being made */
+    GByteArray *record;
+    /* Contents of a shared page, without multifd */
+    uint8_t *copy;
+    /* ram.c's dirty bitmap */
+    struct RAMState *rs;
+    EncryptedClearDirty *clear_dirty;
+    QemuMutex *bitmap_mutex;
+    /* No round follows.  Protected by bitmap_mutex. */
+    bool last_stage;
+    /*
+     * With multifd: pages that the channels still have may be dirty again.
+     * Protected by bitmap_mutex.
+     */
+    bool flush_due;
+} EncryptedSave;
+
+static EncryptedSave *current_save(void)
+{
+    return migrate_get_current()->encrypted.save;
+}
+
+/*
+ * ram.c holds bitmap_mutex while it searches for dirty pages and sends them.
+ * The main thread takes it, with the BQL held, to sync the bitmap for
+ * auto-converge.  So the sender releases it in the two places where it may wait
+ * long: wait_for_room() waits for a channel, and save_private() waits for the
+ * platform and for a channel.
+ *
+ * A sync may then set the bits of pages that are being sent.  It requeues these
+ * pages, which costs time and loses nothing, because the sender cleared the
+ * bits before it read the pages (rule C).
+ */
+static void release_bitmap(EncryptedSave *s)
+{
+    qemu_mutex_unlock(s->bitmap_mutex);
+}
+
+static void retake_bitmap(EncryptedSave *s)
+{
+    qemu_mutex_lock(s->bitmap_mutex);
+}
+
+/* The migration fails because of something on this host.  Returns @ret. */
+static int fail(EncryptedSave *s, int ret, Error *err)
+{
+    encrypted_reason_own_error(migrate_get_current());
+    qemu_file_set_error_obj(s->f, ret, err);
+    return ret;
+}
+
+static void put_record(EncryptedSave *s)
+{
+    qemu_put_buffer(s->f, s->record->data, s->record->len);
+    ram_transferred_add(s->record->len);
+    g_byte_array_set_size(s->record, 0);
+}
+
+/* Send a record of @npages pages.  Returns @npages or -errno. */
+static int put_pages(EncryptedSave *s, size_t npages)
+{
+    bool ok = true;
+
+    if (migrate_multifd()) {
+        ok = multifd_encrypted_send_record(s->record);
+        g_byte_array_set_size(s->record, 0);
+    } else {
+        put_record(s);
+    }
+    return ok ? npages : -EIO;
+}
+
+/*
+ * Wait until a channel of multifd takes another shared page of @rb.  Returns
+ * where to copy it to, or NULL if a channel has failed.
+ *
+ * A page goes to the channels once between two syncs, because only a sync sets
+ * its dirty bit again.  Its records cannot overtake each other if both sides
+ * have seen the end of what is in the channels before the first page after a
+ * sync is sent.  A sync while this function waits makes the next flush due.
+ */
+static uint8_t *wait_for_room(EncryptedSave *s, RAMBlock *rb)
+{
+    bool flush_due = s->flush_due;
+    uint8_t *room = NULL;
+
+    s->flush_due = false;
+    release_bitmap(s);
+    if (!flush_due || multifd_ram_flush_and_sync(s->f) == 0) {
+        room = multifd_encrypted_send_room(rb);
+    }
+    retake_bitmap(s);
+    return room;
+}
+
+static EncryptedSave *save_new(QEMUFile *f, struct RAMState *rs,
+                               EncryptedClearDirty *clear_dirty,
+                               QemuMutex *bitmap_mutex)
+{
+    EncryptedSave *s = g_new0(EncryptedSave, 1);
+
+    s->session = &migrate_get_current()->encrypted.session;
+    s->f = f;
+    s->payload = g_byte_array_new();
+    s->record = g_byte_array_new();
+    s->copy = qemu_memalign(64, qemu_target_page_size());
+    s->rs = rs;
+    s->clear_dirty = clear_dirty;
+    s->bitmap_mutex = bitmap_mutex;
+    /* ram.c has synced once when it calls encrypted_save_setup() */
+    s->flush_due = migrate_multifd();
+    RCU_READ_LOCK_GUARD();
+    s->blocks = encrypted_blocks();
+    for (guint i = 0; i < s->blocks->len; i++) {
+        RAMBlock *rb = g_ptr_array_index(s->blocks, i);
+
+        encrypted_stats_add_block(s->session->stats, encbitmap_npages(rb));
+    }
+    return s;
+}
+
+static bool send_session(EncryptedSave *s, const GByteArray *data,
+                         Error **errp)
+{
+    uint32_t flags = ENCRYPTED_SESSION_REASON |
+                     (migrate_multifd() ? ENCRYPTED_SESSION_MULTIFD : 0) |
+                     encrypted_answer_announce(migrate_get_current(),
+                                               s->session->cgs,
+                                               s->session->ops);
+
+    WITH_RCU_READ_LOCK_GUARD() {
+        if (!encrypted_record_session(s->record, s->blocks, flags, data,
+                                      errp)) {
+            return false;
+        }
+    }
+    put_record(s);
+    /* A destination that refuses this can say so before channels fail */
+    qemu_fflush(s->f);
+    return true;
+}
+
+bool encrypted_save_setup(QEMUFile *f, struct RAMState *rs,
+                          EncryptedClearDirty *clear_dirty,
+                          QemuMutex *bitmap_mutex, Error **errp)
+{
+    EncryptedOutgoing *outgoing = &migrate_get_current()->encrypted;
+    g_autoptr(GByteArray) data = g_byte_array_new();
+    ConfidentialGuestSupport *cgs;
+    const ConfidentialGuestMigrationOps *ops = encrypted_migration_ops(&cgs);
+
+    if (!ops) {
+        return true;
+    }
+    if (!encrypted_session_open(cgs, ops, data, errp)) {
+        return false;
+    }
+    encrypted_pending_start(outgoing->session.stats);
+    if (migrate_multifd()) {
+        multifd_encrypted_send_setup();
+    }
+    outgoing->save = save_new(f, rs, clear_dirty, bitmap_mutex);
+    if (!send_session(outgoing->save, data, errp)) {
+        return false;
+    }
+    encrypted_channel_check(f, outgoing->session.stats);
+    return true;
+}
+
+/* A round ends.  @next: number of the round that begins, or 0 */
+static void end_round(EncryptedSession *session, uint64_t next)
+{
+    EncryptedRamRound r;
+
+    encrypted_session_count_calls(session);
+    if (encrypted_stats_round(session->stats, next,
+                              qemu_clock_get_ms(QEMU_CLOCK_REALTIME), &r)) {
+        trace_encrypted_pages_round(r.round, r.private_pages, r.shared_pages,
+                                    r.private_bytes, r.batches,
+                                    r.converted_pages, r.again_pages,
+                                    r.platform_time);
+    }
+}
+
+void encrypted_save_cleanup(void)
+{
+    EncryptedOutgoing *outgoing = &migrate_get_current()->encrypted;
+    EncryptedSave *s = g_steal_pointer(&outgoing->save);
+
+    encrypted_pending_stop();
+    if (outgoing->session.stats) {
+        /* The migration may have ended within a round */
+        end_round(&outgoing->session, 0);
+        encrypted_stats_forget_blocks(outgoing->session.stats);
+    }
+    multifd_encrypted_send_cleanup();
+    if (s) {
+        g_ptr_array_unref(s->blocks);
+        g_byte_array_unref(s->payload);
+        g_byte_array_unref(s->record);
+        qemu_vfree(s->copy);
+        g_free(s);
+    }
+}
+
+void encrypted_save_sync(uint64_t round)
+{
+    EncryptedSession *session = &migrate_get_current()->encrypted.session;
+    Error *err = NULL;
+
+    if (!session->stats) {
+        return;
+    }
+    end_round(session, round);
+    if (!encbitmap_sync(&err)) {
+        migration_file_set_error(-EIO, err);
+    }
+}
+
+void encrypted_save_synced(bool last_stage)
+{
+    EncryptedSave *s = current_save();
+
+    if (s) {
+        s->flush_due = migrate_multifd();
+        s->last_stage = last_stage;
+    }
+}
+
+static guint block_index(EncryptedSave *s, RAMBlock *rb)
+{
+    guint index;
+
+    return g_ptr_array_find(s->blocks, rb, &index) ? index :
+           ENCRYPTED_STATS_NO_BLOCK;
+}
+
+/*
+ * Pack @npages private pages into s->payload.  Returns how many were packed,
+ * or -errno; see ConfidentialGuestMigrationOps.send_pages.
+ *
+ * The RAMBlock's lock is not held, because the platform takes long and
+ * conversions must not wait for it.  Pages that the guest converts from now on
+ * are dirty, so they are sent again in their new state.
+ */
+static int pack_pages(EncryptedSave *s, RAMBlock *rb, uint64_t offset,
+                      size_t npages, Error **errp)
+{
+    int64_t start = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
+    int ret;
+
+    g_byte_array_set_size(s->payload, 0);
+    ret = s->session->ops->send_pages(s->session->cgs, rb, offset, npages,
+                                      s->payload, errp);
+    encrypted_stats_packed(s->session->stats, MAX(ret, 0),
+                           qemu_clock_get_ns(QEMU_CLOCK_REALTIME) - start);
+    return ret;
+}
+
+/* Mark @npages pages dirty that the guest is converting */
+static void requeue(EncryptedSave *s, RAMBlock *rb, uint64_t offset,
+                    size_t npages)
+{
+    trace_encrypted_pages_requeue(rb->idstr, offset, npages);
+    encrypted_stats_requeued(s->session->stats, npages);
+    memory_region_set_dirty(rb->mr, offset,
+                            (uint64_t)npages << qemu_target_page_bits());
+}
+
+/*
+ * Of @npages pages that had no memory before their dirty bits were cleared,
+ * return how many from the first one on have none now, and requeue the others.
+ * The guest may have accessed a page before KVM logged accesses to it.
+ */
+static size_t still_unallocated(EncryptedSave *s, RAMBlock *rb, uint64_t page,
+                                size_t npages)
+{
+    bool allocated;
+    size_t n = encbitmap_allocated_run(rb, page, npages, &allocated);
+
+    n = allocated ? 0 : n;
+    if (n < npages) {
+        requeue(s, rb, (page + n) << qemu_target_page_bits(), npages - n);
+    }
+    return n;
+}
+
+static int send_unallocated(EncryptedSave *s, RAMBlock *rb, guint index,
+                            uint64_t page, size_t npages)
+{
+    encrypted_record_unallocated(s->record, index, page, npages);
+    encrypted_stats_unallocated(s->session->stats, index, page, npages,
+                                s->record->len);
+    stat64_add(&mig_stats.zero_pages, npages);
+    trace_encrypted_pages_save_unallocated(rb->idstr, page, npages);
+    return put_pages(s, npages);
+}
+
+/*
+ * Requeue those of @npages pages that were not packed because the guest is
+ * converting one of them.
+ * @packed: result of pack_pages(), with @errp set if it is an error
+ * @last_stage: the guest is stopped, and nothing can be left for a later round
+ *
+ * Returns how many pages to send, or -errno.
+ */
+static int requeue_unpacked(EncryptedSave *s, RAMBlock *rb, uint64_t offset,
+                            size_t npages, int packed, bool last_stage,
+                            Error **errp)
+{
+    if (packed < 0 && (packed != -EAGAIN || last_stage)) {
+        return packed;
+    }
+    if (packed < 0) {
+        error_free(*errp);
+        *errp = NULL;
+        packed = 0;
+    }
+    if (packed < npages && last_stage) {
+        error_setg_errno(errp, EAGAIN, "the guest is stopped, but the pages "
+                         "are being converted");
+        return -EAGAIN;
+    }
+    if (packed < npages) {
+        requeue(s, rb, offset + ((uint64_t)packed << qemu_target_page_bits()),
+                npages - packed);
+    }
+    return packed;
+}
+
+/* Pack and send @npages private pages.  Returns as encrypted_save_page(). */
+static int send_run(EncryptedSave *s, RAMBlock *rb, guint index,
+                    uint64_t offset, size_t npages, bool last_stage)
+{
+    Error *err = NULL;
+    int ret = pack_pages(s, rb, offset, npages, &err);
+
+    ret = requeue_unpacked(s, rb, offset, npages, ret, last_stage, &err);
+    if (ret > 0 && !encrypted_record_pages(s->record, index, offset, ret,
+                                           s->payload, &err)) {
+        ret = -EINVAL;
+    }
+    if (ret < 0) {
+        error_prepend(&err, "block %s, offset 0x%" PRIx64 ": cannot send %zu "
+                      "private pages: ", rb->idstr, offset, npages);
+        return fail(s, ret, err);
+    }
+    if (ret == 0) {
+        return 0;
+    }
+    encrypted_stats_private(s->session->stats, index,
+                            offset >> qemu_target_page_bits(), ret,
+                            s->record->len);
+    stat64_add(&mig_stats.normal_pages, ret);
+    trace_encrypted_pages_save(rb->idstr, offset, ret, s->record->len);
+    return put_pages(s, ret);
+}
+
+/* The end of the dirty pages that begin at @page, as far as one record goes */
+static unsigned long dirty_end(RAMBlock *rb, unsigned long page)
+{
+    unsigned long size = rb->used_length >> qemu_target_page_bits();
+
+    return find_next_zero_bit(rb->bmap,
+                              MIN(size, page + UNALLOCATED_PAGES_MAX),
+                              page + 1);
+}
+
+/*
+ * encbitmap_allocated_run(), for one record.  A record has few allocated pages
+ * and up to @npages pages without contents, so this function looks at more than
+ * a few pages only if the first ones have no contents.
+ */
+static size_t allocated_run(RAMBlock *rb, uint64_t page, size_t npages,
+                            bool *allocated)
+{
+    size_t most = MIN(npages, CGS_MIGRATION_PAGES_MAX);
+    size_t run = encbitmap_allocated_run(rb, page, most, allocated);
+
+    if (!*allocated && run == most && run < npages) {
+        run = encbitmap_allocated_run(rb, page, npages, allocated);
+        run = *allocated ? MIN(run, most) : run;
+    }
+    return run;
+}
+
+/*
+ * Send the first of @npages private and dirty pages, and as many of the others
+ * as fit into its record.  Called with the RAMBlock's lock held as a reader,
+ * and releases it.  Returns as encrypted_save_page().
+ */
+static int save_private(EncryptedSave *s, RAMBlock *rb, uint64_t page,
+                        size_t npages)
+{
+    guint index = block_index(s, rb);
+    bool last_stage = s->last_stage, allocated;
+    Error *err = NULL;
+    int ret;
+
+    if (index == ENCRYPTED_STATS_NO_BLOCK) {
+        encbitmap_send_unlock(rb);
+        error_setg(&err, "block %s was added after the migration session "
+                   "started: migrate again", rb->idstr);
+        return fail(s, -EINVAL, err);
+    }
+    npages = allocated_run(rb, page, npages, &allocated);
+    /* Before the pages are read: rule C */
+    for (size_t i = 1; i < npages; i++) {
+        s->clear_dirty(s->rs, rb, page + i);
+    }
+    if (!allocated) {
+        npages = still_unallocated(s, rb, page, npages);
+    }
+    encbitmap_send_unlock(rb);
+    release_bitmap(s);
+    if (allocated) {
+        ret = send_run(s, rb, index, page << qemu_target_page_bits(), npages,
+                       last_stage);
+    } else {
+        ret = npages ? send_unallocated(s, rb, index, page, npages) : 0;
+    }
+    retake_bitmap(s);
+    return ret;
+}
+
+bool encrypted_save_confidential(RAMBlock *rb, unsigned long page, int *res)
+{
+    ram_addr_t offset = (ram_addr_t)page << qemu_target_page_bits();
+    EncryptedSave *s = current_save();
+    Error *err = NULL;
+    bool is_private;
+    uint8_t *copy;
+    size_t npages;
+
+    if (!s) {
+        error_setg(&err, "block %s: a guest with private memory, whose "
+                   "machine cannot migrate it", rb->idstr);
+        migration_file_set_error(-EINVAL, err);
+        *res = -EINVAL;
+        return true;
+    }
+    /* After a cancel, for example, the platform must not pack more pages */
+    *res = qemu_file_get_error(s->f);
+    if (*res) {
+        return true;
+    }
+    copy = migrate_multifd() ? wait_for_room(s, rb) : s->copy;
+    if (!copy) {
+        *res = -EIO;
+        return true;
+    }
+    encbitmap_send_lock(rb);
+    npages = encbitmap_run(rb, page, dirty_end(rb, page), &is_private);
+    if (is_private) {
+        *res = save_private(s, rb, page, npages);
+        return true;
+    }
+    /* A copy, because the page may be private when the channel reads it */
+    memcpy(copy, rb->host + offset, qemu_target_page_size());
+    encbitmap_send_unlock(rb);
+    encrypted_stats_shared(s->session->stats, block_index(s, rb), page);
+    trace_encrypted_pages_shared(rb->idstr, offset);
+    if (migrate_multifd()) {
+        multifd_encrypted_send_queue(offset);
+        *res = 1;
+        return true;
+    }
+    return false;
+}
+
+uint8_t *encrypted_save_copy(void)
+{
+    return current_save()->copy;
+}
+
+bool encrypted_save_ignore_hint(RAMBlock *rb, uint64_t offset,
+                                uint64_t npages)
+{
+    if (!encbitmap_npages(rb)) {
+        return false;
+    }
+    /* The destination expects every private page, free or not */
+    trace_encrypted_pages_hint_ignored(rb->idstr, offset, npages);
+    return true;
+}
+
+static int send_final(EncryptedSave *s, const GByteArray *final, Error **errp)
+{
+    uint32_t block = 0;
+    uint64_t first = 0;
+
+    WITH_RCU_READ_LOCK_GUARD() {
+        while (encrypted_record_state(s->record, s->blocks, &block, &first)) {
+            put_record(s);
+        }
+    }
+    if (!encrypted_record_final(s->record, final, errp)) {
+        return -EINVAL;
+    }
+    put_record(s);
+    return 0;
+}
+
+int encrypted_save_final(void)
+{
+    g_autoptr(GByteArray) final = g_byte_array_new();
+    EncryptedSave *s = current_save();
+    Error *err = NULL;
+    int ret;
+
+    if (!s) {
+        return 0;
+    }
+    end_round(s->session, 0);
+    /* Pages that were counted as private may have been sent as shared ones */
+    encrypted_stats_remaining(s->session->stats, 0);
+    /* The destination compares the state records with the pages it has */
+    s->flush_due = false;
+    ret = multifd_ram_flush_and_sync(s->f);
+    if (ret < 0) {
+        return ret;
+    }
+    if (!s->session->ops->send_final(s->session->cgs, final, &err) ||
+        send_final(s, final, &err) < 0) {
+        return fail(s, -EINVAL, err);
+    }
+    return 0;
+}

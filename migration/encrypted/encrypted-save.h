@@ -1,0 +1,137 @@
+/*
+ * Sender of a confidential guest's pages
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * ram.c searches for dirty pages.  It hands every page of a RAMBlock that can
+ * have private pages to encrypted_save_page().  All functions do nothing for a
+ * machine without confidential guest support that can migrate.  Where nothing
+ * else is said, the migration thread calls them.
+ */
+#ifndef MIGRATION_ENCRYPTED_SAVE_H
+#define MIGRATION_ENCRYPTED_SAVE_H
+
+#include "exec/cpu-common.h"
+#include "exec/ramblock.h"
+#include "exec/target_page.h"
+#include "migration/qemu-file.h"
+#include "encrypted-session.h"
+
+struct RAMState;
+
+/* Clears a page's bit in ram.c's dirty bitmap; bitmap_mutex held */
+typedef bool EncryptedClearDirty(struct RAMState *rs, RAMBlock *rb,
+                                 unsigned long page);
+
+/**
+ * encrypted_save_setup: open the session and send it.  BQL.
+ * @f: the main channel, to which all records go that multifd does not take
+ * @rs, @clear_dirty: for the pages that encrypted_save_page() sends in addition
+ * @bitmap_mutex: of @rs.  encrypted_save_page() releases it while it waits.
+ */
+bool encrypted_save_setup(QEMUFile *f, struct RAMState *rs,
+                          EncryptedClearDirty *clear_dirty,
+                          QemuMutex *bitmap_mutex, Error **errp);
+
+/**
+ * encrypted_save_sync: a round begins, and the dirty log is about to be read.
+ * An error fails the migration.  The migration thread, or the main thread while
+ * a round is under way.
+ * @round: number of the round, from 1
+ */
+void encrypted_save_sync(uint64_t round);
+
+/**
+ * encrypted_save_synced: the dirty bitmap has all bits that the log had.
+ * bitmap_mutex is held since then, so no page has been sent.  The same threads.
+ * @last_stage: there will be no other round
+ */
+void encrypted_save_synced(bool last_stage);
+
+/**
+ * encrypted_save_confidential: encrypted_save_page() for a RAMBlock that can
+ * have private pages
+ */
+bool encrypted_save_confidential(RAMBlock *rb, unsigned long page, int *res);
+
+/** encrypted_save_copy: the copy of which encrypted_save_contents() tells */
+uint8_t *encrypted_save_copy(void);
+
+/**
+ * encrypted_save_page: send a page, if it takes another path than pages of
+ * ordinary guests
+ * @page: index in @rb.  The caller has cleared its dirty bit.
+ * @res: returns how many pages were sent, or -errno with the error in the file.
+ *       More than one: private pages behind @page were dirty and were sent in
+ *       the same record.  0: the guest is converting the page, which was marked
+ *       dirty again.
+ *
+ * Returns false, with @res not set, if the caller has to send the page.  The
+ * page is shared then, and its contents are at encrypted_save_contents().
+ *
+ * The caller holds bitmap_mutex.  The function releases it and takes it again
+ * while it waits for the platform or for a channel of multifd.
+ */
+static inline bool encrypted_save_page(RAMBlock *rb, unsigned long page,
+                                       int *res)
+{
+    /* A page of an ordinary guest takes less than 200 ns in all: no call */
+    return unlikely(qatomic_read(&rb->encbmap)) &&
+           encrypted_save_confidential(rb, page, res);
+}
+
+/**
+ * encrypted_save_contents: contents of the page at byte @offset of @rb, for
+ * which encrypted_save_page() has just returned false.  A copy if the page
+ * could become private before the caller has read it.
+ */
+static inline uint8_t *encrypted_save_contents(RAMBlock *rb,
+                                               ram_addr_t offset)
+{
+    return likely(!qatomic_read(&rb->encbmap)) ? rb->host + offset :
+           encrypted_save_copy();
+}
+
+/**
+ * encrypted_save_took_time: shall the caller look at the clock, although it has
+ * sent only @pages pages?
+ *
+ * Packing a page takes milliseconds.  A plain guest with huge pages sends many
+ * pages at a time, too, but must not be slowed down.
+ */
+static inline bool encrypted_save_took_time(int pages)
+{
+    return pages > 1 && encrypted_session_is_open();
+}
+
+/**
+ * encrypted_save_host_page: number of bytes of @rb to send before the caller
+ * looks at the clock, the rate limit and the end of the migration.
+ *
+ * For an ordinary guest that is a host page, because postcopy needs whole ones.
+ * A confidential guest has no postcopy, and the platform takes seconds or
+ * minutes for a huge page.
+ */
+static inline size_t encrypted_save_host_page(RAMBlock *rb)
+{
+    return likely(!qatomic_read(&rb->encbmap)) ? qemu_ram_pagesize(rb) :
+           qemu_target_page_size();
+}
+
+/**
+ * encrypted_save_ignore_hint: must @npages pages from byte @offset of @rb be
+ * sent although the guest says that they are free?
+ */
+bool encrypted_save_ignore_hint(RAMBlock *rb, uint64_t offset,
+                                uint64_t npages);
+
+/**
+ * encrypted_save_final: the guest is stopped and all pages are sent.  Returns
+ * 0, or -errno with the error in the file.  BQL.
+ */
+int encrypted_save_final(void);
+
+/** encrypted_save_cleanup: the migration has ended.  BQL. */
+void encrypted_save_cleanup(void);
+
+#endif

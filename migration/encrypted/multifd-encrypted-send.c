@@ -1,0 +1,105 @@
+/*
+ * Pages of a confidential guest to multifd's channels
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#include "qemu/osdep.h"
+#include "migration/migration.h"
+#include "migration/misc.h"
+#include "encrypted-records.h"
+#include "multifd-copies.h"
+#include "multifd-encrypted-send.h"
+
+/* The next packet of shared pages.  multifd exchanges it when it sends it. */
+static MultiFDSendData **current_packet(void)
+{
+    return &migrate_get_current()->encrypted.packet;
+}
+
+void multifd_encrypted_send_setup(void)
+{
+    *current_packet() = multifd_send_data_alloc();
+}
+
+void multifd_encrypted_send_cleanup(void)
+{
+    g_clear_pointer(current_packet(), multifd_send_data_free);
+}
+
+bool multifd_encrypted_send_record(const GByteArray *record)
+{
+    return multifd_queue_device_state((char *)ENCRYPTED_RECORD_IDSTR,
+                                      ENCRYPTED_RECORD_INSTANCE,
+                                      (char *)record->data, record->len);
+}
+
+bool multifd_encrypted_send_flush(void)
+{
+    MultiFDSendData **packet = current_packet();
+
+    if (!*packet || multifd_payload_empty(*packet)) {
+        return true;
+    }
+    if (!(*packet)->u.ram.num) {
+        multifd_send_data_clear(*packet);
+        return true;
+    }
+    return multifd_send(packet);
+}
+
+static bool is_full(MultiFDSendData *packet, RAMBlock *rb)
+{
+    MultiFDPages_t *pages = &packet->u.ram;
+
+    return !multifd_payload_empty(packet) &&
+           (pages->copies->of != rb || pages->num == multifd_ram_page_count());
+}
+
+uint8_t *multifd_encrypted_send_room(RAMBlock *rb)
+{
+    MultiFDSendData **packet = current_packet();
+    MultiFDPages_t *pages;
+
+    if (is_full(*packet, rb) && !multifd_encrypted_send_flush()) {
+        return NULL;
+    }
+    pages = &(*packet)->u.ram;
+    if (multifd_payload_empty(*packet)) {
+        multifd_set_payload_type(*packet, MULTIFD_PAYLOAD_RAM);
+        if (!pages->copies) {
+            pages->copies = multifd_copies_new();
+        }
+        pages->copies->of = rb;
+        pages->block = rb;
+        pages->host = pages->copies->host;
+        pages->num = 0;
+        pages->normal_num = 0;
+    }
+    return pages->host + (size_t)pages->num * multifd_ram_page_size();
+}
+
+void multifd_encrypted_send_queue(ram_addr_t offset)
+{
+    MultiFDPages_t *pages = &(*current_packet())->u.ram;
+
+    pages->copies->offset[pages->num] = offset;
+    pages->offset[pages->num] = (ram_addr_t)pages->num *
+                                multifd_ram_page_size();
+    pages->num++;
+}
+
+void multifd_encrypted_send_free(MultiFDPages_t *pages)
+{
+    g_clear_pointer(&pages->copies, multifd_copies_free);
+}
+
+ram_addr_t multifd_encrypted_send_offset(const MultiFDPages_t *pages, int i)
+{
+    ram_addr_t at = pages->offset[i];
+
+    if (!pages->copies || pages->host != pages->copies->host) {
+        return at;
+    }
+    /* The search for zero pages has changed the order of pages->offset[] */
+    return pages->copies->offset[at / multifd_ram_page_size()];
+}

@@ -1,0 +1,58 @@
+/*
+ * Pages of a confidential guest to multifd's channels
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * The migration thread copies a shared page while it holds the RAMBlock's lock,
+ * and the copy is sent in one of multifd's packets of pages.  A record of
+ * private pages is sent as device state of the section "ram".  See
+ * docs/devel/migration/encrypted-pages.rst.
+ *
+ * Where nothing else is said, the migration thread calls these functions.
+ */
+#ifndef MIGRATION_MULTIFD_ENCRYPTED_SEND_H
+#define MIGRATION_MULTIFD_ENCRYPTED_SEND_H
+
+#include "migration/multifd.h"
+
+void multifd_encrypted_send_setup(void);
+
+/** multifd_encrypted_send_cleanup: the channels may still have work.  BQL. */
+void multifd_encrypted_send_cleanup(void);
+
+/** multifd_encrypted_send_record: returns false if a channel has failed */
+bool multifd_encrypted_send_record(const GByteArray *record);
+
+/**
+ * multifd_encrypted_send_room: return where to copy a shared page of @rb to, or
+ * NULL if a channel has failed.  The copy is sent only after
+ * multifd_encrypted_send_queue().
+ *
+ * May wait for a channel.  The caller must hold no lock for which a conversion
+ * or the main thread may wait.
+ */
+uint8_t *multifd_encrypted_send_room(RAMBlock *rb);
+
+/**
+ * multifd_encrypted_send_queue: the caller has copied a page to where
+ * multifd_encrypted_send_room() has just said
+ * @offset: bytes in its RAMBlock
+ */
+void multifd_encrypted_send_queue(ram_addr_t offset);
+
+/**
+ * multifd_encrypted_send_flush: give the queued pages to a channel.  Returns
+ * false if a channel has failed.
+ */
+bool multifd_encrypted_send_flush(void);
+
+/** multifd_encrypted_send_free: free the memory for copies of @pages */
+void multifd_encrypted_send_free(MultiFDPages_t *pages);
+
+/**
+ * multifd_encrypted_send_offset: byte offset of page @i of @pages in its
+ * RAMBlock.  The channel's thread.
+ */
+ram_addr_t multifd_encrypted_send_offset(const MultiFDPages_t *pages, int i);
+
+#endif
