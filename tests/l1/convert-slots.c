@@ -8,6 +8,7 @@
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <linux/falloc.h>
+#include <sys/uio.h>
 #include "guest.h"
 
 #define SIZE    (4ULL << 20)
@@ -296,6 +297,42 @@ static void not_mapped(void)
 }
 
 
+/* KVM counts conversions of the VM, converted pages, and refusals */
+static void statistics(enum vm_type type)
+{
+    struct iovec iov;
+    struct vm vm;
+    int fds[2];
+
+    vm_init(&vm, type, SIZE);
+    ok(stat_of(&vm, "gmem_conversions") == 0 &&
+       stat_of(&vm, "gmem_pages_converted") == 0 &&
+       stat_of(&vm, "gmem_conversions_refused") == 0,
+       "statistics of a new VM are 0");
+    MUST(vm_convert(&vm, 3 * PAGE, 5 * PAGE, PRIVATE));
+    MUST(vm_convert(&vm, 0, 16 * PAGE, PRIVATE));
+    ok(stat_of(&vm, "gmem_conversions") == 2 &&
+       stat_of(&vm, "gmem_pages_converted") == 16,
+       "two conversions: each page counts once");
+    MUST(vm_convert(&vm, 0, 16 * PAGE, SHARED));
+    MUST(vm_convert(&vm, 0, 16 * PAGE, SHARED));
+    ok(stat_of(&vm, "gmem_conversions") == 4 &&
+       stat_of(&vm, "gmem_pages_converted") == 32,
+       "a conversion that changes nothing counts, but no pages");
+    vm.mem[PAGE] = 1;
+    iov = (struct iovec) { vm.mem + PAGE, 16 };
+    CHECK(pipe(fds));
+    CHECK(vmsplice(fds[1], &iov, 1, 0));
+    ok(vm_convert(&vm, 0, 2 * PAGE, PRIVATE) == -EAGAIN &&
+       stat_of(&vm, "gmem_conversions") == 4 &&
+       stat_of(&vm, "gmem_pages_converted") == 32 &&
+       stat_of(&vm, "gmem_conversions_refused") == 1,
+       "a refusal counts as such");
+    close(fds[0]);
+    close(fds[1]);
+    vm_destroy(&vm);
+}
+
 /* Have all of a range of guest memory mapped: 0, or -errno */
 static int map_all(struct vm *vm, uint64_t gpa, uint64_t size)
 {
@@ -367,6 +404,7 @@ int main(void)
         two_files(types[i]);
         child(types[i]);
         without_vm(types[i]);
+        statistics(types[i]);
     }
     not_mapped();
     large_mappings();

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * Private memory that is kept track of by guest_memfds rather than per VM.
- * Included by <linux/kvm_host.h>; the hooks in KVM's files call these.
+ * In-place mode: guest_memfds keep track of private memory, instead of the VM.
+ * Included by <linux/kvm_host.h>.  The hooks in KVM's files call these functions.
  *
  * Locks, outermost first: kvm->lock, kvm->slots_lock, kvm->slots_arch_lock,
  * mmap_lock, the guest_memfd's invalidate_lock, kvm->page_enc_lock, the folio
@@ -13,17 +13,18 @@
 struct gmem_attributes;
 
 /*
- * Another flag of slots that user space does not see: the slot's guest_memfd
- * keeps attributes.  Slots of all other VMs and files cost a look at it.
+ * Internal flag of a slot: its guest_memfd keeps attributes.  Testing the flag is
+ * all that slots of other VMs cost.
  */
 #define KVM_MEMSLOT_GMEM_ATTRIBUTES	(1UL << 18)
 #define KVM_MEMSLOT_GMEM_FLAGS	(KVM_MEMSLOT_GMEM_ONLY | KVM_MEMSLOT_GMEM_ATTRIBUTES)
 
 /* arch/x86/kvm/private_mem.c */
 bool kvm_arch_gmem_in_place(unsigned long type);
+unsigned int kvm_arch_gmem_block(struct kvm *kvm);
 bool kvm_arch_may_access_private_mem(struct kvm *kvm);
 bool kvm_private_mem_enabled(struct kvm *kvm);
-bool kvm_private_mem_supported(struct kvm *kvm);
+int kvm_private_mem_arch_extension(struct kvm *kvm, long cap);
 int kvm_private_mem_enable(struct kvm *kvm, struct kvm_enable_cap *cap);
 void kvm_arch_gmem_flush(struct page *page);
 bool kvm_private_mem_fault_raced(struct kvm_vcpu *vcpu, bool prefetch);
@@ -48,11 +49,7 @@ int kvm_gmem_drain_lru(struct gmem_attributes *attributes, bool all);
 void kvm_gmem_lru_init(void);
 void kvm_gmem_lru_exit(void);
 
-/*
- * virt/kvm/gmem_block.c: pages of a block, which is what one command of the SEV
- * firmware takes
- */
-#define KVM_GMEM_BLOCK	4
+/* virt/kvm/gmem_block.c */
 void kvm_gmem_alloc_block(struct inode *inode,
 			  const struct gmem_attributes *attributes, pgoff_t index);
 int kvm_gmem_pin_block(struct kvm *kvm, unsigned long uaddr, int npages,
@@ -85,9 +82,9 @@ void kvm_page_enc_destroy(struct kvm *kvm);
 void kvm_page_enc_begin(struct kvm *kvm);
 void kvm_page_enc_end(struct kvm *kvm);
 
-/* virt/kvm/guest_memfd.c, by its hook */
+/* virt/kvm/guest_memfd.c: functions that its hook adds or exports */
 struct gmem_attributes *kvm_gmem_attributes(struct file *file);
-bool kvm_gmem_belongs_to(struct file *file, struct kvm *kvm);
+struct kvm *kvm_gmem_vm(struct file *file);
 bool kvm_gmem_is_encrypted(struct inode *inode);
 struct folio *kvm_gmem_get_folio(struct inode *inode, pgoff_t index);
 void kvm_gmem_clear_new_folio(struct folio *folio);

@@ -2,19 +2,19 @@
 /*
  * KVM's own accesses to private pages of guest_memfds.
  *
- * A private page has no host address (the hook in __gfn_to_hva_many() says so
- * to all who ask for one), whatever user space has mapped there.  What becomes
- * of the access depends on whose secret the page is:
+ * A private page has no host address, whatever user space has mapped there: the
+ * hook in __gfn_to_hva_many() returns an error.  The result of an access depends
+ * on @kvm_may_access of the file's attributes:
  *
- * - of a software-protected VM, KVM is what protects it, and has to read it to
- *   do its work: instructions, page tables and operands that it emulates.  It
- *   takes the page from the guest_memfd;
- * - of an SEV VM, all that KVM could read is ciphertext, and what it wrote would
- *   destroy the guest's data: EFAULT.
+ * - If KVM itself protects the VM, it must read instructions, page tables and
+ *   operands in order to emulate instructions.  It accesses the page in the
+ *   guest_memfd.
+ * - If the page is encrypted, KVM would read ciphertext and its writes would destroy
+ *   the guest's data.  The access fails with EFAULT.
  *
- * Structures that KVM shares with a guest by agreement (kvmclock, steal time,
- * Xen's and Hyper-V's pages) are looked up by address and so left alone for as
- * long as their page is private, for either kind of VM.
+ * KVM finds structures that it shares with the guest (kvmclock, steal time, pages of
+ * Xen and Hyper-V) by host address.  It does not access them while their page is
+ * private, for both kinds of VM.
  */
 #include <linux/file.h>
 #include <linux/highmem.h>
@@ -23,7 +23,7 @@
 
 #include "gmem_attributes.h"
 
-/* For kvm_gmem_slot_is_private(), when the slot's flag says that it can be */
+/* Part of kvm_gmem_slot_is_private() for slots whose file keeps attributes */
 bool __kvm_gmem_slot_is_private(const struct kvm_memory_slot *slot, gfn_t gfn)
 {
 	struct gmem_attributes *attributes;
@@ -41,7 +41,7 @@ bool __kvm_gmem_slot_is_private(const struct kvm_memory_slot *slot, gfn_t gfn)
 	return private;
 }
 
-/* The same by gfn alone, for callers that have no slot yet */
+/* kvm_gmem_slot_is_private() for callers that have no slot */
 bool kvm_gmem_gfn_is_private(struct kvm *kvm, gfn_t gfn)
 {
 	return kvm_gmem_in_place(kvm) &&
@@ -50,8 +50,8 @@ bool kvm_gmem_gfn_is_private(struct kvm *kvm, gfn_t gfn)
 EXPORT_SYMBOL_FOR_KVM_INTERNAL(kvm_gmem_gfn_is_private);
 
 /*
- * The folio of a private page that KVM may touch, with a reference.  It may be
- * converted meanwhile, which moves nothing.
+ * Get the folio of a private page that KVM may access, with a reference.  The page
+ * can be converted at any time, which does not move it.
  */
 static struct folio *gmem_get_private(const struct kvm_memory_slot *slot,
 				      gfn_t gfn, bool may_sleep)
@@ -92,15 +92,16 @@ static struct folio *gmem_get_private(const struct kvm_memory_slot *slot,
 }
 
 /**
- * kvm_gmem_read_private - read from a private page, where KVM may
+ * kvm_gmem_read_private - read from a private page, if KVM may access it
  * @slot: memory slot of @gfn, or NULL; the caller holds kvm->srcu or slots_lock
  * @gfn: the page
  * @data: out: the bytes
- * @offset: of the first in the page
- * @len: how many, none past the end of the page
- * @may_sleep: a page that is not there yet can be allocated
+ * @offset: offset of the first byte in the page
+ * @len: number of bytes, not past the end of the page
+ * @may_sleep: a page that does not exist can be allocated
  *
- * Return: 0, or -EFAULT: not private, not KVM's to read, or there is no page.
+ * Return: 0; -EFAULT if the page is not private, KVM may not access it, or it does
+ * not exist and cannot be allocated.
  */
 int kvm_gmem_read_private(const struct kvm_memory_slot *slot, gfn_t gfn,
 			  void *data, int offset, int len, bool may_sleep)
@@ -115,16 +116,16 @@ int kvm_gmem_read_private(const struct kvm_memory_slot *slot, gfn_t gfn,
 }
 
 /**
- * kvm_gmem_write_private - write to a private page, where KVM may
+ * kvm_gmem_write_private - write to a private page, if KVM may access it
  * @slot: memory slot of @gfn, or NULL; the caller holds kvm->srcu or slots_lock
  * @gfn: the page
  * @data: the bytes
- * @offset: of the first in the page
- * @len: how many, none past the end of the page
+ * @offset: offset of the first byte in the page
+ * @len: number of bytes, not past the end of the page
  *
  * The caller marks the page dirty.
  *
- * Return: 0, or -EFAULT: not private, not KVM's to write, or there is no page.
+ * Return: 0, or -EFAULT as kvm_gmem_read_private().
  */
 int kvm_gmem_write_private(const struct kvm_memory_slot *slot, gfn_t gfn,
 			   const void *data, int offset, int len)
@@ -145,13 +146,14 @@ int kvm_gmem_write_private(const struct kvm_memory_slot *slot, gfn_t gfn,
  * kvm_gmem_cmpxchg_private - compare and exchange in a private page
  * @vcpu: the vCPU whose instruction it is
  * @gpa: guest address, aligned to @bytes or at least within one page
- * @old: in: what should be there; out: what is, if that is something else
- * @new: what it becomes
+ * @old: in: expected value; out: the value found, if it differs
+ * @new: new value
  * @bytes: 1, 2, 4 or 8
  *
  * The caller holds kvm->srcu and marks the page dirty.
  *
- * Return: 0 if it was exchanged, 1 if not, -EFAULT as kvm_gmem_write_private().
+ * Return: 0 if the value was exchanged, 1 if it was not, -EFAULT as
+ * kvm_gmem_write_private().
  */
 int kvm_gmem_cmpxchg_private(struct kvm_vcpu *vcpu, gpa_t gpa, void *old,
 			     const void *new, unsigned int bytes)

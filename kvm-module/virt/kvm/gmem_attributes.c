@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /* Which pages of a guest_memfd are private: the set itself. */
+#include <linux/kvm_host.h>
 #include <linux/mm.h>
 #include <linux/sizes.h>
 #include <linux/slab.h>
@@ -9,16 +10,16 @@
 /**
  * gmem_attributes_init - keep attributes for a guest_memfd of @nr_pages pages
  * @attributes: to be initialised, zeroed
+ * @kvm: the VM that creates the file
  * @nr_pages: pages of the file
  * @private: the state that all of them begin with
- * @kvm_may_access: whether KVM itself can make sense of a private page
  *
  * Return: 0, or -ENOMEM.
  */
-int gmem_attributes_init(struct gmem_attributes *attributes, pgoff_t nr_pages,
-			 bool private, bool kvm_may_access)
+int gmem_attributes_init(struct gmem_attributes *attributes, struct kvm *kvm,
+			 pgoff_t nr_pages, bool private)
 {
-	/* A file may be larger than any machine; no news in the kernel log */
+	/* User space chooses the size, so no warning if it is too large. */
 	const gfp_t gfp = GFP_KERNEL_ACCOUNT | __GFP_NOWARN;
 	unsigned long words = BITS_TO_LONGS(nr_pages);
 
@@ -31,7 +32,8 @@ int gmem_attributes_init(struct gmem_attributes *attributes, pgoff_t nr_pages,
 	}
 
 	attributes->nr_pages = nr_pages;
-	attributes->kvm_may_access = kvm_may_access;
+	attributes->block = kvm_arch_gmem_block(kvm);
+	attributes->kvm_may_access = kvm_arch_may_access_private_mem(kvm);
 	if (private)
 		gmem_attributes_set(attributes, 0, nr_pages, true);
 	return 0;
@@ -119,7 +121,7 @@ void gmem_attributes_set(struct gmem_attributes *attributes, pgoff_t start,
 		unsigned long mask = GENMASK((next - 1) % BITS_PER_LONG,
 					     start % BITS_PER_LONG);
 
-		/* Once: who looks at another page of it holds no lock. */
+		/* Readers of other pages of the word hold no lock. */
 		WRITE_ONCE(*word, private ? *word | mask : *word & ~mask);
 		word++;
 		start = next;
@@ -127,7 +129,7 @@ void gmem_attributes_set(struct gmem_attributes *attributes, pgoff_t start,
 }
 
 /**
- * gmem_attributes_change - set the state of pages, and tell which had the other
+ * gmem_attributes_change - set the state of pages, and report which changed
  * @attributes: of the guest_memfd
  * @start: first page
  * @end: page after the last, in the GMEM_CHANGE_WORDS words from @start's on
@@ -136,27 +138,27 @@ void gmem_attributes_set(struct gmem_attributes *attributes, pgoff_t start,
  *
  * The caller holds the guest_memfd's invalidate_lock exclusively.
  *
- * Return: whether any did.
+ * Return: number of pages that changed.
  */
-bool gmem_attributes_change(struct gmem_attributes *attributes, pgoff_t start,
-			    pgoff_t end, bool private,
-			    unsigned long changed[GMEM_CHANGE_WORDS])
+unsigned long gmem_attributes_change(struct gmem_attributes *attributes,
+				     pgoff_t start, pgoff_t end, bool private,
+				     unsigned long changed[GMEM_CHANGE_WORDS])
 {
 	unsigned long first = BIT_WORD(start), last = BIT_WORD(end - 1), i;
-	unsigned long any = 0;
+	unsigned long pages = 0;
 
 	for (i = first; i <= last; i++) {
 		unsigned long *word = attributes->private + i;
 		unsigned long other = gmem_attributes_other(attributes, i, start,
 							    end, private);
 
-		/* Once: who looks at another page of it holds no lock. */
+		/* Readers of other pages of the word hold no lock. */
 		if (other)
 			WRITE_ONCE(*word, *word ^ other);
 		changed[i - first] = other;
-		any |= other;
+		pages += hweight_long(other);
 	}
-	return any;
+	return pages;
 }
 
 /**

@@ -17,6 +17,8 @@
 #include <linux/bitmap.h>
 #include <linux/types.h>
 
+struct kvm;
+
 /* Pages that a bit of @reached stands for: those of a word of @private */
 #define GMEM_REACH_PAGES	BITS_PER_LONG
 /* Words of @private that are changed before their pages are marked dirty */
@@ -33,29 +35,32 @@
  *	only.
  * @cpus: one bit a CPU, 1 = its LRU batch may hold a new page of the file
  * @nr_pages: size of the file, in pages
+ * @block: pages that are allocated together if possible (gmem_block.c); a power
+ *	of two, 1 if pages are allocated one by one
  * @kvm_may_access: KVM can read and write private pages: they are not encrypted
- * @punched: user space has punched a hole, so memory matters more to it than
- *	that pages follow each other; never goes back to false
+ * @punched: user space has punched a hole, so it prefers to save memory rather
+ *	than to have contiguous pages; never goes back to false
  */
 struct gmem_attributes {
 	unsigned long *private;
 	unsigned long *reached;
 	unsigned long *cpus;
 	pgoff_t nr_pages;
+	unsigned int block;
 	bool kvm_may_access;
 	bool punched;
 };
 
-int gmem_attributes_init(struct gmem_attributes *attributes, pgoff_t nr_pages,
-			 bool private, bool kvm_may_access);
+int gmem_attributes_init(struct gmem_attributes *attributes, struct kvm *kvm,
+			 pgoff_t nr_pages, bool private);
 void gmem_attributes_destroy(struct gmem_attributes *attributes);
 bool gmem_attributes_narrow(const struct gmem_attributes *attributes,
 			    pgoff_t *start, pgoff_t *end, bool private);
 void gmem_attributes_set(struct gmem_attributes *attributes, pgoff_t start,
 			 pgoff_t end, bool private);
-bool gmem_attributes_change(struct gmem_attributes *attributes, pgoff_t start,
-			    pgoff_t end, bool private,
-			    unsigned long changed[GMEM_CHANGE_WORDS]);
+unsigned long gmem_attributes_change(struct gmem_attributes *attributes,
+				     pgoff_t start, pgoff_t end, bool private,
+				     unsigned long changed[GMEM_CHANGE_WORDS]);
 void gmem_attributes_reach(struct gmem_attributes *attributes, pgoff_t index);
 void gmem_attributes_unreach(struct gmem_attributes *attributes,
 			     pgoff_t start, pgoff_t end);

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Blocks of guest_memfd pages that follow each other in memory, too: one
- * command of the SEV firmware takes a block where otherwise each page needs one.
+ * Blocks: pages of a guest_memfd that are contiguous in the file and in memory.
  *
- * Folios stay single pages, which is what guest_memfd is made for and what
- * conversions are about.  Only where they come from is arranged.
+ * A device or firmware that takes physical addresses can handle a block with one
+ * command.  The architecture sets the size (kvm_arch_gmem_block()).  Each page
+ * remains a folio of its own, because pages are converted one by one.  This file
+ * only arranges where the pages come from.
  */
 #include <linux/fs.h>
 #include <linux/gfp.h>
@@ -19,9 +20,9 @@
 #include "gmem_trace.h"
 
 /*
- * Put @n new pages that follow each other at @index on, where there are none.
- * @page is the first of as many as a power of two, or NULL.  @gfp is for what is
- * charged and allocated besides.
+ * Add @n contiguous pages to the file from @index on, where it has none.  @page is
+ * the first page of an allocation of @n pages, rounded up to a power of two, or
+ * NULL if that failed.  @gfp is for the page cache's own allocations and charges.
  */
 static int gmem_add_block(struct address_space *mapping, pgoff_t index, int n,
 			  struct page *page, gfp_t gfp)
@@ -40,16 +41,16 @@ static int gmem_add_block(struct address_space *mapping, pgoff_t index, int n,
 			r = filemap_add_folio(mapping, folio, index + i, gfp);
 		if (i < n && !r)
 			folio_unlock(folio);
-		/* The page cache has its own reference, or nobody wants it. */
+		/* The page cache has a reference of its own if it took the page. */
 		folio_put(folio);
 	}
 	return r;
 }
 
 /*
- * Has the control group, which is charged for all of the file's pages, room for
- * those that are not there yet?  Then optional pages cannot take it from pages
- * that will be wanted.
+ * Does the memory control group have room for all pages of the file that are not
+ * allocated yet?  Only then do optional pages leave room for the pages that the
+ * guest needs.
  */
 static bool gmem_group_has_room(const struct address_space *mapping,
 				pgoff_t nr_pages)
@@ -72,39 +73,42 @@ static bool gmem_group_has_room(const struct address_space *mapping,
 }
 
 /**
- * kvm_gmem_alloc_block - allocate pages by the block, when the first is wanted
+ * kvm_gmem_alloc_block - allocate the whole block of a page
  * @inode: guest_memfd
- * @attributes: its attributes; it need not keep any
- * @index: the page that is wanted
+ * @attributes: its attributes; the file need not keep any
+ * @index: the page that is needed
  *
- * The others are not up to date, so nothing takes them for pages that were
- * used.  They are for the firmware of SEV guests alone, and optional: nothing
- * happens if there is one already, if user space has punched a hole, or if memory
- * is not there for the taking.  Nothing is reclaimed for them, and a control group
- * that has no room for all of the file gets none, so that none of its tasks is
- * killed for them.  A page will do then.
+ * The other pages of the block are not up to date, so mincore() and migration do
+ * not take them for used pages.  They are optional.  The function does nothing if
+ * the file has no blocks, if a page of the block exists, if user space has
+ * punched a hole, if the memory control group has no room for the whole file, or
+ * if memory would have to be reclaimed.  The caller then allocates one page.
  */
 void kvm_gmem_alloc_block(struct inode *inode,
 			  const struct gmem_attributes *attributes, pgoff_t index)
 {
 	struct address_space *mapping = inode->i_mapping;
-	pgoff_t start = round_down(index, KVM_GMEM_BLOCK), first = start;
+	unsigned int block = attributes->block;
 	gfp_t gfp = mapping_gfp_mask(mapping);
+	pgoff_t start, first;
 
-	if (!kvm_gmem_is_encrypted(inode) || attributes->punched ||
-	    start + KVM_GMEM_BLOCK > attributes->nr_pages ||
-	    xa_find(&mapping->i_pages, &first, start + KVM_GMEM_BLOCK - 1,
-		    XA_PRESENT) ||
+	if (block <= 1 || attributes->punched)
+		return;
+
+	start = round_down(index, block);
+	first = start;
+	if (start + block > attributes->nr_pages ||
+	    xa_find(&mapping->i_pages, &first, start + block - 1, XA_PRESENT) ||
 	    !gmem_group_has_room(mapping, attributes->nr_pages))
 		return;
 	gfp = (gfp & ~__GFP_RECLAIM) | __GFP_NOWARN;
-	gmem_add_block(mapping, start, KVM_GMEM_BLOCK,
-		       alloc_pages(gfp, ilog2(KVM_GMEM_BLOCK)), gfp);
+	gmem_add_block(mapping, start, block, alloc_pages(gfp, ilog2(block)), gfp);
 }
 
 /*
- * Pin pages at @index on as long as they are private and follow each other.
- * Returns how many, or an error if there is none.
+ * Pin pages from @index on, up to the first that is shared or that is not
+ * contiguous with the page before.  Returns the number of pages, or an error if
+ * it is 0.
  */
 static int gmem_pin_run(struct inode *inode,
 			struct gmem_attributes *attributes,
@@ -133,9 +137,9 @@ static int gmem_pin_run(struct inode *inode,
 }
 
 /*
- * New pages in the place of those at @index on, which are private and whose
- * contents nobody needs any more; as if a hole was punched first.  They are on
- * node @nid, which is where the file's policy has put the first one.
+ * Replace @npages private pages from @index on by contiguous pages and pin these,
+ * as if a hole was punched and filled.  The contents are lost.  The new pages are
+ * on node @nid, where the file's policy put the first of the old pages.
  */
 static int gmem_replace(struct inode *inode,
 			struct gmem_attributes *attributes,
@@ -163,25 +167,25 @@ static int gmem_replace(struct inode *inode,
 		r = gmem_pin_run(inode, attributes, index, npages, pages);
 	filemap_invalidate_unlock(mapping);
 
-	/* A guest that runs, which it should not, has put a page there. */
+	/* A guest that runs while it is received has allocated a page. */
 	if (r > 0 && r < npages)
 		unpin_user_pages(pages, r);
 	return r == -EEXIST || (r > 0 && r < npages) ? -EAGAIN : r;
 }
 
 /**
- * kvm_gmem_pin_block - pin private pages that follow each other in memory
+ * kvm_gmem_pin_block - pin private pages that are contiguous in memory
  * @kvm: the VM
- * @uaddr: host address of the first, at which a guest_memfd is mapped
- * @npages: how many, at most KVM_GMEM_BLOCK
- * @overwrite: all of them, and they will be overwritten: where they do not
- *	follow each other, they are replaced by pages that do.  Otherwise: as
- *	many as there are, and not past the end of a block in the file, so that
- *	whoever has a file like this has the same blocks.
+ * @uaddr: host address of the first page, at which a guest_memfd is mapped
+ * @npages: number of pages, at most those of a block
+ * @overwrite: pin all @npages pages; the caller will overwrite them, so pages that
+ *	are not contiguous are replaced.  Otherwise, pin as many pages as are
+ *	contiguous, up to the end of the block in the file: a receiver whose file
+ *	has its blocks at the same places then has to replace nothing.
  * @pages: out: the pages, for unpin_user_pages()
  *
- * The caller holds kvm->lock if @overwrite, so that no command of the firmware
- * is under way that writes to a page which is replaced.
+ * If @overwrite, the caller holds kvm->lock, which keeps other commands from
+ * writing to a page while it is replaced.
  *
  * Return: how many pages are pinned; -ENOENT if no guest_memfd that keeps
  * attributes is mapped at @uaddr, -EINVAL if it belongs to another VM, -EAGAIN
@@ -201,7 +205,7 @@ int kvm_gmem_pin_block(struct kvm *kvm, unsigned long uaddr, int npages,
 		return PTR_ERR(file);
 	attributes = kvm_gmem_attributes(file);
 	if (!overwrite)
-		end = min(end, round_down(index, KVM_GMEM_BLOCK) + KVM_GMEM_BLOCK);
+		end = min(end, round_down(index, attributes->block) + attributes->block);
 	n = min_t(pgoff_t, npages, end - index);
 	if (overwrite && n < npages) {
 		r = -EFAULT;

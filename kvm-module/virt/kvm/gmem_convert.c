@@ -18,15 +18,15 @@
 #include "gmem_trace.h"
 
 /*
- * How often a page that somebody holds is looked at again, and how often LRU
- * batches are drained for it.  A fault or a firmware command that is under way
- * is over in less; a pin is not.
+ * How often a conversion checks a held page again, and how often it drains LRU
+ * batches.  A page fault or a command of a device ends earlier.  A long-term pin
+ * does not.
  */
 #define GMEM_CONVERT_TRIES	8
 #define GMEM_CONVERT_DRAINS	2
 
-/* Pages for which a long conversion prepares at a time, between two holds */
-#define GMEM_PREPARE_PAGES	(SZ_1G >> PAGE_SHIFT)
+/* Pages that a long conversion unmaps per hold of the invalidate_lock */
+#define GMEM_PREPARE_PAGES	(SZ_32M >> PAGE_SHIFT)
 
 /**
  * struct gmem_changed - pages that a conversion has changed
@@ -46,15 +46,15 @@ static int gmem_lock_killable(struct address_space *mapping)
 /* Does somebody hold @folio, which is unmapped and in the page cache? */
 static bool gmem_folio_is_held(struct folio *folio)
 {
-	/* A poisoned page has a reference that nobody uses it by. */
+	/* memory_failure() keeps a reference to a poisoned page. */
 	return folio_ref_count(folio) !=
 	       folio_nr_pages(folio) + folio_test_hwpoison(folio);
 }
 
 /*
- * The first page in [@start, @end) that somebody holds; @end if there is none.
- * Pages that are private already are of no interest if @shared_only.  The
- * invalidate_lock keeps pages in the page cache, so none of its own is needed.
+ * Find the first page in [@start, @end) that somebody holds.  Skip private pages
+ * if @shared_only.  Returns @end if there is none.  The invalidate_lock keeps
+ * pages in the page cache, so this function needs no references of its own.
  */
 static pgoff_t gmem_find_held_in(struct address_space *mapping,
 				 const struct gmem_attributes *attributes,
@@ -85,7 +85,7 @@ static pgoff_t gmem_find_held_in(struct address_space *mapping,
 	return held;
 }
 
-/* Is there one at or after *@index?  If so, *@index becomes its. */
+/* Is a shared page of [*@index, @end) held?  If so, *@index becomes that page. */
 static bool gmem_find_held(struct address_space *mapping,
 			   const struct gmem_attributes *attributes,
 			   pgoff_t *index, pgoff_t end)
@@ -109,7 +109,7 @@ static bool gmem_find_held(struct address_space *mapping,
 	return false;
 }
 
-/* Host mappings of pages that the host has not reached do not exist. */
+/* Unmap pages from the host.  Pages that it never reached have no mappings. */
 static void gmem_unmap_reached(struct address_space *mapping,
 			       const struct gmem_attributes *attributes,
 			       pgoff_t start, pgoff_t end)
@@ -122,7 +122,7 @@ static void gmem_unmap_reached(struct address_space *mapping,
 	}
 }
 
-/* Forget that pages were in the host's reach if they are unmapped and not held */
+/* Clear the record of pages in the host's reach if they are unmapped and not held. */
 static void gmem_unreach_unheld(struct address_space *mapping,
 				struct gmem_attributes *attributes,
 				pgoff_t start, pgoff_t end)
@@ -146,10 +146,10 @@ static void gmem_unreach_unheld(struct address_space *mapping,
 }
 
 /*
- * Take the pages [@start, @end) from all who map them, and see that nobody
- * holds one.  Host mappings cannot come back: their faults need the
- * invalidate_lock.  A reference that a guest's fault takes from here on is
- * dropped unused, as the fault meets the invalidation.
+ * Unmap the pages [@start, @end) from the host, and check that nobody holds one.
+ * The host cannot map them again, because its faults need the invalidate_lock.
+ * A guest's fault may take a reference from here on, but drops it without using
+ * the page when it detects the invalidation.
  */
 static int gmem_take_from_host(struct address_space *mapping,
 			       const struct gmem_attributes *attributes,
@@ -165,20 +165,19 @@ static int gmem_take_from_host(struct address_space *mapping,
 		if (fatal_signal_pending(current))
 			return -EINTR;
 		usleep_range(50, 200);
-		/* A host's fault that was under way has mapped its page now. */
+		/* A fault of the host that was in progress has mapped its page. */
 		gmem_unmap_reached(mapping, attributes, *held, end);
 	}
 	return 0;
 }
 
 /*
- * Most of the work for a long conversion is to unmap pages, from the host and
- * from the guest, and to look whether somebody holds them.  Do that in parts, so
- * that faults and signals get their turn in between.  It has no effect but that
- * the conversion itself finds little left to do: pages that are touched again
- * meanwhile are mapped again.
+ * Prepare a long conversion in parts: unmap pages from the host and from the guest,
+ * and check which of them are held.  This is most of the work of a conversion, and
+ * faults and signals are handled between two parts.  It changes no state.  The
+ * conversion then finds only the pages that were touched again meanwhile.
  *
- * Returns 0, or -EINTR on the way to being killed.
+ * Returns 0, or -EINTR if a fatal signal is pending.
  */
 static int gmem_prepare(struct inode *inode, struct gmem_attributes *attributes,
 			pgoff_t start, pgoff_t end, bool private)
@@ -212,9 +211,9 @@ static int gmem_prepare(struct inode *inode, struct gmem_attributes *attributes,
 }
 
 /*
- * A conversion is a change of the page for live migration.  Dirty rings belong
- * to vCPUs, and the caller is none: slots of VMs that have them have a bitmap,
- * too, see kvm_gmem_can_log_dirty().
+ * Mark converted pages dirty, because live migration has to send them again.
+ * Dirty rings are per vCPU, and a conversion has no vCPU: slots of a VM with dirty
+ * rings have a bitmap as well, see kvm_gmem_can_log_dirty().
  */
 static void gmem_mark_dirty(struct kvm_memory_slot *slot, pgoff_t start,
 			    pgoff_t end, void *data)
@@ -249,7 +248,7 @@ static void gmem_mark_dirty(struct kvm_memory_slot *slot, pgoff_t start,
 			to = (atomic_long_t *)bits +
 			     BIT_WORD(word - slot->gmem.pgoff);
 		}
-		/* Others set bits and take them meanwhile. */
+		/* vCPUs set bits and the dirty log clears them at the same time. */
 		if (pages << shift)
 			atomic_long_or(pages << shift, to);
 		if (shift && pages >> (BITS_PER_LONG - shift))
@@ -258,15 +257,17 @@ static void gmem_mark_dirty(struct kvm_memory_slot *slot, pgoff_t start,
 }
 
 /*
- * Change the state of all pages in [@start, @end) that have the other one.
- * Nothing in here depends on how many pages there are, or how they alternate,
- * other than by words of the bitmaps.
+ * Change the state of all pages in [@start, @end) that have the other one.  The
+ * time depends on the number of words of the bitmap, but not on the number of
+ * pages that change or on how they alternate.  Returns how many pages changed.
  */
-static void gmem_change(struct inode *inode, struct gmem_attributes *attributes,
-			pgoff_t start, pgoff_t end, bool private)
+static u64 gmem_change(struct inode *inode, struct gmem_attributes *attributes,
+		       pgoff_t start, pgoff_t end, bool private)
 {
 	struct gmem_changed changed;
+	unsigned long n;
 	pgoff_t next, at;
+	u64 pages = 0;
 
 	lockdep_assert_held_write(&inode->i_mapping->invalidate_lock);
 
@@ -276,9 +277,11 @@ static void gmem_change(struct inode *inode, struct gmem_attributes *attributes,
 		next = min(end, round_down(at, GMEM_CHANGE_PAGES) +
 				GMEM_CHANGE_PAGES);
 		changed.first = round_down(at, BITS_PER_LONG);
-		if (!gmem_attributes_change(attributes, at, next, private,
-					    changed.bits))
+		n = gmem_attributes_change(attributes, at, next, private,
+					   changed.bits);
+		if (!n)
 			continue;
+		pages += n;
 		/*
 		 * The state changes before the page is marked dirty.  A reader
 		 * that finds the mark and asks for the state afterwards gets the
@@ -290,54 +293,81 @@ static void gmem_change(struct inode *inode, struct gmem_attributes *attributes,
 	}
 	kvm_gmem_page_enc_end(inode);
 	kvm_gmem_invalidate_end(inode, start, end);
+	return pages;
 }
 
 /**
- * gmem_convert - convert the pages [@start, @end), all or none
- * @inode: guest_memfd
- * @attributes: its attributes
+ * struct gmem_conversion - a conversion of the pages [@start, @end), all or none
  * @start: first page
  * @end: page after the last
  * @private: their new state
  * @held: out, with -EAGAIN: the first page that somebody holds
- *
- * Pages that are in that state already are left alone.  All that can fail, or be
- * interrupted, comes before the first page changes.
- *
- * Return: 0, -EAGAIN, or -EINTR on the way to being killed.
+ * @changed: out: number of pages that had the other state
+ */
+struct gmem_conversion {
+	pgoff_t start;
+	pgoff_t end;
+	bool private;
+	pgoff_t held;
+	u64 changed;
+};
+
+/*
+ * Convert.  Everything that can fail or be interrupted comes before the first page
+ * changes.  Returns 0, -EAGAIN, or -EINTR if a fatal signal is pending.
  */
 static int gmem_convert(struct inode *inode, struct gmem_attributes *attributes,
-			pgoff_t start, pgoff_t end, bool private, pgoff_t *held)
+			struct gmem_conversion *c)
 {
 	struct address_space *mapping = inode->i_mapping;
 	int drains, r;
 
-	if (end - start > GMEM_PREPARE_PAGES &&
-	    gmem_prepare(inode, attributes, start, end, private))
+	if (c->end - c->start > GMEM_PREPARE_PAGES &&
+	    gmem_prepare(inode, attributes, c->start, c->end, c->private))
 		return -EINTR;
 
 	for (drains = 0;; drains++) {
-		pgoff_t first = start, last = end;
+		pgoff_t first = c->start, last = c->end;
 
 		if (gmem_lock_killable(mapping))
 			return -EINTR;
 		r = 0;
-		if (gmem_attributes_narrow(attributes, &first, &last, private)) {
+		if (gmem_attributes_narrow(attributes, &first, &last, c->private)) {
 			/* No sleep at first: most references are LRU batches' */
-			if (private)
+			if (c->private)
 				r = gmem_take_from_host(mapping, attributes,
-							first, last, held,
+							first, last, &c->held,
 							drains ? GMEM_CONVERT_TRIES : 0);
 			if (!r)
-				gmem_change(inode, attributes, first, last, private);
+				c->changed = gmem_change(inode, attributes,
+							 first, last, c->private);
 		}
 		filemap_invalidate_unlock(mapping);
 
 		if (r != -EAGAIN || drains == GMEM_CONVERT_DRAINS)
 			return r;
-		/* It waits for work on other CPUs, so no lock is held. */
+		/* Draining waits for work on other CPUs, so no lock is held. */
 		if (kvm_gmem_drain_lru(attributes, drains))
 			return -EINTR;
+	}
+}
+
+static void gmem_stat_add(u64 *stat, u64 n)
+{
+	/* KVM's statistics have no lock.  A lost update is harmless. */
+	data_race(*stat += n);
+}
+
+/* Count a conversion that ended with @r in the statistics of the VM. */
+static void gmem_count(struct kvm *kvm, const struct gmem_conversion *c, int r)
+{
+	struct kvm_vm_stat_generic *stat = &kvm->stat.generic;
+
+	if (!r) {
+		gmem_stat_add(&stat->gmem_conversions, 1);
+		gmem_stat_add(&stat->gmem_pages_converted, c->changed);
+	} else if (r == -EAGAIN) {
+		gmem_stat_add(&stat->gmem_conversions_refused, 1);
 	}
 }
 
@@ -357,20 +387,23 @@ static int gmem_check_args(struct inode *inode,
 }
 
 /* Convert what @args asks for.  If that fails, @args->error_offset says where. */
-static int gmem_convert_args(struct inode *inode,
-			     struct gmem_attributes *attributes,
+static int gmem_convert_args(struct file *file, struct gmem_attributes *attributes,
 			     struct kvm_memory_attributes2 *args)
 {
-	pgoff_t start = args->offset >> PAGE_SHIFT;
-	pgoff_t end = start + (args->size >> PAGE_SHIFT);
-	bool private = args->attributes & KVM_MEMORY_ATTRIBUTE_PRIVATE;
-	pgoff_t held = start;
+	struct inode *inode = file_inode(file);
+	struct gmem_conversion c = {
+		.start = args->offset >> PAGE_SHIFT,
+		.end = (args->offset + args->size) >> PAGE_SHIFT,
+		.private = args->attributes & KVM_MEMORY_ATTRIBUTE_PRIVATE,
+		.held = args->offset >> PAGE_SHIFT,
+	};
 	int r;
 
-	r = gmem_convert(inode, attributes, start, end, private, &held);
-	trace_kvm_gmem_convert(inode->i_ino, start, end, private, r, held);
+	r = gmem_convert(inode, attributes, &c);
+	gmem_count(kvm_gmem_vm(file), &c, r);
+	trace_kvm_gmem_convert(inode->i_ino, c.start, c.end, c.private, r, c.held);
 	if (r == -EAGAIN)
-		args->error_offset = (u64)held << PAGE_SHIFT;
+		args->error_offset = (u64)c.held << PAGE_SHIFT;
 	return r;
 }
 
@@ -378,7 +411,6 @@ static long gmem_set_attributes(struct file *file,
 				struct kvm_memory_attributes2 __user *argp)
 {
 	struct gmem_attributes *attributes = kvm_gmem_attributes(file);
-	struct inode *inode = file_inode(file);
 	struct kvm_memory_attributes2 args;
 	int r = -EINVAL;
 
@@ -387,15 +419,15 @@ static long gmem_set_attributes(struct file *file,
 
 	args.error_offset = args.offset;
 	if (attributes)
-		r = gmem_check_args(inode, &args);
+		r = gmem_check_args(file_inode(file), &args);
 	if (!r)
-		r = gmem_convert_args(inode, attributes, &args);
+		r = gmem_convert_args(file, attributes, &args);
 	if (r && put_user(args.error_offset, &argp->error_offset))
 		return -EFAULT;
 	return r;
 }
 
-/* The guest_memfd's own ioctls; -ENOTTY for all that it does not know. */
+/* The ioctls of a guest_memfd */
 long kvm_gmem_ioctl(struct file *file, unsigned int ioctl, unsigned long arg)
 {
 	switch (ioctl) {

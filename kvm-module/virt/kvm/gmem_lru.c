@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Pages on their way to the LRU lists.
+ * Drain LRU batches.
  *
- * A page that was just allocated waits in a batch of its CPU, which holds a
- * reference to it: to a conversion it looks as if somebody used the page.
- * lru_add_drain_all() would end that, but modules cannot call it.
- * __folio_batch_release() can be called, and empties the batches of the CPU
- * that it runs on before anything else.
+ * A page that was just allocated is in an LRU batch of its CPU, and the batch has a
+ * reference to it.  A conversion cannot distinguish that from a user of the page.
+ * lru_add_drain_all() would drop the references, but modules cannot call it.
+ * Modules can call __folio_batch_release(), which first drains the batches of the
+ * CPU on which it runs.
  *
- * The work that calls it may not run for a long time, or ever: a CPU can be
- * busy with a real-time task.  So a conversion asks only the CPUs which have
- * given pages to its file, does not wait for the work of others, stops waiting
- * after a while, and can be killed while it waits.
+ * A CPU that is busy with a real-time task may not run the work item for a long
+ * time, or ever.  A conversion therefore asks only the CPUs that have allocated
+ * pages of its file, does not wait for work items of other conversions, waits for
+ * a limited time, and can be killed while it waits.
  */
 #include <linux/cpu.h>
 #include <linux/folio_batch.h>
@@ -23,15 +23,15 @@
 
 #include "gmem_attributes.h"
 
-/* Ample for a CPU that is busy, unless it is busy with a real-time task */
+/* Enough for every CPU that is not busy with a real-time task */
 #define GMEM_DRAIN_TIMEOUT	msecs_to_jiffies(200)
 
 /**
  * struct gmem_drain - drains of one CPU
- * @work: the next one, if it is pending
- * @asked: jiffies when it was queued
- * @began: how many have begun
- * @done: how many of those have ended
+ * @work: the next drain, if it is pending
+ * @asked: jiffies when @work was queued
+ * @began: number of drains that have begun
+ * @done: number of drains that have ended
  */
 struct gmem_drain {
 	struct work_struct work;
@@ -40,7 +40,7 @@ struct gmem_drain {
 	unsigned long done;
 };
 
-/* LRU batches belong to CPUs, not to VMs or files, and so do their drains. */
+/* LRU batches are per CPU, not per VM or file, and so are their drains. */
 static DEFINE_PER_CPU(struct gmem_drain, gmem_drains);
 static DECLARE_WAIT_QUEUE_HEAD(gmem_drain_wait);
 
@@ -53,23 +53,23 @@ static void gmem_drain_cpu(struct work_struct *work)
 
 	/*
 	 * A page that was in this CPU's batch before somebody read the old number
-	 * is in it still.  Pages come into the batch on this CPU only, so that
-	 * needs no barrier.
+	 * is drained below.  Pages are added to the batch on this CPU only, so
+	 * this needs no barrier.
 	 */
 	WRITE_ONCE(drain->began, began);
 
-	/* It wants a folio to release, any will do. */
+	/* The function needs a folio to release.  Any folio will do. */
 	folio_batch_init(&batch);
 	folio_get(folio);
 	folio_batch_add(&batch, folio);
 	__folio_batch_release(&batch);
 
-	/* For gmem_drained(): the references are gone before it is done. */
+	/* Pairs with gmem_drained(): references are dropped before @done changes. */
 	smp_store_release(&drain->done, began);
 	wake_up_all(&gmem_drain_wait);
 }
 
-/* Are the drains over that were asked of @cpus, @until those numbers? */
+/* Has each of @cpus ended the drain whose number is in @until? */
 static bool gmem_drained(const unsigned long *cpus, const unsigned long *until)
 {
 	unsigned int cpu;
@@ -85,16 +85,16 @@ static bool gmem_drained(const unsigned long *cpus, const unsigned long *until)
 }
 
 /*
- * Have a drain begin on @cpu, the number of which becomes *@until.  Returns
- * whether it is worth waiting for: not if an earlier one is overdue.
+ * Queue a drain on @cpu, and set *@until to its number.  Returns false if the
+ * caller should not wait for it, because an earlier drain is overdue.
  */
 static bool gmem_drain_queue(unsigned int cpu, unsigned long *until)
 {
 	struct gmem_drain *drain = per_cpu_ptr(&gmem_drains, cpu);
 
-	/* Any that begins after this will do, whoever has queued it. */
+	/* Any drain that begins after this will do, whoever has queued it. */
 	*until = READ_ONCE(drain->began) + 1;
-	/* A full barrier, if it is queued */
+	/* queue_work_on() is a full barrier if it queues the work. */
 	if (queue_work_on(cpu, system_percpu_wq, &drain->work)) {
 		WRITE_ONCE(drain->asked, jiffies);
 		return true;
@@ -104,12 +104,12 @@ static bool gmem_drain_queue(unsigned int cpu, unsigned long *until)
 
 /**
  * kvm_gmem_drain_lru - drop the references that LRU batches hold
- * @attributes: of the guest_memfd whose pages are meant
- * @all: on all CPUs, instead of those that are known to have had such pages
+ * @attributes: attributes of the guest_memfd with the pages
+ * @all: drain all CPUs, and not only those that have allocated pages of the file
  *
- * Sleeps, for at most GMEM_DRAIN_TIMEOUT.  A CPU that has not got round to it by
- * then does it when it can.  The caller holds no lock: code that holds
- * cpus_read_lock() can want those of a VM.
+ * Sleeps for at most GMEM_DRAIN_TIMEOUT.  A CPU that is late drains its batches
+ * later.  The caller holds no lock, because code that holds cpus_read_lock() can
+ * wait for the locks of a VM.
  *
  * Return: 0, or -EINTR on the way to being killed.
  */
@@ -126,7 +126,7 @@ int kvm_gmem_drain_lru(struct gmem_attributes *attributes, bool all)
 
 	cpus_read_lock();
 	for_each_online_cpu(cpu) {
-		/* A CPU that gets another page of the file is noted again. */
+		/* A CPU that allocates another page of the file is recorded again. */
 		if (!test_and_clear_bit(cpu, attributes->cpus) && !all)
 			continue;
 		if (gmem_drain_queue(cpu, &until[cpu]))
@@ -148,7 +148,7 @@ free:
 	return r < 0 ? -EINTR : 0;
 }
 
-/* The module begins */
+/* Called when the module is loaded */
 void kvm_gmem_lru_init(void)
 {
 	unsigned int cpu;
@@ -157,7 +157,7 @@ void kvm_gmem_lru_init(void)
 		INIT_WORK(per_cpu_ptr(&gmem_drains.work, cpu), gmem_drain_cpu);
 }
 
-/* The module ends: no work that nobody waited for may be left */
+/* Called when the module is unloaded; cancels work that nobody waited for */
 void kvm_gmem_lru_exit(void)
 {
 	unsigned int cpu;

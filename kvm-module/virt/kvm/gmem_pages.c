@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The pages behind host addresses of guest memory, whether or not they may be
- * mapped there: mapping, guest_memfd, page.
+ * Find and pin pages of a guest_memfd by a host address: the mapping at the address
+ * gives the file and the page, even if the page cannot be accessed there.
  *
- * Memory slots play no part.  User space removes and adds slots as the guest
- * reconfigures its chipset (PAM, SMRAM), and a VM that is being received has
- * only the slots of a machine that was just reset; the page has to be found all
- * the same.
+ * Memory slots are not used.  User space removes and adds slots when the guest
+ * reconfigures its chipset (PAM, SMRAM), and a VM that is being received only has
+ * the slots of a machine after reset.
  */
 #include <linux/file.h>
 #include <linux/fs.h>
@@ -24,13 +23,13 @@
  * @kvm: the VM
  * @uaddr: address in the current process
  * @index: out: the page that is mapped there
- * @end: out: the page after the last that the same mapping has
+ * @end: out: the page after the last page of the mapping
  *
  * Takes and releases mmap_lock, which is outside the guest_memfd's
- * invalidate_lock.  The mapping can be gone by the time of the return; the
- * pages of the file cannot become other ones.
+ * invalidate_lock.  The mapping can be removed before the function returns, but
+ * the file and its pages stay the same.
  *
- * Return: the file, which keeps attributes and belongs to @kvm, for fput();
+ * Return: the file with a reference, which keeps attributes and was created by @kvm;
  * -ENOENT if it is other memory, -EINVAL if the guest_memfd belongs to another
  * VM, -EFAULT if the address is past the end of the file.
  */
@@ -51,7 +50,7 @@ struct file *kvm_gmem_from_uaddr(struct kvm *kvm, unsigned long uaddr,
 	*index = linear_page_index(vma, uaddr);
 	*end = min(*index + ((vma->vm_end - uaddr + PAGE_SIZE - 1) >> PAGE_SHIFT),
 		   attributes->nr_pages);
-	if (!kvm_gmem_belongs_to(vma->vm_file, kvm))
+	if (kvm_gmem_vm(vma->vm_file) != kvm)
 		file = ERR_PTR(-EINVAL);
 	else if (*index >= *end)
 		file = ERR_PTR(-EFAULT);
@@ -63,12 +62,12 @@ unlock:
 }
 
 /**
- * kvm_gmem_clear_new_folio - make a folio one that can be used
- * @folio: of a guest_memfd, locked
+ * kvm_gmem_clear_new_folio - clear a folio that was not used before
+ * @folio: folio of a guest_memfd, locked
  *
- * What was there before it was allocated is nobody's to see.  An SEV guest uses
- * the page with the C-bit, for which processors can have cache lines of their own:
- * zeros that are written back late would overwrite the guest's data.
+ * The old contents of the memory must not leak.  If the guest's mapping of the page
+ * differs from KVM's in encryption, a processor can cache the same line for both,
+ * and a late write-back of the zeros would overwrite the guest's data.
  */
 void kvm_gmem_clear_new_folio(struct folio *folio)
 {
@@ -80,7 +79,7 @@ void kvm_gmem_clear_new_folio(struct folio *folio)
 	folio_mark_uptodate(folio);
 }
 
-/* As pin_user_pages() does it, so that unpin_user_pages() undoes it */
+/* Pin a page like pin_user_pages(), for unpin_user_pages(). */
 struct page *kvm_gmem_pin_page(struct inode *inode,
 			       struct gmem_attributes *attributes, pgoff_t index)
 {
@@ -115,11 +114,11 @@ struct page *kvm_gmem_pin_page(struct inode *inode,
  * kvm_gmem_pin_user_pages - pin guest_memfd pages by their host addresses
  * @kvm: the VM
  * @uaddr: host address at which a guest_memfd is mapped
- * @npages: number of pages; they can extend into further such mappings
+ * @npages: number of pages, which can be in several adjacent mappings
  * @pages: out: the pages, for unpin_user_pages()
  *
- * Host page tables are not looked at.  The pins hold off conversions to
- * private.
+ * The function does not use host page tables.  Conversions of the pages to private
+ * fail with EAGAIN until they are unpinned.
  *
  * Return: @npages, or -ENOENT if no guest_memfd that keeps attributes is mapped
  * at @uaddr, -EINVAL if it belongs to another VM, or another error.
@@ -144,7 +143,7 @@ int kvm_gmem_pin_user_pages(struct kvm *kvm, unsigned long uaddr, int npages,
 		}
 		attributes = kvm_gmem_attributes(file);
 
-		/* No conversion half done, and no hole being punched */
+		/* Excludes conversions and hole punching */
 		filemap_invalidate_lock_shared(file->f_mapping);
 		for (; n < npages && index < end; n++, index++) {
 			pages[n] = kvm_gmem_pin_page(file_inode(file),
@@ -192,7 +191,7 @@ bool kvm_gmem_maps_range(struct kvm *kvm, unsigned long uaddr,
 	while (addr < end) {
 		vma = vma_lookup(mm, addr);
 		if (!vma || !vma->vm_file || !kvm_gmem_attributes(vma->vm_file) ||
-		    !kvm_gmem_belongs_to(vma->vm_file, kvm))
+		    kvm_gmem_vm(vma->vm_file) != kvm)
 			break;
 		addr = vma->vm_end;
 	}

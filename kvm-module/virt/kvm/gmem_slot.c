@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* Memory slots whose guest_memfd keeps attributes: what may change, and when. */
+/* Memory slots whose guest_memfd keeps attributes */
 #include <linux/file.h>
 #include <linux/kvm_host.h>
 
@@ -9,9 +9,8 @@
  * kvm_gmem_creating - a guest_memfd is about to be created for @kvm
  * @kvm: the VM
  *
- * Whether it keeps attributes cannot be changed afterwards, so the VM cannot be
- * changed to one whose guest_memfds do.  Takes kvm->lock, under which
- * kvm_private_mem_enable() looks.
+ * Whether the file keeps attributes is decided now, so the VM cannot enter in-place
+ * mode afterwards.  Takes kvm->lock, which kvm_private_mem_enable() holds.
  */
 void kvm_gmem_creating(struct kvm *kvm)
 {
@@ -24,8 +23,9 @@ void kvm_gmem_creating(struct kvm *kvm)
  * kvm_gmem_can_log_dirty - may slots of guest_memfds have a dirty log?
  * @kvm: the VM; the caller holds slots_lock
  *
- * Conversions have to be in it, and have no vCPU whose ring could take them:
- * with rings, a slot needs a bitmap, too (KVM_CAP_DIRTY_LOG_RING_WITH_BITMAP).
+ * The log must contain conversions.  A dirty ring is per vCPU and a conversion has
+ * no vCPU, so a VM with dirty rings needs a bitmap as well
+ * (KVM_CAP_DIRTY_LOG_RING_WITH_BITMAP).
  */
 bool kvm_gmem_can_log_dirty(struct kvm *kvm)
 {
@@ -33,11 +33,12 @@ bool kvm_gmem_can_log_dirty(struct kvm *kvm)
 }
 
 /**
- * kvm_gmem_can_change_flags - may a guest_memfd slot's flags change to @mem's?
- * @slot: as it is now
- * @mem: as it is asked for
+ * kvm_gmem_can_change_flags - may the flags of a guest_memfd slot change to @mem's?
+ * @slot: the slot as it is
+ * @mem: the slot that user space asks for
  *
- * Its memory has to stay where and what it is.  The caller holds slots_lock.
+ * Only the flags may change, not the file, the offset or the gfn.  The caller holds
+ * slots_lock.
  */
 bool kvm_gmem_can_change_flags(struct kvm_memory_slot *slot,
 			       const struct kvm_userspace_memory_region2 *mem)

@@ -38,7 +38,7 @@ TRACE_EVENT(kvm_gmem_convert,
 		  __entry->held)
 );
 
-/* Pages were pinned for one packet of the firmware, maybe replaced first */
+/* Contiguous pages were pinned; @replaced: after they were replaced */
 TRACE_EVENT(kvm_gmem_pin_block,
 	TP_PROTO(unsigned long ino, pgoff_t index, int npages, bool replaced,
 		 int ret),

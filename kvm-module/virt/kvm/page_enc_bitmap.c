@@ -12,12 +12,12 @@
 
 #include "gmem_attributes.h"
 
-/* User memory that is written before anybody else may run */
+/* Bytes copied to user space between two cond_resched() calls */
 #define PAGE_ENC_COPY	((unsigned long)SZ_1M)
 
 /*
- * Memory for a bitmap.  A VM keeps one between requests, which come in turns:
- * most kernels clear what they allocate, and that takes as long as the rest.
+ * Memory for a bitmap.  A VM keeps one buffer between requests, because most
+ * kernels clear memory that they allocate, which takes as long as the request.
  */
 struct page_enc_buffer {
 	size_t longs;
@@ -27,12 +27,14 @@ struct page_enc_buffer {
 /**
  * struct page_enc_bits - the bitmap that a request asks for
  * @start: gfn of bit 0
- * @nr: bits
- * @from: first bit of @bits, a multiple of 8; those before it are 0
- * @to: bit after the last of @bits, @nr or a multiple of 8; those after it are 0
- * @bits: what memory slots are in reach of; NULL if none is
- * @buffer: where @bits are
- * @generation: of all of it
+ * @nr: number of bits
+ * @from: first bit that is stored in @bits, a multiple of 8; bits before it are 0
+ * @to: bit after the last that is stored in @bits, @nr or a multiple of 8; bits
+ *	after it are 0
+ * @bits: the bits from the first to the last memory slot of the range; NULL if the
+ *	range has no slot
+ * @buffer: memory of @bits
+ * @generation: generation of the bitmap
  */
 struct page_enc_bits {
 	gfn_t start;
@@ -44,15 +46,15 @@ struct page_enc_bits {
 };
 
 /*
- * How much of that a VM may keep: a part of its memory, eight times what the
- * bitmap of slots without gaps takes.
+ * May a VM keep a buffer of this size?  The limit is one byte per page of its
+ * slots, which is eight times the size of a bitmap of slots without gaps.
  */
 static bool page_enc_may_keep(struct kvm *kvm, size_t longs)
 {
 	return longs * sizeof(long) <= READ_ONCE(kvm->nr_memslot_pages);
 }
 
-/* A new VM */
+/* Called for a new VM of @type, before anybody else can use it */
 void kvm_page_enc_init(struct kvm *kvm, unsigned long type)
 {
 	kvm->gmem_in_place = kvm_arch_gmem_in_place(type);
@@ -60,13 +62,13 @@ void kvm_page_enc_init(struct kvm *kvm, unsigned long type)
 	kvm->page_enc_spare = NULL;
 }
 
-/* A VM that nobody has any more */
+/* Called when the last user of a VM is gone */
 void kvm_page_enc_destroy(struct kvm *kvm)
 {
 	kvfree(kvm->page_enc_spare);
 }
 
-/* Its contents are anything; for page_enc_buffer_put() */
+/* Get a buffer with undefined contents, for page_enc_buffer_put() */
 static struct page_enc_buffer *page_enc_buffer_get(struct kvm *kvm, size_t longs)
 {
 	struct page_enc_buffer *buffer = xchg(&kvm->page_enc_spare, NULL);
@@ -111,11 +113,11 @@ void kvm_page_enc_end(struct kvm *kvm)
 }
 
 /*
- * The generation of what @slots and all files say.  Two counters that never go
- * back: that of changes of private pages, and that of the slots, which has a step
- * for each time that an array of slots becomes the active one, and one more when
- * nobody uses the array from before any longer.  So their sum is the same only if
- * each of them is.  0 is none, in the uapi.
+ * The generation of the bitmap that @slots and all files define.  It is the sum of
+ * two counters that never decrease: changes of private pages, and generations of
+ * the slots.  The latter changes when other slots become active, and again when
+ * nobody uses the old slots any more.  Two sums are equal only if both counters
+ * are.  The uapi reserves 0.
  */
 static u64 page_enc_generation(struct kvm *kvm, struct kvm_memslots *slots)
 {
@@ -126,7 +128,7 @@ static u64 page_enc_generation(struct kvm *kvm, struct kvm_memslots *slots)
 	       !!(gen & KVM_MEMSLOT_GEN_UPDATE_IN_PROGRESS) + 1;
 }
 
-/* Is @generation, of an earlier answer, that of now? */
+/* Is the generation of an earlier bitmap the current one? */
 static bool page_enc_is_current(struct kvm *kvm, u64 generation)
 {
 	guard(srcu)(&kvm->srcu);
@@ -134,7 +136,7 @@ static bool page_enc_is_current(struct kvm *kvm, u64 generation)
 	return generation == page_enc_generation(kvm, kvm_memslots(kvm));
 }
 
-/* bitmap_clear() counts in unsigned int */
+/* Clear [@bit, @end) in parts, because bitmap_clear() counts in unsigned int. */
 static void page_enc_clear(unsigned long *bits, u64 bit, u64 end)
 {
 	while (bit < end) {
@@ -146,7 +148,7 @@ static void page_enc_clear(unsigned long *bits, u64 bit, u64 end)
 	}
 }
 
-/* Private pages by attributes of the VM */
+/* Set the bits of pages that are private by the attributes of the VM. */
 static void page_enc_from_vm(struct kvm *kvm, gfn_t start, gfn_t end,
 			     unsigned long *bits, unsigned long bit)
 {
@@ -160,7 +162,7 @@ static void page_enc_from_vm(struct kvm *kvm, gfn_t start, gfn_t end,
 	}
 }
 
-/* The part of a slot that the request asks for: [@first, @last), from @bit on */
+/* Set the bits of the gfns [@first, @last) of a slot, from @bit on. */
 static void page_enc_from_slot(struct kvm *kvm, struct kvm_memory_slot *slot,
 			       gfn_t first, gfn_t last,
 			       unsigned long *bits, unsigned long bit)
@@ -170,8 +172,8 @@ static void page_enc_from_slot(struct kvm *kvm, struct kvm_memory_slot *slot,
 	pgoff_t index;
 
 	/*
-	 * No reference: kvm_gmem_release() takes the file from its slots under
-	 * page_enc_lock, and a file that is on its way there still counts.
+	 * This needs no reference to the file: kvm_gmem_release() removes the
+	 * file from its slots under page_enc_lock.
 	 */
 	lockdep_assert_held(&kvm->page_enc_lock);
 	file = READ_ONCE(slot->gmem.file);
@@ -185,9 +187,7 @@ static void page_enc_from_slot(struct kvm *kvm, struct kvm_memory_slot *slot,
 	gmem_attributes_copy(attributes, index, index + last - first, bits, bit);
 }
 
-/*
- * Get the buffer for what @slots can have of the request.
- */
+/* Get the buffer for the part of the range that has slots. */
 static int page_enc_prepare(struct kvm *kvm, struct kvm_memslots *slots,
 			    struct page_enc_bits *enc)
 {
@@ -214,8 +214,8 @@ static int page_enc_prepare(struct kvm *kvm, struct kvm_memslots *slots,
 }
 
 /*
- * All bits at one time: after every conversion that they have any page of, and
- * before every other.
+ * Read all bits at one point in time: the bitmap has all pages of a conversion in
+ * their new state, or all in their old state.
  */
 static int page_enc_read(struct kvm *kvm, struct page_enc_bits *enc)
 {
@@ -238,8 +238,9 @@ static int page_enc_read(struct kvm *kvm, struct page_enc_bits *enc)
 		if (r)
 			return r;
 		/*
-		 * Slots and attributes have to be of one time.  This ends: the
-		 * slots can be replaced once while somebody is in kvm->srcu.
+		 * Slots and attributes must be of one point in time.  The loop
+		 * ends, because the slots can be replaced only once while this
+		 * task is in kvm->srcu.
 		 */
 		if (slots == kvm_memslots(kvm))
 			break;
@@ -250,7 +251,7 @@ static int page_enc_read(struct kvm *kvm, struct page_enc_bits *enc)
 	}
 
 	enc->generation = page_enc_generation(kvm, slots);
-	/* In the order of their addresses */
+	/* The iterator returns slots in the order of their gfns. */
 	kvm_for_each_memslot_in_gfn_range(&iter, slots, start, end) {
 		first = max(start, iter.slot->base_gfn);
 		last = min(end, iter.slot->base_gfn + iter.slot->npages);
@@ -264,7 +265,7 @@ static int page_enc_read(struct kvm *kvm, struct page_enc_bits *enc)
 	return 0;
 }
 
-/* @bytes of user memory become @from's, or 0 if that is NULL */
+/* Copy @bytes from @from to user space, or write zeros if @from is NULL. */
 static int page_enc_to_user(u8 __user *to, const u8 *from, u64 bytes)
 {
 	while (bytes) {
@@ -283,7 +284,7 @@ static int page_enc_to_user(u8 __user *to, const u8 *from, u64 bytes)
 	return 0;
 }
 
-/* Whole bytes, but for the bits of the last that the caller did not ask for */
+/* Write the bitmap.  Bits of the last byte past the range keep their value. */
 static int page_enc_write(const struct page_enc_bits *enc, u8 __user *to)
 {
 	const u8 *bits = (const u8 *)enc->bits;
@@ -315,7 +316,7 @@ static int page_enc_write(const struct page_enc_bits *enc, u8 __user *to)
  * @kvm: the VM
  * @argp: struct kvm_page_enc_bitmap of the caller
  *
- * The bitmap is of one time, and so is its generation.  No lock is held while
+ * The bitmap and its generation are of one point in time.  No lock is held while
  * user memory is written.
  */
 int kvm_vm_ioctl_get_page_enc_bitmap(struct kvm *kvm, void __user *argp)

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* Which guest memory is private: the guest_memfd's answer, or the VM's. */
+/* Which gfns are private, by the guest_memfd's attributes or by the VM's. */
 #include <linux/file.h>
 #include <linux/kvm-page-enc.h>
 #include <linux/kvm_host.h>
@@ -9,17 +9,17 @@
 /**
  * kvm_slot_get_attributes - the attributes that a slot's guest_memfd keeps
  * @slot: memory slot, or NULL; the caller holds kvm->srcu or kvm->slots_lock
- * @attributes: out: they
+ * @attributes: out: the attributes, valid until the caller drops the reference
  *
- * Return: the file, referenced, which keeps @attributes alive, for fput(); or
- * NULL if there are none.
+ * Return: the file with a reference, which the caller drops with fput(); or NULL
+ * if the slot has no such file, or the file is being closed.
  */
 struct file *kvm_slot_get_attributes(const struct kvm_memory_slot *slot,
 				     struct gmem_attributes **attributes)
 {
 	struct file *file;
 
-	/* Nothing else, no reference above all, for slots of other VMs */
+	/* Slots of other VMs must not pay for a reference to the file. */
 	if (!kvm_gmem_slot_keeps_attributes(slot))
 		return NULL;
 
@@ -40,8 +40,9 @@ struct file *kvm_slot_get_attributes(const struct kvm_memory_slot *slot,
  * @kvm: the VM
  * @gfn: the page
  *
- * The caller holds kvm->srcu or kvm->slots_lock, and for an answer that lasts
- * checks for invalidations of the page afterwards.
+ * The caller holds kvm->srcu or kvm->slots_lock.  The page can be converted at
+ * any time: a caller that acts on the answer checks for an invalidation of the
+ * page afterwards.
  */
 bool kvm_mem_is_private(struct kvm *kvm, gfn_t gfn)
 {
@@ -65,7 +66,11 @@ bool kvm_mem_is_private(struct kvm *kvm, gfn_t gfn)
 }
 EXPORT_SYMBOL_FOR_KVM_INTERNAL(kvm_mem_is_private);
 
-/* KVM_CHECK_EXTENSION, @kvm is NULL for the system */
+/**
+ * kvm_private_mem_check_extension - KVM_CHECK_EXTENSION
+ * @kvm: the VM, or NULL for the system
+ * @cap: one of the capabilities that do not depend on the architecture
+ */
 int kvm_private_mem_check_extension(struct kvm *kvm, long cap)
 {
 	switch (cap) {
@@ -75,14 +80,6 @@ int kvm_private_mem_check_extension(struct kvm *kvm, long cap)
 		return KVM_MEMORY_ATTRIBUTE_PRIVATE;
 	case KVM_CAP_PAGE_ENC_BITMAP:
 		return 1;
-	case KVM_CAP_SEV_PRIVATE_MEM:
-		return kvm_private_mem_supported(kvm);
-	case KVM_CAP_SEV_UPDATE_BATCH:
-		if (!kvm_private_mem_supported(NULL))
-			return 0;
-		if (kvm && !kvm_gmem_in_place(kvm))
-			return 1;
-		return KVM_SEV_UPDATE_BATCH_PACKET_MAX;
 	case KVM_CAP_DIRTY_LOG_RING_WITH_BITMAP:
 		return kvm && kvm_gmem_in_place(kvm);
 	default:

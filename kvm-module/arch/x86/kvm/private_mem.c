@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* x86 VMs whose private memory is what attributes of guest_memfds say. */
+/* VMs in in-place mode: what depends on the type of an x86 VM. */
 #include <linux/highmem.h>
 #include <linux/kvm-page-enc.h>
 #include <linux/kvm_host.h>
@@ -44,18 +44,30 @@ bool kvm_arch_gmem_in_place(unsigned long type)
 #endif
 }
 
-/* Is what KVM reads from a private page what the guest put there? */
+/**
+ * kvm_arch_gmem_block - number of pages that a guest_memfd allocates together
+ * @kvm: the VM, in in-place mode
+ *
+ * Return: a power of two.  One command of the SEV firmware takes several pages if
+ * they are contiguous in memory.  Other VMs gain nothing from that.
+ */
+unsigned int kvm_arch_gmem_block(struct kvm *kvm)
+{
+	return kvm_private_mem_enabled(kvm) ? KVM_SEV_UPDATE_BATCH_PACKET_MAX : 1;
+}
+
+/* Does KVM read from a private page what the guest wrote there? */
 bool kvm_arch_may_access_private_mem(struct kvm *kvm)
 {
 	return kvm->arch.vm_type == KVM_X86_SW_PROTECTED_VM;
 }
 
 /**
- * kvm_arch_gmem_flush - flush the lines of a page that KVM has written
- * @page: of an SEV guest's guest_memfd, written through KVM's own mapping
+ * kvm_arch_gmem_flush - flush the cache lines of a page that KVM has written
+ * @page: page of an SEV guest's guest_memfd, written through KVM's own mapping
  *
- * The same as sev_clflush_pages(), and where that would do it: on processors
- * whose caches are not coherent across the C-bit.
+ * Like sev_clflush_pages(), this is only needed on processors whose caches are not
+ * coherent across the C-bit.
  */
 void kvm_arch_gmem_flush(struct page *page)
 {
@@ -69,11 +81,25 @@ void kvm_arch_gmem_flush(struct page *page)
 	kunmap_local(at);
 }
 
-/* Can KVM_CAP_SEV_PRIVATE_MEM be enabled, on @kvm or (NULL) on any VM? */
-bool kvm_private_mem_supported(struct kvm *kvm)
+/* Can KVM_CAP_SEV_PRIVATE_MEM be enabled on @kvm, or on some VM if it is NULL? */
+static bool kvm_private_mem_supported(struct kvm *kvm)
 {
 	return kvm ? kvm->arch.vm_type == KVM_X86_SEV_VM :
 		     kvm_caps.supported_vm_types & BIT(KVM_X86_SEV_VM);
+}
+
+/**
+ * kvm_private_mem_arch_extension - KVM_CHECK_EXTENSION
+ * @kvm: the VM, or NULL for the system
+ * @cap: KVM_CAP_SEV_PRIVATE_MEM or KVM_CAP_SEV_UPDATE_BATCH
+ */
+int kvm_private_mem_arch_extension(struct kvm *kvm, long cap)
+{
+	if (cap == KVM_CAP_SEV_PRIVATE_MEM)
+		return kvm_private_mem_supported(kvm);
+	if (!kvm_private_mem_supported(NULL))
+		return 0;
+	return kvm && !kvm_gmem_in_place(kvm) ? 1 : KVM_SEV_UPDATE_BATCH_PACKET_MAX;
 }
 
 /**
@@ -81,9 +107,9 @@ bool kvm_private_mem_supported(struct kvm *kvm)
  * @kvm: an SEV VM
  * @cap: the argument
  *
- * It takes SMM's address space away, so it must come before anything that
- * depends on how many there are; and before the first guest_memfd, which would
- * keep no attributes.
+ * A VM in in-place mode has no address space for SMM, so it must enter the mode
+ * before anything depends on the number of address spaces.  A guest_memfd that
+ * exists already would keep no attributes.
  */
 int kvm_private_mem_enable(struct kvm *kvm, struct kvm_enable_cap *cap)
 {
@@ -109,13 +135,14 @@ int kvm_private_mem_enable(struct kvm *kvm, struct kvm_enable_cap *cap)
 }
 
 /**
- * kvm_private_mem_fault_raced - is a fault of the other kind just a race?
- * @vcpu: that took it
- * @prefetch: nobody waits for it in the guest
+ * kvm_private_mem_fault_raced - was a fault overtaken by a conversion?
+ * @vcpu: the vCPU that took the fault
+ * @prefetch: the guest does not wait for the page
  *
- * Where attributes are all that makes a fault private, one that disagrees with
- * them was overtaken by a conversion.  Telling user space would make it convert
- * the page back; let the guest try again.
+ * Called for a private fault on a shared page, or a shared fault on a private
+ * page.  In in-place mode, KVM derives the kind of a fault from the attributes, so
+ * the attributes have changed since then.  User space would take the fault for a
+ * request to convert the page back; the guest retries the access instead.
  */
 bool kvm_private_mem_fault_raced(struct kvm_vcpu *vcpu, bool prefetch)
 {

@@ -2,19 +2,16 @@
 /*
  * SEND_UPDATE_DATA and RECEIVE_UPDATE_DATA for many pages in one call.
  *
- * The firmware takes milliseconds for a command, of which the pages are the
- * least part, so a command takes as many as it may.  The firmware knows physical
- * addresses only: they are pages that follow each other in memory, at the
- * receiver as well, since a packet cannot be split.
+ * The firmware takes milliseconds for a command, most of which does not depend on
+ * the number of pages.  A command therefore handles as many pages as possible.
+ * The firmware uses physical addresses, so the pages of a packet must be contiguous
+ * in memory, at the receiver as well, because a packet cannot be split.
  *
- * What a batch saves besides is the way to the kernel and back, buffers, the
- * copy of arguments, and the doorbell of commands that are given in a group
- * (sev_group.c), if that is what they take so long for.  What it must not do is
- * to keep others from the VM for as long as it takes.  So kvm->lock, which vCPUs'
- * and memory ioctls want, is held for a command at a time, or for a group that
- * takes twenty milliseconds, and not while user memory is copied; a page is pinned
- * for as long only, so that conversions of the others go on; and what the VM is,
- * is asked again for each.
+ * A batch also saves system calls, buffers, copies of arguments and, for a group of
+ * commands (sev_group.c), doorbells.  It must not block other users of the VM for its
+ * whole duration: it holds kvm->lock, and pins pages, for one command or for one
+ * group of about 20 ms, and not while it copies user memory.  It checks the state of
+ * the VM again each time that it takes the lock.
  */
 #include <linux/kvm_host.h>
 #include <linux/mm.h>
@@ -27,11 +24,11 @@
 #include "sev_group.h"
 
 /**
- * struct sev_batch - what the pages of one call have in common
+ * struct sev_batch - state of one call
  * @kvm: an SEV VM
- * @send: from guest memory, otherwise to it
- * @args: of the caller
- * @group: the packets that are handled next
+ * @send: send guest memory, otherwise receive it
+ * @args: arguments of the caller
+ * @group: packets that are handled next
  */
 struct sev_batch {
 	struct kvm *kvm;
@@ -40,7 +37,7 @@ struct sev_batch {
 	struct sev_group group;
 };
 
-/* May the VM be sent or received, as far as KVM can tell? */
+/* Can KVM tell that the VM cannot be sent or received?  Then return an error. */
 int sev_batch_check_vm(struct kvm *kvm)
 {
 	struct kvm_sev_info *sev = to_kvm_sev_info(kvm);
@@ -62,7 +59,7 @@ static int sev_batch_check_args(struct kvm *kvm,
 	bool packets = args->flags & KVM_SEV_UPDATE_BATCH_PACKETS;
 	u64 end;
 
-	/* Of other memory nobody can say that its pages follow each other. */
+	/* Pages of other memory are not known to be contiguous. */
 	if ((args->flags & ~KVM_SEV_UPDATE_BATCH_PACKETS) ||
 	    (packets && !kvm_private_mem_enabled(kvm)) ||
 	    (!packets && args->packets_uaddr) ||
@@ -84,7 +81,7 @@ static int sev_batch_check_args(struct kvm *kvm,
 	return 0;
 }
 
-/* Where the caller has the packet that begins with page @i */
+/* User address of the header of the packet that begins with page @i */
 static void __user *sev_batch_hdr(const struct sev_batch *batch, u32 i)
 {
 	return u64_to_user_ptr(batch->args.hdr_uaddr +
@@ -96,7 +93,7 @@ static void __user *sev_batch_trans(const struct sev_batch *batch, u32 i)
 	return u64_to_user_ptr(batch->args.trans_uaddr + ((u64)i << PAGE_SHIFT));
 }
 
-/* How many pages the packet has that begins with page @i, as the caller says */
+/* Number of pages that the caller gives for the packet that begins with page @i */
 static int sev_batch_packet_pages(const struct sev_batch *batch, u32 i)
 {
 	u8 n;
@@ -112,7 +109,7 @@ static int sev_batch_tell_pages(const struct sev_batch *batch, u32 i, u8 n)
 {
 	u8 packets[SEV_PACKET_PAGES] = { n };
 
-	/* Those within a packet begin none */
+	/* The other pages of the packet get 0. */
 	if ((batch->args.flags & KVM_SEV_UPDATE_BATCH_PACKETS) &&
 	    copy_to_user(u64_to_user_ptr(batch->args.packets_uaddr) + i,
 			 packets, n))
@@ -121,8 +118,8 @@ static int sev_batch_tell_pages(const struct sev_batch *batch, u32 i, u8 n)
 }
 
 /*
- * The packets from page @i on that the caller has, at most @n, into the group.
- * Returns how many; @ret: why not more.
+ * Copy at most @n of the caller's packets from page @i on to the group.  Returns the
+ * number of packets; *@ret is the error of the next one, if there is one.
  */
 static u32 sev_batch_read(struct sev_batch *batch, u32 i, u32 n, int *ret)
 {
@@ -150,7 +147,7 @@ static u32 sev_batch_read(struct sev_batch *batch, u32 i, u32 n, int *ret)
 	return k;
 }
 
-/* A packet that was sent, which begins with page @i, to the caller */
+/* Copy a packet that was sent, which begins with page @i, to the caller. */
 static int sev_batch_write(struct sev_batch *batch, u32 i,
 			   const struct sev_packet *packet)
 {
@@ -162,7 +159,7 @@ static int sev_batch_write(struct sev_batch *batch, u32 i,
 	return sev_batch_tell_pages(batch, i, packet->npages);
 }
 
-/* Some packets more, from page @done on.  What is done counts, whatever comes. */
+/* Handle the next packets, and add their pages to *@done, also if one fails. */
 static int sev_batch_packets(struct sev_batch *batch, u32 *done, int *error)
 {
 	const struct kvm_sev_update_batch *args = &batch->args;
@@ -189,7 +186,7 @@ static int sev_batch_packets(struct sev_batch *batch, u32 *done, int *error)
 		*done += packet->npages;
 	}
 
-	/* What could not be read is next only if all before it are done. */
+	/* The unread packet is the next one only if all packets before it are done. */
 	return r || issued < n ? r : unread;
 }
 
@@ -222,11 +219,11 @@ static int sev_batch_pages(struct sev_batch *batch, u32 *done, int *error)
  * sev_update_batch - KVM_SEV_SEND_UPDATE_BATCH, KVM_SEV_RECEIVE_UPDATE_BATCH
  * @kvm: the VM
  * @argp: struct kvm_sev_cmd of the caller, for the firmware's error
- * @cmd: copy of it
+ * @cmd: copy of @argp
  *
  * The caller does not hold kvm->lock.
  *
- * Return: 0 if all pages are done, otherwise the error of the first that is not.
+ * Return: 0 if all pages are done, otherwise the error of the first page that is not.
  */
 int sev_update_batch(struct kvm *kvm, void __user *argp,
 		     struct kvm_sev_cmd *cmd)

@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Groups of packets: SEND_UPDATE_DATA and RECEIVE_UPDATE_DATA commands that are
- * given to the firmware by one doorbell, in its ring buffer mode.
+ * Groups of packets: SEND_UPDATE_DATA and RECEIVE_UPDATE_DATA commands that one
+ * doorbell passes to the firmware, in its ring buffer mode.
  *
- * The mode is our ccp's (drivers/crypto/ccp/sev-ring.c).  With the distribution's,
- * which may have been loaded from an initramfs, commands go one by one: there is
- * no dependency on the symbol, but a reference for as long as a batch takes.  So
- * neither module has to be loaded or unloaded in an order that it had not to be
- * before: kvm-amd needs ccp, whichever it is.
+ * Our ccp implements the mode (drivers/crypto/ccp/sev-ring.c).  The distribution's ccp
+ * may have been loaded from an initramfs instead; then commands are passed one by
+ * one.  kvm-amd therefore does not depend on our ccp's symbol, but takes a reference
+ * to it for the duration of a batch, and works with either ccp.
  */
 #include <linux/file.h>
 #include <linux/ktime.h>
@@ -22,7 +21,7 @@
 #include "sev_batch.h"
 #include "sev_group.h"
 
-/* Apart, and in one page; both commands have the same argument */
+/* Both commands have the same argument.  A page holds those of a group. */
 struct sev_group_cmd {
 	struct sev_data_send_update_data data;
 } __aligned(64);
@@ -30,33 +29,31 @@ static_assert(sizeof(struct sev_data_send_update_data) ==
 	      sizeof(struct sev_data_receive_update_data));
 
 /*
- * The mode may have to be entered first, and left by the next command that is
- * none of these: fewer packets can hardly gain anything.
+ * Entering the mode, and leaving it for the next other command, are commands as
+ * well, so a smaller group would hardly be faster.
  */
 #define SEV_GROUP_MIN	4U
 #define SEV_GROUP_MAX	((u32)(PAGE_SIZE / sizeof(struct sev_group_cmd)))
 static_assert(SEV_GROUP_MAX <= SEV_RING_MAX);
-/* How long others may have to wait for kvm->lock, and a conversion for a page */
+/* Maximum time to hold kvm->lock and to pin pages */
 #define SEV_GROUP_NS	(20ULL * NSEC_PER_MSEC)
-/* How often it is done as it was found to be best before that is tried again */
+/* Number of groups before another size is tried */
 #define SEV_PACE_HOLD	64
 
 /**
- * struct sev_pace - how many packets should be in a group
- * @packets: so many; 1: it is not worth while
- * @hold: how many times more that is not changed
- * @good: the last group paid, and kept nobody waiting for too long
- * @single_ns: what a command of one, two... pages takes if it is given alone;
- *	0: not known yet
+ * struct sev_pace - the best number of packets in a group, by measurement
+ * @packets: number of packets; 1 if groups are not faster
+ * @hold: number of groups until @packets may change
+ * @good: the last group was faster than single commands and short enough
+ * @single_ns: duration of a single command of one, two... pages; 0 if unknown
  *
- * Groups pay if the time that a command takes is that of the doorbell, and do
- * not if it is the command's own.  Which it is depends on the firmware, so it is
- * measured.  The commands of other VMs come between, and that is as it should
- * be: they keep others waiting as well.  So one group that took too long says
- * little; it takes two in a row, but for the first of all.
+ * A group is faster if most of the time of a command is that of the doorbell, and
+ * not if it is that of the command itself.  That depends on the firmware.  Commands
+ * of other VMs can run in between and are part of the measured time.  A single slow
+ * group therefore changes nothing, except the very first one; two in a row do.
  *
- * For all VMs, without a lock: each value is written at once, and what comes of
- * a race is a group of another size.
+ * The structure is for all VMs and has no lock: each field is written at once, and a
+ * race at most results in a group of another size.
  */
 struct sev_pace {
 	u32 packets;
@@ -65,7 +62,7 @@ struct sev_pace {
 	u64 single_ns[SEV_PACKET_PAGES];
 };
 
-/* Receiving, sending; at first it is to be seen what a single command takes */
+/* For receiving and sending.  The first command is single, to measure it. */
 static struct sev_pace sev_paces[2] = {
 	{ .packets = 1, .hold = 1 }, { .packets = 1, .hold = 1 },
 };
@@ -88,13 +85,13 @@ static void sev_pace_single(struct sev_pace *pace, u32 npages, u64 ns)
 	u64 *single = &pace->single_ns[npages - 1], old = READ_ONCE(*single);
 	u32 hold = READ_ONCE(pace->hold);
 
-	/* Not all of it at once: a thread that was preempted proves little */
+	/* A moving average, because the thread may have been preempted. */
 	WRITE_ONCE(*single, old ? old - old / 4 + ns / 4 : ns);
 	if (hold)
 		WRITE_ONCE(pace->hold, hold - 1);
 }
 
-/* What a command of @npages takes, or one of another size: some size is known */
+/* Duration of a command of @npages, or of another size if that is unknown */
 static u64 sev_pace_single_ns(struct sev_pace *pace, u32 npages)
 {
 	u64 ns = READ_ONCE(pace->single_ns[npages - 1]);
@@ -104,7 +101,7 @@ static u64 sev_pace_single_ns(struct sev_pace *pace, u32 npages)
 	return ns;
 }
 
-/* A group of @n took @ns; its packets one by one would have taken @single_ns */
+/* A group of @n took @ns; its packets take @single_ns as single commands. */
 static void sev_pace_group(struct sev_pace *pace, u32 n, u64 ns, u64 single_ns)
 {
 	u32 packets = READ_ONCE(pace->packets), hold = READ_ONCE(pace->hold);
@@ -125,11 +122,11 @@ static void sev_pace_group(struct sev_pace *pace, u32 n, u64 ns, u64 single_ns)
 
 /**
  * sev_group_init - prepare for packets
- * @group: to be initialized; sev_group_destroy() in any case
+ * @group: to be initialized; the caller calls sev_group_destroy() in any case
  * @kvm: an SEV VM
- * @send: from guest memory, otherwise to it
+ * @send: send guest memory, otherwise receive it
  * @hdr_len: size of a header, in bytes
- * @max: pages of a packet, at most: 1 or SEV_PACKET_PAGES
+ * @max: maximum number of pages in a packet: 1 or SEV_PACKET_PAGES
  *
  * Return: 0 or -%ENOMEM.
  */
@@ -164,14 +161,14 @@ void sev_group_destroy(struct sev_group *group)
 		symbol_put(sev_issue_cmds_external_user);
 }
 
-/* Buffers of one packet more */
+/* Allocate the buffers of one more packet. */
 static bool sev_group_add_room(struct sev_group *group)
 {
 	struct sev_packet *packet = &group->packets[group->room];
-	/* Zeroed: a firmware that writes less must not give memory away. */
+	/* Zeroed, because the firmware may write less than the caller gets. */
 	gfp_t gfp = GFP_KERNEL_ACCOUNT | __GFP_ZERO;
 
-	/* One is needed; others are as good as the memory is easy to get. */
+	/* One packet is required, the others are optional. */
 	if (group->room)
 		gfp |= __GFP_NORETRY | __GFP_NOWARN;
 
@@ -187,11 +184,11 @@ static bool sev_group_add_room(struct sev_group *group)
 }
 
 /**
- * sev_group_packets - how many packets should be next
- * @group: that they will be in
- * @npages: how many pages there are
+ * sev_group_packets - number of packets for the next group
+ * @group: the group
+ * @npages: number of pages that are left
  *
- * Return: so many, which have buffers; 0 if there is no memory for any.
+ * Return: number of packets, which have buffers; 0 if there is no memory for any.
  */
 u32 sev_group_packets(struct sev_group *group, u32 npages)
 {
@@ -204,8 +201,8 @@ u32 sev_group_packets(struct sev_group *group, u32 npages)
 }
 
 /*
- * Guest memory of @packet, from @uaddr on: all pages of a packet to receive; of
- * one to send, as many as follow each other.
+ * Pin the guest memory of @packet from @uaddr on.  To receive, pin all of its pages.
+ * To send, pin as many pages as are contiguous, and set @packet->npages.
  */
 static int sev_group_pin(struct sev_group *group, struct sev_packet *packet,
 			 unsigned long uaddr)
@@ -214,7 +211,7 @@ static int sev_group_pin(struct sev_group *group, struct sev_packet *packet,
 	bool send = group->send;
 	int n;
 
-	/* From here on they can become shared, but then they are dirty, too. */
+	/* A page can become shared from here on, but then it is dirty as well. */
 	n = kvm_gmem_pin_block(kvm, uaddr, packet->npages, !send, packet->pages);
 	packet->ordinary = n == -ENOENT;
 	if (packet->ordinary) {
@@ -228,7 +225,7 @@ static int sev_group_pin(struct sev_group *group, struct sev_packet *packet,
 		return n;
 	packet->npages = n;
 
-	/* What the firmware writes must not be overwritten from a cache. */
+	/* A late write-back must not overwrite what the firmware writes. */
 	if (!send)
 		sev_clflush_pages(packet->pages, n);
 	return 0;
@@ -258,7 +255,7 @@ static void sev_group_fill(struct sev_group *group, u32 i)
 	};
 }
 
-/* By one doorbell, and how long that takes.  -EOPNOTSUPP: not, so one by one. */
+/* Issue all commands with one doorbell; -EOPNOTSUPP if that is not possible. */
 static int sev_group_ring(struct sev_group *group, int cmd, u32 n, u32 *done,
 			  int *error)
 {
@@ -303,21 +300,20 @@ static int sev_group_single(struct sev_group *group, int cmd, u32 *done,
 }
 
 /**
- * sev_group_issue - commands of the firmware for packets, between guest memory
- *	and their buffers
- * @group: the packets; if they are to be received, each says how many pages it
- *	has; if they are to be sent, each is told
+ * sev_group_issue - send or receive packets
+ * @group: the packets.  The caller sets their number of pages to receive them; this
+ *	function sets it to send them
  * @uaddr: host address of the guest's memory
- * @n: how many packets, of those that sev_group_packets() has allowed
- * @npages: how many pages at most
- * @ret: out: why the next one is not done: 0 if there is no reason
- * @error: out: the firmware's, for -%EIO
+ * @n: number of packets, at most the result of sev_group_packets()
+ * @npages: maximum number of pages
+ * @ret: out: error of the first packet that is not done; 0 if there is no error
+ * @error: out: the firmware's error, if *@ret is -%EIO
  *
- * They are done in order.  kvm->lock is held, and their pages are pinned, for all
- * of them together; the caller does not hold it.  A packet that is not done has
- * nothing in its buffers that its caller could be given.
+ * The packets are handled in order.  The function takes kvm->lock, and holds it and
+ * the pins for the whole group.  The buffers of a packet that is not done must not be
+ * passed to user space.
  *
- * Return: how many are done.
+ * Return: number of packets that are done.
  */
 u32 sev_group_issue(struct sev_group *group, unsigned long uaddr, u32 n,
 		    u32 npages, int *ret, int *error)
@@ -350,14 +346,14 @@ u32 sev_group_issue(struct sev_group *group, unsigned long uaddr, u32 n,
 
 	if (pinned >= SEV_GROUP_MIN)
 		r = sev_group_ring(group, cmd, pinned, &done, error);
-	/* The others' turn will come: kvm->lock is held for one. */
+	/* Only the first: kvm->lock is held for one command.  The caller repeats. */
 	if (r == -EOPNOTSUPP)
 		r = sev_group_single(group, cmd, &done, error);
 
 	for (u32 i = 0; i < pinned; i++)
 		sev_group_unpin(group, &group->packets[i]);
 
-	/* What could not be pinned is next only if all before it are done. */
+	/* The unpinned packet is the next one only if all before it are done. */
 	if (r || done < pinned)
 		*ret = r;
 	return done;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* Packets that one call gives to the SEV firmware. */
+/* Groups of packets for the SEV firmware */
 #ifndef __SVM_SEV_GROUP_H
 #define __SVM_SEV_GROUP_H
 
@@ -11,16 +11,15 @@
  * The firmware that AMD has published (AMD-ASPFW) takes 20 KiB in one command;
  * 16 is what can be allocated.
  */
-#define SEV_PACKET_PAGES	KVM_GMEM_BLOCK
-static_assert(SEV_PACKET_PAGES == KVM_SEV_UPDATE_BATCH_PACKET_MAX);
+#define SEV_PACKET_PAGES	KVM_SEV_UPDATE_BATCH_PACKET_MAX
 
 /**
- * struct sev_packet - what one command handles
+ * struct sev_packet - packet of one command
  * @hdr: buffer for its header
  * @trans: buffer for its data
- * @npages: how many pages it has
- * @pages: of the guest, pinned while the command is issued
- * @ordinary: of memory that is no guest_memfd
+ * @npages: number of pages
+ * @pages: pages of the guest, pinned while the command is issued
+ * @ordinary: the pages are not those of a guest_memfd
  */
 struct sev_packet {
 	void *hdr;
@@ -33,15 +32,15 @@ struct sev_packet {
 struct sev_group_cmd;
 
 /**
- * struct sev_group - packets, and what it takes to issue their commands
+ * struct sev_group - packets and the arguments of their commands
  * @kvm: an SEV VM
- * @send: from guest memory, otherwise to it
+ * @send: send guest memory, otherwise receive it
  * @hdr_len: size of a header, in bytes
- * @max: pages of a packet, at most: 1 or SEV_PACKET_PAGES
- * @order: of a packet's buffer
- * @room: how many of @packets have buffers
- * @packets: in the order of the guest's memory
- * @cmds: arguments of their commands
+ * @max: maximum number of pages in a packet: 1 or SEV_PACKET_PAGES
+ * @order: order of a packet's data buffer
+ * @room: number of @packets that have buffers
+ * @packets: packets in the order of the guest's memory
+ * @cmds: arguments of the commands
  * @issue: sev_issue_cmds_external_user(), or NULL
  */
 struct sev_group {
