@@ -3,8 +3,8 @@
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
- * The kernel's attributes are the truth; this is the EncBitmapProvider that
- * reads and changes them.
+ * The kernel keeps the state of each page.  This file implements the
+ * EncBitmapProvider that reads and changes it.
  */
 #include "qemu/osdep.h"
 #include <sys/ioctl.h>
@@ -36,20 +36,20 @@
 #endif
 
 /*
- * A page that becomes private must be held by nobody.  I/O that is under way
- * into a shared page holds it for a short time; who does so for longer than
- * this will not let go.
+ * A page cannot become private while somebody holds a reference to it.  I/O
+ * holds a shared page for a short time.  A page that is held for longer than
+ * this is pinned permanently.
  */
 #define CONVERT_RETRIES         1000
 #define CONVERT_RETRY_US        1000
-/* Pages that mincore() is asked for at once */
+/* Number of pages per call of mincore() */
 #define ALLOCATED_CHUNK         256
 
 /*
- * Which generation of the kernel's bitmap our copy of a piece of a block is
- * of.  A block is one piece per range of guest addresses that it is seen at
- * (below and above 4 GiB).  Accessed with the block's writer's lock held,
- * which does not protect one block's from another's: hence a mutex.
+ * The generation of our copy of the kernel's bitmap, for a piece of a block.  A
+ * block has one piece for each range of guest addresses at which it is mapped
+ * (below and above 4 GiB).  The list is for all blocks and has a mutex, because
+ * the locks of the callers are per block.
  */
 typedef struct Piece {
     RAMBlock *rb;
@@ -62,7 +62,7 @@ typedef struct Piece {
 static GArray *pieces;
 static QemuMutex pieces_lock;
 
-/* Are our calls there, whatever number their capabilities have? */
+/* Probe for the calls, because old kernels know no capability for them. */
 static bool probe_bitmap(void)
 {
     struct kvm_page_enc_bitmap none = {};
@@ -78,9 +78,9 @@ static bool probe_convert(int fd)
 }
 
 /*
- * Dirty rings are vCPUs', and a conversion is none's: KVM logs guest_memfd only
- * if its slots have a bitmap, too.  It can say so only now, because before it
- * did not know what this VM is; and it must be told before the first slot.
+ * Dirty rings are per vCPU, and a conversion has no vCPU.  KVM therefore logs
+ * guest_memfd only if the slots have a bitmap as well.  KVM offers that once
+ * the VM is in in-place mode, and it must be enabled before the first slot.
  */
 static bool prepare_dirty_ring(Error **errp)
 {
@@ -103,8 +103,8 @@ static bool prepare_dirty_ring(Error **errp)
 }
 
 /*
- * Assigned devices pin all shared pages for as long as they are there, and a
- * page that is pinned cannot become private: the first conversion would fail.
+ * An assigned device pins all shared pages until it is removed.  A pinned page
+ * cannot become private, so the first conversion would fail.
  */
 static void refuse_assigned_devices(Notifier *notifier, void *data)
 {
@@ -212,7 +212,7 @@ static int page_enc_convert(RAMBlock *rb, uint64_t offset, uint64_t size,
 
     if (ret == -EAGAIN) {
         *error_offset = attr.error_offset;
-        /* Not refused by refuse_assigned_devices() if it was plugged in later */
+        /* refuse_assigned_devices() does not see devices that are plugged in */
         warn_report_once("A page of guest_memfd has been pinned for more than "
                          "a second and cannot become private: assigned devices "
                          "(VFIO, vDPA) cannot be used with RAM in a "
@@ -244,7 +244,7 @@ static bool find_piece(Int128 start, Int128 len, const MemoryRegion *mr,
         .npages = size >> bits,
     };
 
-    /* KVM has no slot for a page that the guest sees in part */
+    /* KVM has no slot for a page of which only a part is mapped */
     if (mr->ram_block == find->rb && p.npages &&
         !((addr | offset) & ~qemu_target_page_mask())) {
         g_array_append_val(find->found, p);
@@ -252,7 +252,10 @@ static bool find_piece(Int128 start, Int128 len, const MemoryRegion *mr,
     return false;
 }
 
-/* The generation that our copy of @p is of, 0 if there is none */
+/*
+ * Return the generation of our copy of @p, or 0 if there is none.  Set it to
+ * @set first if that is not 0.
+ */
 static uint64_t piece_generation(const Piece *p, uint64_t set)
 {
     QEMU_LOCK_GUARD(&pieces_lock);
@@ -308,8 +311,8 @@ static bool sync_piece(const Piece *p, Error **errp)
 }
 
 /*
- * A page that the guest does not see (behind the VGA hole, say) cannot be
- * converted by it and has no gfn to ask for: it keeps its bit.
+ * A page that has no guest address (such as one behind the VGA hole) keeps its
+ * bit: the guest cannot convert it, and there is no gfn to ask for.
  */
 static bool page_enc_sync(RAMBlock *rb, Error **errp)
 {
@@ -330,8 +333,8 @@ static bool page_enc_sync(RAMBlock *rb, Error **errp)
 }
 
 /*
- * The pages of a guest_memfd are never swapped out: those that are not in core
- * were never accessed.  A kernel that does not want to tell says that all are.
+ * Pages of a guest_memfd are never swapped out, so a page that is not in core
+ * was never accessed.  If mincore() fails, all pages count as allocated.
  */
 static uint64_t page_enc_allocated(RAMBlock *rb, uint64_t page,
                                    uint64_t npages, bool *allocated)
@@ -383,10 +386,10 @@ bool kvm_page_enc_init_block(RAMBlock *rb, Error **errp)
 
     assert(rb->flags & RAM_GUEST_MEMFD_IN_PLACE);
     /*
-     * The kernel marks what it converts, but a vCPU that changes the memory
-     * map can have the slot removed and added anew just then.  That does no
-     * harm if a new slot is dirty as a whole, which QEMU does not ask for with
-     * dirty rings.
+     * The kernel marks converted pages dirty.  A vCPU that changes the memory
+     * map at the same time can cause QEMU to remove the slot and to add it
+     * again, which loses the marks.  That is harmless if all pages of a new
+     * slot are dirty.  They are not with dirty rings.
      */
     page_enc_provider.dirties = kvm_state->manual_dirty_log_protect &
                                 KVM_DIRTY_LOG_INITIALLY_SET;

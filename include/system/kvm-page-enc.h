@@ -3,9 +3,9 @@
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
- * RAM and mapping are one guest_memfd.  A shared page can be touched through
- * the mapping, a private one raises SIGBUS; the kernel keeps which is which,
- * and RAMBlock.encbmap is a copy of it.
+ * One guest_memfd is the guest's RAM and QEMU's mapping of it.  QEMU can access
+ * a shared page through the mapping; an access to a private page raises SIGBUS.
+ * The kernel keeps the state of each page, and RAMBlock.encbmap is a copy.
  */
 #ifndef SYSTEM_KVM_PAGE_ENC_H
 #define SYSTEM_KVM_PAGE_ENC_H
@@ -37,27 +37,34 @@ bool kvm_page_enc_prepare(Error **errp);
 int kvm_page_enc_create_memfd(uint64_t size, Error **errp);
 
 /**
- * kvm_page_enc_init_block: @rb, new and all shared, is mapped from such a
- * guest_memfd (RAM_GUEST_MEMFD_IN_PLACE): give it its bitmap, and its pages
- * the state in which the guest expects them.  BQL.
+ * kvm_page_enc_init_block: set up a block that is such a guest_memfd
+ * @rb: a new block (RAM_GUEST_MEMFD_IN_PLACE), whose pages are all shared
+ * @errp: why the platform cannot use the block
+ *
+ * Gives the block its bitmap, and converts its pages to the state that the
+ * guest expects at first.
+ *
+ * Context: BQL.
  */
 bool kvm_page_enc_init_block(RAMBlock *rb, Error **errp);
 
 /**
- * kvm_page_enc_memory_fault: KVM could not map a page for the guest
- * @section: it begins with the page
- * @is_private: what KVM took the page for
- * @ret: out: 0 if the page has changed its state since (the vCPU just tries
- *       again), -EFAULT with a message if it has not
+ * kvm_page_enc_memory_fault: handle a page that KVM could not map for the guest
+ * @section: memory that begins with the page
+ * @is_private: the state for which KVM looked
+ * @ret: out: 0 if the page has changed its state meanwhile, and the vCPU can
+ *       retry; otherwise -EFAULT, after a message
  *
- * Returns false if the page is not of such a block.  Never converts.
+ * Never converts the page.
+ *
+ * Returns: false if the page is not in a block of this kind.
  */
 bool kvm_page_enc_memory_fault(const MemoryRegionSection *section,
                                bool is_private, int *ret);
 
 /*
- * The VM can have guest_memfd slots; set before the first slot if it can
- * although it has no memory attributes of its own
+ * Can the VM have guest_memfd slots?  True also for a VM in in-place mode,
+ * which has no memory attributes of its own.  Set before the first slot.
  */
 extern bool kvm_guest_memfd_supported;
 
