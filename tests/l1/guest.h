@@ -213,6 +213,13 @@ guest_convert(struct vm *vm, uint64_t gfn, uint64_t pages, bool private)
     };
     uint64_t i;
 
+    /*
+     * A guest flushes a page before it changes the C-bit, because caches may not
+     * be coherent across it.  The code of this guest does not, so do it here.
+     */
+    for (i = 0; private && i < pages * PAGE; i += 64) {
+        __builtin_ia32_clflush(vm->mem + gfn * PAGE + i);
+    }
     if (guest_do(vm, &regs) || regs.rax) {
         return -1;
     }
