@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 # Calls meson.build, which drives all builds and tests, in the Debian that
 # scripts/bootstrap makes in build/root.  See README.rst.
 #

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 # Shell functions of scripts/; sourced.
 # shellcheck shell=bash
 

@@ -30,7 +30,9 @@ class RemoteError(Exception):
 class Refused(vm.ExecuteError):
     """The error of a QMP command in the other host."""
 
-    def __init__(self, text):   # pylint: disable=super-init-not-called
+    def __init__(self, text):
+        # ExecuteError wants the reply, which is in the other host
+        # pylint: disable=super-init-not-called,non-parent-init-called
         Exception.__init__(self, text)
 
 

@@ -246,6 +246,8 @@ class VM(QEMUMachine):
 
     def cmd(self, cmd, args_dict=None, **args):
         """Execute a QMP command; Gone if QEMU has ended."""
+        # conv_keys is one of **args
+        # pylint: disable=arguments-differ
         try:
             return super().cmd(cmd, args_dict, **args)
         except ExecuteError:

@@ -74,7 +74,8 @@ def find_modules(kernel_dir):
 
 
 def builtin_modules(kernel_dir):
-    with open(os.path.join(kernel_dir, 'modules.builtin')) as f:
+    with open(os.path.join(kernel_dir, 'modules.builtin'),
+              encoding='utf-8') as f:
         return {os.path.basename(line.strip())[:-3].replace('-', '_')
                 for line in f}
 

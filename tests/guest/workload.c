@@ -272,7 +272,8 @@ static void churn(const char *disk)
     unsigned long done = 0, bad = 0;
 
     snprintf(link, sizeof(link), "/sys/class/block/%s", disk + 5);
-    if (!realpath(link, path) || !(dev = strstr(path, "/virtio"))) {
+    dev = realpath(link, path) ? strstr(path, "/virtio") : NULL;
+    if (!dev) {
         say("churn: %s is not on a virtio device", disk);
         return;
     }

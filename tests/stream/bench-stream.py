@@ -215,7 +215,7 @@ def channels_name(n):
     return {0: 'no multifd', 1: '1 channel'}.get(n, f'{n} channels')
 
 
-def channels(rounds, memory, samples):
+def moves(rounds, memory, samples):
     """Migrate private and plain memory from one process to another."""
     cases = [(kind, extra, n) for n in CHANNELS
              for kind, extra in (('plain', ()), ('private', TESTDEV))]
@@ -287,7 +287,7 @@ def main():
     if a.only in (None, 'plain'):
         lines += plain(a.starts, a.turns, a.memory, samples)
     if a.only in (None, 'channels'):
-        lines += channels(a.rounds, a.memory, samples)
+        lines += moves(a.rounds, a.memory, samples)
     if a.only in (None, 'sync'):
         lines += syncs(a.rounds, samples)
     show(lines)

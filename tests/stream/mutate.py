@@ -265,7 +265,7 @@ def cut(rnd, pieces, devices):
 
 def length(rnd, pieces, devices):
     """Change the length of a body, and the length in its header"""
-    i = any_of(rnd, [p for p in pieces], devices)
+    i = any_of(rnd, pieces, devices)
     p = pieces[i]
     if p.kind not in ENCRYPTED:
         return change_field(rnd, pieces, devices)
@@ -294,8 +294,8 @@ MUTATIONS = (change_field, change_field, change_field, change_byte, drop,
              twice, move, cut, length, plain_page)
 
 
-def mutate(rnd, records, devices):
-    pieces = [Piece(r) for r in records]
+def mutate(rnd, originals, devices):
+    pieces = [Piece(r) for r in originals]
     said = [rnd.choice(MUTATIONS)(rnd, pieces, devices)
             for _ in range(rnd.choice([1, 1, 1, 2, 3]))]
     return b''.join(p.raw for p in pieces), '; '.join(said)

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Has the KVM that runs what kvm-page-enc adds, and nothing that is only for
- * its tests?  Status 0 if so, 1 if not, 2 if one cannot tell.  Asks in the way that does not depend on the numbers of
- * capabilities, see <linux/kvm-page-enc.h>, then by those.
+ * Does the running KVM have what kvm-page-enc adds, and nothing that exists only
+ * for its tests?  The status is 0 if so, 1 if not, and 2 if that is unknown.
+ * First asks in the way that does not depend on the numbers of capabilities, see
+ * <linux/kvm-page-enc.h>, then asks for each capability.
  */
 #include <errno.h>
 #include <fcntl.h>

@@ -3,10 +3,12 @@
 # shellcheck shell=bash
 
 PATH=$PATH:/usr/sbin:/sbin
+# shellcheck disable=SC2034 # for the programs that source this
 modules=(kvm kvm-amd kvm-intel ccp)
 failed=0
 
 # check TEXT CMD...: CMD succeeds
+# shellcheck disable=SC2034 # for the programs that source this
 check() {
     local text=$1; shift
     if "$@"; then echo "ok - $text"; else echo "not ok - $text"; failed=1; fi
