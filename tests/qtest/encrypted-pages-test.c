@@ -2059,7 +2059,7 @@ static void test_multifd_legacy_zero(void)
  */
 static void test_multifd_device_state(void)
 {
-    Pair p = pair_start_multifd("", "", "none");
+    Pair p = pair_start_multifd(",id=testdev", ",id=testdev", "none");
 
     g_assert_cmpint(testdev_get(p.src, "multifd-device-state"), ==, 0);
     g_assert_cmpint(testdev_get(p.dst, "multifd-device-state"), ==, 0);
