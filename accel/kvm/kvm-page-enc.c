@@ -365,6 +365,11 @@ static uint64_t page_enc_allocated(RAMBlock *rb, uint64_t page,
     return run;
 }
 
+static bool page_enc_poisoned(RAMBlock *rb, uint64_t offset, uint64_t size)
+{
+    return kvm_private_access_poisoned(rb->host + offset, size);
+}
+
 static void page_enc_release(RAMBlock *rb)
 {
     kvm_private_access_remove(rb->host);
@@ -375,6 +380,7 @@ static EncBitmapProvider page_enc_provider = {
     .convert = page_enc_convert,
     .sync = page_enc_sync,
     .allocated = page_enc_allocated,
+    .poisoned = page_enc_poisoned,
     .release = page_enc_release,
 };
 

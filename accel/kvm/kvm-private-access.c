@@ -28,6 +28,12 @@
  */
 #define FILLED_MAX 1024
 
+/*
+ * Number of poisoned pages that are remembered one by one.  If there are more,
+ * all pages count as poisoned.
+ */
+#define POISONED_MAX 64
+
 /* Time that a faulting thread sleeps while its page is held */
 #define HELD_SLEEP_NS (100 * 1000)
 
@@ -59,6 +65,8 @@ static struct {
     QLIST_HEAD(, KvmPrivateAccessHold) holds;
     Filled filled[FILLED_MAX];
     size_t nfilled;
+    char *poisoned[POISONED_MAX];
+    size_t npoisoned;   /* written with the spinlock held, atomic */
 
     /* Written before the handler is installed */
     size_t page_size;
@@ -127,19 +135,57 @@ static void restore(const char *host, size_t size)
     }
 }
 
+/* The caller holds the spinlock */
+static void remember_poisoned(char *page)
+{
+    size_t n = state.npoisoned;
+
+    for (size_t i = 0; i < MIN(n, POISONED_MAX); i++) {
+        if (state.poisoned[i] == page) {
+            return;
+        }
+    }
+    if (n < POISONED_MAX) {
+        state.poisoned[n] = page;
+    }
+    qatomic_set(&state.npoisoned, MIN(n + 1, POISONED_MAX + 1));
+}
+
+bool kvm_private_access_poisoned(const void *host, size_t size)
+{
+    const char *start = host;
+    size_t n = qatomic_read(&state.npoisoned);
+    bool found = n > POISONED_MAX;
+
+    if (!n || found) {
+        return found;
+    }
+    qemu_spin_lock(&state.lock);
+    n = MIN(state.npoisoned, POISONED_MAX);
+    for (size_t i = 0; i < n && !found; i++) {
+        found = state.poisoned[i] >= start && state.poisoned[i] - start < size;
+    }
+    qemu_spin_unlock(&state.lock);
+    return found;
+}
+
 /*
  * Make @page, which is in @r, accessible.  The caller holds the spinlock.
+ * @poisoned: the kernel has said that the memory of the page is bad
  * First asks the kernel whether the page is still inaccessible: a conversion
  * to shared has either happened before that, or it will find the page among
  * those to restore.
  */
-static bool make_accessible(Region *r, char *page)
+static bool make_accessible(Region *r, char *page, bool poisoned)
 {
     if (!madvise(page, state.page_size, MADV_POPULATE_WRITE)) {
         return true;
     }
     if (errno != EFAULT && errno != EHWPOISON) {
         return false;
+    }
+    if (poisoned || errno == EHWPOISON) {
+        remember_poisoned(page);
     }
     if (state.nfilled == FILLED_MAX) {
         restore(NULL, 0);
@@ -157,7 +203,7 @@ static bool make_accessible(Region *r, char *page)
     return true;
 }
 
-static bool handle_fault(void *addr)
+static bool handle_fault(void *addr, bool poisoned)
 {
     static const struct timespec pause = { .tv_nsec = HELD_SLEEP_NS };
     char *page = QEMU_ALIGN_PTR_DOWN(addr, state.page_size);
@@ -170,7 +216,7 @@ static bool handle_fault(void *addr)
         r = find_region(page);
         held = r && is_held(page);
         if (r && !held) {
-            ok = make_accessible(r, page);
+            ok = make_accessible(r, page, poisoned);
         }
         qemu_spin_unlock(&state.lock);
         if (!held) {
@@ -206,7 +252,8 @@ static void sigbus_handler(int sig, siginfo_t *info, void *context)
     bool is_access = info->si_code == BUS_ADRERR ||
                      (info->si_code == BUS_MCEERR_AR && !current_cpu);
 
-    if (is_access && handle_fault(info->si_addr)) {
+    if (is_access &&
+        handle_fault(info->si_addr, info->si_code == BUS_MCEERR_AR)) {
         qemu_bh_schedule(state.report_bh);
     } else if (info->si_code == BUS_MCEERR_AO && !current_cpu) {
         /* The previous handler takes locks, so it cannot run here */
@@ -296,6 +343,26 @@ void kvm_private_access_add(void *host, size_t size, int fd, const char *name)
     qemu_spin_unlock(&state.lock);
 }
 
+/* The caller holds the spinlock */
+static void forget_poisoned(Region *r)
+{
+    size_t n = state.npoisoned;
+
+    if (n > POISONED_MAX) {
+        return;
+    }
+    for (size_t i = 0; i < n; ) {
+        char *page = state.poisoned[i];
+
+        if (page >= r->host && page - r->host < r->size) {
+            state.poisoned[i] = state.poisoned[--n];
+        } else {
+            i++;
+        }
+    }
+    qatomic_set(&state.npoisoned, n);
+}
+
 void kvm_private_access_remove(void *host)
 {
     Region *r;
@@ -305,6 +372,7 @@ void kvm_private_access_remove(void *host)
     if (r) {
         restore(r->host, r->size);
         QLIST_REMOVE(r, next);
+        forget_poisoned(r);
     }
     qemu_spin_unlock(&state.lock);
     if (r) {

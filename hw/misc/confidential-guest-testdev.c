@@ -53,6 +53,7 @@ struct CGTestState {
     uint64_t begin_touched; /* so many of its first pages are not */
     uint32_t touch_every;   /* so many runs that are told to be unallocated,
                                the guest writes to one */
+    uint64_t bad_memory;    /* offset of a page that the host has lost; 0: none */
     uint32_t shared_mib;    /* so much is shared to begin with */
     uint64_t host_page_size; /* that RAM claims to have; 0: its own */
     bool unwilling;         /* the guest has not agreed to be migrated */
@@ -331,6 +332,19 @@ static const EncBitmapProvider cgtest_lazy_provider = {
     .allocated = cgtest_allocated,
 };
 
+static bool cgtest_poisoned(RAMBlock *rb, uint64_t offset, uint64_t size)
+{
+    CGTestState *s = the_testdev();
+
+    return s->bad_memory >= offset && s->bad_memory - offset < size;
+}
+
+static const EncBitmapProvider cgtest_bad_memory_provider = {
+    .name = "test device",
+    .convert = cgtest_convert,
+    .poisoned = cgtest_poisoned,
+};
+
 /*
  * The guest: one conversion, and every other time a write to each of its
  * pages.  Not always, because writes would hide a conversion that does not
@@ -409,7 +423,8 @@ static void cgtest_realize(DeviceState *dev, Error **errp)
         s->touched = bitmap_new(npages);
         bitmap_set(s->touched, 0, MIN(npages, s->begin_touched));
     }
-    encbitmap_init(s->rb, s->lazy ? &cgtest_lazy_provider : NULL, true);
+    encbitmap_init(s->rb, s->lazy ? &cgtest_lazy_provider :
+                   s->bad_memory ? &cgtest_bad_memory_provider : NULL, true);
     encbitmap_set(s->rb, 0, s->shared_mib * MiB / qemu_target_page_size(),
                   false);
     g = CGTEST_GUEST(object_new(TYPE_CGTEST_GUEST));
@@ -451,6 +466,7 @@ static const Property cgtest_properties[] = {
     DEFINE_PROP_UINT32("shared-mib", CGTestState, shared_mib, 0),
     DEFINE_PROP_SIZE("host-page-size", CGTestState, host_page_size, 0),
     DEFINE_PROP_UINT64("bad-page", CGTestState, bad_page, 0),
+    DEFINE_PROP_UINT64("bad-memory", CGTestState, bad_memory, 0),
     DEFINE_PROP_BOOL("lazy", CGTestState, lazy, false),
     DEFINE_PROP_UINT64("begin-touched", CGTestState, begin_touched, 0),
     DEFINE_PROP_UINT32("touch-every", CGTestState, touch_every, 0),

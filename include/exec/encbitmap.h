@@ -34,6 +34,7 @@ typedef struct EncBitmap EncBitmap;
  * @sync: copy the kernel's state with encbitmap_update().  Called with the
  *        writer's lock held.  NULL if only the bitmap has the state.
  * @allocated: see encbitmap_allocated_run().  NULL: all pages are allocated.
+ * @poisoned: see encbitmap_poisoned().  NULL: QEMU handles bad memory itself.
  * @release: called before the RAMBlock is unmapped and freed.  May be NULL.
  */
 typedef struct EncBitmapProvider {
@@ -44,6 +45,7 @@ typedef struct EncBitmapProvider {
     bool (*sync)(RAMBlock *rb, Error **errp);
     uint64_t (*allocated)(RAMBlock *rb, uint64_t page, uint64_t npages,
                           bool *allocated);
+    bool (*poisoned)(RAMBlock *rb, uint64_t offset, uint64_t size);
     void (*release)(RAMBlock *rb);
 } EncBitmapProvider;
 
@@ -84,6 +86,12 @@ uint64_t encbitmap_run(const RAMBlock *rb, uint64_t page, uint64_t end,
  */
 uint64_t encbitmap_allocated_run(RAMBlock *rb, uint64_t page, uint64_t npages,
                                  bool *allocated);
+
+/**
+ * encbitmap_poisoned: did a read of @page (index in the block, target pages)
+ * return zeros because the host's memory is bad?  To be called after the read.
+ */
+bool encbitmap_poisoned(RAMBlock *rb, uint64_t page);
 
 /** encbitmap_count: number of private pages in [@first, @first + @npages) */
 uint64_t encbitmap_count(const RAMBlock *rb, uint64_t first, uint64_t npages);

@@ -45,6 +45,19 @@ void kvm_private_access_remove(void *host);
  */
 void kvm_private_access_restore(void *host, size_t size);
 
+/**
+ * kvm_private_access_poisoned: has an access found bad memory in a range?
+ * @host, @size: the range, in bytes
+ *
+ * A page whose memory is bad (a machine check) also becomes a page of zeros.
+ * A reader that must not take these zeros for the page's contents asks this
+ * after it has read the page.  The answer does not change back until
+ * kvm_private_access_remove().
+ *
+ * Context: any thread.
+ */
+bool kvm_private_access_poisoned(const void *host, size_t size);
+
 /** KvmPrivateAccessHold: a range in which no page is replaced */
 typedef struct KvmPrivateAccessHold {
     char *host;

@@ -233,6 +233,15 @@ uint64_t encbitmap_allocated_run(RAMBlock *rb, uint64_t page, uint64_t npages,
     return run;
 }
 
+bool encbitmap_poisoned(RAMBlock *rb, uint64_t page)
+{
+    EncBitmap *eb = encbitmap(rb);
+    unsigned bits = qemu_target_page_bits();
+
+    return eb && eb->provider && eb->provider->poisoned &&
+           eb->provider->poisoned(rb, page << bits, 1ULL << bits);
+}
+
 uint64_t encbitmap_count(const RAMBlock *rb, uint64_t first, uint64_t npages)
 {
     EncBitmap *eb = encbitmap(rb);

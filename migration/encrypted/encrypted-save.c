@@ -467,6 +467,29 @@ static int save_private(EncryptedSave *s, RAMBlock *rb, uint64_t page,
     return ret;
 }
 
+/*
+ * Copy a shared page: it may be private when the channel reads it.  The caller
+ * holds the reader's lock of @rb, which this releases.
+ */
+static int copy_shared(EncryptedSave *s, RAMBlock *rb, unsigned long page,
+                       uint8_t *copy)
+{
+    ram_addr_t offset = (ram_addr_t)page << qemu_target_page_bits();
+    Error *err = NULL;
+
+    memcpy(copy, rb->host + offset, qemu_target_page_size());
+    encbitmap_send_unlock(rb);
+    if (encbitmap_poisoned(rb, page)) {
+        error_setg(&err, "block %s, offset 0x" RAM_ADDR_FMT ": the host's "
+                   "memory is bad, and the page of the guest is lost: restart "
+                   "the guest", rb->idstr, offset);
+        return fail(s, -EIO, err);
+    }
+    encrypted_stats_shared(s->session->stats, block_index(s, rb), page);
+    trace_encrypted_pages_shared(rb->idstr, offset);
+    return 0;
+}
+
 bool encrypted_save_confidential(RAMBlock *rb, unsigned long page, int *res)
 {
     ram_addr_t offset = (ram_addr_t)page << qemu_target_page_bits();
@@ -499,11 +522,10 @@ bool encrypted_save_confidential(RAMBlock *rb, unsigned long page, int *res)
         *res = save_private(s, rb, page, npages);
         return true;
     }
-    /* A copy, because the page may be private when the channel reads it */
-    memcpy(copy, rb->host + offset, qemu_target_page_size());
-    encbitmap_send_unlock(rb);
-    encrypted_stats_shared(s->session->stats, block_index(s, rb), page);
-    trace_encrypted_pages_shared(rb->idstr, offset);
+    *res = copy_shared(s, rb, page, copy);
+    if (*res) {
+        return true;
+    }
     if (migrate_multifd()) {
         multifd_encrypted_send_queue(offset);
         *res = 1;

@@ -2080,6 +2080,26 @@ static void test_multifd_refused(void)
     qtest_quit(qts);
 }
 
+/*
+ * The host has lost a shared page.  The source would send zeros in its place, so
+ * it gives up and keeps the guest.
+ */
+static void test_bad_memory(const void *multifd)
+{
+    const char *opts = ",shared-mib=8,bad-memory=0x5000";
+    Pair p = multifd ? pair_start_multifd(opts, "", "none") :
+                       pair_start(opts, "");
+
+    if (multifd) {
+        listen_at(p.dst);
+    }
+    fill_ram(p.src);
+    migrate_starts(p.src);
+    fails_with(p.src, "offset 0x5000: the host's memory is bad");
+    is_running(p.src);
+    pair_end(p);
+}
+
 /* Check that QEMU answers @command, with a result or an error */
 static void answers(QTestState *qts, const char *command)
 {
@@ -2174,6 +2194,9 @@ int main(int argc, char **argv)
     qtest_add_data_func("/encrypted-pages/downtime/slow-link-multifd",
                         "multifd", test_downtime_slow_link);
     qtest_add_func("/encrypted-pages/busy", test_busy);
+    qtest_add_data_func("/encrypted-pages/bad-memory", NULL, test_bad_memory);
+    qtest_add_data_func("/encrypted-pages/multifd/bad-memory", "multifd",
+                        test_bad_memory);
     qtest_add_func("/encrypted-pages/unallocated", test_unallocated);
     qtest_add_func("/encrypted-pages/not-authentic", test_not_authentic);
     qtest_add_func("/encrypted-pages/cancel", test_cancel);

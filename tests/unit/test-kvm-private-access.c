@@ -9,6 +9,7 @@
  */
 #include "qemu/osdep.h"
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include "qemu/atomic.h"
 #include "qemu/main-loop.h"
 #include "qemu/memfd.h"
@@ -229,6 +230,54 @@ static void test_reported(void)
     g_test_trap_assert_stderr_unmatched("*offset 0x9000*offset 0x*");
 }
 
+/* What the kernel does when this thread reads a page whose memory is bad */
+static void machine_check(Memory *m, size_t page)
+{
+    siginfo_t info = {
+        .si_signo = SIGBUS,
+        .si_code = BUS_MCEERR_AR,
+        .si_addr = m->host + page * m->page,
+    };
+
+    g_assert_cmpint(syscall(SYS_rt_tgsigqueueinfo, getpid(),
+                            qemu_get_thread_id(), SIGBUS, &info), ==, 0);
+}
+
+static bool is_poisoned(Memory *m, size_t page)
+{
+    return kvm_private_access_poisoned(m->host + page * m->page, m->page);
+}
+
+/* A page of zeros in place of bad memory is not forgotten */
+static void test_poisoned(void)
+{
+    enum { MANY = 100 };
+    Memory m = memory_new(4);
+
+    g_assert_cmpint(*at(&m, 9), ==, 0);
+    g_assert_false(is_poisoned(&m, 9));
+    machine_check(&m, 10);
+    machine_check(&m, 10);
+    g_assert_cmpint(*at(&m, 10), ==, 0);
+    g_assert_true(is_poisoned(&m, 10));
+    g_assert_false(is_poisoned(&m, 9));
+    g_assert_false(is_poisoned(&m, 11));
+    kvm_private_access_restore(NULL, SIZE_MAX);
+    g_assert_true(is_poisoned(&m, 10));
+    memory_free(&m);
+
+    /* New memory, perhaps at the same address */
+    m = memory_new(4);
+    g_assert_false(is_poisoned(&m, 10));
+    for (int i = 0; i < MANY; i++) {
+        machine_check(&m, 1000 + i);
+    }
+    for (int i = 0; i < MANY; i++) {
+        g_assert_true(is_poisoned(&m, 1000 + i));
+    }
+    memory_free(&m);
+}
+
 /* SIGBUS at another address ends the process as before */
 static void test_others(void)
 {
@@ -254,5 +303,7 @@ int main(int argc, char **argv)
     g_test_add_func("/kvm-private-access/race", test_race);
     g_test_add_func("/kvm-private-access/reported", test_reported);
     g_test_add_func("/kvm-private-access/others", test_others);
+    /* Last: more poisoned pages than are remembered stay so for the process */
+    g_test_add_func("/kvm-private-access/poisoned", test_poisoned);
     return g_test_run();
 }
