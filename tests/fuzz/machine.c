@@ -320,6 +320,7 @@ void machine_new(unsigned config)
     machine.cgs = config & MACHINE_PLAIN ? NULL : guest();
     migration.control = 0;
     migration.announced = false;
+    migration.packets.limit = 0;
     if (config & MACHINE_BIG) {
         block_add("pc.ram", BIG_PAGES, BIG_PAGES, true);
         return;
@@ -415,7 +416,11 @@ static bool receive_page(uint64_t guest, uint64_t hdr, uint32_t hdr_len,
     MUST(m.state == SEV_STATE_RECEIVE_UPDATE && m.starts == 1 && !m.finishes);
     MUST(hdr_len && hdr_len <= SEV_WIRE_HDR_MAX);
     MUST(trans_len && trans_len <= PAGE);
-    sum = read_all(hdr, hdr_len) + read_all(trans, trans_len);
+    sum = read_all(hdr, hdr_len);
+    if (!sum) {
+        return false;   /* no packet: the probe of the largest length */
+    }
+    sum += read_all(trans, trans_len);
     for (size_t i = 0; i < m.nblocks; i++) {
         RAMBlock *rb = &m.blocks[i].rb;
 
