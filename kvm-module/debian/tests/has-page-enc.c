@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Does the running KVM have what kvm-page-enc adds, and nothing that exists only
- * for its tests?  The status is 0 if so, 1 if not, and 2 if that is unknown.
- * First asks in the way that does not depend on the numbers of capabilities, see
- * <linux/kvm-page-enc.h>, then asks for each capability.
+ * Check that the running KVM has the interfaces of kvm-page-enc, and that it does
+ * not support software-protected VMs, which only builds for tests do.  The exit
+ * status is 0 if both are true, 1 if not, and 2 if the check was not possible.
+ * The program first issues KVM_GET_PAGE_ENC_BITMAP, which does not depend on the
+ * numbers of capabilities (see <linux/kvm-page-enc.h>), then checks the capability.
  */
 #include <errno.h>
 #include <fcntl.h>

@@ -13,8 +13,8 @@
 struct gmem_attributes;
 
 /*
- * Internal flag of a slot: its guest_memfd keeps attributes.  Testing the flag is
- * all that slots of other VMs cost.
+ * Internal flag of a slot: its guest_memfd keeps attributes.  VMs that are not in
+ * in-place mode only pay for the test of this flag.
  */
 #define KVM_MEMSLOT_GMEM_ATTRIBUTES	(1UL << 18)
 #define KVM_MEMSLOT_GMEM_FLAGS	(KVM_MEMSLOT_GMEM_ONLY | KVM_MEMSLOT_GMEM_ATTRIBUTES)
@@ -82,7 +82,7 @@ void kvm_page_enc_destroy(struct kvm *kvm);
 void kvm_page_enc_begin(struct kvm *kvm);
 void kvm_page_enc_end(struct kvm *kvm);
 
-/* virt/kvm/guest_memfd.c: functions that its hook adds or exports */
+/* virt/kvm/guest_memfd.c: functions that the hook in that file adds or exports */
 struct gmem_attributes *kvm_gmem_attributes(struct file *file);
 struct kvm *kvm_gmem_vm(struct file *file);
 bool kvm_gmem_is_encrypted(struct inode *inode);
@@ -104,8 +104,8 @@ int kvm_gmem_rebind(struct kvm_memory_slot *old, struct kvm_memory_slot *new);
  * @kvm: the VM
  *
  * Each guest_memfd of such a VM keeps the attributes of its pages, and the VM
- * itself keeps none.  The answer does not change any more once the VM has a
- * vCPU, a memory slot or a guest_memfd.
+ * itself keeps none.  The answer cannot change once the VM has a vCPU, a memory slot
+ * or a guest_memfd.
  */
 static inline bool kvm_gmem_in_place(struct kvm *kvm)
 {
@@ -120,11 +120,11 @@ kvm_gmem_slot_keeps_attributes(const struct kvm_memory_slot *slot)
 }
 
 /**
- * kvm_gmem_slot_is_private - does a slot's guest_memfd say that @gfn is private?
+ * kvm_gmem_slot_is_private - is @gfn private according to the slot's guest_memfd?
  * @slot: memory slot of @gfn, or NULL; the caller holds kvm->srcu or slots_lock
  * @gfn: the page
  *
- * Does not look at attributes of the VM.
+ * The function ignores the attributes of the VM.
  */
 static inline bool
 kvm_gmem_slot_is_private(const struct kvm_memory_slot *slot, gfn_t gfn)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* Many commands of the SEV firmware by one doorbell. */
+/* Interface to issue many commands of the SEV firmware with one doorbell */
 #ifndef __PSP_SEV_RING_H__
 #define __PSP_SEV_RING_H__
 
@@ -7,22 +7,23 @@
 
 struct file;
 
-/* A platform command that <linux/psp-sev.h> does not have */
+/* This platform command is missing in <linux/psp-sev.h>. */
 #define SEV_CMD_RING_BUFFER	0x00F
 
-/* What the firmware has room for in a queue: a full one would look empty */
+/* A queue has 256 entries, but must not be full, because it would look empty. */
 #define SEV_RING_MAX		255
 
 /**
  * struct sev_data_ring_buffer - RING_BUFFER command parameters
  *
  * @low_cmds: physical address of the page of commands of the low priority queue
- * @low_statuses: of the page of their statuses
+ * @low_statuses: physical address of the page of the statuses of these commands
  * @high_cmds: the same for the high priority queue
  * @high_statuses: the same for the high priority queue
- * @low_size: pages of commands of the low priority queue: 1
- * @high_size: of the high priority queue: 0 or 1
- * @low_threshold: commands left for which a queue counts as near empty, or 0
+ * @low_size: number of pages of commands of the low priority queue: 1
+ * @high_size: the same for the high priority queue: 0 or 1
+ * @low_threshold: number of remaining commands at which the low priority queue counts
+ *	as nearly empty, or 0
  * @high_threshold: the same for the high priority queue
  * @flags: SEV_RING_INT_ON_EMPTY
  */
@@ -38,7 +39,7 @@ struct sev_data_ring_buffer {
 	u16 flags;				/* In */
 } __packed;
 
-/* Interrupt when no queue has a command left */
+/* Raise an interrupt when all queues are empty */
 #define SEV_RING_INT_ON_EMPTY	1
 
 /* drivers/crypto/ccp/sev-ring.c */

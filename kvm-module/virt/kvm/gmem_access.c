@@ -2,7 +2,7 @@
 /*
  * KVM's own accesses to private pages of guest_memfds.
  *
- * A private page has no host address, whatever user space has mapped there: the
+ * A private page has no host address, even if user space has mapped its file: the
  * hook in __gfn_to_hva_many() returns an error.  The result of an access depends
  * on @kvm_may_access of the file's attributes:
  *
@@ -12,9 +12,9 @@
  * - If the page is encrypted, KVM would read ciphertext and its writes would destroy
  *   the guest's data.  The access fails with EFAULT.
  *
- * KVM finds structures that it shares with the guest (kvmclock, steal time, pages of
- * Xen and Hyper-V) by host address.  It does not access them while their page is
- * private, for both kinds of VM.
+ * KVM uses host addresses to access structures that it shares with the guest
+ * (kvmclock, steal time, pages of Xen and Hyper-V).  It does not access them while
+ * their page is private, for both kinds of VM.
  */
 #include <linux/file.h>
 #include <linux/highmem.h>
@@ -23,7 +23,7 @@
 
 #include "gmem_attributes.h"
 
-/* Part of kvm_gmem_slot_is_private() for slots whose file keeps attributes */
+/* Slow path of kvm_gmem_slot_is_private(), for slots whose file keeps attributes */
 bool __kvm_gmem_slot_is_private(const struct kvm_memory_slot *slot, gfn_t gfn)
 {
 	struct gmem_attributes *attributes;
@@ -50,8 +50,8 @@ bool kvm_gmem_gfn_is_private(struct kvm *kvm, gfn_t gfn)
 EXPORT_SYMBOL_FOR_KVM_INTERNAL(kvm_gmem_gfn_is_private);
 
 /*
- * Get the folio of a private page that KVM may access, with a reference.  The page
- * can be converted at any time, which does not move it.
+ * Get a reference to the folio of a private page that KVM may access.  The page can be
+ * converted at any time, but a conversion does not move it.
  */
 static struct folio *gmem_get_private(const struct kvm_memory_slot *slot,
 				      gfn_t gfn, bool may_sleep)
@@ -98,7 +98,7 @@ static struct folio *gmem_get_private(const struct kvm_memory_slot *slot,
  * @data: out: the bytes
  * @offset: offset of the first byte in the page
  * @len: number of bytes, not past the end of the page
- * @may_sleep: a page that does not exist can be allocated
+ * @may_sleep: the function may sleep, and allocates the page if it does not exist
  *
  * Return: 0; -EFAULT if the page is not private, KVM may not access it, or it does
  * not exist and cannot be allocated.
@@ -125,7 +125,7 @@ int kvm_gmem_read_private(const struct kvm_memory_slot *slot, gfn_t gfn,
  *
  * The caller marks the page dirty.
  *
- * Return: 0, or -EFAULT as kvm_gmem_read_private().
+ * Return: 0, or -EFAULT in the same cases as kvm_gmem_read_private().
  */
 int kvm_gmem_write_private(const struct kvm_memory_slot *slot, gfn_t gfn,
 			   const void *data, int offset, int len)
@@ -144,7 +144,7 @@ int kvm_gmem_write_private(const struct kvm_memory_slot *slot, gfn_t gfn,
 
 /**
  * kvm_gmem_cmpxchg_private - compare and exchange in a private page
- * @vcpu: the vCPU whose instruction it is
+ * @vcpu: the vCPU whose instruction KVM emulates
  * @gpa: guest address, aligned to @bytes or at least within one page
  * @old: in: expected value; out: the value found, if it differs
  * @new: new value
@@ -152,7 +152,7 @@ int kvm_gmem_write_private(const struct kvm_memory_slot *slot, gfn_t gfn,
  *
  * The caller holds kvm->srcu and marks the page dirty.
  *
- * Return: 0 if the value was exchanged, 1 if it was not, -EFAULT as
+ * Return: 0 if the value was exchanged, 1 if it was not, -EFAULT in the same cases as
  * kvm_gmem_write_private().
  */
 int kvm_gmem_cmpxchg_private(struct kvm_vcpu *vcpu, gpa_t gpa, void *old,

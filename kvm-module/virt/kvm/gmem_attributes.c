@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* Which pages of a guest_memfd are private: the set itself. */
+/* The bitmap that records which pages of a guest_memfd are private */
 #include <linux/kvm_host.h>
 #include <linux/mm.h>
 #include <linux/sizes.h>
@@ -9,10 +9,10 @@
 
 /**
  * gmem_attributes_init - keep attributes for a guest_memfd of @nr_pages pages
- * @attributes: to be initialised, zeroed
+ * @attributes: zeroed structure to initialise
  * @kvm: the VM that creates the file
- * @nr_pages: pages of the file
- * @private: the state that all of them begin with
+ * @nr_pages: number of pages in the file
+ * @private: initial state of all pages
  *
  * Return: 0, or -ENOMEM.
  */
@@ -49,7 +49,7 @@ void gmem_attributes_destroy(struct gmem_attributes *attributes)
 	attributes->cpus = NULL;
 }
 
-/* The pages of word @word that are in [@start, @end) and not in state @private */
+/* Get the pages of word @word that are in [@start, @end) and not in state @private. */
 static unsigned long gmem_attributes_other(const struct gmem_attributes *attributes,
 					   unsigned long word, pgoff_t start,
 					   pgoff_t end, bool private)
@@ -65,14 +65,14 @@ static unsigned long gmem_attributes_other(const struct gmem_attributes *attribu
 }
 
 /**
- * gmem_attributes_narrow - cut off what need not be converted
- * @attributes: of the guest_memfd
+ * gmem_attributes_narrow - trim pages that already have the wanted state from a range
+ * @attributes: attributes of the guest_memfd
  * @start: in, out: first page of the range, which is not empty
  * @end: in, out: page after the range
- * @private: the state that the range is to have
+ * @private: the wanted state
  *
- * Return: whether any page in the range has the other state.  The first and
- * the last page of the narrowed range do.
+ * Return: whether any page in the range has the other state.  If so, the first and
+ * the last page of the narrowed range have the other state.
  */
 bool gmem_attributes_narrow(const struct gmem_attributes *attributes,
 			    pgoff_t *start, pgoff_t *end, bool private)
@@ -104,7 +104,7 @@ bool gmem_attributes_narrow(const struct gmem_attributes *attributes,
 
 /**
  * gmem_attributes_set - set the state of the pages [@start, @end)
- * @attributes: of the guest_memfd
+ * @attributes: attributes of the guest_memfd
  * @start: first page
  * @end: page after the last
  * @private: the new state
@@ -130,11 +130,12 @@ void gmem_attributes_set(struct gmem_attributes *attributes, pgoff_t start,
 
 /**
  * gmem_attributes_change - set the state of pages, and report which changed
- * @attributes: of the guest_memfd
+ * @attributes: attributes of the guest_memfd
  * @start: first page
- * @end: page after the last, in the GMEM_CHANGE_WORDS words from @start's on
+ * @end: page after the last; the range spans at most GMEM_CHANGE_WORDS words
  * @private: the new state
- * @changed: out: the pages that changed; bit 0 is the first page of @start's word
+ * @changed: out: bitmap of the pages that changed; bit 0 is the first page of the
+ *	word that contains @start
  *
  * The caller holds the guest_memfd's invalidate_lock exclusively.
  *
@@ -162,30 +163,30 @@ unsigned long gmem_attributes_change(struct gmem_attributes *attributes,
 }
 
 /**
- * gmem_attributes_reach - somebody is about to be given a page that can be held
- * @attributes: of the guest_memfd; it need not keep any
+ * gmem_attributes_reach - record that a page is about to be mapped or pinned
+ * @attributes: attributes of the guest_memfd, which may not keep any
  * @index: the page
  *
- * Called for a host mapping and for a pin, with the guest_memfd's invalidate_lock
- * held (shared will do) from before the page's state is looked at.
+ * The caller holds the guest_memfd's invalidate_lock, at least shared, and took it
+ * before it checked the state of the page.
  */
 void gmem_attributes_reach(struct gmem_attributes *attributes, pgoff_t index)
 {
 	unsigned long bit = index / GMEM_REACH_PAGES;
 
-	/* Most faults find it set, and need not fight for its cache line */
+	/* Most faults find the bit set, and then do not write to its cache line. */
 	if (attributes->reached && !test_bit(bit, attributes->reached))
 		set_bit(bit, attributes->reached);
 }
 
 /**
- * gmem_attributes_unreach - nobody can hold the pages [@start, @end) any more
- * @attributes: of the guest_memfd
+ * gmem_attributes_unreach - record that the pages [@start, @end) are unmapped and unpinned
+ * @attributes: attributes of the guest_memfd
  * @start: first page, a multiple of GMEM_REACH_PAGES
- * @end: page after the last, likewise or the end of the file
+ * @end: page after the last, a multiple of GMEM_REACH_PAGES or the end of the file
  *
- * The caller holds the guest_memfd's invalidate_lock exclusively, and has seen
- * that the pages are mapped and held by nobody.
+ * The caller holds the guest_memfd's invalidate_lock exclusively, and has checked
+ * that the pages have no mappings and no extra references.
  */
 void gmem_attributes_unreach(struct gmem_attributes *attributes,
 			     pgoff_t start, pgoff_t end)
@@ -197,10 +198,10 @@ void gmem_attributes_unreach(struct gmem_attributes *attributes,
 }
 
 /**
- * gmem_attributes_use_cpu - the LRU batch of this CPU is about to get a page
- * @attributes: of the guest_memfd; it need not keep any
+ * gmem_attributes_use_cpu - record that the LRU batch of this CPU is about to get a page
+ * @attributes: attributes of the guest_memfd, which may not keep any
  *
- * The caller has disabled migration until the batch has it.
+ * The caller disables migration until the page is in the batch.
  */
 void gmem_attributes_use_cpu(struct gmem_attributes *attributes)
 {
@@ -211,16 +212,16 @@ void gmem_attributes_use_cpu(struct gmem_attributes *attributes)
 }
 
 /**
- * gmem_attributes_next_reached - the next pages that somebody can hold
- * @attributes: of the guest_memfd
- * @start: in: where to look from; out: first page
- * @end: out: page after the last
- * @limit: page after the range that is looked at
+ * gmem_attributes_next_reached - find the next run of pages that can be mapped or pinned
+ * @attributes: attributes of the guest_memfd
+ * @start: in: first page to check; out: first page of the run
+ * @end: out: page after the last of the run
+ * @limit: page after the range to check
  *
- * The caller holds the guest_memfd's invalidate_lock exclusively: there will be no
- * others meanwhile.
+ * The caller holds the guest_memfd's invalidate_lock exclusively, so that no other
+ * pages can be mapped or pinned meanwhile.
  *
- * Return: whether there are any.
+ * Return: whether a run was found.
  */
 bool gmem_attributes_next_reached(const struct gmem_attributes *attributes,
 				  pgoff_t *start, pgoff_t *end, pgoff_t limit)
@@ -236,16 +237,16 @@ bool gmem_attributes_next_reached(const struct gmem_attributes *attributes,
 }
 
 /**
- * gmem_attributes_copy - copy which pages are private
- * @attributes: of the guest_memfd
+ * gmem_attributes_copy - copy a part of the bitmap of private pages
+ * @attributes: attributes of the guest_memfd
  * @start: first page
  * @end: page after the last
- * @bits: bitmap that is written
- * @bit: where in it
+ * @bits: destination bitmap
+ * @bit: bit of @bits for page @start
  *
- * Other bits of @bits keep their value.  For one state at one time, the caller
- * keeps conversions away.  Word by word, so that the cost does not depend on how
- * fragmented the range is.
+ * Other bits of @bits keep their value.  A caller that needs a consistent copy must
+ * exclude conversions.  The function copies whole words, so the cost does not depend
+ * on how fragmented the range is.
  */
 void gmem_attributes_copy(const struct gmem_attributes *attributes,
 			  pgoff_t start, pgoff_t end, unsigned long *bits,

@@ -1,15 +1,16 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * Which pages of a guest_memfd are private.
+ * The record of which pages of a guest_memfd are private.
  *
- * A plain bitmap, 32 KiB per GiB: a fault looks at it without a lock, a
- * conversion cannot fail for want of memory, and KVM_GET_PAGE_ENC_BITMAP is a
- * copy of it.  (Ranges in a maple tree take less for a guest that never
- * fragments and 1 KiB per 16 pages for one that does, and can fail halfway.)
+ * The record is a plain bitmap, 32 KiB per GiB of guest memory.  Faults read it
+ * without a lock, a conversion cannot fail because memory is short, and
+ * KVM_GET_PAGE_ENC_BITMAP copies it.  A maple tree of ranges would take less memory
+ * for a guest that does not fragment its memory, but 1 KiB per 16 pages for a guest
+ * that does, and a change of the tree can fail halfway.
  *
- * Writers hold the guest_memfd's invalidate_lock, and for writing the
- * page_enc_lock of the VM.  Readers that want all of a conversion or nothing of
- * it hold either (shared), others nothing.
+ * Writers hold the guest_memfd's invalidate_lock and the VM's page_enc_lock, both
+ * exclusively.  Readers that must see a conversion completely or not at all hold one
+ * of the two locks shared.  Other readers hold no lock.
  */
 #ifndef _KVM_GMEM_ATTRIBUTES_H
 #define _KVM_GMEM_ATTRIBUTES_H
@@ -19,27 +20,26 @@
 
 struct kvm;
 
-/* Pages that a bit of @reached stands for: those of a word of @private */
+/* Number of pages per bit of @reached, which is the number per word of @private */
 #define GMEM_REACH_PAGES	BITS_PER_LONG
-/* Words of @private that are changed before their pages are marked dirty */
+/* A conversion changes this number of words of @private, then marks their pages dirty. */
 #define GMEM_CHANGE_WORDS	64
 #define GMEM_CHANGE_PAGES	(GMEM_CHANGE_WORDS * BITS_PER_LONG)
 
 /**
  * struct gmem_attributes - the private pages of one guest_memfd
- * @private: one bit a page, 1 = private; NULL where the file does not keep
- *	attributes of its own (they are the VM's, or all its pages are alike)
- * @reached: one bit for GMEM_REACH_PAGES pages, 1 = the host has mapped or pinned
- *	one of them since it was last seen that nobody can hold any.  Nobody can
- *	hold a page that was in nobody's reach, so a conversion looks at the others
- *	only.
- * @cpus: one bit a CPU, 1 = its LRU batch may hold a new page of the file
+ * @private: one bit per page, 1 = private; NULL if the file does not keep attributes
+ *	(the VM keeps them, or all pages of the file have the same state)
+ * @reached: one bit per GMEM_REACH_PAGES pages, 1 = the host has mapped or pinned one
+ *	of them since a check last found all of them unmapped and not held.  A page
+ *	that is not reached cannot be held, so conversions check reached pages only.
+ * @cpus: one bit per CPU, 1 = its LRU batch may hold a new page of the file
  * @nr_pages: size of the file, in pages
  * @block: pages that are allocated together if possible (gmem_block.c); a power
  *	of two, 1 if pages are allocated one by one
- * @kvm_may_access: KVM can read and write private pages: they are not encrypted
- * @punched: user space has punched a hole, so it prefers to save memory rather
- *	than to have contiguous pages; never goes back to false
+ * @kvm_may_access: KVM can read and write private pages, which are not encrypted
+ * @punched: user space has punched a hole, so saving memory is more important than
+ *	contiguous pages; never becomes false again
  */
 struct gmem_attributes {
 	unsigned long *private;

@@ -20,9 +20,10 @@
 #include "gmem_trace.h"
 
 /*
- * Add @n contiguous pages to the file from @index on, where it has none.  @page is
- * the first page of an allocation of @n pages, rounded up to a power of two, or
- * NULL if that failed.  @gfp is for the page cache's own allocations and charges.
+ * Add @n contiguous pages to the file from @index on, where the file has no pages.
+ * @page is the first page of an allocation of @n pages, rounded up to a power of two,
+ * or NULL if the allocation failed.  @gfp is for the page cache's own allocations and
+ * charges.
  */
 static int gmem_add_block(struct address_space *mapping, pgoff_t index, int n,
 			  struct page *page, gfp_t gfp)
@@ -41,7 +42,7 @@ static int gmem_add_block(struct address_space *mapping, pgoff_t index, int n,
 			r = filemap_add_folio(mapping, folio, index + i, gfp);
 		if (i < n && !r)
 			folio_unlock(folio);
-		/* The page cache has a reference of its own if it took the page. */
+		/* The page cache has its own reference if the page was added to it. */
 		folio_put(folio);
 	}
 	return r;
@@ -49,7 +50,7 @@ static int gmem_add_block(struct address_space *mapping, pgoff_t index, int n,
 
 /*
  * Does the memory control group have room for all pages of the file that are not
- * allocated yet?  Only then do optional pages leave room for the pages that the
+ * allocated yet?  If not, optional pages could use up the memory for pages that the
  * guest needs.
  */
 static bool gmem_group_has_room(const struct address_space *mapping,
@@ -78,11 +79,11 @@ static bool gmem_group_has_room(const struct address_space *mapping,
  * @attributes: its attributes; the file need not keep any
  * @index: the page that is needed
  *
- * The other pages of the block are not up to date, so mincore() and migration do
- * not take them for used pages.  They are optional.  The function does nothing if
- * the file has no blocks, if a page of the block exists, if user space has
- * punched a hole, if the memory control group has no room for the whole file, or
- * if memory would have to be reclaimed.  The caller then allocates one page.
+ * The other pages of the block are optional.  They are not marked up to date, so
+ * mincore() and migration treat them as unused.  The function does nothing if the file
+ * has no blocks, if a page of the block exists, if user space has punched a hole, if
+ * the memory control group has no room for the whole file, or if memory would have to
+ * be reclaimed.  The caller then allocates one page.
  */
 void kvm_gmem_alloc_block(struct inode *inode,
 			  const struct gmem_attributes *attributes, pgoff_t index)
@@ -106,9 +107,9 @@ void kvm_gmem_alloc_block(struct inode *inode,
 }
 
 /*
- * Pin pages from @index on, up to the first that is shared or that is not
- * contiguous with the page before.  Returns the number of pages, or an error if
- * it is 0.
+ * Pin pages from @index on, and stop at the first page that is shared or that is not
+ * contiguous with the page before it.  Returns the number of pinned pages, or an error
+ * if no page is pinned.
  */
 static int gmem_pin_run(struct inode *inode,
 			struct gmem_attributes *attributes,
@@ -137,9 +138,9 @@ static int gmem_pin_run(struct inode *inode,
 }
 
 /*
- * Replace @npages private pages from @index on by contiguous pages and pin these,
- * as if a hole was punched and filled.  The contents are lost.  The new pages are
- * on node @nid, where the file's policy put the first of the old pages.
+ * Replace @npages private pages from @index on by contiguous pages, like punching a
+ * hole and filling it, and pin the new pages.  The contents are lost.  The new pages
+ * are on node @nid, on which the file's policy allocated the first of the old pages.
  */
 static int gmem_replace(struct inode *inode,
 			struct gmem_attributes *attributes,
@@ -167,7 +168,7 @@ static int gmem_replace(struct inode *inode,
 		r = gmem_pin_run(inode, attributes, index, npages, pages);
 	filemap_invalidate_unlock(mapping);
 
-	/* A guest that runs while it is received has allocated a page. */
+	/* A guest that already runs has allocated one of the pages: the caller retries. */
 	if (r > 0 && r < npages)
 		unpin_user_pages(pages, r);
 	return r == -EEXIST || (r > 0 && r < npages) ? -EAGAIN : r;
@@ -178,18 +179,18 @@ static int gmem_replace(struct inode *inode,
  * @kvm: the VM
  * @uaddr: host address of the first page, at which a guest_memfd is mapped
  * @npages: number of pages, at most those of a block
- * @overwrite: pin all @npages pages; the caller will overwrite them, so pages that
- *	are not contiguous are replaced.  Otherwise, pin as many pages as are
- *	contiguous, up to the end of the block in the file: a receiver whose file
- *	has its blocks at the same places then has to replace nothing.
+ * @overwrite: pin all @npages pages, and replace them if they are not contiguous; the
+ *	caller overwrites the contents.  Otherwise, pin as many pages as are
+ *	contiguous, up to the end of the block in the file, so that a destination
+ *	whose file has blocks at the same offsets does not have to replace pages.
  * @pages: out: the pages, for unpin_user_pages()
  *
- * If @overwrite, the caller holds kvm->lock, which keeps other commands from
+ * If @overwrite, the caller holds kvm->lock, which prevents other commands from
  * writing to a page while it is replaced.
  *
- * Return: how many pages are pinned; -ENOENT if no guest_memfd that keeps
- * attributes is mapped at @uaddr, -EINVAL if it belongs to another VM, -EAGAIN
- * for shared pages, or another error.
+ * Return: number of pinned pages; -ENOENT if no guest_memfd that keeps attributes is
+ * mapped at @uaddr, -EINVAL if the file belongs to another VM, -EAGAIN if the first
+ * page is shared or if one of the pages to be replaced is, or another error.
  */
 int kvm_gmem_pin_block(struct kvm *kvm, unsigned long uaddr, int npages,
 		       bool overwrite, struct page **pages)

@@ -19,8 +19,8 @@
 
 /*
  * How often a conversion checks a held page again, and how often it drains LRU
- * batches.  A page fault or a command of a device ends earlier.  A long-term pin
- * does not.
+ * batches.  The references of page faults and device commands are gone by then;
+ * those of long-term pins are not.
  */
 #define GMEM_CONVERT_TRIES	8
 #define GMEM_CONVERT_DRAINS	2
@@ -31,7 +31,7 @@
 /**
  * struct gmem_changed - pages that a conversion has changed
  * @first: page of bit 0 of @bits, a multiple of BITS_PER_LONG
- * @bits: one bit a page
+ * @bits: one bit per page, 1 = changed
  */
 struct gmem_changed {
 	pgoff_t first;
@@ -43,7 +43,7 @@ static int gmem_lock_killable(struct address_space *mapping)
 	return down_write_killable(&mapping->invalidate_lock);
 }
 
-/* Does somebody hold @folio, which is unmapped and in the page cache? */
+/* Does @folio, which is unmapped, have references other than the page cache's? */
 static bool gmem_folio_is_held(struct folio *folio)
 {
 	/* memory_failure() keeps a reference to a poisoned page. */
@@ -52,9 +52,9 @@ static bool gmem_folio_is_held(struct folio *folio)
 }
 
 /*
- * Find the first page in [@start, @end) that somebody holds.  Skip private pages
- * if @shared_only.  Returns @end if there is none.  The invalidate_lock keeps
- * pages in the page cache, so this function needs no references of its own.
+ * Find the first page in [@start, @end) that is held.  Skip private pages if
+ * @shared_only.  Returns @end if no page is held.  The invalidate_lock keeps pages in
+ * the page cache, so this function needs no references of its own.
  */
 static pgoff_t gmem_find_held_in(struct address_space *mapping,
 				 const struct gmem_attributes *attributes,
@@ -85,7 +85,7 @@ static pgoff_t gmem_find_held_in(struct address_space *mapping,
 	return held;
 }
 
-/* Is a shared page of [*@index, @end) held?  If so, *@index becomes that page. */
+/* Find the first held shared page in [*@index, @end), and set *@index to it. */
 static bool gmem_find_held(struct address_space *mapping,
 			   const struct gmem_attributes *attributes,
 			   pgoff_t *index, pgoff_t end)
@@ -109,7 +109,7 @@ static bool gmem_find_held(struct address_space *mapping,
 	return false;
 }
 
-/* Unmap pages from the host.  Pages that it never reached have no mappings. */
+/* Unmap pages from the host.  Only pages that are recorded as reached have mappings. */
 static void gmem_unmap_reached(struct address_space *mapping,
 			       const struct gmem_attributes *attributes,
 			       pgoff_t start, pgoff_t end)
@@ -122,7 +122,7 @@ static void gmem_unmap_reached(struct address_space *mapping,
 	}
 }
 
-/* Clear the record of pages in the host's reach if they are unmapped and not held. */
+/* Clear the reached bits of pages that are unmapped and not held. */
 static void gmem_unreach_unheld(struct address_space *mapping,
 				struct gmem_attributes *attributes,
 				pgoff_t start, pgoff_t end)
@@ -146,10 +146,10 @@ static void gmem_unreach_unheld(struct address_space *mapping,
 }
 
 /*
- * Unmap the pages [@start, @end) from the host, and check that nobody holds one.
+ * Unmap the pages [@start, @end) from the host, and check that none of them is held.
  * The host cannot map them again, because its faults need the invalidate_lock.
- * A guest's fault may take a reference from here on, but drops it without using
- * the page when it detects the invalidation.
+ * A guest's fault may still take a reference, but it detects the invalidation and
+ * drops the reference without using the page.
  */
 static int gmem_take_from_host(struct address_space *mapping,
 			       const struct gmem_attributes *attributes,
@@ -165,7 +165,7 @@ static int gmem_take_from_host(struct address_space *mapping,
 		if (fatal_signal_pending(current))
 			return -EINTR;
 		usleep_range(50, 200);
-		/* A fault of the host that was in progress has mapped its page. */
+		/* A host fault that was in progress may have mapped its page. */
 		gmem_unmap_reached(mapping, attributes, *held, end);
 	}
 	return 0;
@@ -174,8 +174,9 @@ static int gmem_take_from_host(struct address_space *mapping,
 /*
  * Prepare a long conversion in parts: unmap pages from the host and from the guest,
  * and check which of them are held.  This is most of the work of a conversion, and
- * faults and signals are handled between two parts.  It changes no state.  The
- * conversion then finds only the pages that were touched again meanwhile.
+ * it can be split because it changes no state: faults and signals are handled
+ * between two parts.  The conversion then only has to unmap and check the pages that
+ * were accessed again meanwhile.
  *
  * Returns 0, or -EINTR if a fatal signal is pending.
  */
@@ -212,8 +213,8 @@ static int gmem_prepare(struct inode *inode, struct gmem_attributes *attributes,
 
 /*
  * Mark converted pages dirty, because live migration has to send them again.
- * Dirty rings are per vCPU, and a conversion has no vCPU: slots of a VM with dirty
- * rings have a bitmap as well, see kvm_gmem_can_log_dirty().
+ * Dirty rings are per vCPU and a conversion has no vCPU, so the slots of a VM with
+ * dirty rings have a bitmap as well (see kvm_gmem_can_log_dirty()).
  */
 static void gmem_mark_dirty(struct kvm_memory_slot *slot, pgoff_t start,
 			    pgoff_t end, void *data)
@@ -238,7 +239,7 @@ static void gmem_mark_dirty(struct kvm_memory_slot *slot, pgoff_t start,
 		if (!pages)
 			continue;
 
-		/* The slot's bits can begin anywhere in a word of the file's. */
+		/* The first bit of the slot can be anywhere in a word of the file's bitmap. */
 		if (word < slot->gmem.pgoff) {
 			pages >>= slot->gmem.pgoff - word;
 			shift = 0;
@@ -257,9 +258,9 @@ static void gmem_mark_dirty(struct kvm_memory_slot *slot, pgoff_t start,
 }
 
 /*
- * Change the state of all pages in [@start, @end) that have the other one.  The
- * time depends on the number of words of the bitmap, but not on the number of
- * pages that change or on how they alternate.  Returns how many pages changed.
+ * Set the state of all pages in [@start, @end) to @private.  The time depends on the
+ * number of words of the bitmap, but not on the number of pages that change or on how
+ * private and shared pages alternate.  Returns the number of pages that changed.
  */
 static u64 gmem_change(struct inode *inode, struct gmem_attributes *attributes,
 		       pgoff_t start, pgoff_t end, bool private)
@@ -283,9 +284,9 @@ static u64 gmem_change(struct inode *inode, struct gmem_attributes *attributes,
 			continue;
 		pages += n;
 		/*
-		 * The state changes before the page is marked dirty.  A reader
-		 * that finds the mark and asks for the state afterwards gets the
-		 * new one.
+		 * The state must change before the page is marked dirty: a reader
+		 * that finds the page dirty and then reads the state must get the
+		 * new state.
 		 */
 		smp_mb();
 		kvm_gmem_for_each_binding(inode, at, next, gmem_mark_dirty, &changed);
@@ -297,12 +298,12 @@ static u64 gmem_change(struct inode *inode, struct gmem_attributes *attributes,
 }
 
 /**
- * struct gmem_conversion - a conversion of the pages [@start, @end), all or none
+ * struct gmem_conversion - an atomic conversion of the pages [@start, @end)
  * @start: first page
  * @end: page after the last
- * @private: their new state
- * @held: out, with -EAGAIN: the first page that somebody holds
- * @changed: out: number of pages that had the other state
+ * @private: the new state of the pages
+ * @held: out, with -EAGAIN: the first page that is held
+ * @changed: out: number of pages whose state changed
  */
 struct gmem_conversion {
 	pgoff_t start;
@@ -313,8 +314,9 @@ struct gmem_conversion {
 };
 
 /*
- * Convert.  Everything that can fail or be interrupted comes before the first page
- * changes.  Returns 0, -EAGAIN, or -EINTR if a fatal signal is pending.
+ * Convert all pages of @c or none: everything that can fail or be interrupted comes
+ * before the first page changes.  Returns 0, -EAGAIN, or -EINTR if a fatal signal is
+ * pending.
  */
 static int gmem_convert(struct inode *inode, struct gmem_attributes *attributes,
 			struct gmem_conversion *c)
@@ -333,7 +335,7 @@ static int gmem_convert(struct inode *inode, struct gmem_attributes *attributes,
 			return -EINTR;
 		r = 0;
 		if (gmem_attributes_narrow(attributes, &first, &last, c->private)) {
-			/* No sleep at first: most references are LRU batches' */
+			/* Most references belong to LRU batches: drain before sleeping. */
 			if (c->private)
 				r = gmem_take_from_host(mapping, attributes,
 							first, last, &c->held,
@@ -346,7 +348,7 @@ static int gmem_convert(struct inode *inode, struct gmem_attributes *attributes,
 
 		if (r != -EAGAIN || drains == GMEM_CONVERT_DRAINS)
 			return r;
-		/* Draining waits for work on other CPUs, so no lock is held. */
+		/* Draining waits for work items on other CPUs, so do not hold a lock. */
 		if (kvm_gmem_drain_lru(attributes, drains))
 			return -EINTR;
 	}
@@ -386,7 +388,7 @@ static int gmem_check_args(struct inode *inode,
 	return 0;
 }
 
-/* Convert what @args asks for.  If that fails, @args->error_offset says where. */
+/* Convert the range in @args.  With -EAGAIN, set @args->error_offset to the held page. */
 static int gmem_convert_args(struct file *file, struct gmem_attributes *attributes,
 			     struct kvm_memory_attributes2 *args)
 {
@@ -427,7 +429,6 @@ static long gmem_set_attributes(struct file *file,
 	return r;
 }
 
-/* The ioctls of a guest_memfd */
 long kvm_gmem_ioctl(struct file *file, unsigned int ioctl, unsigned long arg)
 {
 	switch (ioctl) {

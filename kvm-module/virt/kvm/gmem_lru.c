@@ -3,9 +3,9 @@
  * Drain LRU batches.
  *
  * A page that was just allocated is in an LRU batch of its CPU, and the batch has a
- * reference to it.  A conversion cannot distinguish that from a user of the page.
- * lru_add_drain_all() would drop the references, but modules cannot call it.
- * Modules can call __folio_batch_release(), which first drains the batches of the
+ * reference to it.  A conversion cannot distinguish this reference from that of a user
+ * of the page.  lru_add_drain_all() would drop the references, but modules cannot call
+ * it.  Modules can call __folio_batch_release(), which first drains the batches of the
  * CPU on which it runs.
  *
  * A CPU that is busy with a real-time task may not run the work item for a long
@@ -52,13 +52,13 @@ static void gmem_drain_cpu(struct work_struct *work)
 	struct folio_batch batch;
 
 	/*
-	 * A page that was in this CPU's batch before somebody read the old number
-	 * is drained below.  Pages are added to the batch on this CPU only, so
-	 * this needs no barrier.
+	 * If a caller still reads the old number, the pages that were in this CPU's
+	 * batch at that time are drained below.  Pages are added to the batch on
+	 * this CPU only, so this needs no barrier.
 	 */
 	WRITE_ONCE(drain->began, began);
 
-	/* The function needs a folio to release.  Any folio will do. */
+	/* __folio_batch_release() needs a folio to release.  Any folio will do. */
 	folio_batch_init(&batch);
 	folio_get(folio);
 	folio_batch_add(&batch, folio);
@@ -69,7 +69,7 @@ static void gmem_drain_cpu(struct work_struct *work)
 	wake_up_all(&gmem_drain_wait);
 }
 
-/* Has each of @cpus ended the drain whose number is in @until? */
+/* Has each CPU in @cpus finished the drain whose number is in @until? */
 static bool gmem_drained(const unsigned long *cpus, const unsigned long *until)
 {
 	unsigned int cpu;
@@ -92,7 +92,7 @@ static bool gmem_drain_queue(unsigned int cpu, unsigned long *until)
 {
 	struct gmem_drain *drain = per_cpu_ptr(&gmem_drains, cpu);
 
-	/* Any drain that begins after this will do, whoever has queued it. */
+	/* Any drain that begins after this will do, even if another task queued it. */
 	*until = READ_ONCE(drain->began) + 1;
 	/* queue_work_on() is a full barrier if it queues the work. */
 	if (queue_work_on(cpu, system_percpu_wq, &drain->work)) {
@@ -111,7 +111,7 @@ static bool gmem_drain_queue(unsigned int cpu, unsigned long *until)
  * later.  The caller holds no lock, because code that holds cpus_read_lock() can
  * wait for the locks of a VM.
  *
- * Return: 0, or -EINTR on the way to being killed.
+ * Return: 0, or -EINTR if a fatal signal is pending.
  */
 int kvm_gmem_drain_lru(struct gmem_attributes *attributes, bool all)
 {
@@ -157,7 +157,7 @@ void kvm_gmem_lru_init(void)
 		INIT_WORK(per_cpu_ptr(&gmem_drains.work, cpu), gmem_drain_cpu);
 }
 
-/* Called when the module is unloaded; cancels work that nobody waited for */
+/* Called when the module is unloaded.  Cancels drains that are still queued. */
 void kvm_gmem_lru_exit(void)
 {
 	unsigned int cpu;

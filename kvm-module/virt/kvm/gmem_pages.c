@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Find and pin pages of a guest_memfd by a host address: the mapping at the address
+ * Find and pin pages of a guest_memfd by a host address.  The mapping at the address
  * gives the file and the page, even if the page cannot be accessed there.
  *
- * Memory slots are not used.  User space removes and adds slots when the guest
- * reconfigures its chipset (PAM, SMRAM), and a VM that is being received only has
- * the slots of a machine after reset.
+ * This code does not use memory slots.  User space removes and adds slots when the
+ * guest reconfigures its chipset (PAM, SMRAM), and the VM at the destination of a
+ * migration only has the slots of a machine after reset.
  */
 #include <linux/file.h>
 #include <linux/fs.h>
@@ -19,19 +19,19 @@
 #include "gmem_attributes.h"
 
 /**
- * kvm_gmem_from_uaddr - the guest_memfd that is mapped at a host address
+ * kvm_gmem_from_uaddr - find the guest_memfd that is mapped at a host address
  * @kvm: the VM
  * @uaddr: address in the current process
  * @index: out: the page that is mapped there
  * @end: out: the page after the last page of the mapping
  *
- * Takes and releases mmap_lock, which is outside the guest_memfd's
+ * Takes and releases mmap_lock, so the caller must not hold the guest_memfd's
  * invalidate_lock.  The mapping can be removed before the function returns, but
  * the file and its pages stay the same.
  *
- * Return: the file with a reference, which keeps attributes and was created by @kvm;
- * -ENOENT if it is other memory, -EINVAL if the guest_memfd belongs to another
- * VM, -EFAULT if the address is past the end of the file.
+ * Return: a reference to the file, which keeps attributes and was created by @kvm;
+ * -ENOENT if no such file is mapped at @uaddr, -EINVAL if the guest_memfd belongs to
+ * another VM, -EFAULT if the address is past the end of the file.
  */
 struct file *kvm_gmem_from_uaddr(struct kvm *kvm, unsigned long uaddr,
 				 pgoff_t *index, pgoff_t *end)
@@ -65,9 +65,9 @@ unlock:
  * kvm_gmem_clear_new_folio - clear a folio that was not used before
  * @folio: folio of a guest_memfd, locked
  *
- * The old contents of the memory must not leak.  If the guest's mapping of the page
- * differs from KVM's in encryption, a processor can cache the same line for both,
- * and a late write-back of the zeros would overwrite the guest's data.
+ * The old contents of the memory must not leak.  If the guest maps the page with the
+ * C-bit and KVM maps it without, a processor can cache one line per mapping, and a
+ * late write-back of KVM's zeros would overwrite the guest's data.
  */
 void kvm_gmem_clear_new_folio(struct folio *folio)
 {
@@ -79,7 +79,7 @@ void kvm_gmem_clear_new_folio(struct folio *folio)
 	folio_mark_uptodate(folio);
 }
 
-/* Pin a page like pin_user_pages(), for unpin_user_pages(). */
+/* Pin a page like pin_user_pages() does, so that unpin_user_pages() can release it. */
 struct page *kvm_gmem_pin_page(struct inode *inode,
 			       struct gmem_attributes *attributes, pgoff_t index)
 {
@@ -117,8 +117,8 @@ struct page *kvm_gmem_pin_page(struct inode *inode,
  * @npages: number of pages, which can be in several adjacent mappings
  * @pages: out: the pages, for unpin_user_pages()
  *
- * The function does not use host page tables.  Conversions of the pages to private
- * fail with EAGAIN until they are unpinned.
+ * The function does not use host page tables.  Conversions to private fail with
+ * EAGAIN until the pages are unpinned.
  *
  * Return: @npages, or -ENOENT if no guest_memfd that keeps attributes is mapped
  * at @uaddr, -EINVAL if it belongs to another VM, or another error.
@@ -169,7 +169,7 @@ int kvm_gmem_pin_user_pages(struct kvm *kvm, unsigned long uaddr, int npages,
 EXPORT_SYMBOL_FOR_KVM_INTERNAL(kvm_gmem_pin_user_pages);
 
 /**
- * kvm_gmem_maps_range - is a range of addresses all mappings of guest_memfds?
+ * kvm_gmem_maps_range - does a range of addresses consist of guest_memfd mappings only?
  * @kvm: the VM
  * @uaddr: first address, of the current process
  * @size: bytes

@@ -6,11 +6,11 @@
 #include "gmem_attributes.h"
 
 /**
- * kvm_gmem_creating - a guest_memfd is about to be created for @kvm
+ * kvm_gmem_creating - record that a guest_memfd is about to be created for @kvm
  * @kvm: the VM
  *
- * Whether the file keeps attributes is decided now, so the VM cannot enter in-place
- * mode afterwards.  Takes kvm->lock, which kvm_private_mem_enable() holds.
+ * The creation of the file determines whether it keeps attributes, so the VM cannot
+ * enter in-place mode afterwards.  Takes kvm->lock, as kvm_private_mem_enable() does.
  */
 void kvm_gmem_creating(struct kvm *kvm)
 {
@@ -33,9 +33,9 @@ bool kvm_gmem_can_log_dirty(struct kvm *kvm)
 }
 
 /**
- * kvm_gmem_can_change_flags - may the flags of a guest_memfd slot change to @mem's?
- * @slot: the slot as it is
- * @mem: the slot that user space asks for
+ * kvm_gmem_can_change_flags - may a guest_memfd slot get the flags of @mem?
+ * @slot: the existing slot
+ * @mem: the slot that user space requests
  *
  * Only the flags may change, not the file, the offset or the gfn.  The caller holds
  * slots_lock.

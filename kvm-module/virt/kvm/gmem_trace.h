@@ -8,7 +8,7 @@
 
 #include <linux/tracepoint.h>
 
-/* A KVM_SET_MEMORY_ATTRIBUTES2 has ended; @held is valid with -EAGAIN (-11) */
+/* A KVM_SET_MEMORY_ATTRIBUTES2 call ended.  @held is valid only if @ret is -EAGAIN (-11). */
 TRACE_EVENT(kvm_gmem_convert,
 	TP_PROTO(unsigned long ino, pgoff_t start, pgoff_t end, bool private,
 		 int ret, pgoff_t held),
@@ -38,7 +38,7 @@ TRACE_EVENT(kvm_gmem_convert,
 		  __entry->held)
 );
 
-/* Contiguous pages were pinned; @replaced: after they were replaced */
+/* Contiguous pages were pinned.  @replaced: the old pages were replaced first. */
 TRACE_EVENT(kvm_gmem_pin_block,
 	TP_PROTO(unsigned long ino, pgoff_t index, int npages, bool replaced,
 		 int ret),

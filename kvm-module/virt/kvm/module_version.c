@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Says whose build of KVM this is, in modinfo and in /sys/module/NAME/version:
- * the distribution's modules have no version.  DKMS needs it, too, or it
- * would not install a module whose source is the distribution's.
+ * The version of the module, for modinfo and /sys/module/NAME/version.  It distinguishes
+ * this build of KVM from the distribution's, whose modules have no version.  DKMS needs
+ * the version as well: it would not install a module that is built from the
+ * distribution's source without changes.
  *
- * Built once for each module, see Kbuild.
+ * This file is built once for each module, see Kbuild.
  */
 #include <linux/module.h>
 
 MODULE_VERSION("kvm-page-enc-" KVM_PAGE_ENC_VERSION);
-/* The version of the distribution's source package, where one was used */
+/* Version of the distribution's source package, if the module is built from one */
 MODULE_INFO(linux_source, KVM_PAGE_ENC_LINUX_SOURCE);

@@ -17,7 +17,8 @@
 
 /*
  * Memory for a bitmap.  A VM keeps one buffer between requests, because most
- * kernels clear memory that they allocate, which takes as long as the request.
+ * kernels clear memory when they allocate it, which takes as long as the rest of a
+ * request.
  */
 struct page_enc_buffer {
 	size_t longs;
@@ -25,12 +26,12 @@ struct page_enc_buffer {
 };
 
 /**
- * struct page_enc_bits - the bitmap that a request asks for
+ * struct page_enc_bits - the bitmap for a request
  * @start: gfn of bit 0
  * @nr: number of bits
- * @from: first bit that is stored in @bits, a multiple of 8; bits before it are 0
- * @to: bit after the last that is stored in @bits, @nr or a multiple of 8; bits
- *	after it are 0
+ * @from: first bit that is stored in @bits, a multiple of 8; earlier bits are 0
+ * @to: bit after the last that is stored in @bits, @nr or a multiple of 8; later bits
+ *	are 0
  * @bits: the bits from the first to the last memory slot of the range; NULL if the
  *	range has no slot
  * @buffer: memory of @bits
@@ -62,13 +63,13 @@ void kvm_page_enc_init(struct kvm *kvm, unsigned long type)
 	kvm->page_enc_spare = NULL;
 }
 
-/* Called when the last user of a VM is gone */
+/* Called when the VM has no users any more */
 void kvm_page_enc_destroy(struct kvm *kvm)
 {
 	kvfree(kvm->page_enc_spare);
 }
 
-/* Get a buffer with undefined contents, for page_enc_buffer_put() */
+/* Get a buffer with undefined contents.  Release it with page_enc_buffer_put(). */
 static struct page_enc_buffer *page_enc_buffer_get(struct kvm *kvm, size_t longs)
 {
 	struct page_enc_buffer *buffer = xchg(&kvm->page_enc_spare, NULL);
@@ -92,32 +93,32 @@ static void page_enc_buffer_put(struct kvm *kvm, struct page_enc_buffer *buffer)
 }
 
 /**
- * kvm_page_enc_begin - private pages of @kvm are about to become others
+ * kvm_page_enc_begin - begin to change which pages of @kvm are private
  * @kvm: the VM
  *
  * No bitmap is read until kvm_page_enc_end().  The generation changes here, before
- * any page is marked dirty: a reader that has found a mark of this change never
- * finds the generation from before it.
+ * any page is marked dirty, so a reader that finds a page dirty because of this change
+ * never gets the old generation afterwards.
  */
 void kvm_page_enc_begin(struct kvm *kvm)
 {
 	down_write(&kvm->page_enc_lock);
-	/* A full barrier: the change comes after it. */
+	/* This is a full barrier: the pages change after the generation. */
 	atomic64_inc_return(&kvm->page_enc_generation);
 }
 
-/* The change that began is over */
+/* End the change that kvm_page_enc_begin() began. */
 void kvm_page_enc_end(struct kvm *kvm)
 {
 	up_write(&kvm->page_enc_lock);
 }
 
 /*
- * The generation of the bitmap that @slots and all files define.  It is the sum of
- * two counters that never decrease: changes of private pages, and generations of
- * the slots.  The latter changes when other slots become active, and again when
- * nobody uses the old slots any more.  Two sums are equal only if both counters
- * are.  The uapi reserves 0.
+ * Calculate the generation of the bitmap that @slots and all files define.  It is the
+ * sum of two counters that never decrease: the changes of private pages, and the
+ * generation of the slots.  The latter changes when new slots become active, and again
+ * when the old slots have no readers any more.  Two sums are equal only if both
+ * counters are equal.  The uapi reserves 0.
  */
 static u64 page_enc_generation(struct kvm *kvm, struct kvm_memslots *slots)
 {
@@ -148,7 +149,7 @@ static void page_enc_clear(unsigned long *bits, u64 bit, u64 end)
 	}
 }
 
-/* Set the bits of pages that are private by the attributes of the VM. */
+/* Set the bits of pages that are private according to the attributes of the VM. */
 static void page_enc_from_vm(struct kvm *kvm, gfn_t start, gfn_t end,
 			     unsigned long *bits, unsigned long bit)
 {
@@ -187,7 +188,7 @@ static void page_enc_from_slot(struct kvm *kvm, struct kvm_memory_slot *slot,
 	gmem_attributes_copy(attributes, index, index + last - first, bits, bit);
 }
 
-/* Get the buffer for the part of the range that has slots. */
+/* Get a buffer for the part of the range that is covered by slots. */
 static int page_enc_prepare(struct kvm *kvm, struct kvm_memslots *slots,
 			    struct page_enc_bits *enc)
 {
@@ -238,9 +239,9 @@ static int page_enc_read(struct kvm *kvm, struct page_enc_bits *enc)
 		if (r)
 			return r;
 		/*
-		 * Slots and attributes must be of one point in time.  The loop
-		 * ends, because the slots can be replaced only once while this
-		 * task is in kvm->srcu.
+		 * Slots and attributes must be from the same point in time.  The
+		 * loop ends, because the slots can be replaced only once while this
+		 * task is in an SRCU read-side critical section of kvm->srcu.
 		 */
 		if (slots == kvm_memslots(kvm))
 			break;
@@ -284,7 +285,7 @@ static int page_enc_to_user(u8 __user *to, const u8 *from, u64 bytes)
 	return 0;
 }
 
-/* Write the bitmap.  Bits of the last byte past the range keep their value. */
+/* Write the bitmap to user space.  Bits of the last byte after the range keep their value. */
 static int page_enc_write(const struct page_enc_bits *enc, u8 __user *to)
 {
 	const u8 *bits = (const u8 *)enc->bits;
@@ -312,12 +313,12 @@ static int page_enc_write(const struct page_enc_bits *enc, u8 __user *to)
 }
 
 /**
- * kvm_vm_ioctl_get_page_enc_bitmap - KVM_GET_PAGE_ENC_BITMAP
+ * kvm_vm_ioctl_get_page_enc_bitmap - handle KVM_GET_PAGE_ENC_BITMAP
  * @kvm: the VM
  * @argp: struct kvm_page_enc_bitmap of the caller
  *
- * The bitmap and its generation are of one point in time.  No lock is held while
- * user memory is written.
+ * The bitmap and its generation are from the same point in time.  The function does
+ * not hold a lock while it writes to user memory.
  */
 int kvm_vm_ioctl_get_page_enc_bitmap(struct kvm *kvm, void __user *argp)
 {

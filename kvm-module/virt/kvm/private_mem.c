@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* Which gfns are private, by the guest_memfd's attributes or by the VM's. */
+/* Find out whether a gfn is private, from the attributes of its guest_memfd or of its VM */
 #include <linux/file.h>
 #include <linux/kvm-page-enc.h>
 #include <linux/kvm_host.h>
@@ -7,19 +7,19 @@
 #include "gmem_attributes.h"
 
 /**
- * kvm_slot_get_attributes - the attributes that a slot's guest_memfd keeps
+ * kvm_slot_get_attributes - get the attributes that a slot's guest_memfd keeps
  * @slot: memory slot, or NULL; the caller holds kvm->srcu or kvm->slots_lock
  * @attributes: out: the attributes, valid until the caller drops the reference
  *
- * Return: the file with a reference, which the caller drops with fput(); or NULL
- * if the slot has no such file, or the file is being closed.
+ * Return: a reference to the file, which the caller drops with fput(); or NULL if the
+ * slot has no file that keeps attributes, or the file is being closed.
  */
 struct file *kvm_slot_get_attributes(const struct kvm_memory_slot *slot,
 				     struct gmem_attributes **attributes)
 {
 	struct file *file;
 
-	/* Slots of other VMs must not pay for a reference to the file. */
+	/* Avoid the cost of a file reference for VMs that are not in in-place mode. */
 	if (!kvm_gmem_slot_keeps_attributes(slot))
 		return NULL;
 
@@ -40,9 +40,9 @@ struct file *kvm_slot_get_attributes(const struct kvm_memory_slot *slot,
  * @kvm: the VM
  * @gfn: the page
  *
- * The caller holds kvm->srcu or kvm->slots_lock.  The page can be converted at
- * any time: a caller that acts on the answer checks for an invalidation of the
- * page afterwards.
+ * The caller holds kvm->srcu or kvm->slots_lock.  The page can be converted at any
+ * time, so a caller that acts on the answer must check afterwards whether the page
+ * was invalidated.
  */
 bool kvm_mem_is_private(struct kvm *kvm, gfn_t gfn)
 {
@@ -67,7 +67,7 @@ bool kvm_mem_is_private(struct kvm *kvm, gfn_t gfn)
 EXPORT_SYMBOL_FOR_KVM_INTERNAL(kvm_mem_is_private);
 
 /**
- * kvm_private_mem_check_extension - KVM_CHECK_EXTENSION
+ * kvm_private_mem_check_extension - handle KVM_CHECK_EXTENSION
  * @kvm: the VM, or NULL for the system
  * @cap: one of the capabilities that do not depend on the architecture
  */

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* VMs in in-place mode: what depends on the type of an x86 VM. */
+/* The parts of in-place mode that depend on the type of an x86 VM */
 #include <linux/highmem.h>
 #include <linux/kvm-page-enc.h>
 #include <linux/kvm_host.h>
@@ -18,21 +18,20 @@ EXPORT_SYMBOL_FOR_KVM_INTERNAL(kvm_private_mem_enabled);
 
 #ifdef CONFIG_KVM_SW_PROTECTED_VM
 /*
- * Are software-protected VMs that are created from now on in in-place mode?
- * SEV VMs are asked one by one (KVM_CAP_SEV_PRIVATE_MEM), and Linux 7.4 has this
- * parameter for the VMs of other types.  Only builds for tests have
- * software-protected VMs.
+ * Create software-protected VMs in in-place mode.  SEV VMs enter the mode one by one
+ * (KVM_CAP_SEV_PRIVATE_MEM), and Linux 7.4 has this parameter for VMs of other types.
+ * Only builds for tests support software-protected VMs.
  */
 static bool gmem_in_place_conversion;
 module_param(gmem_in_place_conversion, bool, 0644);
 #endif
 
 /**
- * kvm_arch_gmem_in_place - does a new VM begin in in-place mode?
+ * kvm_arch_gmem_in_place - is a new VM in in-place mode from the beginning?
  * @type: KVM_X86_*_VM
  *
- * The firmware of SNP and TDX knows which pages are private and would have to
- * agree to a conversion.  Of the other types, only KVM knows.
+ * The firmware of SNP and TDX keeps track of private pages as well and would have to
+ * take part in a conversion.  For VMs of other types, only KVM keeps track of them.
  */
 bool kvm_arch_gmem_in_place(unsigned long type)
 {
@@ -56,7 +55,7 @@ unsigned int kvm_arch_gmem_block(struct kvm *kvm)
 	return kvm_private_mem_enabled(kvm) ? KVM_SEV_UPDATE_BATCH_PACKET_MAX : 1;
 }
 
-/* Does KVM read from a private page what the guest wrote there? */
+/* Are private pages unencrypted, so that KVM can read and write the guest's data? */
 bool kvm_arch_may_access_private_mem(struct kvm *kvm)
 {
 	return kvm->arch.vm_type == KVM_X86_SW_PROTECTED_VM;
@@ -89,7 +88,7 @@ static bool kvm_private_mem_supported(struct kvm *kvm)
 }
 
 /**
- * kvm_private_mem_arch_extension - KVM_CHECK_EXTENSION
+ * kvm_private_mem_arch_extension - handle KVM_CHECK_EXTENSION
  * @kvm: the VM, or NULL for the system
  * @cap: KVM_CAP_SEV_PRIVATE_MEM or KVM_CAP_SEV_UPDATE_BATCH
  */
@@ -103,13 +102,13 @@ int kvm_private_mem_arch_extension(struct kvm *kvm, long cap)
 }
 
 /**
- * kvm_private_mem_enable - KVM_ENABLE_CAP of KVM_CAP_SEV_PRIVATE_MEM
+ * kvm_private_mem_enable - handle KVM_ENABLE_CAP of KVM_CAP_SEV_PRIVATE_MEM
  * @kvm: an SEV VM
  * @cap: the argument
  *
  * A VM in in-place mode has no address space for SMM, so it must enter the mode
- * before anything depends on the number of address spaces.  A guest_memfd that
- * exists already would keep no attributes.
+ * before anything depends on the number of address spaces.  A guest_memfd that was
+ * created before would not keep attributes.
  */
 int kvm_private_mem_enable(struct kvm *kvm, struct kvm_enable_cap *cap)
 {
@@ -137,12 +136,12 @@ int kvm_private_mem_enable(struct kvm *kvm, struct kvm_enable_cap *cap)
 /**
  * kvm_private_mem_fault_raced - was a fault overtaken by a conversion?
  * @vcpu: the vCPU that took the fault
- * @prefetch: the guest does not wait for the page
+ * @prefetch: KVM prefetches the page, and the guest does not wait for it
  *
  * Called for a private fault on a shared page, or a shared fault on a private
- * page.  In in-place mode, KVM derives the kind of a fault from the attributes, so
- * the attributes have changed since then.  User space would take the fault for a
- * request to convert the page back; the guest retries the access instead.
+ * page.  In in-place mode, KVM derives the kind of a fault from the attributes, so a
+ * conversion must have changed them since then.  User space would interpret the fault
+ * as a request to convert the page back, so the guest retries the access instead.
  */
 bool kvm_private_mem_fault_raced(struct kvm_vcpu *vcpu, bool prefetch)
 {

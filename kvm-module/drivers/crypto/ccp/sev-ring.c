@@ -11,8 +11,8 @@
  *
  * The rest of this driver and its users use the mailbox.  All of them call
  * __sev_do_cmd_locked(), which leaves the mode before it writes to the mailbox.
- * The mode stays on until then, because groups of commands follow each other,
- * and entering and leaving costs a command each.
+ * The mode stays on until then, because groups of commands usually follow each
+ * other, and entering and leaving the mode take a command each.
  */
 #include <linux/bitfield.h>
 #include <linux/irqflags.h>
@@ -41,7 +41,7 @@
 /* The tail, which is the high register of the argument's address */
 #define SEV_RING_TAIL_LOW	GENMASK(7, 0)
 
-/* With flags 0, a command that fails pauses the queue; success does not interrupt */
+/* If @flags is 0, a failing command pauses the queue, and success raises no interrupt. */
 struct sev_ring_cmd {
 	u16 id;
 	u16 flags;
@@ -56,13 +56,13 @@ struct sev_ring_status {
 	u64 extended_error;
 } __packed;
 
-/* The driver fills in this value, to see which statuses the firmware has written */
+/* The driver stores this value first, to detect which statuses the firmware has written. */
 #define SEV_RING_NO_STATUS	0xffff
 
 /**
  * struct sev_ring - state of the ring buffer mode of a device
  * @cmds: page of the low priority queue; the other queue is not used
- * @statuses: page of the statuses of @cmds
+ * @statuses: page for the statuses of @cmds
  * @absent: the firmware does not have the mode, or did not behave as expected
  * @on: the mode was entered and not left
  * @next: index of the next entry to fill; the queue is empty
@@ -82,7 +82,7 @@ static bool sev_ring_enabled;
 module_param_named(sev_ring, sev_ring_enabled, bool, 0644);
 MODULE_PARM_DESC(sev_ring, " Use the ring buffer mode of the PSP, if it has it (default: N)");
 
-/* Get the state of the device, which devm frees with the device */
+/* Get or allocate the state of the device.  devm frees it with the device. */
 static struct sev_ring *sev_ring_get(struct sev_device *sev)
 {
 	struct sev_ring *ring = sev->ring;
@@ -114,8 +114,8 @@ static struct sev_ring *sev_ring_get(struct sev_device *sev)
 
 /*
  * Check that the firmware is in the mode.  A PSP that was reset, or that reported
- * success for RING_BUFFER but did not enter the mode, has a mailbox: it would take
- * the tail for an address and the control register for a command.
+ * success for RING_BUFFER but did not enter the mode, uses the registers as a mailbox:
+ * it would interpret the tail as an address and the control register as a command.
  * @entered: the last command was RING_BUFFER, and the driver has not written to
  *	the registers since
  */
@@ -125,7 +125,7 @@ static bool sev_ring_is_on(struct sev_device *sev, struct sev_ring *ring,
 	u32 control = ioread32(sev->io_regs + sev->vdata->cmdresp_reg);
 	u32 head = ioread32(sev->io_regs + sev->vdata->cmdbuff_addr_lo_reg);
 
-	/* In a mailbox it would be the address of the last argument. */
+	/* In mailbox mode, this register would hold the address of the last argument. */
 	if (entered)
 		return !head;
 	return (control & SEV_RING_ACTIVE) &&
@@ -168,8 +168,8 @@ static int sev_ring_enter(struct sev_device *sev, struct sev_ring *ring)
 		return ret;
 
 	/*
-	 * If the platform is not initialized, the firmware may still have the mode,
-	 * and the caller's single commands will return the same error.
+	 * If the platform is not initialized, the firmware may still have the mode.
+	 * The caller then issues single commands, which return the same error.
 	 */
 	if (error != SEV_RET_INVALID_PLATFORM_STATE) {
 		dev_info(sev->dev, "SEV: no ring buffer mode (%#x)\n", error);
@@ -203,9 +203,9 @@ int sev_ring_leave(struct sev_device *sev)
 		return 0;
 
 	/*
-	 * Without an answer, psp_dead is set by now.  Any answer has come through
-	 * the mailbox, so the PSP works and no guest is lost.  But the firmware
-	 * was not in the mode as expected, so do not use the mode again.
+	 * If the PSP did not answer, psp_dead is set by now.  If it did, the mailbox
+	 * works and the guests are not affected, but the firmware was not in the
+	 * mode as expected, so do not use the mode again.
 	 */
 	dev_err(sev->dev,
 		"SEV: the ring buffer was left with %d, %#x, it will not be used again\n",
@@ -229,7 +229,7 @@ static bool sev_ring_stopped(unsigned int head, u8 tail)
 		FIELD_GET(SEV_RING_HEAD_LOW, head) == tail);
 }
 
-/* Fill the queue, ring the doorbell, wait until the firmware stops; @head: out */
+/* Fill the queue, ring the doorbell and wait until the firmware stops.  Sets *@head. */
 static int sev_ring_run(struct sev_device *sev, struct sev_ring *ring, int cmd,
 			phys_addr_t data, size_t size, unsigned int n,
 			unsigned int *head)
@@ -255,8 +255,8 @@ static int sev_ring_run(struct sev_device *sev, struct sev_ring *ring, int cmd,
 		  sev->io_regs + sev->vdata->cmdresp_reg);
 
 	/*
-	 * Each command has the timeout of a single command, so read the head every
-	 * second.
+	 * The timeout applies to each command, so read the head every second to
+	 * find out whether a command has finished.
 	 */
 	moved = jiffies;
 	do {
@@ -273,9 +273,9 @@ static int sev_ring_run(struct sev_device *sev, struct sev_ring *ring, int cmd,
 	} while (time_before(jiffies, moved + psp_timeout * HZ));
 
 	/*
-	 * The caller will reuse the memory of the commands.  If the firmware wakes
-	 * up, it finishes its current command and then finds an invalid one, which
-	 * pauses the queue.
+	 * The caller will reuse the memory of the arguments.  If the firmware wakes
+	 * up, it finishes its current command and then finds an invalid command,
+	 * which pauses the queue.
 	 */
 	memset(ring->cmds, 0, PAGE_SIZE);
 	dev_err(sev->dev,
@@ -338,8 +338,8 @@ static int sev_do_cmds_locked(int cmd, void *data, size_t size, unsigned int n,
 		return -EBUSY;
 
 	/*
-	 * With SNP, the firmware must own the memory that it writes.  Only
-	 * __sev_do_cmd_locked() arranges that, for one command.
+	 * With SNP, the firmware must own the memory to which it writes.  Only
+	 * __sev_do_cmd_locked() transfers the ownership, and only for one command.
 	 */
 	sev = psp->sev_data;
 	if (!READ_ONCE(sev_ring_enabled) || sev->snp_initialized)
@@ -367,7 +367,7 @@ static int sev_do_cmds_locked(int cmd, void *data, size_t size, unsigned int n,
 	return ret;
 }
 
-/* Length of the argument of a command that may be queued; 0: it may not */
+/* Get the length of the argument of @cmd, or 0 if the command must not be queued. */
 static size_t sev_ring_cmd_len(int cmd)
 {
 	switch (cmd) {
@@ -424,7 +424,7 @@ int sev_issue_cmds_external_user(struct file *filep, int cmd, void *data,
 			 !virt_addr_valid(data + n * size - 1)))
 		return -EINVAL;
 
-	/* There would be no interrupt, see sev_wait_cmd_ioc() */
+	/* The interrupt would not be delivered, see sev_wait_cmd_ioc(). */
 	if (irqs_disabled())
 		return -EOPNOTSUPP;
 

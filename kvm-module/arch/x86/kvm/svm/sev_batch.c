@@ -2,14 +2,14 @@
 /*
  * SEND_UPDATE_DATA and RECEIVE_UPDATE_DATA for many pages in one call.
  *
- * The firmware takes milliseconds for a command, most of which does not depend on
- * the number of pages.  A command therefore handles as many pages as possible.
+ * The firmware takes milliseconds for a command, and most of this time does not depend
+ * on the number of pages.  A command therefore handles as many pages as possible.
  * The firmware uses physical addresses, so the pages of a packet must be contiguous
- * in memory, at the receiver as well, because a packet cannot be split.
+ * in memory.  This also applies at the destination, because a packet cannot be split.
  *
  * A batch also saves system calls, buffers, copies of arguments and, for a group of
  * commands (sev_group.c), doorbells.  It must not block other users of the VM for its
- * whole duration: it holds kvm->lock, and pins pages, for one command or for one
+ * whole duration, so it holds kvm->lock and pins pages only for one command or for one
  * group of about 20 ms, and not while it copies user memory.  It checks the state of
  * the VM again each time that it takes the lock.
  */
@@ -28,7 +28,7 @@
  * @kvm: an SEV VM
  * @send: send guest memory, otherwise receive it
  * @args: arguments of the caller
- * @group: packets that are handled next
+ * @group: the next packets to send or receive
  */
 struct sev_batch {
 	struct kvm *kvm;
@@ -37,7 +37,7 @@ struct sev_batch {
 	struct sev_group group;
 };
 
-/* Can KVM tell that the VM cannot be sent or received?  Then return an error. */
+/* Return an error if the VM is in a state in which it cannot be sent or received. */
 int sev_batch_check_vm(struct kvm *kvm)
 {
 	struct kvm_sev_info *sev = to_kvm_sev_info(kvm);
@@ -59,7 +59,7 @@ static int sev_batch_check_args(struct kvm *kvm,
 	bool packets = args->flags & KVM_SEV_UPDATE_BATCH_PACKETS;
 	u64 end;
 
-	/* Pages of other memory are not known to be contiguous. */
+	/* Packets of several pages need contiguous pages, which other memory may not have. */
 	if ((args->flags & ~KVM_SEV_UPDATE_BATCH_PACKETS) ||
 	    (packets && !kvm_private_mem_enabled(kvm)) ||
 	    (!packets && args->packets_uaddr) ||
@@ -93,7 +93,7 @@ static void __user *sev_batch_trans(const struct sev_batch *batch, u32 i)
 	return u64_to_user_ptr(batch->args.trans_uaddr + ((u64)i << PAGE_SHIFT));
 }
 
-/* Number of pages that the caller gives for the packet that begins with page @i */
+/* Get the caller's number of pages for the packet that begins with page @i, or an error. */
 static int sev_batch_packet_pages(const struct sev_batch *batch, u32 i)
 {
 	u8 n;
@@ -118,8 +118,8 @@ static int sev_batch_tell_pages(const struct sev_batch *batch, u32 i, u8 n)
 }
 
 /*
- * Copy at most @n of the caller's packets from page @i on to the group.  Returns the
- * number of packets; *@ret is the error of the next one, if there is one.
+ * Copy at most @n of the caller's packets, from page @i on, to the group.  Returns the
+ * number of copied packets, and sets *@ret if the next packet could not be copied.
  */
 static u32 sev_batch_read(struct sev_batch *batch, u32 i, u32 n, int *ret)
 {
@@ -147,7 +147,7 @@ static u32 sev_batch_read(struct sev_batch *batch, u32 i, u32 n, int *ret)
 	return k;
 }
 
-/* Copy a packet that was sent, which begins with page @i, to the caller. */
+/* Copy a packet to the caller after it was sent.  The packet begins with page @i. */
 static int sev_batch_write(struct sev_batch *batch, u32 i,
 			   const struct sev_packet *packet)
 {
@@ -159,7 +159,7 @@ static int sev_batch_write(struct sev_batch *batch, u32 i,
 	return sev_batch_tell_pages(batch, i, packet->npages);
 }
 
-/* Handle the next packets, and add their pages to *@done, also if one fails. */
+/* Send or receive the next packets.  Add the pages that are done to *@done in any case. */
 static int sev_batch_packets(struct sev_batch *batch, u32 *done, int *error)
 {
 	const struct kvm_sev_update_batch *args = &batch->args;
@@ -186,7 +186,7 @@ static int sev_batch_packets(struct sev_batch *batch, u32 *done, int *error)
 		*done += packet->npages;
 	}
 
-	/* The unread packet is the next one only if all packets before it are done. */
+	/* Return the error of the unread packet only if all packets before it are done. */
 	return r || issued < n ? r : unread;
 }
 
@@ -216,7 +216,7 @@ static int sev_batch_pages(struct sev_batch *batch, u32 *done, int *error)
 }
 
 /**
- * sev_update_batch - KVM_SEV_SEND_UPDATE_BATCH, KVM_SEV_RECEIVE_UPDATE_BATCH
+ * sev_update_batch - handle KVM_SEV_SEND_UPDATE_BATCH and KVM_SEV_RECEIVE_UPDATE_BATCH
  * @kvm: the VM
  * @argp: struct kvm_sev_cmd of the caller, for the firmware's error
  * @cmd: copy of @argp

@@ -3,10 +3,10 @@
  * Groups of packets: SEND_UPDATE_DATA and RECEIVE_UPDATE_DATA commands that one
  * doorbell passes to the firmware, in its ring buffer mode.
  *
- * Our ccp implements the mode (drivers/crypto/ccp/sev-ring.c).  The distribution's ccp
- * may have been loaded from an initramfs instead; then commands are passed one by
- * one.  kvm-amd therefore does not depend on our ccp's symbol, but takes a reference
- * to it for the duration of a batch, and works with either ccp.
+ * Our ccp implements the mode (drivers/crypto/ccp/sev-ring.c).  If the initramfs has
+ * loaded the distribution's ccp instead, commands are issued one by one.  kvm-amd must
+ * work with either ccp, so it does not link to the symbol of our ccp, but looks the
+ * symbol up and holds a reference to it for the duration of a batch.
  */
 #include <linux/file.h>
 #include <linux/ktime.h>
@@ -21,7 +21,7 @@
 #include "sev_batch.h"
 #include "sev_group.h"
 
-/* Both commands have the same argument.  A page holds those of a group. */
+/* Both commands have the same argument.  The arguments of a group fit in one page. */
 struct sev_group_cmd {
 	struct sev_data_send_update_data data;
 } __aligned(64);
@@ -29,8 +29,8 @@ static_assert(sizeof(struct sev_data_send_update_data) ==
 	      sizeof(struct sev_data_receive_update_data));
 
 /*
- * Entering the mode, and leaving it for the next other command, are commands as
- * well, so a smaller group would hardly be faster.
+ * Entering the mode takes a command, and so does leaving it before the next mailbox
+ * command, so a smaller group would hardly be faster than single commands.
  */
 #define SEV_GROUP_MIN	4U
 #define SEV_GROUP_MAX	((u32)(PAGE_SIZE / sizeof(struct sev_group_cmd)))
@@ -41,19 +41,20 @@ static_assert(SEV_GROUP_MAX <= SEV_RING_MAX);
 #define SEV_PACE_HOLD	64
 
 /**
- * struct sev_pace - the best number of packets in a group, by measurement
+ * struct sev_pace - the best number of packets in a group, determined by measurement
  * @packets: number of packets; 1 if groups are not faster
  * @hold: number of groups until @packets may change
  * @good: the last group was faster than single commands and short enough
- * @single_ns: duration of a single command of one, two... pages; 0 if unknown
+ * @single_ns: duration of a single command by number of pages, in nanoseconds; 0 if
+ *	unknown
  *
- * A group is faster if most of the time of a command is that of the doorbell, and
- * not if it is that of the command itself.  That depends on the firmware.  Commands
- * of other VMs can run in between and are part of the measured time.  A single slow
- * group therefore changes nothing, except the very first one; two in a row do.
+ * A group is faster than single commands if the firmware spends most of the time of a
+ * command on the doorbell, and not on the command itself.  The measured time includes
+ * commands of other VMs that run in between.  A single slow group therefore changes
+ * nothing, unless it is the first group; two slow groups in a row do.
  *
- * The structure is for all VMs and has no lock: each field is written at once, and a
- * race at most results in a group of another size.
+ * All VMs share the structure, which has no lock: the fields do not depend on each
+ * other, and a race at most results in a group of another size.
  */
 struct sev_pace {
 	u32 packets;
@@ -62,7 +63,7 @@ struct sev_pace {
 	u64 single_ns[SEV_PACKET_PAGES];
 };
 
-/* For receiving and sending.  The first command is single, to measure it. */
+/* For receiving and for sending.  The first command is a single one, to measure it. */
 static struct sev_pace sev_paces[2] = {
 	{ .packets = 1, .hold = 1 }, { .packets = 1, .hold = 1 },
 };
@@ -91,7 +92,7 @@ static void sev_pace_single(struct sev_pace *pace, u32 npages, u64 ns)
 		WRITE_ONCE(pace->hold, hold - 1);
 }
 
-/* Duration of a command of @npages, or of another size if that is unknown */
+/* Get the duration of a command of @npages, or of any known size if that is unknown. */
 static u64 sev_pace_single_ns(struct sev_pace *pace, u32 npages)
 {
 	u64 ns = READ_ONCE(pace->single_ns[npages - 1]);
@@ -101,7 +102,7 @@ static u64 sev_pace_single_ns(struct sev_pace *pace, u32 npages)
 	return ns;
 }
 
-/* A group of @n took @ns; its packets take @single_ns as single commands. */
+/* A group of @n packets took @ns.  Single commands would have taken @single_ns. */
 static void sev_pace_group(struct sev_pace *pace, u32 n, u64 ns, u64 single_ns)
 {
 	u32 packets = READ_ONCE(pace->packets), hold = READ_ONCE(pace->hold);
@@ -121,8 +122,8 @@ static void sev_pace_group(struct sev_pace *pace, u32 n, u64 ns, u64 single_ns)
 }
 
 /**
- * sev_group_init - prepare for packets
- * @group: to be initialized; the caller calls sev_group_destroy() in any case
+ * sev_group_init - initialize a group
+ * @group: the group; the caller must call sev_group_destroy() even if this fails
  * @kvm: an SEV VM
  * @send: send guest memory, otherwise receive it
  * @hdr_len: size of a header, in bytes
@@ -165,10 +166,10 @@ void sev_group_destroy(struct sev_group *group)
 static bool sev_group_add_room(struct sev_group *group)
 {
 	struct sev_packet *packet = &group->packets[group->room];
-	/* Zeroed, because the firmware may write less than the caller gets. */
+	/* Zeroed, because user space gets the whole buffer even if the firmware writes less. */
 	gfp_t gfp = GFP_KERNEL_ACCOUNT | __GFP_ZERO;
 
-	/* One packet is required, the others are optional. */
+	/* Only the first packet is required. */
 	if (group->room)
 		gfp |= __GFP_NORETRY | __GFP_NOWARN;
 
@@ -184,11 +185,11 @@ static bool sev_group_add_room(struct sev_group *group)
 }
 
 /**
- * sev_group_packets - number of packets for the next group
+ * sev_group_packets - choose the number of packets and allocate their buffers
  * @group: the group
- * @npages: number of pages that are left
+ * @npages: number of pages that are left to send or receive
  *
- * Return: number of packets, which have buffers; 0 if there is no memory for any.
+ * Return: number of packets, or 0 if there is no memory for the buffers of one packet.
  */
 u32 sev_group_packets(struct sev_group *group, u32 npages)
 {
@@ -201,8 +202,8 @@ u32 sev_group_packets(struct sev_group *group, u32 npages)
 }
 
 /*
- * Pin the guest memory of @packet from @uaddr on.  To receive, pin all of its pages.
- * To send, pin as many pages as are contiguous, and set @packet->npages.
+ * Pin the guest memory of @packet from @uaddr on.  For receiving, pin all pages of the
+ * packet.  For sending, pin as many pages as are contiguous, and set @packet->npages.
  */
 static int sev_group_pin(struct sev_group *group, struct sev_packet *packet,
 			 unsigned long uaddr)
@@ -211,7 +212,7 @@ static int sev_group_pin(struct sev_group *group, struct sev_packet *packet,
 	bool send = group->send;
 	int n;
 
-	/* A page can become shared from here on, but then it is dirty as well. */
+	/* A later conversion of a page to shared also marks the page dirty. */
 	n = kvm_gmem_pin_block(kvm, uaddr, packet->npages, !send, packet->pages);
 	packet->ordinary = n == -ENOENT;
 	if (packet->ordinary) {
@@ -225,7 +226,7 @@ static int sev_group_pin(struct sev_group *group, struct sev_packet *packet,
 		return n;
 	packet->npages = n;
 
-	/* A late write-back must not overwrite what the firmware writes. */
+	/* A late write-back of cached lines must not overwrite the firmware's output. */
 	if (!send)
 		sev_clflush_pages(packet->pages, n);
 	return 0;
@@ -255,7 +256,7 @@ static void sev_group_fill(struct sev_group *group, u32 i)
 	};
 }
 
-/* Issue all commands with one doorbell; -EOPNOTSUPP if that is not possible. */
+/* Issue all commands with one doorbell.  Returns -EOPNOTSUPP if that is not possible. */
 static int sev_group_ring(struct sev_group *group, int cmd, u32 n, u32 *done,
 			  int *error)
 {
@@ -301,8 +302,8 @@ static int sev_group_single(struct sev_group *group, int cmd, u32 *done,
 
 /**
  * sev_group_issue - send or receive packets
- * @group: the packets.  The caller sets their number of pages to receive them; this
- *	function sets it to send them
+ * @group: the packets.  The caller sets their numbers of pages for receiving; this
+ *	function sets them for sending
  * @uaddr: host address of the guest's memory
  * @n: number of packets, at most the result of sev_group_packets()
  * @npages: maximum number of pages
@@ -346,14 +347,14 @@ u32 sev_group_issue(struct sev_group *group, unsigned long uaddr, u32 n,
 
 	if (pinned >= SEV_GROUP_MIN)
 		r = sev_group_ring(group, cmd, pinned, &done, error);
-	/* Only the first: kvm->lock is held for one command.  The caller repeats. */
+	/* Hold kvm->lock for one command only.  The caller repeats the call for the rest. */
 	if (r == -EOPNOTSUPP)
 		r = sev_group_single(group, cmd, &done, error);
 
 	for (u32 i = 0; i < pinned; i++)
 		sev_group_unpin(group, &group->packets[i]);
 
-	/* The unpinned packet is the next one only if all before it are done. */
+	/* Keep the error of the unpinned packet only if all packets before it are done. */
 	if (r || done < pinned)
 		*ret = r;
 	return done;

@@ -8,8 +8,8 @@
 #include <linux/psp-sev-ring.h>
 
 /*
- * The firmware that AMD has published (AMD-ASPFW) takes 20 KiB in one command;
- * 16 is what can be allocated.
+ * The firmware that AMD has published (AMD-ASPFW) accepts up to 20 KiB per command.
+ * 16 KiB is the largest power of two below that, as the page allocator requires.
  */
 #define SEV_PACKET_PAGES	KVM_SEV_UPDATE_BATCH_PACKET_MAX
 
@@ -19,7 +19,7 @@
  * @trans: buffer for its data
  * @npages: number of pages
  * @pages: pages of the guest, pinned while the command is issued
- * @ordinary: the pages are not those of a guest_memfd
+ * @ordinary: the pages do not belong to a guest_memfd
  */
 struct sev_packet {
 	void *hdr;
