@@ -1,5 +1,5 @@
 /*
- * The CPU's part of the emulated SEV platform
+ * Emulated SEV platform: CPUID, MSRs and page walks
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
@@ -96,7 +96,7 @@ bool sev_cpu_cpuid(X86CPU *cpu, uint32_t *eax, uint32_t *ebx, uint32_t *ecx,
            (cpu->sev_es_asids ? CPUID_8000_001F_EAX_ES : 0);
     *ebx = cpu->sev_cbitpos | (cpu->sev_reduced_phys_bits << 6);
     *ecx = cpu->sev_asids;      /* the highest ASID of an SEV guest */
-    *edx = cpu->sev_es_asids + 1; /* the lowest without SEV-ES */
+    *edx = cpu->sev_es_asids + 1; /* the lowest ASID without SEV-ES */
     return true;
 }
 
@@ -139,8 +139,8 @@ bool sev_cpu_vmrun(CPUX86State *env, uint64_t nested_ctl, uint32_t asid)
         return true;
     }
     /*
-     * The firmware makes an ASID valid when its guest is active and its launch
-     * or its reception has ended.
+     * The firmware makes an ASID valid when the guest is active and
+     * LAUNCH_FINISH or RECEIVE_FINISH has completed.
      */
     if (!(nested_ctl & SVM_NPT_ENABLED) || !sev_memory_asid_valid(asid)) {
         return false;
@@ -165,13 +165,13 @@ bool sev_cpu_leaf(CPUState *cs, hwaddr pa, bool private, int *prot,
 
     switch (mmu_idx) {
     case MMU_NESTED_IDX:
-        /* A step of a nested walk; reads of page tables check the view */
+        /* In a nested walk, the read of the page table checks the view */
         sev_memory_touch(cs, pa, false, &unused);
         return false;
     case MMU_PHYS_IDX:
         break;
     default:
-        /* Set by the helper of CLFLUSH, which sets it again if it restarts */
+        /* The CLFLUSH helper sets the flag again if the instruction restarts */
         flush = env->sev_flush;
         env->sev_flush = false;
         if (!env->sev_asid) {
@@ -180,7 +180,7 @@ bool sev_cpu_leaf(CPUState *cs, hwaddr pa, bool private, int *prot,
         if (private) {
             asid = env->sev_asid;
         } else if (access_type == MMU_INST_FETCH) {
-            /* Code is always private, whatever the page table says */
+            /* Instruction fetches are private even without the C-bit */
             asid = env->sev_asid;
             *prot &= PAGE_EXEC;
         } else {

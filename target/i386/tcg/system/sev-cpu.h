@@ -1,5 +1,5 @@
 /*
- * The CPU's part of the emulated SEV platform
+ * Emulated SEV platform: CPUID, MSRs and page walks
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -100,36 +100,38 @@ static inline unsigned sev_cpu_phys_bits(CPUX86State *env, bool host)
            (host && cpu->sev ? cpu->sev_reduced_phys_bits : 0);
 }
 
-/* Set when the firmware is initialized: from then on pages may be plaintext */
+/* Set when the firmware is initialized; pages can be plaintext only after it */
 extern bool sev_memory_active;
 
 /**
  * sev_memory_need_view: give the page at @pa the view that a vCPU needs
- * @cs: the vCPU, which executes
+ * @cs: the current vCPU, which is executing
  * @pa: physical address
  * @asid: the ASID of the view; 0 for the raw view
  * @restart: whether the instruction can be restarted
  * @retaddr: host return address into the generated code, or 0
  *
- * If the page must be converted and the instruction can be restarted, does not
- * return but calls cpu_loop_exit_restore().  Returns true if all vCPUs were
- * stopped instead; page tables that the caller has read may have changed.
+ * If the page must be converted and the instruction can be restarted, the
+ * function calls cpu_loop_exit_restore() and does not return.  Returns true if
+ * all vCPUs were stopped instead; page tables that the caller has read may have
+ * changed meanwhile.
  */
 bool sev_memory_need_view(CPUState *cs, hwaddr pa, unsigned asid, bool restart,
                           uintptr_t retaddr);
 
 /**
- * sev_memory_change_view: as sev_memory_need_view(), without the check
+ * sev_memory_change_view: like sev_memory_need_view(), without the cache check
  *
  * sev_memory_need_view() checks that the page has no unflushed cache lines that
- * were written through another view.  CLFLUSH must not be checked.
+ * were written through another view.  CLFLUSH flushes such lines, so the check
+ * does not apply to it.
  */
 bool sev_memory_change_view(CPUState *cs, hwaddr pa, unsigned asid,
                             bool restart, uintptr_t retaddr);
 
 /**
- * sev_memory_touch: a vCPU is about to get a TLB entry for a page
- * @cs: the vCPU, which executes
+ * sev_memory_touch: record that a vCPU is about to get a TLB entry for a page
+ * @cs: the current vCPU, which is executing
  * @pa: physical address in the page, which has the view that the entry is for
  * @is_write: whether the entry is made for a write
  * @prot: permissions of the entry; PAGE_WRITE is removed if the first write
@@ -147,11 +149,12 @@ bool sev_memory_has_view(hwaddr pa, unsigned asid);
 /**
  * sev_cpu_leaf: give the page at the end of a page walk the view of the access
  * @pa: physical address
- * @private: whether the guest's page table has the C-bit there
+ * @private: whether the guest's page table entry has the C-bit
  * @prot: permissions of the future TLB entry; reduced if fetches and data have
  *        different views of the page
  *
- * Return value and the other parameters as those of sev_memory_need_view().
+ * The other parameters and the return value are those of
+ * sev_memory_need_view().
  */
 bool sev_cpu_leaf(CPUState *cs, hwaddr pa, bool private, int *prot,
                   MMUAccessType access_type, int mmu_idx, bool restart,

@@ -1,10 +1,10 @@
 /*
- * SEV-ES: guests whose registers the hypervisor does not see
+ * SEV-ES: guests whose registers are encrypted
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
- * The sources are the AMD64 Architecture Programmer's Manual, volume 2, section
- * 15.35, and appendix B for the layout of the VMSA.
+ * See the AMD64 Architecture Programmer's Manual, volume 2, section 15.35, and
+ * appendix B for the layout of the VMSA.
  *
  * VMRUN loads all of a vCPU's state from its VMSA, a page that is encrypted
  * with the guest's key, and #VMEXIT saves it there.  Some intercepts exit to
@@ -26,7 +26,7 @@
 void helper_vmgexit(CPUX86State *env)
 {
     if (!env->sev_es_asid) {
-        /* Without SEV-ES the prefix has no meaning: this is VMMCALL */
+        /* Without SEV-ES the prefix is ignored, and this is VMMCALL */
         cpu_svm_check_intercept_param(env, SVM_EXIT_VMMCALL, 0, GETPC());
         raise_exception_ra(env, EXCP06_ILLOP, GETPC());
     }
@@ -43,7 +43,7 @@ void helper_vmgexit(CPUX86State *env)
 /* Bit of the VMCB's INTERRUPT_SHADOW: a copy of the guest's RFLAGS.IF */
 #define SVM_GUEST_INTERRUPT_MASK BIT(1)
 
-/* Offsets in a VMSA; the host save area has the same offsets, plus SAVE */
+/* Offsets in a VMSA.  The host save area has the same layout at offset SAVE */
 #define VMSA_ES                 0x000
 #define VMSA_CS                 0x010
 #define VMSA_SS                 0x020
@@ -90,16 +90,16 @@ void helper_vmgexit(CPUX86State *env)
 #define VMSA_X87_CS             0x416
 #define VMSA_X87_RIP            0x418
 #define VMSA_X87_MANTISSA       0x420   /* of ST(0) to ST(7), 8 bytes each */
-#define VMSA_X87_EXPONENT       0x460   /* and 2 bytes each */
+#define VMSA_X87_EXPONENT       0x460   /* of ST(0) to ST(7), 2 bytes each */
 #define VMSA_XMM                0x470
 #define VMSA_YMM_HIGH           0x570
-/* The end of what this CPU uses of a VMSA, and of the host save area */
+/* This CPU does not use the VMSA and the host save area beyond this offset */
 #define STATE_LEN               0x670
 
 #define SAVE                    offsetof(struct vmcb, save)
 #define CONTROL(field)          offsetof(struct vmcb, control.field)
 
-/* Values of 64 bits that a VMSA and CPUX86State have in the same form */
+/* 64-bit fields that have the same format in a VMSA and in CPUX86State */
 static const struct {
     uint16_t vmsa;
     uint16_t env;
@@ -256,7 +256,7 @@ static bool load_vmsa(CPUX86State *env, const uint8_t *b)
          cr3 >> env_archcpu(env)->phys_bits) ||
         (cr4 & cr4_reserved_bits(env)) || !(efer & MSR_EFER_SVME) ||
         (dr6 & DR_RESERVED_MASK) || (dr7 & DR_RESERVED_MASK) ||
-        /* No optional feature is emulated */
+        /* The optional features in SEV_FEATURES are not emulated */
         ldq_le_p(b + VMSA_SEV_FEATURES)) {
         return false;
     }
@@ -385,8 +385,9 @@ bool sev_es_save(CPUX86State *env)
 }
 
 /*
- * The hypervisor has stored in the host save area what VMRUN does not save.
- * XCR0, PKRU, XSS and the GPRs have the same offsets as in a VMSA.
+ * Before VMRUN, the hypervisor stores the registers that VMRUN does not save in
+ * the host save area.  XCR0, PKRU, XSS and the GPRs have the same offsets as in
+ * a VMSA.
  */
 void sev_es_load_host(CPUX86State *env)
 {
@@ -442,7 +443,7 @@ static bool exit_is_automatic(uint64_t exit_code, uint64_t exit_info_1)
     case SVM_EXIT_ERR:
         return true;
     case SVM_EXIT_NPF:
-        /* Hypervisors mark MMIO by reserved bits in nested page tables */
+        /* Hypervisors set reserved bits in nested page tables for MMIO */
         return !(exit_info_1 & PG_ERROR_RSVD_MASK);
     default:
         return false;
@@ -456,7 +457,7 @@ bool sev_es_exit(CPUX86State *env, uint64_t exit_code, uint64_t exit_info_1)
     }
     if (exit_is_automatic(exit_code, exit_info_1)) {
         trace_sev_es_exit(env->sev_es_asid, exit_code, env->eip);
-        /* The hypervisor cannot advance RIP over these instructions */
+        /* The hypervisor cannot change RIP, so skip the instruction here */
         if (exit_code == SVM_EXIT_HLT || exit_code == SVM_EXIT_PAUSE) {
             env->eip += env->insn_len;
             do_end_instruction(env);

@@ -1,5 +1,5 @@
 /*
- * SEV-ES: guests whose registers the hypervisor does not see
+ * SEV-ES: guests whose registers are encrypted
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -22,17 +22,17 @@ bool sev_es_vmrun(CPUX86State *env, uint32_t asid);
 /**
  * sev_es_load: load the state of the guest that sev_es_vmrun() has prepared
  *
- * VMRUN loads the state of other guests from the VMCB; this function loads all
- * of it from the VMSA.  Returns false, with no register changed, if the VMSA
- * does not match its checksum or contains an invalid state.
+ * Loads the complete state from the VMSA.  (The state of guests without SEV-ES
+ * is in the VMCB, and VMRUN loads it.)  Returns false, without changing any
+ * register, if the VMSA does not match its checksum or its state is invalid.
  */
 bool sev_es_load(CPUX86State *env);
 
 /**
  * sev_es_save: save the state of the guest that exits, if it has SEV-ES
  *
- * Returns false if the guest has no SEV-ES, so that its state belongs in the
- * VMCB.
+ * Returns false if the guest does not have SEV-ES.  The caller must then save
+ * its state in the VMCB.
  */
 bool sev_es_save(CPUX86State *env);
 
@@ -49,9 +49,9 @@ void sev_es_load_host(CPUX86State *env);
  * @exit_code: the reason, SVM_EXIT_*
  * @exit_info_1: EXITINFO1
  *
- * Returns false if the guest has no SEV-ES, true if this is an automatic exit.
- * Otherwise raises #VC in the guest and does not return.  The CPU's state must
- * be that before the instruction.
+ * Returns false if the guest does not have SEV-ES, and true if this is an
+ * automatic exit.  Otherwise raises #VC in the guest and does not return.  @env
+ * must have the CPU's state from before the instruction.
  */
 bool sev_es_exit(CPUX86State *env, uint64_t exit_code, uint64_t exit_info_1);
 

@@ -3,21 +3,22 @@
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
- * A page of RAM contains either raw data or the plaintext of one ASID;
- * sev_memory_view() returns which.  Accesses through the TLB have no extra
- * cost: a TLB entry is made only for a page that has the view that the access
- * needs.  A conversion flushes all TLBs that may have an entry, and drops the
- * code that was translated from the page.
+ * A page of RAM contains either raw data or the plaintext of one ASID.
+ * sev_memory_view() returns the current view of a page: the ASID or the raw
+ * view.  Accesses through the TLB have no extra cost, because a TLB entry is
+ * created only while the page has the view that the access needs.  A conversion
+ * flushes all TLBs that may have an entry for the page, and drops the code that
+ * was translated from the page.
  *
- * A page's view changes only in an exclusive section, so views are constant
- * while a vCPU executes.
+ * The view of a page changes only in an exclusive section, so views are
+ * constant while a vCPU executes.
  *
  * A hypervisor must execute WBINVD before a device uses a page that a guest
- * has used, because devices do not see the caches of CPUs.  If it has not, the
- * result on hardware is unpredictable.  Here the access is counted; devices
- * and debuggers read the ciphertext, and what they write is taken for
- * ciphertext.  Devices that map RAM, as disks and network cards do for their
- * data, are counted when they map it, and access the page in its current view.
+ * has used, because devices do not see the caches of CPUs.  Without WBINVD, the
+ * result on hardware is unpredictable.  This emulation counts such accesses:
+ * devices and debuggers read ciphertext, and data that they write is treated as
+ * ciphertext.  For devices that map RAM, such as disks and network cards, the
+ * mapping is counted, and the device accesses the page in its current view.
  */
 
 #include "qemu/osdep.h"
@@ -52,10 +53,10 @@
 /* Bytes that AES-XTS encrypts at a time */
 #define XTS_BLOCK   16
 
-/* Bytes of a cache line; a page has 64 of them, one bit each in a PageCache */
+/* Bytes of a cache line; a PageCache has a bit for each of 64 lines in a page */
 #define LINE_LEN    64
 
-/* More than a PC can have */
+/* A PC cannot have as many CPUs */
 #define MAX_CPUS    4096
 
 bool sev_memory_active;
@@ -68,7 +69,7 @@ bool sev_memory_active;
 typedef struct PageCache {
     uint64_t lines;     /* bit n: the line at n * LINE_LEN */
     uint64_t writers;   /* bit n: a vCPU whose index is n modulo 64 */
-    /* sev.flushes when a vCPU last got a TLB entry for the page */
+    /* Value of sev.flushes when a vCPU last got a TLB entry for the page */
     uint32_t filled;
     /* The page is in sev.plain; changes only in exclusive sections */
     bool listed;
@@ -86,7 +87,7 @@ static struct {
     uint8_t **views;
     /*
      * Page frame numbers (uint64_t) of all pages that are plaintext, and of
-     * some that were; each at most once
+     * some pages that are not plaintext any more.  No number occurs twice.
      */
     GArray *plain;
     /* Number of flushes of all TLBs; changes only in exclusive sections */
@@ -203,8 +204,8 @@ static void sev_memory_set_page_view(hwaddr pa, unsigned asid)
 }
 
 /*
- * Physical address and ASID of the page at the RAM address @addr, 0 if it is
- * raw.  Without sev.lock the result may be outdated.
+ * Get the physical address and the ASID of the page at the RAM address @addr,
+ * or 0 if the page is raw.  Without sev.lock the result may be outdated.
  */
 static uint64_t sev_memory_plain_at(ram_addr_t addr)
 {
@@ -337,11 +338,11 @@ static void sev_memory_cache_clean(PageCache *cache)
 }
 
 /*
- * The page at @pa, which has the view @view, is about to be used through the
- * view of @asid.  If it has lines that were not flushed, hardware could write
- * them back at any later time and overwrite data of the new view.  Count each
- * such page once.  @command: the access of the firmware, or 0 if a vCPU uses
- * the page.  Called without sev.lock.
+ * Check for unflushed lines before the page at @pa, which has the view @view,
+ * is used through the view of @asid.  Hardware could write such lines back at
+ * any later time and overwrite data of the new view.  Count each such page
+ * once.  @command: the access of the firmware, or 0 if a vCPU uses the page.
+ * Called without sev.lock.
  */
 static void sev_memory_check_flushed(hwaddr pa, unsigned view, unsigned asid,
                                      SevMemoryCommandAccess command)
@@ -365,10 +366,11 @@ static void sev_memory_check_flushed(hwaddr pa, unsigned view, unsigned asid,
     trace_sev_memory_unflushed(pa & TARGET_PAGE_MASK, view, asid,
                                command ? "command" : "vCPU", lines);
     /*
-     * A host that only reads a page of a guest does no harm.  A command that
-     * only reads destroys nothing, and the hypervisor cannot prevent it: the
-     * guest may share a page and write to it while SEND_UPDATE_DATA packs it.
-     * The page is dirty then and is sent again.
+     * The host's use of a guest's page is not fatal, because reading it does no
+     * harm.  A command that only reads is not fatal either: it does not destroy
+     * data, and the hypervisor cannot prevent it, because the guest may share a
+     * page and write to it while SEND_UPDATE_DATA packs it.  The page is then
+     * dirty and is sent again.
      */
     if (sev.cache_check == SEV_MEMORY_CACHE_CHECK_FATAL &&
         (command ? command == SEV_MEMORY_COMMAND_WRITES : asid)) {
@@ -462,7 +464,7 @@ void helper_sev_flush_line(CPUX86State *env, target_ulong addr)
     }
 }
 
-/* WBINVD of a vCPU cleans the pages that no other vCPU has written */
+/* Handle WBINVD: clean the pages that no vCPU other than @cpu has written */
 static void sev_memory_cache_wbinvd(unsigned cpu)
 {
     uint64_t chunks = 1ULL << (sev.cbitpos - CHUNK_SHIFT);
@@ -537,8 +539,8 @@ static void sev_memory_flush_tlbs(void)
 }
 
 /*
- * Convert the pages of @asid, or of all ASIDs if it is 0, to the raw view.  The
- * context is that of sev_memory_convert().
+ * Convert the pages of @asid, or of all ASIDs if @asid is 0, to the raw view.
+ * Called in the same context as sev_memory_convert().
  */
 static void sev_memory_write_back(unsigned asid)
 {
@@ -550,7 +552,7 @@ static void sev_memory_write_back(unsigned asid)
         unsigned view = sev_memory_view(pfn << TARGET_PAGE_BITS);
 
         if (!view || !asid || view == asid) {
-            /* A page that was converted has a PageCache */
+            /* sev_memory_convert() has created the PageCache */
             sev_memory_cache(pfn << TARGET_PAGE_BITS)->listed = false;
         }
         if (!view) {
@@ -614,8 +616,8 @@ void sev_memory_clear_key(unsigned asid)
 }
 
 /*
- * Read or write @len bytes at @offset of @page through another view than the
- * page has.  Called with sev.lock held.
+ * Read or write @len bytes at @offset of @page through the view of @asid, while
+ * the page has another view.  Called with sev.lock held.
  */
 static void sev_memory_rw_recoded(uint8_t *page, hwaddr pa, unsigned view,
                                   unsigned asid, size_t offset, void *buf,
@@ -636,8 +638,8 @@ static void sev_memory_rw_recoded(uint8_t *page, hwaddr pa, unsigned view,
 }
 
 /*
- * Read or write within one page.  A page that has another view is converted in
- * a copy, so that no vCPU has to stop.
+ * Read or write within one page.  If the page has another view, convert a copy
+ * of it instead of the page itself, so that vCPUs do not have to stop.
  */
 static bool sev_memory_rw_page(hwaddr pa, unsigned asid, void *buf, size_t len,
                                bool is_write)
@@ -702,7 +704,7 @@ bool sev_memory_write(hwaddr pa, unsigned asid, const void *buf, size_t len)
 
 static bool sev_memory_dma(hwaddr pa, void *buf, size_t len, bool is_write)
 {
-    /* With the BQL held RAM stays RAM, so the access cannot reach a device */
+    /* The BQL keeps RAM mapped, so the access cannot reach a device */
     g_assert(bql_locked());
     return sev_memory_is_ram(pa, len) &&
            address_space_rw(&address_space_memory, pa, MEMTXATTRS_UNSPECIFIED,
@@ -719,7 +721,7 @@ bool sev_memory_dma_write(hwaddr pa, const void *buf, size_t len)
     return sev_memory_dma(pa, (void *)buf, len, true);
 }
 
-/* Whether a page of the RAM addresses [@addr, @addr + @len) may be plaintext */
+/* Check whether a page in the RAM [@addr, @addr + @len) may be plaintext */
 static bool sev_memory_any_plain(ram_addr_t addr, size_t len)
 {
     ram_addr_t end = addr + len;
@@ -855,7 +857,7 @@ static void sev_memory_convert_work(CPUState *cs, run_on_cpu_data data)
     }
 }
 
-/* The view of @asid; a guest whose key was removed sees the raw view */
+/* Get the view of @asid, which is the raw view if its key was removed */
 static unsigned sev_memory_asid_view(unsigned asid)
 {
     return sev_memory_has_key(asid) ? asid : SEV_MEMORY_RAW;
@@ -892,9 +894,10 @@ bool sev_memory_change_view(CPUState *cs, hwaddr pa, unsigned asid,
     asid = sev_memory_asid_view(asid);
     /*
      * If the instruction can be restarted, convert the page in safe work and
-     * restart the instruction.  We cannot return to the generated code after
-     * the other vCPUs were stopped, because one of them may have flushed it.
-     * The translator must leave in any case, because it holds a page lock.
+     * restart the instruction.  After stopping the other vCPUs, we cannot
+     * return to the generated code, because one of them may have flushed it.
+     * During translation we must exit in any case, because the translator
+     * holds a page lock.
      */
     if ((restart && !exclusive) || (tcg_ctx && tcg_ctx->gen_tb)) {
         async_safe_run_on_cpu(cs, sev_memory_convert_work,
@@ -926,7 +929,7 @@ bool sev_memory_all_wbinvd(void)
     CPUState *cs;
 
     if (!tcg_enabled()) {
-        /* With qtest no vCPU runs */
+        /* With qtest, vCPUs do not run */
         return true;
     }
     RCU_READ_LOCK_GUARD();

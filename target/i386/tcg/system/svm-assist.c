@@ -6,7 +6,7 @@
  * AMD64 Architecture Programmer's Manual, volume 2, sections 15.7.1 (State
  * Saved on Exit) and 15.8.4 (Nested and intercepted #PF: Guest Instruction
  * Bytes, Decode Assists).  A hypervisor cannot read the code of an SEV guest,
- * so these are all that it knows of an instruction that it has to emulate.
+ * so it needs the assists to emulate an instruction of the guest.
  */
 
 #include "qemu/osdep.h"
@@ -16,10 +16,13 @@
 #include "svm.h"
 #include "svm-assist.h"
 
-/* EXITINFO1 of CR accesses: it was a MOV, and bits 3:0 are its GPR */
+/* EXITINFO1 of CR accesses: the access was a MOV; bits 3:0 are its GPR */
 #define SVM_CR_ASSIST_MOV   BIT_ULL(63)
 
-/* As many bytes from the instruction on as the guest could fetch */
+/*
+ * Copy the bytes of the current instruction and those after it to @buf, up to
+ * the first byte that the guest cannot fetch.  Returns the number of bytes.
+ */
 static unsigned svm_assist_fetch(CPUX86State *env, uint8_t *buf, unsigned size)
 {
     target_ulong pc = env->segs[R_CS].base + env->eip;
@@ -46,8 +49,8 @@ static unsigned svm_assist_fetch(CPUX86State *env, uint8_t *buf, unsigned size)
 }
 
 /*
- * The GPR of a MOV from or to a control or debug register, or -1 if it is
- * another instruction, as SMSW, LMSW and CLTS, that accesses one.
+ * Get the GPR of a MOV from or to a control or debug register, or -1 if the
+ * register is accessed by another instruction, such as SMSW, LMSW or CLTS.
  */
 static int svm_assist_mov_gpr(CPUX86State *env)
 {
@@ -71,13 +74,13 @@ static int svm_assist_mov_gpr(CPUX86State *env)
 void svm_assist(CPUX86State *env, uint64_t exit_code, uint64_t *exit_info_1)
 {
     bool decode = env->features[FEAT_SVM] & CPUID_SVM_DECODEASSIST;
-    /* insn_len and insn_bytes of the VMCB, which are neighbours */
+    /* insn_len and insn_bytes of the VMCB, which are adjacent */
     uint8_t bytes[16] = { 0 };
     bool next = false;
     int gpr;
 
     if (!(env->hflags & HF_GUEST_MASK)) {
-        /* The VMCB was refused, nothing of the guest is loaded */
+        /* VMRUN rejected the VMCB, so the guest's state is not loaded */
         return;
     }
 
@@ -99,12 +102,12 @@ void svm_assist(CPUX86State *env, uint64_t exit_code, uint64_t *exit_info_1)
         break;
     case SVM_EXIT_EXCP_BASE + EXCP0E_PAGE:
     case SVM_EXIT_NPF:
-        /* There is no instruction if it could not be fetched */
+        /* A fault on an instruction fetch leaves no instruction to report */
         if (decode && !(*exit_info_1 & PG_ERROR_I_D_MASK)) {
             bytes[0] = svm_assist_fetch(env, bytes + 1, sizeof(bytes) - 1);
         }
         break;
-    /* Between these are TASK_SWITCH, FERR_FREEZE and SHUTDOWN */
+    /* The gap between the ranges is TASK_SWITCH, FERR_FREEZE and SHUTDOWN */
     case SVM_EXIT_IDTR_READ ... SVM_EXIT_MSR:
     case SVM_EXIT_VMRUN ... SVM_EXIT_XSETBV:
         next = true;

@@ -10,12 +10,13 @@
 #include "cpu.h"
 
 /**
- * svm_assist: tell the hypervisor about the instruction that made a guest exit
+ * svm_assist: describe the instruction that caused a #VMEXIT in the VMCB
  * @exit_code: the reason, SVM_EXIT_*
- * @exit_info_1: EXITINFO1; replaced where decode assists define it
+ * @exit_info_1: EXITINFO1; replaced if decode assists define it for the exit
  *
- * Writes NRIP and, for page faults, the instruction's bytes to the VMCB.  The
- * guest's state is that before the instruction, env->insn_len its length.
+ * Writes NRIP and, for page faults, the instruction's bytes to the VMCB.
+ * Before the call, @env must have the guest's state from before the
+ * instruction, and env->insn_len the length of the instruction.
  */
 void svm_assist(CPUX86State *env, uint64_t exit_code, uint64_t *exit_info_1);
 
