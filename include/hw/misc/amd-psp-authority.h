@@ -20,9 +20,9 @@ typedef struct AmdPspAuthority AmdPspAuthority;
  * @path: the file, which is created with new keys if it does not exist.  The
  *        file @path with the suffix ".cert" gets both certificates.
  *
- * To create keys takes seconds.  If several processes create the file at the
- * same time, all of them load the same keys.  Returns NULL with @errp set on
- * failure.
+ * Creating the keys takes several seconds.  If several processes create the
+ * file at the same time, all of them load the same keys.  Returns NULL with
+ * @errp set on failure.
  */
 AmdPspAuthority *amd_psp_authority_open(const char *path, Error **errp);
 
@@ -44,8 +44,8 @@ bool amd_psp_authority_sign(const AmdPspAuthority *a,
 
 /**
  * amd_psp_authority_verify: check that @a has signed the certificate @cek
- * @ask_ark: the certificates between them: the ARK must be that of @a and must
- *           have signed the ASK, and the ASK must have signed @cek
+ * @ask_ark: the certificates of ASK and ARK.  The ARK must be that of @a and
+ *           must have signed the ASK, and the ASK must have signed @cek.
  */
 bool amd_psp_authority_verify(const AmdPspAuthority *a,
                               const uint8_t ask_ark[AMD_PSP_ASK_ARK_LEN],

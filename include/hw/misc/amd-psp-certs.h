@@ -3,9 +3,9 @@
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
- * Formats are those of AMD's "Secure Encrypted Virtualization API"
- * (publication 55766): appendix B for the certificates of ARK and ASK,
- * appendix C for the others.
+ * AMD's "Secure Encrypted Virtualization API" (publication 55766) defines the
+ * formats: appendix B for the certificates of ARK and ASK, appendix C for the
+ * other certificates.
  */
 
 #ifndef HW_MISC_AMD_PSP_CERTS_H
@@ -15,12 +15,12 @@
 
 /* In bytes */
 #define AMD_PSP_CERT_LEN        2084
-#define AMD_PSP_CERT_BODY_LEN   0x414   /* what is signed */
+#define AMD_PSP_CERT_BODY_LEN   0x414   /* the signed part */
 
-/* An ECDSA signature, in certificates and in attestation reports */
+/* Bytes of an ECDSA signature in certificates and attestation reports */
 #define AMD_PSP_CERT_ECDSA_LEN  144
 
-/* The ASK's certificate and the ARK's, in this order, with keys of 4096 bits */
+/* The certificates of ASK and ARK, in this order, with 4096-bit keys */
 #define AMD_PSP_ASK_ARK_LEN     (2 * 1600)
 
 /* PUBKEY_USAGE of a certificate, and the usage of the signer in a signature */
@@ -73,11 +73,11 @@ bool amd_psp_cert_key(const uint8_t cert[AMD_PSP_CERT_LEN],
 unsigned amd_psp_cert_api(const uint8_t cert[AMD_PSP_CERT_LEN]);
 
 /**
- * amd_psp_cert_add_signature: write a signature to an unused place
+ * amd_psp_cert_add_signature: write a signature to an unused signature slot
  * @usage, @algo: usage and algorithm of the key that signed
  * @sig, @len: the signature in the format of a certificate, up to 512 bytes
  *
- * Returns false if both places are used.
+ * Returns false if both signature slots are used.
  */
 bool amd_psp_cert_add_signature(uint8_t cert[AMD_PSP_CERT_LEN],
                                 AmdPspCertUsage usage, AmdPspCertAlgo algo,
@@ -94,7 +94,7 @@ const uint8_t *amd_psp_cert_signature(const uint8_t cert[AMD_PSP_CERT_LEN],
                                       AmdPspCertAlgo algo, unsigned which);
 
 /**
- * amd_psp_cert_copy_signature: add @from's signature by a key of @usage
+ * amd_psp_cert_copy_signature: copy a signature by a key of @usage from @from
  */
 bool amd_psp_cert_copy_signature(uint8_t cert[AMD_PSP_CERT_LEN],
                                  const uint8_t from[AMD_PSP_CERT_LEN],

@@ -9,12 +9,12 @@
 
 #include "qapi/qapi-types-sev-platform.h"
 
-/* Minimum times in nanoseconds; @kib is for a KiB of guest memory */
+/* Minimum times in nanoseconds; @kib is the time per KiB of guest memory */
 typedef struct AmdPspCosts {
     uint32_t doorbell;
     uint32_t command;
     uint32_t kib;
-    SevPlatformCommandCostList *own;    /* of single commands */
+    SevPlatformCommandCostList *own;    /* overrides for single commands */
 } AmdPspCosts;
 
 /**

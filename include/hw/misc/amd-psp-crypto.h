@@ -3,10 +3,10 @@
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
- * Formats and derivations, and the names of sections and tables, are those of
- * AMD's "Secure Encrypted Virtualization API" (publication 55766).
- * The KDF and the measurement are checked against independent vectors by
- * tests/unit/test-amd-psp-crypto.c.
+ * AMD's "Secure Encrypted Virtualization API" (publication 55766) defines the
+ * formats and key derivations.  Comments refer to its sections and tables.
+ * tests/unit/test-amd-psp-crypto.c checks the KDF and the measurement against
+ * independent vectors.
  */
 
 #ifndef HW_MISC_AMD_PSP_CRYPTO_H
@@ -46,8 +46,8 @@ QEMU_BUILD_BUG_ON(sizeof(AmdPspPacketHeader) != 52);
 
 /*
  * The first byte of the data that a packet's MAC covers.  The API specifies
- * 0x03 for the state of a vCPU.  The source of AMD's firmware uses 0x02 for it,
- * so a receiver cannot distinguish it from data.
+ * 0x03 for the state of a vCPU.  The source of AMD's firmware uses 0x02
+ * instead, so a receiver cannot distinguish this state from data.
  */
 typedef enum AmdPspPacketType {
     AMD_PSP_PACKET_SECRET = 0x01,
@@ -169,7 +169,7 @@ bool amd_psp_packet_open(const AmdPspTransportKeys *keys, AmdPspPacketType type,
                          size_t len);
 
 /**
- * amd_psp_secret_seal: as amd_psp_packet_seal(), for LAUNCH_UPDATE_SECRET
+ * amd_psp_secret_seal: like amd_psp_packet_seal(), for LAUNCH_UPDATE_SECRET
  * @measure: the guest's measurement from LAUNCH_MEASURE; no other guest can
  *           open the secret
  */
@@ -179,7 +179,7 @@ void amd_psp_secret_seal(const AmdPspTransportKeys *keys,
                          size_t len, AmdPspPacketHeader *header);
 
 /**
- * amd_psp_secret_open: as amd_psp_packet_open(), for LAUNCH_UPDATE_SECRET
+ * amd_psp_secret_open: like amd_psp_packet_open(), for LAUNCH_UPDATE_SECRET
  */
 bool amd_psp_secret_open(const AmdPspTransportKeys *keys,
                          const uint8_t measure[AMD_PSP_MAC_LEN],
@@ -190,7 +190,7 @@ bool amd_psp_secret_open(const AmdPspTransportKeys *keys,
  * amd_psp_measurement: compute MEASURE of LAUNCH_MEASURE
  * @api_major, @api_minor, @build: version of the firmware
  * @policy: policy of the guest
- * @digest: SHA-256 of the data that were launched
+ * @digest: SHA-256 of the launched data
  * @nonce: MNONCE
  */
 void amd_psp_measurement(const uint8_t tik[AMD_PSP_KEY_LEN], uint8_t api_major,

@@ -18,8 +18,8 @@ bool amd_psp_faults_check(SevPlatformFaultList *faults, Error **errp);
 
 /**
  * amd_psp_faults_next: find the fault that hits the next command
- * @faults: a list that was checked; a fault leaves it when it has hit as many
- *          commands as it is to hit
+ * @faults: a checked list; a fault is removed once it has hit the requested
+ *          number of commands
  * @id: the command
  * @fault: set to a copy of the fault, without the name of the command
  *

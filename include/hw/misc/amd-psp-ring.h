@@ -6,11 +6,11 @@
  * In this mode the host writes commands to one or two queues.  A queue is a
  * page of entries and a page of their statuses.  The registers of the mailbox
  * are the control, tail and head of both queues.  The firmware executes the
- * commands of the queues, those of the high queue first, and does not wait for
- * the host between two commands.
+ * commands of the queues, those of the high priority queue first, and does not
+ * wait for the host between two commands.
  *
  * The bits behave as in the source of the firmware for "Genoa", which AMD has
- * published.  Their names are ours.
+ * published.  Their names are defined here.
  */
 
 #ifndef HW_MISC_AMD_PSP_RING_H
@@ -23,8 +23,9 @@
 #define AMD_PSP_RING_BUFFER_LEN     40
 
 /*
- * Control, which the host writes.  The first two bits are for the low queue;
- * the next higher bit is for the high queue.
+ * Bits of the control register, which the host writes.  The first two bits
+ * apply to the low priority queue.  For each of them, the next higher bit
+ * applies to the high priority queue.
  */
 #define AMD_PSP_RING_NEAR_EMPTY_INT BIT(0)
 #define AMD_PSP_RING_RESUME         BIT(8)
@@ -33,10 +34,10 @@
 #define AMD_PSP_RING_OWNED          BIT(31) /* by the host */
 
 /*
- * Head and tail have the index of the low queue in the lower half and that of
- * the high queue in the upper half.  The head also has a bit that says that a
- * queue is running, at this place in both halves, and the reasons of
- * interrupts.
+ * Head and tail have the index of the low priority queue in the lower half and
+ * that of the high priority queue in the upper half.  Each half of the head
+ * also has AMD_PSP_RING_RUNNING, which is set while the queue is running.  The
+ * AMD_PSP_RING_INT_* bits of the head are the reasons of interrupts.
  */
 #define AMD_PSP_RING_QUEUE_SHIFT    16
 #define AMD_PSP_RING_RUNNING        BIT(11)
@@ -47,7 +48,7 @@
 
 /* Flags of an entry */
 #define AMD_PSP_RING_INT_COMPLETE   BIT(0)
-#define AMD_PSP_RING_GO_ON          BIT(1)  /* if it fails, too */
+#define AMD_PSP_RING_GO_ON          BIT(1)  /* continue even if it fails */
 
 typedef enum AmdPspRingPriority {
     AMD_PSP_RING_LOW,
@@ -59,7 +60,7 @@ typedef struct AmdPspRingQueue {
     bool there;
     hwaddr entries;
     hwaddr statuses;
-    uint16_t threshold;             /* entries; fewer are near empty */
+    uint16_t threshold;             /* the queue is near empty below it */
 } AmdPspRingQueue;
 
 typedef struct AmdPspRing {
@@ -67,7 +68,7 @@ typedef struct AmdPspRing {
     bool int_on_empty;
     AmdPspRingQueue queues[AMD_PSP_RING_QUEUES];
     uint32_t head;
-    bool interrupt;                 /* due, see amd_psp_ring_interrupt() */
+    bool interrupt;                 /* see amd_psp_ring_interrupt() */
     /* Queue and entry flags of the command that was taken last */
     AmdPspRingPriority priority;
     uint16_t flags;
@@ -83,7 +84,7 @@ typedef enum AmdPspRingStep {
 
 /**
  * amd_psp_ring_enter: execute RING_BUFFER
- * @b: its buffer
+ * @b: the command buffer
  *
  * Returns an AmdPspStatus.
  */

@@ -61,7 +61,7 @@ typedef enum AmdPspStatus {
     AMD_PSP_RESOURCE_LIMIT          = 0x17,
     AMD_PSP_SECURE_DATA_INVALID     = 0x18,
     AMD_PSP_EXIT_RING_BUFFER        = 0x1f,
-    /* Not in the API: a part is done, call amd_psp_execute() for the rest */
+    /* Not in the API: amd_psp_execute() must be called again for the rest */
     AMD_PSP_CONTINUE                = 0x10000,
 } AmdPspStatus;
 
@@ -123,7 +123,7 @@ typedef enum AmdPspGuestState {
     AMD_PSP_GUEST_SENT          = 6,
 } AmdPspGuestState;
 
-/* Policy of a guest; bits 23:16 and 31:24 are the least API version */
+/* Policy of a guest; bits 23:16 and 31:24 are the minimum API version */
 #define AMD_PSP_POLICY_NODBG    (1u << 0)
 #define AMD_PSP_POLICY_NOKS     (1u << 1)
 #define AMD_PSP_POLICY_ES       (1u << 2)
@@ -148,7 +148,7 @@ typedef struct AmdPspGuest {
 /* The firmware and its secrets */
 typedef struct AmdPspPlatform {
     uint8_t seed[AMD_PSP_SEED_LEN];
-    /* How often the platform has made OCA and PEK, and the PDH */
+    /* Number of times that the platform has generated OCA and PEK, and PDH */
     uint32_t pek_count;
     uint32_t pdh_count;
     AmdPspEcKey pdh;
@@ -160,7 +160,7 @@ typedef struct AmdPspPlatform {
     uint8_t oca_cert[AMD_PSP_CERT_LEN];
     uint8_t cek_cert[AMD_PSP_CERT_LEN];     /* without a signature */
     uint8_t signed_cek[AMD_PSP_CERT_LEN];   /* if there is an authority */
-    /* An owner has signed the PEK; oca_cert is theirs, and oca is not used */
+    /* An owner has signed the PEK: oca_cert is the owner's, oca is unused */
     bool owned;
     uint8_t id[AMD_PSP_ID_LEN];
     /* The authority that signs the CEK; NULL: none */
@@ -169,14 +169,14 @@ typedef struct AmdPspPlatform {
     bool always_check_certs;
     /* PDH_CERT_EXPORT exports the CEK with the authority's signature */
     bool export_signed_cek;
-    /* Bytes of a packet that SEND_UPDATE and RECEIVE_UPDATE take; 0: 16 KiB */
+    /* Maximum packet size of SEND_UPDATE and RECEIVE_UPDATE; 0: 16 KiB */
     uint32_t send_packet_max;
     uint32_t receive_packet_max;
 
     bool initialized;
     bool es;                            /* guests can have SEV-ES */
     hwaddr tmr;                         /* memory for SEV-ES */
-    /* By place for the checksum of a VMSA: handle of the guest, 0: free */
+    /* Handle of the guest that owns each VMSA checksum slot; 0: free */
     uint32_t vmsa_owner[AMD_PSP_MAX_VMSAS];
     hwaddr nv;                          /* storage of INIT_EX; 0: none */
     uint32_t last_handle;
@@ -264,14 +264,15 @@ bool amd_psp_command_stops_cpus(uint32_t id);
  * @buffer: physical address of the command buffer
  * @corrupt: offset of the output byte in which to flip a bit; -1: none
  *
- * The host is not trusted: its memory is read once, and all values are
- * checked.  The context is that of sev_memory_read(), or that of
+ * The host is not trusted, so the function reads its memory only once and
+ * checks all values.  Called in the same context as sev_memory_read(), or as
  * sev_memory_clear_key() if amd_psp_command_stops_cpus() is true.  Calls must
  * not overlap.
  *
- * Returns AMD_PSP_CONTINUE if a part of a long command is done.  The caller
- * then lets other threads run, and calls again with the same parameters before
- * any other command, or calls amd_psp_platform_reset().
+ * Returns AMD_PSP_CONTINUE if only a part of a long command is done.  The
+ * caller must let other threads run, and then repeat the call with the same
+ * parameters before it issues another command, or call
+ * amd_psp_platform_reset().
  */
 AmdPspStatus amd_psp_execute(AmdPspPlatform *p, uint32_t id, hwaddr buffer,
                              int64_t corrupt);

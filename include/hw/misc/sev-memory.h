@@ -5,7 +5,7 @@
  *
  * This emulates the memory controller of an SEV host.  An SEV guest accesses
  * private pages through the key of its ASID.  The hypervisor, devices and
- * everything else access the raw page.  RAM contains a page in one of these
+ * everything else access the raw page.  RAM contains each page in one of these
  * views at a time, and an access through another view converts the page in
  * place.
  *
@@ -23,16 +23,16 @@
 /* An ASID has to fit the byte that holds a page's view */
 #define SEV_MEMORY_MAX_ASID 255
 
-/* The raw view; ASID 0 is the hypervisor's and never has a key */
+/* The raw view: ASID 0 belongs to the hypervisor and never has a key */
 #define SEV_MEMORY_RAW      0
 
 /**
  * sev_memory_init: prepare memory encryption for this machine
  * @cbitpos: position of the C-bit, 32 to 51
  * @max_asid: the highest ASID that a guest can have
- * @max_es_asid: the highest ASID of a guest with SEV-ES; other guests cannot
- *               have the ASIDs up to it; 0: no SEV-ES
- * @errp: set if it was prepared with other values before
+ * @max_es_asid: the highest ASID of a guest with SEV-ES.  Guests without SEV-ES
+ *               have higher ASIDs.  0: no SEV-ES
+ * @errp: set if the function was called with other values before
  *
  * Called for every vCPU with SEV.  Returns false with @errp set on failure.
  */
@@ -40,19 +40,20 @@ bool sev_memory_init(unsigned cbitpos, unsigned max_asid, unsigned max_es_asid,
                      Error **errp);
 
 /**
- * sev_memory_max_asid: the highest ASID, 0 if the machine has no SEV
+ * sev_memory_max_asid: get the highest ASID, or 0 if the machine has no SEV
  */
 unsigned sev_memory_max_asid(void);
 
 /**
- * sev_memory_max_es_asid: the highest ASID of a guest with SEV-ES
+ * sev_memory_max_es_asid: get the highest ASID of a guest with SEV-ES
  *
- * 0 if the machine has no SEV-ES.  The ASIDs above are those of other guests.
+ * Returns 0 if the machine has no SEV-ES.  Guests without SEV-ES have higher
+ * ASIDs.
  */
 unsigned sev_memory_max_es_asid(void);
 
 /**
- * sev_memory_cbit: the C-bit as a mask
+ * sev_memory_cbit: get the mask of the C-bit
  */
 uint64_t sev_memory_cbit(void);
 
@@ -98,32 +99,34 @@ bool sev_memory_asid_valid(unsigned asid);
  * @buf: set to the data
  * @len: length in bytes; may span pages
  *
- * Does not convert the pages in memory.  The caller is a vCPU that executes an
- * instruction, or no vCPU runs, so that no page changes its view meanwhile.
- * Returns false if a part is not RAM; @buf may then contain a part of the data.
+ * Does not convert the pages in memory.  Must be called by a vCPU that executes
+ * an instruction, or while no vCPU runs, so that no page changes its view
+ * meanwhile.  Returns false if a part of the range is not RAM; @buf may then
+ * contain a part of the data.
  */
 bool sev_memory_read(hwaddr pa, unsigned asid, void *buf, size_t len);
 
 /**
  * sev_memory_write: write memory through the key of an ASID
  *
- * As sev_memory_read().  Writes nothing if a part is not RAM.
+ * Called in the same context as sev_memory_read().  Returns false, and writes
+ * nothing, if a part of the range is not RAM.
  */
 bool sev_memory_write(hwaddr pa, unsigned asid, const void *buf, size_t len);
 
 /**
  * sev_memory_dma_read: read memory as a device does
  *
- * As sev_memory_read() in the raw view, but from any thread that holds the BQL.
- * A page that is plaintext is counted in bypassing_reads.
+ * Like sev_memory_read() in the raw view, but can be called from any thread
+ * that holds the BQL.  Counts each plaintext page in bypassing_reads.
  */
 bool sev_memory_dma_read(hwaddr pa, void *buf, size_t len);
 
 /**
  * sev_memory_dma_write: write memory as a device does
  *
- * As sev_memory_dma_read(), with bypassing_writes.  Writes nothing if a part is
- * not RAM.
+ * Like sev_memory_dma_read(), but counts in bypassing_writes.  Writes nothing
+ * if a part of the range is not RAM.
  */
 bool sev_memory_dma_write(hwaddr pa, const void *buf, size_t len);
 
@@ -157,15 +160,15 @@ typedef struct SevMemoryStats {
 
 /* Reaction to a missing flush; has the order of SevPlatformCacheCheck */
 typedef enum SevMemoryCacheCheck {
-    SEV_MEMORY_CACHE_CHECK_OFF,     /* writes are not watched */
+    SEV_MEMORY_CACHE_CHECK_OFF,     /* writes are not recorded */
     SEV_MEMORY_CACHE_CHECK_COUNT,
-    SEV_MEMORY_CACHE_CHECK_FATAL,   /* the first such use ends QEMU */
+    SEV_MEMORY_CACHE_CHECK_FATAL,   /* QEMU exits at the first missing flush */
 } SevMemoryCacheCheck;
 
 /**
  * sev_memory_set_cache_check: set the reaction to a missing flush
  *
- * If the check was off, writes from before the call are not known.
+ * If the check was off, writes before the call were not recorded.
  */
 void sev_memory_set_cache_check(SevMemoryCacheCheck check);
 
@@ -177,8 +180,9 @@ SevMemoryCacheCheck sev_memory_cache_check(void);
 /**
  * sev_memory_watch: begin to record which pages vCPUs write
  *
- * The firmware calls it when it is initialized.  The host must then execute
- * WBINVD on each vCPU, which flushes the TLBs; later writes are recorded.
+ * The firmware calls this function when it is initialized.  The host must then
+ * execute WBINVD on each vCPU, which flushes the TLBs, so that later writes are
+ * recorded.
  */
 void sev_memory_watch(void);
 
@@ -194,7 +198,7 @@ typedef enum SevMemoryCommandAccess {
  * @access: whether the command reads or writes
  *
  * Checks that lines which were written through another view have been flushed.
- * The context is that of sev_memory_read().
+ * Called in the same context as sev_memory_read().
  */
 void sev_memory_command_uses(hwaddr pa, size_t len, unsigned asid,
                              SevMemoryCommandAccess access);

@@ -4,11 +4,11 @@
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
  * The emulated firmware and the emulated CPU both write VMSAs, so both need the
- * same checksum.  The firmware assigns each VMSA a place for its checksum in
- * the memory that the host gave to INIT for SEV-ES, and writes the address of
- * the place into the VMSA.  The checksum is stored there when the VMSA is
- * launched or received and at each #VMEXIT, and is compared at each VMRUN and
- * by SEND_UPDATE_VMSA.
+ * same checksum.  The firmware reserves a slot for the checksum of each VMSA in
+ * the memory that the host passes to INIT for SEV-ES, and writes the address of
+ * the slot into the VMSA.  The checksum is stored when the VMSA is launched or
+ * received and at each #VMEXIT, and is compared at each VMRUN and by
+ * SEND_UPDATE_VMSA.
  */
 
 #ifndef HW_MISC_SEV_VMSA_H
@@ -33,18 +33,18 @@
  * @vmsa: plaintext of at least SEV_VMSA_CHECKED_LEN bytes
  *
  * The 8-byte words are distributed over three CRC32C in turn.  The upper half
- * of the result is the exclusive or of the three, the lower half is the CRC32C
- * of all three.  The source of the firmware for "Genoa", which AMD has
- * published, computes the same.
+ * of the result is the exclusive or of the three values, the lower half is the
+ * CRC32C of the three values.  The source of the firmware for "Genoa", which
+ * AMD has published, uses the same algorithm.
  */
 uint64_t sev_vmsa_checksum(const uint8_t *vmsa);
 
 /**
- * sev_vmsa_store_checksum: store the checksum of a VMSA at its place
+ * sev_vmsa_store_checksum: store the checksum of a VMSA in its slot
  * @vmsa: as for sev_vmsa_checksum()
  *
- * The context is that of sev_memory_write().  Returns false if the address in
- * the VMSA is not RAM.
+ * Called in the same context as sev_memory_write().  Returns false if the
+ * address in the VMSA is not RAM.
  */
 bool sev_vmsa_store_checksum(const uint8_t *vmsa);
 
@@ -52,8 +52,8 @@ bool sev_vmsa_store_checksum(const uint8_t *vmsa);
  * sev_vmsa_is_intact: compare a VMSA with its stored checksum
  * @vmsa: as for sev_vmsa_checksum()
  *
- * The context is that of sev_memory_read().  Returns false if the checksum
- * differs, or if the address in the VMSA is not RAM.
+ * Called in the same context as sev_memory_read().  Returns false if the
+ * checksum differs, or if the address in the VMSA is not RAM.
  */
 bool sev_vmsa_is_intact(const uint8_t *vmsa);
 
