@@ -1,5 +1,6 @@
 /*
- * What the loader of private pages sees of a machine, for its fuzzer
+ * Fuzzer of the loader of private pages: the functions of QEMU, KVM and the
+ * firmware that the loader calls
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -33,7 +34,7 @@
 #include "target/i386/sev/sev-migration-wire.h"
 #include "machine.h"
 
-/* Not assert(): a message, and never compiled out */
+/* Unlike assert(), prints its own message and cannot be compiled out */
 #define MUST(what) do {                                              \
         if (!(what)) {                                               \
             fprintf(stderr, "%s:%d: must be: %s\n", __FILE__,        \
@@ -51,7 +52,11 @@ typedef struct Block {
     RAMBlock rb;
     bool resizable;
     bool not_migratable;
-    /* Private pages: the last record of each, the state records, the kernel */
+    /*
+     * Bitmaps of private pages.  @came: the last record of the page had private
+     * contents or was "unallocated"; @said: from the state records; @kernel:
+     * attributes that KVM keeps
+     */
     unsigned long *came, *said, *kernel;
 } Block;
 
@@ -59,14 +64,14 @@ static struct {
     unsigned config;
     Block blocks[NBLOCKS];
     size_t nblocks;
-    /* The channel */
+    /* The migration stream */
     const uint8_t *data;
     size_t len, at;
     bool ended;
-    /* What was heard from the loader */
+    /* Number of error messages and of conversions by the loader */
     unsigned reasons;
     unsigned converts;
-    /* The firmware */
+    /* State of the firmware, and numbers of its commands */
     SevState state;
     unsigned starts, updates, finishes, signals;
 } m;
@@ -93,7 +98,7 @@ static uint64_t used_pages(const RAMBlock *rb)
     return rb->used_length >> PAGE_BITS;
 }
 
-/* What is said, and to whom */
+/* Error messages */
 
 int error_vprintf(const char *fmt, va_list ap)
 {
@@ -111,7 +116,7 @@ void migrate_set_error(MigrationState *s, const Error *err)
     MUST(err && *error_get_pretty((Error *)err));
 }
 
-/* Migration: no capability is on */
+/* All migration capabilities are off */
 
 #define OFF(name) bool name(void) { return false; }
 OFF(migrate_background_snapshot)
@@ -137,7 +142,7 @@ MigrationState *migrate_get_current(void)
     return NULL;
 }
 
-/* Only its state, and whether the source wants to know the reason, are read */
+/* The loader only reads the state, and whether to send errors to the source */
 MigrationIncomingState *migration_incoming_get_current(void)
 {
     static MigrationIncomingState incoming;
@@ -150,7 +155,7 @@ MigrationIncomingState *migration_incoming_get_current(void)
     return &incoming;
 }
 
-/* Nothing here takes a private page from under the firmware */
+/* No thread converts pages while the firmware uses them, so nothing to hold */
 
 void kvm_private_access_hold(KvmPrivateAccessHold *hold, void *host,
                              size_t size)
@@ -162,7 +167,7 @@ void kvm_private_access_release(KvmPrivateAccessHold *hold)
 {
 }
 
-/* The machine's confidential guest, which has the real one's operations */
+/* The confidential guest of the machine, with the operations of SEV */
 
 #define TYPE_FUZZ_GUEST "fuzz-guest"
 
@@ -239,7 +244,7 @@ void memory_region_set_dirty(MemoryRegion *mr, hwaddr addr, hwaddr size)
     MUST(addr <= rb->max_length && size <= rb->max_length - addr);
 }
 
-/* The kernel, which keeps the state and refuses now and then */
+/* Convert pages like KVM does; every 31st conversion fails with EAGAIN */
 static int kernel_convert(RAMBlock *rb, uint64_t offset, uint64_t size,
                           bool to_private, uint64_t *error_offset)
 {
@@ -264,8 +269,8 @@ static const EncBitmapProvider kernel = {
 };
 
 /*
- * Memory for block @i, with a gap behind it that nobody may touch.  It is
- * made once: what it holds does not matter.
+ * Get the memory of block @i, which is followed by a gap without access.  All
+ * inputs use the same memory, because its contents do not matter.
  */
 static uint8_t *host_memory(size_t i)
 {
@@ -328,7 +333,7 @@ void machine_new(unsigned config)
     block_add("pc.ram", RAM_PAGES, RAM_PAGES, true);
     block_add("pc.rom", 8, 8, false);
     block_add("flash0", 3, 3, true);
-    /* Can be resized by the stream, as a ROM can */
+    /* The stream can resize this block, like the block of a ROM */
     block_add("blob", 5, 150, true);
     block_add("local", 8, 8, true);
     m.blocks[m.nblocks - 1].not_migratable = true;
@@ -348,7 +353,7 @@ void machine_free(void)
     m.nblocks = 0;
 }
 
-/* The guest and the firmware, as target/i386/sev.c offers them */
+/* The guest and the firmware: replacements of functions in target/i386/sev.c */
 
 SevMigration *sev_guest_migration(ConfidentialGuestSupport *c)
 {
@@ -376,7 +381,7 @@ int sev_guest_fd(ConfidentialGuestSupport *c)
     return SEV_FD;
 }
 
-/* All of it can be read: for ASAN to see */
+/* Read all bytes of a buffer, so that ASAN detects a size that is too large */
 static unsigned read_all(uint64_t at, size_t len)
 {
     const uint8_t *p = (const uint8_t *)(uintptr_t)at;
@@ -390,7 +395,7 @@ static unsigned read_all(uint64_t at, size_t len)
 
 static bool receive_start(const struct kvm_sev_receive_start *start)
 {
-    /* Before the first page, and once */
+    /* RECEIVE_START must be issued once, before the first page */
     MUST(m.state == SEV_STATE_UNINIT && !m.starts && !m.updates);
     MUST(start->pdh_len && start->pdh_len <= SEV_WIRE_PDH_MAX);
     MUST(start->session_len && start->session_len <= SEV_WIRE_SESSION_MAX);
@@ -404,7 +409,7 @@ static bool receive_start(const struct kvm_sev_receive_start *start)
     return true;
 }
 
-/* One packet's part that is a page; false if the firmware does not like it */
+/* Receive one page of a packet.  Returns false if the firmware rejects it */
 static bool receive_page(uint64_t guest, uint64_t hdr, uint32_t hdr_len,
                          uint64_t trans, uint32_t trans_len)
 {
@@ -428,7 +433,7 @@ static bool receive_page(uint64_t guest, uint64_t hdr, uint32_t hdr_len,
             b = &m.blocks[i];
         }
     }
-    /* A page that the block has now, and that is private */
+    /* The page must be in the current size of a block, and private */
     MUST(b && !b->not_migratable && !((to - b->rb.host) % PAGE));
     page = (to - b->rb.host) / PAGE;
     MUST(encbitmap_test(&b->rb, page));
@@ -441,7 +446,7 @@ static bool receive_page(uint64_t guest, uint64_t hdr, uint32_t hdr_len,
     return true;
 }
 
-/* It needs memory that the kernel can arrange */
+/* Packets of several pages need contiguous memory, which KVM has to provide */
 static bool takes_large(void)
 {
     return m.config & MACHINE_BATCH && m.config & MACHINE_KERNEL;
@@ -458,7 +463,7 @@ static int receive_batch(struct kvm_sev_update_batch *b, bool *ok)
     for (b->done = 0; b->done < b->count; b->done += n) {
         uint64_t hdr = b->hdr_uaddr + (uint64_t)b->done * b->hdr_len;
 
-        /* A signal: the caller goes on with the rest */
+        /* Simulate a signal: the caller must continue with the other pages */
         if (b->done && ++m.signals % 13 == 0) {
             return -EINTR;
         }
@@ -494,7 +499,7 @@ int sev_ioctl(int fd, int cmd, void *data, int *fw_error)
         ok = receive_page(up->guest_uaddr, up->hdr_uaddr, up->hdr_len,
                           up->trans_uaddr, up->trans_len);
         break;
-    case KVM_SEV_SEND_UPDATE_BATCH:     /* is it there? */
+    case KVM_SEV_SEND_UPDATE_BATCH:     /* the caller tests for support */
         ret = m.config & MACHINE_BATCH &&
               (takes_large() ||
                !((struct kvm_sev_update_batch *)data)->flags) ? 0 : -EINVAL;
@@ -513,7 +518,7 @@ int sev_ioctl(int fd, int cmd, void *data, int *fw_error)
     return ok ? ret : -EIO;
 }
 
-/* The channel */
+/* The migration stream */
 
 size_t qemu_get_buffer(QEMUFile *f, uint8_t *buf, size_t size)
 {
@@ -521,7 +526,7 @@ size_t qemu_get_buffer(QEMUFile *f, uint8_t *buf, size_t size)
 
 #if __has_feature(address_sanitizer)
     if (__sanitizer_get_ownership(buf)) {
-        /* A buffer that has served a longer record: nothing behind this one */
+        /* Poison the rest of a buffer that was allocated for a longer record */
         size_t room = MAX(size, __sanitizer_get_allocated_size(buf));
 
         ASAN_UNPOISON_MEMORY_REGION(buf, room);
@@ -564,8 +569,8 @@ static bool get_name(char *name)
 }
 
 /*
- * The RAM section, as migration/ram.c reads it: nothing of it is tested, it
- * brings the loader where QEMU would.
+ * Read the RAM section like migration/ram.c.  This code is not under test; it
+ * calls the loader in the same states as QEMU does.
  */
 
 static bool load_sizes(uint64_t total)
@@ -610,15 +615,15 @@ static bool load_plain(uint64_t word, RAMBlock **last)
         MUST(m.reasons);
         return false;
     }
-    /* It can be written by QEMU now */
+    /* The page must be shared, because QEMU writes to it */
     MUST(!encbitmap_test(rb, offset / PAGE));
     clear_bit(offset / PAGE, block_of(rb)->came);
     return qemu_get_buffer(NULL, content, len) == len;
 }
 
 /*
- * What the records that were accepted say, read again without the loader's
- * code: they are known to be well-formed.
+ * The contents of accepted records, parsed without the loader's code.  The
+ * loader has checked that the records are well-formed.
  */
 static struct {
     Block *blocks[NBLOCKS];
@@ -688,7 +693,7 @@ static bool load_record(uint64_t word)
     return true;
 }
 
-/* The guest will start: then all of this is so */
+/* Check what must be true when the loader lets the guest start */
 static void check_done(void)
 {
     MUST(m.starts == 1 && m.finishes == 1);
@@ -719,7 +724,7 @@ static bool load_buffer(uint64_t word)
     char idstr[256];
     Error *err = NULL;
 
-    /* Not ended with a zero, as it may come */
+    /* The stream may contain a name that is not zero-terminated */
     memset(idstr, 'x', sizeof(idstr));
     memcpy(idstr, "ram", sizeof("ram"));
     if (word & RAM_SAVE_FLAG_CONTINUE) {
@@ -827,7 +832,7 @@ bool machine_load(const uint8_t *data, size_t len)
     MUST(encrypted_load_setup(&error_abort));
     ok = load_items();
     m.reasons = 0;
-    /* QEMU asks only if nothing has failed */
+    /* QEMU calls encrypted_load_done() only if all records were accepted */
     done = ok && encrypted_load_done(NULL);
     if (done && machine.cgs) {
         check_done();

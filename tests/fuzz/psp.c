@@ -3,12 +3,13 @@
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
- * An input is what a host does: it fills command buffers and gives commands,
- * one at a time or in queues.
- * See docs/devel/fuzzing.rst.  Memory and the keys of ASIDs are made up here,
- * everything else is the code that the device runs.
+ * An input describes the actions of a host, which fills command buffers and
+ * issues commands, one at a time or in queues.  See docs/devel/fuzzing.rst.
+ * This file replaces RAM and the keys of ASIDs; everything else is the code of
+ * the device.
  *
- * FUZZ_SEEDS=DIR writes inputs there in which a guest lives and migrates.
+ * If FUZZ_SEEDS=DIR is set, the fuzzer writes seed inputs to DIR, in which
+ * guests are launched and migrated.
  */
 #include "qemu/osdep.h"
 #include "qemu/bswap.h"
@@ -21,8 +22,8 @@ int LLVMFuzzerInitialize(int *argc, char ***argv);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
 
 /*
- * The host's memory: two pieces with a hole between, each of which ends where
- * ASAN sees it.
+ * The host's memory consists of two areas with a hole between them.  Each area
+ * is an allocation of its own, so that ASAN detects accesses beyond its end.
  */
 #define RAM_LEN     0x20000
 #define HIGH        0x40000
@@ -30,23 +31,23 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
 #define MAX_ASID    4
 #define TMR         0x100000
 #define TMR_LEN     0x100000
-/* The part of it that has the checksums of VMSAs */
+/* The part of the TMR that contains the checksums of VMSAs */
 #define CHECKSUMS   (TMR + TMR_LEN / 2)
 #define CHECKSUMS_LEN (AMD_PSP_MAX_VMSAS * SEV_VMSA_CHECKSUM_LEN)
 
 static uint8_t *low, *high, *checksums;
 static bool keyed[MAX_ASID + 1], valid[MAX_ASID + 1];
-/* Those of guests with SEV-ES; what an input's first record says */
+/* Highest ASID with SEV-ES; depends on FLAG_ES in the input's first record */
 static unsigned max_es_asid;
 
-/* What runs */
+/* The current input */
 static const uint8_t *input;
 static size_t input_len;
 
 static AmdPspAuthority *authority;
 static AmdPspPlatform fresh, psp;
 
-/* The same input does the same */
+/* Use pseudo-random numbers, so that an input always has the same effects */
 static bool deterministic;
 static uint64_t random_state;
 
@@ -176,8 +177,9 @@ bool sev_memory_read(hwaddr pa, unsigned asid, void *buf, size_t len)
 }
 
 /*
- * Not with memmem() and out of libFuzzer's sight, which puts what is compared
- * into new inputs: then it is the host that knows the key.
+ * Does @buf contain @key?  libFuzzer copies the operands of comparisons into
+ * new inputs, so a key that it sees here becomes known to the host.  The
+ * function therefore does not call memmem() and is not instrumented.
  */
 __attribute__((no_sanitize("coverage")))
 static bool has(const uint8_t *buf, size_t len, const uint8_t *key,
@@ -188,7 +190,7 @@ static bool has(const uint8_t *buf, size_t len, const uint8_t *key,
     for (k = 0; k < key_len; k++) {
         zeros += !key[k];
     }
-    /* No key there */
+    /* The key is not set */
     if (zeros == key_len) {
         return false;
     }
@@ -202,7 +204,7 @@ static bool has(const uint8_t *buf, size_t len, const uint8_t *key,
     return false;
 }
 
-/* It has, and not because libFuzzer has found the key by comparing with it */
+/* Does @buf contain @key, while the input does not contain it? */
 static bool leaks(const uint8_t *buf, size_t len, const uint8_t *key,
                   size_t key_len)
 {
@@ -214,7 +216,7 @@ bool sev_memory_dma_read(hwaddr pa, void *buf, size_t len)
     return copy(pa, SEV_MEMORY_RAW, buf, ram(pa, len), len);
 }
 
-/* Only statuses are written like this */
+/* The firmware uses this function only to write the statuses of queues */
 bool sev_memory_dma_write(hwaddr pa, const void *buf, size_t len)
 {
     hwaddr page = pa & ~(hwaddr)0xfff;
@@ -249,7 +251,7 @@ bool sev_memory_write(hwaddr pa, unsigned asid, const void *buf, size_t len)
     return copy(pa, asid, ram(pa, len), buf, len);
 }
 
-/* What has to be true after every command */
+/* Check the invariants of the platform, which must hold after every command */
 static void check_platform(void)
 {
     unsigned owners[MAX_ASID + 1] = { 0 };
@@ -281,8 +283,8 @@ static void check_platform(void)
 }
 
 /*
- * An input: records of how many bytes go to an address, a command, and the
- * flags below; then the bytes.
+ * An input is a sequence of records.  A record consists of a number of bytes, a
+ * command and the flags below, followed by the bytes.
  */
 typedef struct Record {
     uint8_t len;
@@ -291,26 +293,29 @@ typedef struct Record {
 } Record;
 
 enum {
-    FLAG_DATA = 1,      /* not a command buffer: two bytes of address first */
-    FLAG_FAR = 2,       /* a buffer at the end of RAM */
-    FLAG_NOWHERE = 4,   /* where no RAM is */
-    FLAG_UNKNOWN = 8,   /* a command beyond all there are */
-    FLAG_CBIT = 16,
-    FLAG_CORRUPT = 32,  /* with a bit flipped, as by fault injection */
-    FLAG_KEEP = 64,     /* the buffer as it was left: no bytes */
-    FLAG_ES = 128,      /* in the first record: CPUs with SEV-ES */
+    FLAG_DATA = 1,      /* write data to the address in the first two bytes */
+    FLAG_FAR = 2,       /* the command buffer is at the end of RAM */
+    FLAG_NOWHERE = 4,   /* the command buffer is not in RAM */
+    FLAG_UNKNOWN = 8,   /* the command does not exist */
+    FLAG_CBIT = 16,     /* the address of the command buffer has the C-bit */
+    FLAG_CORRUPT = 32,  /* flip a bit of the output, like fault injection */
+    FLAG_KEEP = 64,     /* do not change the command buffer */
+    FLAG_ES = 128,      /* only in the first record: enable SEV-ES */
 };
 
-/* The command of a record that writes registers: control and tail */
+/* Command of a record that writes the control and tail registers of the ring */
 #define DOORBELL    0xf0
 
-/* What one input executes at the most; more of the same finds nothing */
+/* Maximum number of commands of an input; longer inputs do not find more */
 #define COMMANDS_MAX 256
 
 #define BUFFER      0x100
 #define RECORD_LEN  3
 
-/* As the device does when the host has written; how many were executed */
+/*
+ * Execute queued commands like the device does after the host has written the
+ * control register.  Returns the number of executed commands.
+ */
 static unsigned doorbell(uint32_t control, uint32_t tail)
 {
     AmdPspRing *r = &psp.ring;
@@ -422,7 +427,7 @@ static void give(GByteArray *out, uint8_t command, const uint8_t *b, uint8_t n)
     g_byte_array_append(out, b, n);
 }
 
-/* Fields of 64 bits, for what has them in its buffer: { offset, value } */
+/* A field of a command buffer */
 typedef struct Field {
     uint8_t at;
     uint32_t value;
@@ -443,7 +448,7 @@ static void seed_start(GByteArray *out)
     GIVE(out, AMD_PSP_DF_FLUSH, 0, { 0, 0 });
 }
 
-/* From a first record with FLAG_ES */
+/* The first record of the seed gets FLAG_ES */
 static void seed_start_es(GByteArray *out)
 {
     guint first = out->len;
@@ -459,7 +464,7 @@ static void seed_export(GByteArray *out)
          { 16, CHAIN }, { 24, 3 * 2084 });
 }
 
-/* With SEV-ES it is the state of a vCPU that is launched and moved */
+/* With SEV-ES, the seed launches and migrates the state of a vCPU (VMSA) */
 static unsigned of_policy(uint32_t policy, unsigned data, unsigned vmsa)
 {
     return policy & AMD_PSP_POLICY_ES ? vmsa : data;
@@ -494,7 +499,7 @@ static void seed_send(GByteArray *out, uint32_t policy)
          { 32, 4096 }, { 40, TRANS }, { 48, 4096 });
 }
 
-/* Bytes that go to memory */
+/* Add a record that writes bytes to memory */
 static void put(GByteArray *out, uint16_t at, const void *bytes, uint8_t n)
 {
     const uint8_t record[] = { n + 2, 0, FLAG_DATA, at & 0xff, at >> 8 };
@@ -535,7 +540,7 @@ static void seed_ring(GByteArray *out)
     ring(out, 3, 5);
     ring(out, AMD_PSP_RING_CLEAR | AMD_PSP_RING_RESUME, 0x10005);
     ring(out, AMD_PSP_RING_CLEAR, 0x10005);
-    /* Ends the mode, and begins it again */
+    /* Leave the mode and enter it again */
     GIVE(out, AMD_PSP_PLATFORM_STATUS, 12, { 0, 0 });
     GIVE(out, AMD_PSP_RING_BUFFER, 40, { 0, LOW }, { 8, LOW + 0x1000 },
          { 32, 0x00000001 }, { 36, 0x00010000 });
@@ -632,7 +637,7 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
     authority = amd_psp_authority_open("/b/fuzz/ark", &error_fatal);
     deterministic = true;
     g_assert(amd_psp_platform_init(&fresh, id, authority));
-    /* The seeds send to a platform whose chain is complete */
+    /* The seeds need a destination that exports a complete certificate chain */
     fresh.export_signed_cek = true;
     if (getenv("FUZZ_SEEDS")) {
         write_seeds(getenv("FUZZ_SEEDS"));
