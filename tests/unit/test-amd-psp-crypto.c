@@ -33,7 +33,7 @@ static void from_hex(const char *hex, uint8_t *data, size_t len)
     }
 }
 
-/* Values from another implementation of the transport protocol */
+/* The expected values are from another implementation of the protocol */
 static void test_kdf(void)
 {
     const uint8_t zero[16] = { 0 };
@@ -45,8 +45,8 @@ static void test_kdf(void)
 }
 
 /*
- * The length of the key is part of the input, so a longer key differs from the
- * beginning
+ * The length of the derived key is part of the KDF's input, so keys of
+ * different lengths differ from the first byte on
  */
 static void test_kdf_length(void)
 {
@@ -63,7 +63,7 @@ static void test_kdf_length(void)
     g_assert_cmpmem(out, sizeof(out), again, sizeof(again));
 }
 
-/* The policy MAC is an HMAC-SHA256 with the TIK; here of policy 0 */
+/* The policy MAC is an HMAC-SHA256 of the policy, here 0, with the TIK */
 static void test_policy_mac(void)
 {
     const AmdPspTransportKeys zero_keys = { 0 };
@@ -202,7 +202,7 @@ static void test_session_wrong_key(void)
 
     make_session(&s);
     make_key("other", &other);
-    /* A session for another platform, and a session of another platform */
+    /* A session for another destination, and one from another source */
     g_assert(!open_session(&other, &s.source.q, &s.session, POLICY, &keys));
     g_assert(!open_session(&s.dest, &other.q, &s.session, POLICY, &keys));
     /* A policy other than that of the guest */

@@ -1,13 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What a conversion costs: KVM_SET_MEMORY_ATTRIBUTES2 on a guest_memfd
- * ("file") against KVM_SET_MEMORY_ATTRIBUTES on a VM of the same kind whose
- * private memory is a guest_memfd of its own ("vm"), and against that ioctl
- * with what has to follow it: the pages that the guest does not use any more
- * are given back ("vm+discard").
+ * Time of a conversion.  Compares KVM_SET_MEMORY_ATTRIBUTES2 on a guest_memfd
+ * ("file") with KVM_SET_MEMORY_ATTRIBUTES on a VM of the same type that has
+ * separate memory for private and shared pages ("vm"), and with the latter plus
+ * the discard of the unused memory that has to follow it ("vm+discard").
  *
- * "unmap" is a part of it, where the host maps the pages: these taken from its
- * page tables, and no more.
+ * "unmap" is the time to remove the pages from the host's page tables, which is
+ * a part of a conversion to private if the host has mapped them.
  *
  *   bench-attributes SIZE [REPETITIONS]
  */
@@ -15,21 +14,21 @@
 #include <linux/falloc.h>
 #include "bench.h"
 
-/* For single pages: how many are converted, one by one, for one sample */
+/* Number of pages that are converted one by one for one sample */
 #define SINGLE  256
 
-/* Host memory for the pages that are there: L1 has 3 GiB */
+/* Maximum size with allocated pages, because L1 has 3 GiB of memory */
 #define POPULATE_MAX    (1ULL << 30)
 
-/* What there is of the guest's memory */
+/* State of the guest's pages before a conversion */
 enum pages {
     NONE,       /* nothing allocated */
-    ALLOCATED,  /* in the page cache, in no page table */
-    MAPPED,     /* also by the host, as far as it may */
+    ALLOCATED,  /* in the page cache, not in page tables */
+    MAPPED,     /* also in the host's page tables, if they are shared */
 };
 static const char *const pages_name[] = { "unallocated", "allocated", "mapped" };
 
-/* A VM the old way: shared memory is anonymous */
+/* Create a VM that keeps the attributes itself; shared memory is anonymous */
 static void wide_init(struct vm *vm, size_t size)
 {
     *vm = (struct vm) { .type = VM_SW_PROTECTED, .size = size, .vcpu = -1 };
@@ -45,7 +44,7 @@ static void wide_init(struct vm *vm, size_t size)
     if (vm->mem == MAP_FAILED) {
         bail("mmap");
     }
-    /* The file's pages are small, too */
+    /* Use small pages, like the VM whose memory is a guest_memfd */
     CHECK(madvise(vm->mem, size, MADV_NOHUGEPAGE));
     MUST(vm_slot(vm, 0, 0, 0, size, 0));
 }
@@ -66,7 +65,7 @@ static void gmem_fallocate(struct vm *vm, int mode, uint64_t offset,
     CHECK(fallocate(vm->gmem, mode | FALLOC_FL_KEEP_SIZE, offset, size));
 }
 
-/* As QEMU does it after a conversion */
+/* Discard the unused memory after a conversion, like QEMU does */
 static void wide_discard(struct vm *vm, uint64_t gpa, uint64_t size,
                          uint64_t attributes)
 {
@@ -84,7 +83,7 @@ static void touch_all(struct vm *vm)
     }
 }
 
-/* Before a conversion to @attributes */
+/* Prepare a conversion to @attributes */
 static void file_populate(struct vm *vm, enum pages pages, uint64_t attributes)
 {
     if (pages == ALLOCATED) {
@@ -125,7 +124,7 @@ static void one_file(struct vm *vm, enum pages pages, uint64_t attributes)
     sample("attributes", what, "file", vm->size, ns);
 }
 
-/* What a conversion of pages that the host maps cannot do without */
+/* Measure how long it takes to unmap all pages from the host */
 static void one_unmap(struct vm *vm)
 {
     touch_all(vm);
@@ -147,7 +146,7 @@ static void one_wide(struct vm *vm, enum pages pages, uint64_t attributes)
     sample("attributes", what, "vm+discard", vm->size, ns + discard);
 }
 
-/* Pages one by one, each second one of the memory's first or middle ones */
+/* Convert every second page one by one, beginning at a quarter of the memory */
 static void singles(struct vm *file, struct vm *wide, uint64_t attributes)
 {
     uint64_t n = file->size / PAGE / 2, start = file->size / PAGE / 4, i, ns;
@@ -177,7 +176,7 @@ int main(int argc, char **argv)
         if (pages && size > POPULATE_MAX) {
             break;
         }
-        /* One at a time where both would not fit */
+        /* Free the pages of @file before @wide is used: both may not fit */
         vm_init(&file, VM_SW_PROTECTED, size);
         wide_init(&wide, size);
         for (int i = 0; i < repetitions; i++) {

@@ -19,7 +19,7 @@ static unsigned calls;
 /* Which pages are private */
 static const struct {
     const char *name;
-    unsigned of, private;       /* of so many pages, the first so many */
+    unsigned of, private;       /* the first @private of each @of pages */
 } mixes[] = {
     { "0 % private", 1, 0 },
     { "1 % private", 100, 1 },
@@ -113,10 +113,7 @@ static void bench(struct vm *vm, struct vm *manual, int repetitions)
             say(vm, what, "log, manual", TIME(for (i = 0; i < calls; i++) {
                 get_log(manual);
             }), calls);
-            /*
-             * Start with the same caches, whatever the calls before have left
-             * there
-             */
+            /* Warm the caches, so that earlier calls do not affect the time */
             get_bitmap(vm, g);
             say(vm, what, "unchanged", TIME(for (i = 0; i < CALLS; i++) {
                 get_bitmap(vm, g);

@@ -1,20 +1,22 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What a guest's first access to a page costs, on whatever kvm.ko is loaded:
- * the guest writes one byte of each page, all of which are allocated and none
- * of which is in the guest's page tables.
+ * Time of a guest's first access to a page, with the kvm.ko that is loaded.
+ * The guest writes one byte to each page.  All pages are allocated, but not
+ * mapped in the nested page tables.
  *
  *   bench-faults NAME KIND [REPETITIONS]
  *
- * NAME is that of the modules, for the samples.  KIND:
+ * NAME is the name of the modules in the samples.  KIND is one of:
  *   anonymous  ordinary VM, anonymous memory
  *   gmem       ordinary VM, a mapped guest_memfd: shared memory
  *   private    software-protected VM, private by the VM's attributes
- *   in-place   software-protected VM, private by the guest_memfd's: ours
+ *   in-place   software-protected VM, private by the guest_memfd's attributes
+ *              (needs kvm-page-enc)
  *   sev        SEV VM, pinned anonymous memory
- *   sev-gmem   SEV VM, private by the guest_memfd's attributes: ours
+ *   sev-gmem   SEV VM, private by the guest_memfd's attributes (needs
+ *              kvm-page-enc)
  *
- * Status 77 if there is no such thing on this kernel.
+ * The exit status is 77 if the kernel does not support KIND.
  */
 #define _GNU_SOURCE
 #include <linux/falloc.h>
@@ -23,7 +25,7 @@
 
 #define PAGES           2048
 #define LOW_SIZE        0x10000         /* code and page tables */
-#define HIGH            0x200000ULL     /* what is accessed */
+#define HIGH            0x200000ULL     /* the pages that are accessed */
 #define SIZE            (HIGH + PAGES * PAGE)
 #define UNSUPPORTED     77
 
@@ -73,7 +75,7 @@ static int slot(struct vm *vm, enum kind kind, uint32_t id, uint64_t gpa,
            xioctl(vm->fd, KVM_SET_USER_MEMORY_REGION, &region);
 }
 
-/* Code and tables: 1 GiB by pages of 2 MiB, encrypted where that can be */
+/* Install code and page tables with 2 MiB pages for 1 GiB, encrypted for SEV */
 static void install(struct vm *vm)
 {
     uint64_t *table = (uint64_t *)(vm->mem + GUEST_TABLES);
@@ -134,7 +136,7 @@ static void create(struct vm *vm, enum kind kind)
         bail("mmap");
     }
     if (!flags || !has_gmem(kind)) {
-        /* A guest_memfd has small pages only */
+        /* Use small pages only, as in a guest_memfd */
         CHECK(madvise(vm->mem, SIZE, MADV_NOHUGEPAGE));
     }
     memset(vm->mem, 0, SIZE);
@@ -179,7 +181,7 @@ static void create(struct vm *vm, enum kind kind)
     }
 }
 
-/* Out of the guest's page tables */
+/* Recreate the slot, which removes its pages from the nested page tables */
 static void zap(struct vm *vm, enum kind kind)
 {
     MUST(slot(vm, kind, 1, HIGH, 0));
@@ -226,14 +228,14 @@ int main(int argc, char **argv)
         bail("/dev/kvm");
     }
     create(&vm, kind);
-    touch_pages(&vm);                   /* warm */
+    touch_pages(&vm);                   /* warm up */
     for (int i = 0; i < repetitions; i++) {
         uint64_t cold, warm;
 
         zap(&vm, kind);
         cold = touch_pages(&vm);
         warm = touch_pages(&vm);
-        /* If it is not faults that take the time, nothing is measured */
+        /* The result is only valid if most of the time is spent in faults */
         if (warm * 2 > cold) {
             errno = EINVAL;
             bail("accesses without faults take %llu of %llu ns",

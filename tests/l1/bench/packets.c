@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Time of packing private pages: one page per call, as Linux has it; many
- * pages per call; several pages per packet; the same by two threads, as
- * channels of multifd would do it; and many packets per doorbell.  Results are
- * in nanoseconds per page.  The emulated PSP's cost model determines the time
- * of the firmware.
+ * Time to send and receive private pages: one page per call, which is all that
+ * unmodified Linux supports; many pages per call; several pages per packet; the
+ * same from two threads, like multifd channels; and many packets per doorbell.
+ * Results are in nanoseconds per page.  The emulated PSP's cost model
+ * determines the time of the firmware.
  */
 #define _GNU_SOURCE
 #include <pthread.h>
@@ -119,8 +119,8 @@ int main(int argc, char **argv)
             ring_set(way == RINGED);
             if (way == RINGED) {
                 /*
-                 * kvm-amd determines the size of groups, as it does when a
-                 * guest is sent
+                 * Warm up: kvm-amd measures commands to determine the size of
+                 * groups.
                  */
                 run(&send, way);
                 run(&receive, way);
