@@ -1,12 +1,12 @@
 /*
- * SEV guests on the emulated platform, without an operating system: a
- * hypervisor of 130 bytes that does as it is told, a guest of 70, and what can
- * be seen of its memory from everywhere else
+ * SEV guests on the emulated platform, without operating systems
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
- * The test makes tables and VMCB in the machine's memory, and gives the PSP
- * its commands itself.
+ * The machine runs a hypervisor of 130 bytes, which executes the commands of
+ * the test, and a guest of 70 bytes.  The test checks whether the guest's
+ * memory can be read outside of the guest.  The test itself creates page tables
+ * and VMCB in the machine's memory, and issues the commands of the PSP.
  */
 
 #include "qemu/osdep.h"
@@ -24,29 +24,29 @@
 #define CMDBUF_HI       0x109e4
 #define DONE            (1u << 31)
 
-/* Where things are in the machine's memory */
-#define TODO            0x500   /* what the hypervisor is to do */
-#define DID             0x504   /* how often it has */
-#define PAGE            0x6000  /* what DO_WRITE and DO_FLUSH are about */
-#define PDPT            0x11000 /* its page tables */
+/* Addresses in the machine's memory */
+#define TODO            0x500   /* the hypervisor's next command, DO_* */
+#define DID             0x504   /* number of commands that it has executed */
+#define PAGE            0x6000  /* the page for DO_WRITE and DO_FLUSH */
+#define PDPT            0x11000 /* the hypervisor's page tables */
 #define PD_LOW          0x12000
 #define PD_HIGH         0x13000
 #define VMCB            0x14000
 #define NESTED_PDPT     0x16000
 #define NESTED_PD       0x17000
-#define CODE            0x20000 /* of the guest: private, as all but two */
+#define CODE            0x20000 /* the guest; private if not marked as shared */
 #define SECRET          0x21000
 #define GUEST_PDPT      0x22000
 #define GUEST_PD        0x23000
-#define SHARED          0x24000
-#define FLAG            0x25000 /* shared: not 0 makes the guest exit */
-#define TOUCH           (FLAG + 4) /* shared: address of what to increment */
+#define SHARED          0x24000 /* shared */
+#define FLAG            0x25000 /* shared: the guest exits if it is not 0 */
+#define TOUCH           (FLAG + 4) /* shared: address of a value to increment */
 #define VMSA            0x26000 /* private: state of a vCPU with SEV-ES */
 #define BUF             0x30000 /* command buffer of the PSP */
 #define MEMORY_END      0x40000
 #define TMR             0x800000 /* memory that the firmware needs for SEV-ES */
 
-/* Where the guest has its shared view of the same memory */
+/* Guest address of the shared view of the same memory */
 #define GUEST_SHARED    0x200000
 
 #define DO_WBINVD       1
@@ -54,12 +54,12 @@
 #define DO_WRITE        3
 #define DO_FLUSH        4
 
-/* Of an entry of a page table: present, writable, large, used before */
+/* Page table entries.  LARGE: present, writable, accessed, dirty, 2 MiB */
 #define ENTRY           0x01
 #define LARGE           0xe3
 #define USER            0x04
 
-/* Exit codes, and a bit of the page fault's */
+/* Exit codes, and a bit of EXITINFO1 of nested page faults */
 #define EXIT_VMMCALL    0x81
 #define EXIT_NPF        0x400
 #define EXIT_VMGEXIT    0x403
@@ -159,8 +159,8 @@ static unsigned psp_cmd(Host *h, unsigned cmd)
 }
 
 /*
- * Give a command whose buffer has the guest's handle at 0.  At 4 there is the
- * policy of LAUNCH_START, and the ASID of ACTIVATE.
+ * Issue a PSP command whose buffer has the guest's handle at offset 0.  At
+ * offset 4, the buffer has the policy for LAUNCH_START, the ASID for ACTIVATE.
  */
 static void guest_cmd(Host *h, unsigned cmd, uint64_t at8, uint32_t at16)
 {
@@ -173,13 +173,13 @@ static void guest_cmd(Host *h, unsigned cmd, uint64_t at8, uint32_t at16)
     g_assert_cmphex(psp_cmd(h, cmd), ==, 0);
 }
 
-/* Have the hypervisor begin to do something */
+/* Let the hypervisor begin to execute the command @what */
 static void begin(Host *h, uint8_t what)
 {
     qtest_writeb(h->qts, TODO, what);
 }
 
-/* And wait until it has done it */
+/* Wait until the hypervisor has executed the command */
 static void done(Host *h)
 {
     int i;
@@ -202,7 +202,7 @@ static void put_segment(Host *h, uint64_t pa, uint16_t attributes)
     qtest_writel(h->qts, pa + 4, 0xffffffff);
 }
 
-/* The guest at its first instruction; @save: a VMSA, or the VMCB's save area */
+/* Write the guest's initial state to @save, a VMSA or the VMCB's save area */
 static void put_state(Host *h, uint64_t save)
 {
     put_segment(h, save, 0xc93);
@@ -238,7 +238,7 @@ static void make_vmcb(Host *h)
     }
 }
 
-/* Until the guest has been launched; @h->qts is just started, or reset */
+/* Launch the guest on a machine that was just started or reset */
 static void launch(Host *h)
 {
     static const uint64_t updated[] = { CODE, SECRET, GUEST_PDPT, GUEST_PD };
@@ -249,8 +249,8 @@ static void launch(Host *h)
     h->psp = qpci_device_find(h->bus, QPCI_DEVFN(4, 0));
     g_assert_nonnull(h->psp);
     /*
-     * In this order: to find the size of a BAR, it is written with ones, and
-     * the device is not to be there, over the ROM that the hypervisor runs from
+     * Map the BAR before the device is enabled.  Sizing writes ones to the BAR,
+     * and an enabled device would then cover the ROM with the hypervisor's code
      */
     h->bar = qpci_iomap(h->psp, 2, NULL);
     qpci_device_enable(h->psp);
@@ -330,7 +330,7 @@ static void close_host(Host *h)
     qtest_quit(h->qts);
 }
 
-/* The guest runs, and goes on */
+/* Start the guest, and return while it is running */
 static void run(Host *h)
 {
     int i;
@@ -350,7 +350,7 @@ static void run(Host *h)
     }
 }
 
-/* It exits; the code */
+/* Make the running guest exit, and return the exit code */
 static uint64_t stop(Host *h)
 {
     qtest_writel(h->qts, FLAG, 1);
@@ -359,7 +359,7 @@ static uint64_t stop(Host *h)
     return qtest_readq(h->qts, VMCB + 0x70);
 }
 
-/* A member of query-sev-platform's "memory" */
+/* Get a member of "memory" in the result of query-sev-platform */
 static int64_t memory(Host *h, const char *member)
 {
     QDict *r = qtest_qmp(h->qts, "{ 'execute': 'query-sev-platform' }");
@@ -370,7 +370,7 @@ static int64_t memory(Host *h, const char *member)
     return n;
 }
 
-/* Run the guest with SEV-ES until it exits; the exit code */
+/* Run the SEV-ES guest until it exits, and return the exit code */
 static uint64_t run_es(Host *h)
 {
     begin(h, DO_VMRUN);
@@ -378,7 +378,7 @@ static uint64_t run_es(Host *h)
     return qtest_readq(h->qts, VMCB + 0x70);
 }
 
-/* The marker as a debugger of the guest's owner has it, with its key */
+/* Decrypt the page with the marker by DBG_DECRYPT, which the policy allows */
 static void read_secret(Host *h, uint8_t *buf, size_t len)
 {
     qtest_memset(h->qts, BUF, 0, 64);
@@ -405,8 +405,8 @@ static void test_runs(const void *cbit)
 }
 
 /*
- * Bits of addresses that the hypervisor loses to encryption are reserved in
- * nested tables.  KVM has faults by them for what is no memory.
+ * Encryption reduces the number of physical address bits.  The other bits are
+ * reserved in nested page tables, and KVM sets them to cause faults on MMIO.
  */
 static void test_reserved(const void *cbit)
 {
@@ -423,7 +423,7 @@ static void test_reserved(const void *cbit)
         g_assert_cmphex(qtest_readq(h.qts, VMCB + 0x78) & NPF_RSVD, ==,
                         NPF_RSVD);
     }
-    /* Control: another fault there */
+    /* Check that a fault of another type does not report reserved bits */
     put_table(&h, NESTED_PD, 0, 0);
     begin(&h, DO_VMRUN);
     done(&h);
@@ -435,7 +435,7 @@ static void test_reserved(const void *cbit)
     close_host(&h);
 }
 
-/* The guest runs all the while: its pages are plaintext to it */
+/* Check that the guest is still running and that its pages are plaintext */
 static void assert_plaintext(Host *h)
 {
     g_assert_cmpint(memory(h, "plaintext"), >, 0);
@@ -447,7 +447,7 @@ static bool has(const char *data, size_t len, const char *what)
     return memmem(data, len, what, MARKER_LEN);
 }
 
-/* The shared marker is found where the private one is not */
+/* Check that @data contains the shared marker and not the private one */
 static void assert_ciphertext(const char *data, size_t len)
 {
     g_assert_true(has(data, len, shared_marker));
@@ -459,12 +459,12 @@ static char *monitor(Host *h, const char *line)
     return qtest_hmp(h->qts, "%s", line);
 }
 
-/* What QEMU's monitor prints of the two markers, in words of 32 bits */
+/* Check which of the two markers the monitor prints, in 32-bit words */
 static void test_monitor(void)
 {
     static const char *private[] = { "0x56495250", "0x21455441" };
     static const char *shared[] = { "0x52414853", "0x21214445" };
-    /* The hypervisor's virtual addresses are its physical ones */
+    /* The hypervisor's virtual addresses are equal to physical addresses */
     static const char *commands[] = { "xp", "x" };
     unsigned i, j;
     Host h;
@@ -493,7 +493,7 @@ static void test_monitor(void)
     close_host(&h);
 }
 
-/* Both markers in files of guest memory */
+/* Check which of the two markers files with guest memory contain */
 static void test_files(void)
 {
     g_autofree char *name = g_strdup_printf("%s/memory", dir);
@@ -521,12 +521,12 @@ static void test_files(void)
     g_assert_cmpuint(len, >, 16 << 20);
     assert_ciphertext(core, len);
     unlink(name);
-    /* The guest does not notice */
+    /* Check that the guest still runs */
     g_assert_cmphex(stop(&h), ==, EXIT_VMMCALL);
     close_host(&h);
 }
 
-/* Send @body as gdb does; what comes back */
+/* Send the packet @body to the gdbstub, and return the reply */
 static char *gdb_ask(int fd, const char *body)
 {
     g_autofree char *packet = NULL;
@@ -551,14 +551,14 @@ static char *gdb_ask(int fd, const char *body)
         }
         g_string_append_c(reply, c);
     }
-    /* A checksum, which we believe */
+    /* Read the checksum, which is not checked */
     g_assert_cmpint(read(fd, &c, 1), ==, 1);
     g_assert_cmpint(read(fd, &c, 1), ==, 1);
     g_assert_cmpint(write(fd, "+", 1), ==, 1);
     return g_string_free(reply, false);
 }
 
-/* @len bytes of physical memory, as two digits each */
+/* Read @len bytes of physical memory, and return two hex digits per byte */
 static char *gdb_read(int fd, uint64_t pa, size_t len)
 {
     g_autofree char *body = g_strdup_printf("m%" PRIx64 ",%zx", pa, len);
@@ -590,7 +590,7 @@ static void test_gdb(void)
     g_assert_cmpstr(mode, ==, "OK");
     private = gdb_read(fd, SECRET, 256);
     shared = gdb_read(fd, SHARED, 256);
-    /* "SHARED!!", and zeros behind it; "PRIVATE!" */
+    /* "SHARED!!" followed by zeros; neither "PRIVATE!" nor zeros */
     g_assert_true(g_str_has_prefix(shared, "5348415245442121" "00000000"));
     g_assert_null(strstr(private, "5052495641544521"));
     g_assert_null(strstr(private, "00000000000000000000000000000000"));
@@ -599,12 +599,12 @@ static void test_gdb(void)
     close_host(&h);
 }
 
-/* A device, fw_cfg, writes to a page that is plaintext */
+/* Let the device fw_cfg write @len bytes of its signature to @to by DMA */
 static void fw_cfg_dma(Host *h, uint64_t to, uint32_t len)
 {
     uint8_t access[16];
 
-    /* Select the signature, and read it */
+    /* Command: select and read the signature */
     stl_be_p(access, 0u << 16 | 1 << 3 | 1 << 1);
     stl_be_p(access + 4, len);
     stq_be_p(access + 8, to);
@@ -625,7 +625,7 @@ static void test_dma(void)
     Host h;
 
     open_host(&h, 47, options);
-    /* Control: no page is plaintext, shared ones are as good */
+    /* Accesses are not counted before a page is plaintext, or to shared pages */
     fw_cfg_dma(&h, MEMORY_END, 4);
     g_assert_cmpint(memory(&h, "bypassing-writes"), ==, 0);
     run(&h);
@@ -648,14 +648,14 @@ static void test_dma(void)
     g_test_message("%s", info);
     g_assert_nonnull(strstr(info, "by no vCPU: 1 pages read, 1 written"));
 
-    /* The block of 16 bytes that was written is garbage to the guest */
+    /* The guest finds garbage in the 16-byte block to which the device wrote */
     g_assert_cmphex(stop(&h), ==, EXIT_VMMCALL);
     read_secret(&h, buf, sizeof(buf));
     g_assert_cmpmem(buf, MARKER_LEN, marker, MARKER_LEN);
     g_assert_false(buffer_is_zero(buf + 32, 16));
     g_assert_true(buffer_is_zero(buf + 48, 16));
 
-    /* Once the caches have been written back it is nobody's fault */
+    /* DMA is not counted after the hypervisor has written back the caches */
     begin(&h, DO_WBINVD);
     done(&h);
     g_assert_cmpint(memory(&h, "plaintext"), ==, 0);
@@ -685,7 +685,7 @@ static void hypervisor_does(Host *h, uint8_t what)
     done(h);
 }
 
-/* The guest runs from its start, writes to its page PAGE, and exits */
+/* Run the guest from its first instruction; it writes to PAGE and exits */
 static void guest_writes(Host *h)
 {
     qtest_writel(h->qts, TOUCH, PAGE);
@@ -723,7 +723,7 @@ static void assert_unflushed(Host *h, int64_t by_host, int64_t by_guest,
     g_assert_cmpint(memory(h, "unflushed-commands"), ==, commands);
 }
 
-/* Lines that are written through one view have to be flushed before another */
+/* Lines must be flushed between a write and an access through another view */
 static void test_unflushed(void)
 {
     g_autofree char *name = g_strdup_printf("%s/trace", dir);
@@ -737,7 +737,7 @@ static void test_unflushed(void)
     g_assert_cmphex(stop(&h), ==, EXIT_VMMCALL);
     assert_unflushed(&h, 0, 0, 0);
 
-    /* CLFLUSH of the page, and WBINVD, are what is right */
+    /* CLFLUSH of all lines of the page and WBINVD are both sufficient */
     hypervisor_does(&h, DO_WRITE);
     hypervisor_does(&h, DO_FLUSH);
     guest_writes(&h);
@@ -751,7 +751,7 @@ static void test_unflushed(void)
     debug_encrypts(&h);
     assert_unflushed(&h, 0, 0, 0);
 
-    /* Too early: what was written after a flush has not been flushed */
+    /* A flush is not sufficient if the page is written again after it */
     hypervisor_does(&h, DO_WRITE);
     hypervisor_does(&h, DO_FLUSH);
     hypervisor_does(&h, DO_WRITE);
@@ -772,13 +772,13 @@ static void test_unflushed(void)
     guest_writes(&h);
     assert_unflushed(&h, 1, 1, 1);
 
-    /* The page that the guest has written is clean, so only the host is told */
+    /* With all lines flushed in time, the check is not fatal */
     hypervisor_does(&h, DO_WBINVD);
     set_cache_check(&h, "fatal");
     hypervisor_does(&h, DO_WRITE);
     hypervisor_does(&h, DO_FLUSH);
     guest_writes(&h);
-    /* A command that only reads is counted, and QEMU goes on */
+    /* A command that only reads is counted and is not fatal */
     hypervisor_does(&h, DO_WBINVD);
     hypervisor_does(&h, DO_WRITE);
     debug_decrypts(&h);
@@ -803,7 +803,7 @@ static void test_unflushed(void)
     unlink(name);
 }
 
-/* The list of plaintext pages has each once, however often it changes */
+/* Each page is in the list of plaintext pages once, even if it changes often */
 static void test_flips(void)
 {
     g_autofree char *name = g_strdup_printf("%s/trace", dir);
@@ -836,7 +836,7 @@ static void test_flips(void)
     unlink(name);
 }
 
-/* VMRUN needs an ASID that the firmware has made valid, at LAUNCH_FINISH */
+/* VMRUN needs an ASID that the firmware has made valid by LAUNCH_FINISH */
 static void test_valid(void)
 {
     Host h;
@@ -852,7 +852,7 @@ static void test_valid(void)
     hypervisor_does(&h, DO_VMRUN);
     g_assert_cmphex(qtest_readq(h.qts, VMCB + 0x70), ==, EXIT_INVALID);
 
-    /* Another guest that is active, until its launch has ended */
+    /* Another guest is active, but cannot run before LAUNCH_FINISH */
     h.handle = 0;
     guest_cmd(&h, 0x30, 0, 0);
     h.handle = qtest_readl(h.qts, BUF);
@@ -863,13 +863,13 @@ static void test_valid(void)
     hypervisor_does(&h, DO_VMRUN);
     g_assert_cmphex(qtest_readq(h.qts, VMCB + 0x70), ==, EXIT_INVALID);
     guest_cmd(&h, 0x35, 0, 0);
-    /* It has no code, so it exits with something else */
+    /* The guest runs now.  It has no code, so the exit code is another one */
     hypervisor_does(&h, DO_VMRUN);
     g_assert_cmphex(qtest_readq(h.qts, VMCB + 0x70), !=, EXIT_INVALID);
     close_host(&h);
 }
 
-/* How often the guest with SEV-ES has counted */
+/* Get the counter of the SEV-ES guest */
 static uint32_t es_count(Host *h)
 {
     uint8_t buf[32];
@@ -879,8 +879,8 @@ static uint32_t es_count(Host *h)
 }
 
 /*
- * VMRUN refuses a VMSA that the host has changed, or replaced by an older one,
- * and #VMEXIT keeps the checksum of what it saves.
+ * #VMEXIT stores the checksum of the VMSA.  VMRUN rejects a VMSA that the host
+ * has changed or replaced by an older one.
  */
 static void test_vmsa(void)
 {
@@ -912,7 +912,7 @@ static void test_vmsa(void)
     unlink(name);
 }
 
-/* A machine that is reset while the guest runs: nothing is left of it */
+/* A reset while the guest runs removes the guest's keys and plaintext pages */
 static void test_reset(void)
 {
     uint8_t private[64], again[64], buf[32];
@@ -923,7 +923,7 @@ static void test_reset(void)
     run(&h);
     assert_plaintext(&h);
     qtest_memread(h.qts, SECRET + 64, private, sizeof(private));
-    /* The hypervisor would go on where it was told to: it is told first */
+    /* Stop the VM, or the reset hypervisor would execute the command in TODO */
     qtest_qmp_assert_success(h.qts, "{ 'execute': 'stop' }");
     qtest_system_reset(h.qts);
     detach(&h);
@@ -937,7 +937,7 @@ static void test_reset(void)
     qtest_memread(h.qts, SECRET + 64, again, sizeof(again));
     g_assert_cmpmem(private, sizeof(private), again, sizeof(again));
 
-    /* And another can run there */
+    /* Check that another guest can be launched and run */
     qtest_writel(h.qts, TODO, 0);
     qtest_qmp_assert_success(h.qts, "{ 'execute': 'cont' }");
     launch(&h);
@@ -948,7 +948,7 @@ static void test_reset(void)
     close_host(&h);
 }
 
-/* And one that is switched off while it runs just ends */
+/* QEMU can quit while the guest runs */
 static void test_quit(void)
 {
     Host h;
