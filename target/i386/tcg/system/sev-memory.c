@@ -53,7 +53,7 @@
 /* Bytes that AES-XTS encrypts at a time */
 #define XTS_BLOCK   16
 
-/* Bytes of a cache line; a PageCache has a bit for each of 64 lines in a page */
+/* Bytes of a cache line; a PageCache has one bit for each line of a page */
 #define LINE_LEN    64
 
 /* A PC cannot have as many CPUs */
