@@ -151,7 +151,7 @@ void sev_memory_command_uses(hwaddr pa, size_t len, unsigned asid,
 
 bool sev_memory_is_ram(hwaddr pa, size_t len)
 {
-    /* INIT asks about all of the memory for SEV-ES at once */
+    /* INIT checks the whole memory for SEV-ES with one call */
     return ram(pa, len) || (pa == TMR && len == TMR_LEN);
 }
 

@@ -625,7 +625,7 @@ static void test_dma(void)
     Host h;
 
     open_host(&h, 47, options);
-    /* Accesses are not counted before a page is plaintext, or to shared pages */
+    /* Only accesses to plaintext pages are counted, and not to shared pages */
     fw_cfg_dma(&h, MEMORY_END, 4);
     g_assert_cmpint(memory(&h, "bypassing-writes"), ==, 0);
     run(&h);

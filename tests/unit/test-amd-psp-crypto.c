@@ -205,7 +205,7 @@ static void test_session_wrong_key(void)
     /* A session for another destination, and one from another source */
     g_assert(!open_session(&other, &s.source.q, &s.session, POLICY, &keys));
     g_assert(!open_session(&s.dest, &other.q, &s.session, POLICY, &keys));
-    /* A policy other than that of the guest */
+    /* A policy that differs from that of the guest */
     g_assert(!open_session(&s.dest, &s.source.q, &s.session, POLICY ^ 1,
                            &keys));
     g_assert_cmpmem(&keys, sizeof(keys), &untouched, sizeof(untouched));
@@ -309,7 +309,7 @@ static void test_packet_tampered(void)
         g_assert(!amd_psp_packet_open(&keys, AMD_PSP_PACKET_DATA, &header,
                                       bad, PACKET_LEN));
     }
-    /* A shorter packet, another command, and another key */
+    /* A shorter packet, another command, and another key are rejected */
     g_assert(!amd_psp_packet_open(&keys, AMD_PSP_PACKET_DATA, &header,
                                   data, PACKET_LEN - 16));
     g_assert(!amd_psp_packet_open(&keys, AMD_PSP_PACKET_SECRET, &header,
@@ -428,8 +428,8 @@ static void must_fail(const char *path, const char *why)
 }
 
 /*
- * The file of an authority is created once, readable by its owner only, and
- * checked when it is read
+ * The file of an authority is created once, is readable only by its owner, and
+ * is checked whenever it is read
  */
 static void test_authority(void)
 {
@@ -457,8 +457,8 @@ static void test_authority(void)
                     AMD_PSP_ASK_ARK_LEN);
 
     /*
-     * Two platforms of one file have the same authority: each accepts what the
-     * other has signed
+     * Platforms that open the same file have the same authority, so each accepts
+     * certificates that the other has signed
      */
     make_key("cek", &key);
     amd_psp_cert_make(&key.q, AMD_PSP_CERT_CEK, 1, 55, cek);
@@ -485,7 +485,7 @@ static void test_authority(void)
     g_assert_cmpmem(text, len, certs, AMD_PSP_ASK_ARK_LEN);
     amd_psp_authority_free(b);
 
-    /* A number that is not prime, and a file with another format */
+    /* A file whose p is not prime, and a file with another format are rejected */
     g_clear_pointer(&text, g_free);
     g_assert(g_file_get_contents(path, &text, &len, NULL));
     digit = strstr(text, "p=") + 100;
