@@ -162,7 +162,7 @@ typedef struct SevMemoryStats {
 typedef enum SevMemoryCacheCheck {
     SEV_MEMORY_CACHE_CHECK_OFF,     /* writes are not recorded */
     SEV_MEMORY_CACHE_CHECK_COUNT,
-    SEV_MEMORY_CACHE_CHECK_FATAL,   /* QEMU exits at the first missing flush */
+    SEV_MEMORY_CACHE_CHECK_FATAL,   /* a harmful missing flush ends QEMU */
 } SevMemoryCacheCheck;
 
 /**

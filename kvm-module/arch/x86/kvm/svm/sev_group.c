@@ -53,8 +53,8 @@ static_assert(SEV_GROUP_MAX <= SEV_RING_MAX);
  * commands of other VMs that run in between.  A single slow group therefore changes
  * nothing, unless it is the first group; two slow groups in a row do.
  *
- * All VMs share the structure, which has no lock: the fields do not depend on each
- * other, and a race at most results in a group of another size.
+ * All VMs share the structure, which has no lock: each field is written with a single
+ * store, and a race at most results in a group of another size.
  */
 struct sev_pace {
 	u32 packets;
