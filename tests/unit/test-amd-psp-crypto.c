@@ -457,8 +457,8 @@ static void test_authority(void)
                     AMD_PSP_ASK_ARK_LEN);
 
     /*
-     * Platforms that open the same file have the same authority, so each accepts
-     * certificates that the other has signed
+     * Platforms that open the same file have the same authority, so each
+     * accepts certificates that the other has signed
      */
     make_key("cek", &key);
     amd_psp_cert_make(&key.q, AMD_PSP_CERT_CEK, 1, 55, cek);
@@ -485,7 +485,7 @@ static void test_authority(void)
     g_assert_cmpmem(text, len, certs, AMD_PSP_ASK_ARK_LEN);
     amd_psp_authority_free(b);
 
-    /* A file whose p is not prime, and a file with another format are rejected */
+    /* Files with a p that is not prime or with another format are rejected */
     g_clear_pointer(&text, g_free);
     g_assert(g_file_get_contents(path, &text, &len, NULL));
     digit = strstr(text, "p=") + 100;

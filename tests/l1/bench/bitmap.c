@@ -160,7 +160,7 @@ int main(int argc, char **argv)
     MUST(vm_slot(&manual, 0, KVM_MEM_LOG_DIRTY_PAGES, 0, size, 0));
 
     bench(&vm, &manual, repetitions);
-    /* bench_dirty() converts each page, which takes too long for large memory */
+    /* bench_dirty() converts each page, which takes long for large memory */
     if (size <= 1ULL << 30) {
         bench_dirty(&vm, repetitions > 3 ? 3 : repetitions);
     }
