@@ -3,8 +3,8 @@
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
- * Commands, states, policies and statuses are those of AMD's "Secure Encrypted
- * Virtualization API" (publication 55766), version 0.24 and later.
+ * AMD's "Secure Encrypted Virtualization API" (publication 55766), version 0.24
+ * and later, defines the commands, states, policies and statuses.
  */
 
 #ifndef HW_MISC_AMD_PSP_H

@@ -905,7 +905,7 @@ bool sev_memory_change_view(CPUState *cs, hwaddr pa, unsigned asid,
                                                     asid));
         cpu_loop_exit_restore(cs, retaddr);
     }
-    /* The delivery of an interrupt and probes cannot be restarted */
+    /* Probes and the delivery of an interrupt cannot be restarted */
     locked = sev_memory_begin(cs);
     sev_memory_convert(pa & TARGET_PAGE_MASK, asid, &stale);
     if (stale) {
