@@ -278,8 +278,8 @@ void encbitmap_set(RAMBlock *rb, uint64_t first, uint64_t npages,
 }
 
 /*
- * Return @nbits bits of @le from bit @bit on; read no word that has none of
- * them
+ * Return @nbits bits of @le, starting with bit @bit.  Reads no word that has
+ * none of these bits.
  */
 static unsigned long get_le_bits(const uint64_t *le, uint64_t bit,
                                  unsigned nbits)
@@ -360,8 +360,8 @@ uint64_t encbitmap_update(RAMBlock *rb, uint64_t first, uint64_t npages,
         changed++;
         if (dirty) {
             /*
-             * Unchanged pages of the word are marked, too: harmless, sent
-             * again
+             * This also marks the unchanged pages of the word.  That is
+             * harmless: they are only sent once more.
              */
             mark_dirty(rb, at, nbits);
         }

@@ -18,15 +18,15 @@
 typedef struct EncryptedAnswer {
     ConfidentialGuestSupport *cgs;
     /*
-     * NULL until the session record of this migration announces that an answer
-     * is read; atomic, and @cgs is valid if it is not NULL
+     * NULL until the session record of this migration announces that the
+     * source reads an answer; atomic.  @cgs is valid if this is not NULL.
      */
     const ConfidentialGuestMigrationOps *ops;
     /* The thread of the return path has received the answer */
     bool received;
 } EncryptedAnswer;
 
-/** encrypted_answer_prepare: a migration is about to begin.  BQL. */
+/** encrypted_answer_prepare: prepare for a new migration.  BQL. */
 void encrypted_answer_prepare(MigrationState *s);
 
 /**
@@ -39,24 +39,24 @@ uint32_t encrypted_answer_announce(MigrationState *s,
                                    const ConfidentialGuestMigrationOps *ops);
 
 /**
- * encrypted_answer_receive: read a message of the return path, if it is an
- * answer, and pass it to the vendor code
+ * encrypted_answer_receive: if a message of the return path is an answer, read
+ * it and pass it to the vendor code
  * @type, @len: the message's header; its body is read from @rp
  *
- * Returns false if the message is none that the source has announced, or if
- * the vendor code refuses it, whose error is then the error of @s.  The thread
- * of the return path.
+ * Returns false if the source has not announced that it reads such a message,
+ * or if the vendor code refuses the answer.  The vendor code's error then
+ * becomes the error of @s.  Called by the thread of the return path.
  */
 bool encrypted_answer_receive(MigrationState *s, QEMUFile *rp, uint16_t type,
                               uint16_t len);
 
 /**
- * encrypted_answer_send: send the answer of the destination's vendor code, if
- * a record was a session record that asks for it
- * @header: of a record that was accepted, ENCRYPTED_RECORD_HEADER bytes
- * @body, @len: its body
+ * encrypted_answer_send: if an accepted record is a session record that asks
+ * for an answer, send the answer of the destination's vendor code
+ * @header: header of the record, ENCRYPTED_RECORD_HEADER bytes
+ * @body, @len: body of the record
  *
- * Main thread, after the vendor code has opened the session.
+ * Called by the main thread after the vendor code has opened the session.
  */
 void encrypted_answer_send(MigrationIncomingState *mis,
                            ConfidentialGuestSupport *cgs,

@@ -20,7 +20,7 @@
                 "exchange, repeat or drop its private pages unnoticed: set " \
                 "the migration parameter tls-creds on both sides"
 
-/* A TLS channel is another object, around the socket */
+/* With TLS, the channel is a QIOChannelTLS around the socket */
 static bool is_plain_network(QIOChannel *ioc)
 {
     g_autoptr(SocketAddress) peer = NULL;

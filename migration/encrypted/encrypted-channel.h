@@ -11,8 +11,8 @@
 
 /**
  * encrypted_channel_check: warn, in the log and in @stats, if @f is a network
- * connection without TLS.  The administrator protects UNIX sockets, pipes and
- * files.
+ * connection without TLS.  There is no warning for UNIX sockets, pipes and
+ * files, because the administrator protects them.
  */
 void encrypted_channel_check(QEMUFile *f, EncryptedStats *stats);
 

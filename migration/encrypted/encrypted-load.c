@@ -26,7 +26,7 @@
 #include "migration/options.h"
 #include "migration/ram.h"
 
-/* For how long the main loop may have to wait */
+/* Longest time for which the loader keeps the main loop waiting */
 #define LOAD_SLICE_MS 20
 
 static EncryptedIncoming *current_incoming(void)
@@ -34,7 +34,7 @@ static EncryptedIncoming *current_incoming(void)
     return &migration_incoming_get_current()->encrypted;
 }
 
-/* For query-migrate and for the log */
+/* Report @err in query-migrate and in the log */
 static void report(Error *err)
 {
     migrate_set_error(migrate_get_current(), err);
@@ -189,9 +189,10 @@ static int read_bytes(QEMUFile *f, uint8_t *buf, size_t len)
 }
 
 /*
- * If the record that @header and the first @len bytes of its @body begin is a
- * session record, agree on what it announces.  The caller has not refused
- * anything in the record yet, because the source wants to know the reason.
+ * If @header belongs to a session record, agree on what the record announces.
+ * @body has the first @len bytes of the record's body.  The caller must not
+ * have refused anything in the record yet, because the source wants to know
+ * the reason.
  */
 static bool agree(EncryptedIncoming *in, const uint8_t *header,
                   const uint8_t *body, size_t len, Error **errp)
@@ -214,7 +215,7 @@ static bool agree(EncryptedIncoming *in, const uint8_t *header,
     return encrypted_policy_check_receive(errp);
 }
 
-/* A guest with private memory arrives at a machine that cannot take it */
+/* Refuse a guest with private memory, because this machine cannot receive it */
 static int refuse_guest(EncryptedIncoming *in, QEMUFile *f, Error **errp)
 {
     uint8_t head[ENCRYPTED_RECORD_HEADER + ENCRYPTED_SESSION_FIXED];
@@ -294,7 +295,10 @@ int encrypted_load_record(QEMUFile *f, uint64_t word)
     return ret;
 }
 
-/* A plain page is about to be written; @in->lock held */
+/*
+ * Make a page shared, because the caller is about to write a plain page there.
+ * @in->lock held.
+ */
 static bool make_shared(EncryptedIncoming *in, RAMBlock *rb, uint64_t offset,
                         Error **errp)
 {
@@ -319,7 +323,10 @@ bool encrypted_load_plain(RAMBlock *rb, uint64_t offset)
         return true;
     }
     if (migrate_multifd()) {
-        /* A channel might make it private before the caller has written it */
+        /*
+         * A channel might make the page private before the caller has written
+         * it
+         */
         error_setg(&err, "block %s, offset 0x%" PRIx64 ": plain page beside "
                    "the channels of multifd", rb->idstr, offset);
     } else {
@@ -363,7 +370,10 @@ bool encrypted_load_copies(RAMBlock *rb, const ram_addr_t *offset,
             !make_shared(in, rb, offset[i], errp)) {
             return false;
         }
-        /* Stays shared: the guest does not run, and this thread has the lock */
+        /*
+         * The page stays shared: the guest does not run, and this thread has
+         * the lock
+         */
         if (i < ncopies) {
             memcpy(host, copies + i * size, size);
         } else if (!buffer_is_zero(host, size)) {
@@ -377,7 +387,7 @@ bool encrypted_load_check_buffer(const char *idstr, size_t len, Error **errp)
 {
     ConfidentialGuestSupport *cgs;
 
-    /* Not the receiver: a channel may bring a packet before there is one */
+    /* Do not test the receiver: a channel may get a packet before it exists */
     if (!encrypted_migration_ops(&cgs)) {
         return true;
     }
@@ -420,8 +430,9 @@ bool encrypted_load_buffer(void *opaque, char *buf, size_t len, Error **errp)
         return true;
     }
     /*
-     * Set with the lock held, so before a record of another channel is refused
-     * because of this error: the first error that is set is the one reported.
+     * Set the error while the lock is held.  Any other channel then refuses
+     * its record only afterwards, so the first error is the one that is
+     * reported.
      */
     migrate_set_error(migrate_get_current(), err);
     error_propagate(errp, err);

@@ -23,7 +23,7 @@
 #include "migration/savevm.h"
 #include "trace.h"
 
-/* More than any threshold, without an overflow when something is added to it */
+/* More than any threshold, and small enough that sums do not overflow */
 #define NOT_YET (UINT64_MAX / 4)
 
 /* Pings of this file start here; savevm.c and migration.c use 1 to 4 */
@@ -35,33 +35,39 @@
 #define PINGS_UNANSWERED 4
 
 /*
- * Bytes that a zero page counts for.  No more than it has in the stream, or
- * zero pages would make a slow channel look fast.
+ * Number of bytes to count for a zero page.  This must not be more than a zero
+ * page has in the stream, because zero pages would then make a slow channel
+ * look fast.
  */
 #define ZERO_PAGE_BYTES 8
 
 /* How often a wait for a pong checks whether the migration is ending */
 #define PONG_POLL_MS 50
 
-/* multifd: a ping overtakes what is in the channels unless they are flushed */
+/*
+ * With multifd, a ping overtakes data in the channels unless they are flushed
+ */
 typedef enum FlushState {
     FLUSH_NONE,
     FLUSH_DUE,          /* the next section of RAM shall flush the channels */
-    FLUSH_DONE,         /* it has, and nothing was sent since */
+    FLUSH_DONE,         /* they were flushed, nothing was sent since */
 } FlushState;
 
-/* Migration thread, except where noted, and except in start and stop */
+/*
+ * The migration thread uses these fields, except where noted and except that
+ * encrypted_pending_start() and encrypted_pending_stop() run with the BQL.
+ */
 static struct {
     EncryptedStats *stats;          /* NULL: there is nothing to do */
     FlushState flush;
     int64_t ping_ns;                /* when the last ping was sent */
-    bool counted;                   /* private pages, after the first sync */
+    bool counted;                   /* private pages counted at 1st sync */
     uint64_t downtime_ns;           /* estimate at the last sync */
 
     QemuMutex lock;                 /* protects the fields below */
     QemuCond pong;
-    EncryptedRate rate;             /* and the return path's thread */
-    uint32_t ping;                  /* number of the last one */
+    EncryptedRate rate;             /* also for the return path thread */
+    uint32_t ping;                  /* number of the last ping */
 } pending;
 
 static void __attribute__((constructor)) init_pending(void)
@@ -132,7 +138,10 @@ static EncryptedWork work_left(uint64_t bytes)
 {
     uint64_t pages = encrypted_stats_get_sent(pending.stats).remaining;
 
-    /* Some of these pages may be shared by now, and sent */
+    /*
+     * Some pages may have become shared, and been sent, since they were
+     * counted
+     */
     pages = MIN(pages, bytes >> qemu_target_page_bits());
     return (EncryptedWork) {
         .pages = pages,
@@ -140,7 +149,7 @@ static EncryptedWork work_left(uint64_t bytes)
     };
 }
 
-/* The time in ns that the guest would be stopped if @left was left */
+/* Estimate the downtime in ns if the guest is stopped with @left to send */
 static uint64_t downtime_ns(const EncryptedWork *left)
 {
     uint64_t bw = migrate_avail_switchover_bandwidth();
@@ -151,7 +160,10 @@ static uint64_t downtime_ns(const EncryptedWork *left)
         QEMU_LOCK_GUARD(&pending.lock);
         return encrypted_rate_estimate(&pending.rate, left);
     }
-    /* The user knows the channel better, and only the platform is measured */
+    /*
+     * The user's bandwidth describes the channel, so only the platform is
+     * measured
+     */
     by_user = ((double)(left->pages << qemu_target_page_bits()) + left->bytes) /
               bw * NANOSECONDS_PER_SECOND;
     if (left->pages) {
@@ -192,7 +204,7 @@ static bool send_ping(MigrationState *s, bool now)
     pending.flush = FLUSH_NONE;
     done = work_done();
     WITH_QEMU_LOCK_GUARD(&pending.lock) {
-        /* Before the pong can come; the write below may block */
+        /* Set this before the pong can come; the write below may block */
         ping = ++pending.ping;
         encrypted_rate_mark(&pending.rate, ping, &done,
                             qemu_clock_get_ns(QEMU_CLOCK_REALTIME));
@@ -213,7 +225,9 @@ static bool wait_pong(MigrationState *s)
     QEMU_LOCK_GUARD(&pending.lock);
     while (encrypted_rate_unacked(&pending.rate)) {
         if (migrate_has_error(s)) {
-            /* The destination reported it, or the return path has ended */
+            /*
+             * The destination reported the error, or the return path has ended
+             */
             qemu_file_set_error(s->to_dst_file, -EIO);
         }
         if (s->state != MIGRATION_STATUS_ACTIVE ||
@@ -271,7 +285,7 @@ static bool pending_is_active(void *opaque)
     return pending.stats;
 }
 
-/* It has no section of its own; RAM's sections have all pages */
+/* The handler has no section of its own; RAM's sections have all pages */
 static const SaveVMHandlers handlers = {
     .is_active = pending_is_active,
     .state_pending_estimate = pending_estimate,

@@ -1,5 +1,5 @@
 /*
- * What a confidential guest cannot be migrated with
+ * Features that do not work with the migration of a confidential guest
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -33,14 +33,14 @@ static bool no_return_path(void)
 }
 
 /*
- * Features that send pages without a look at their state, or that start the
- * guest before all of its pages have arrived, and features without which a
- * guest could be lost.  Each side refuses those that concern it.
+ * Features that send pages without checking their state, that start the guest
+ * before all of its pages have arrived, or without which a guest could be
+ * lost.  Each side refuses those that concern it.
  */
 static const struct {
     bool (*applies)(void);
     Side side;
-    const char *message;        /* after "A confidential guest" */
+    const char *message;        /* error text after "A confidential guest" */
 } refusals[] = {
     { migrate_xbzrle, BOTH,
       "cannot be migrated with capability xbzrle: migrate without it" },

@@ -1,5 +1,5 @@
 /*
- * What a confidential guest cannot be migrated with
+ * Features that do not work with the migration of a confidential guest
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
@@ -20,8 +20,8 @@ const ConfidentialGuestMigrationOps *
 encrypted_migration_ops(ConfidentialGuestSupport **cgs);
 
 /**
- * encrypted_policy_check_send: can the guest leave with the capabilities,
- * parameters, RAMBlocks and platform of this moment?  BQL.
+ * encrypted_policy_check_send: can the guest leave with the present
+ * capabilities, parameters, RAMBlocks and platform?  BQL.
  * @cgs, @ops: from encrypted_migration_ops(), not NULL
  */
 bool encrypted_policy_check_send(ConfidentialGuestSupport *cgs,

@@ -11,8 +11,8 @@
 
 /**
  * encrypted_query: add to @info the statistics of the current or last
- * migration, whatever became of it, and why the guest cannot leave at present.
- * BQL.
+ * migration, whether it succeeded or not, and the reasons why the guest cannot
+ * leave at present.  BQL.
  */
 void encrypted_query(MigrationInfo *info);
 

@@ -29,8 +29,9 @@ void encrypted_rate_mark(EncryptedRate *r, uint32_t id,
 
     if (done->pages == last->done.pages && done->bytes == last->done.bytes) {
         /*
-         * The same place in the stream.  The time of an acknowledgement of
-         * @last stays right, but the source waits for the new mark.
+         * The new mark is at the same place in the stream as @last and
+         * replaces it.  An acknowledgement of the old mark would have the right
+         * time, too, but the source waits for the new mark.
          */
         last->id = id;
         last->sent_ns = now;
@@ -44,7 +45,7 @@ void encrypted_rate_mark(EncryptedRate *r, uint32_t id,
     };
 }
 
-/* @amount of work that takes @ns for @measured; infinite if none was measured */
+/* Scale the time @ns for @measured to @amount; infinite if @measured is 0 */
 static double scale(double ns, uint64_t amount, uint64_t measured)
 {
     if (!amount) {
@@ -80,7 +81,7 @@ static void update_bounds(EncryptedRate *r)
             byte_ns = MIN(byte_ns, scale(ns, 1, work.bytes));
         }
     }
-    /* If all marks are about the other kind of memory, the old bound stays */
+    /* If all marks are about the other kind of memory, keep the old bound */
     r->page_ns = isinf(page_ns) ? r->page_ns : page_ns;
     r->byte_ns = isinf(byte_ns) ? r->byte_ns : byte_ns;
 }
@@ -111,9 +112,10 @@ void encrypted_rate_idle(EncryptedRate *r, int64_t now)
 }
 
 /*
- * If an interval had A pages and B bytes, k times as much of both takes k times
- * as long.  What is left may be another mixture, so that it takes at most the
- * sum of the times of pages alone and of bytes alone.  Both are upper bounds.
+ * If an interval had A pages and B bytes, k times as much of both takes k
+ * times as long.  The remaining work may be another mixture.  It then takes at
+ * most the sum of the time for its pages alone and the time for its bytes
+ * alone, which are both upper bounds.
  */
 uint64_t encrypted_rate_estimate(const EncryptedRate *r,
                                  const EncryptedWork *left)

@@ -46,7 +46,7 @@ typedef struct EncryptedMark {
 } EncryptedMark;
 
 typedef struct EncryptedRate {
-    EncryptedMark marks[ENCRYPTED_RATE_MARKS];  /* in the order of the stream */
+    EncryptedMark marks[ENCRYPTED_RATE_MARKS];  /* in stream order */
     unsigned n;
     uint32_t acked;             /* the number that was acknowledged last */
     /* Upper bounds from the last marks that had such work; 0: not known */

@@ -70,7 +70,10 @@ void encrypted_reason_await(MigrationState *s)
     int64_t end = qemu_clock_get_ms(QEMU_CLOCK_REALTIME) + AWAIT_MS;
 
     if (bql_locked()) {
-        /* QMP and the guest would have to wait */
+        /*
+         * The caller holds the BQL, so QMP and the guest would have to wait,
+         * too
+         */
         return;
     }
     while (qatomic_read(&r->announced) && s->rp_state.rp_thread_created &&

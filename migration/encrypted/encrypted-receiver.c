@@ -29,7 +29,7 @@ struct EncryptedReceiver {
     ConfidentialGuestSupport *cgs;
     const ConfidentialGuestMigrationOps *ops;
     EncryptedRecord last;       /* type of the last record, 0: none yet */
-    EncryptedRecord now;        /* its header was read, its body was not */
+    EncryptedRecord now;        /* type of the record whose body is due */
     bool failed;                /* nothing more is accepted */
     ReceivedBlock *blocks;
     uint32_t nblocks;
@@ -62,14 +62,14 @@ void encrypted_receiver_free(EncryptedReceiver *r)
     g_free(r);
 }
 
-/* May a page follow what was read? */
+/* Whether a page may follow the last record */
 static bool expects_pages(const EncryptedReceiver *r)
 {
     return r->last == ENCRYPTED_RECORD_SESSION ||
            r->last == ENCRYPTED_RECORD_PAGES;
 }
 
-/* May a record of @type follow what was read? */
+/* Check that a record of @type may follow the last record */
 static bool check_order(EncryptedReceiver *r, EncryptedRecord type,
                         Error **errp)
 {
@@ -143,7 +143,10 @@ bool encrypted_receiver_header(EncryptedReceiver *r, const uint8_t *header,
     return true;
 }
 
-/* Add an entry of the session's list: a block of this machine, not there yet */
+/*
+ * Add a block of the session record's list.  The block must exist on this
+ * machine and must not be in the list twice.
+ */
 static bool receive_session_block(EncryptedReceiver *r, const char *name,
                                   uint64_t npages, Error **errp)
 {
@@ -178,7 +181,10 @@ static bool receive_session_block(EncryptedReceiver *r, const char *name,
     return true;
 }
 
-/* The session's list of @nblocks blocks; advances @p and @len behind it */
+/*
+ * Read the list of @nblocks blocks in the session record.  Advances @p and
+ * @len to what follows the list.
+ */
 static bool receive_session_blocks(EncryptedReceiver *r, uint32_t nblocks,
                                    const uint8_t **p, size_t *len,
                                    Error **errp)
@@ -204,7 +210,7 @@ static bool receive_session_blocks(EncryptedReceiver *r, uint32_t nblocks,
     return true;
 }
 
-/* The session has every block of this machine that can have private pages */
+/* Check that the session has every block that can have private pages */
 static bool check_all_listed(EncryptedReceiver *r, Error **errp)
 {
     g_autoptr(GPtrArray) here = encrypted_blocks();
@@ -266,8 +272,8 @@ static bool receive_session(EncryptedReceiver *r, const uint8_t *p, size_t len,
 }
 
 /*
- * Has @b still the size that the session record has announced?  The stream can
- * resize some blocks at any time.
+ * Check that @b still has the size that the session record has announced.  The
+ * stream can resize some blocks at any time.
  */
 static bool check_size(const ReceivedBlock *b, Error **errp)
 {
@@ -386,7 +392,7 @@ static bool receive_unallocated(EncryptedReceiver *r, const uint8_t *p,
     return true;
 }
 
-/* Compare the words of a state record with the state and the pages here */
+/* Compare the words of a state record with the state and the received pages */
 static bool check_state(ReceivedBlock *b, uint64_t first, uint64_t npages,
                         const uint8_t *words, Error **errp)
 {
@@ -581,7 +587,7 @@ bool encrypted_receiver_plain(EncryptedReceiver *r, RAMBlock *rb,
     if (!check_size(&r->blocks[i], errp)) {
         return false;
     }
-    /* The caller has checked the offset against a size that can change */
+    /* The caller has checked the offset against a size that can change later */
     if (page >= r->blocks[i].npages) {
         error_setg(errp, "block %s, offset 0x%" PRIx64 ": plain page beyond "
                    "its end", rb->idstr, offset);

@@ -205,7 +205,7 @@ bool encrypted_record_final(GByteArray *out, const GByteArray *final,
     return true;
 }
 
-/* Text of a message with the destination's reason */
+/* Text of the message with the destination's reason for a failure */
 
 size_t encrypted_reason_len(const char *text)
 {

@@ -53,11 +53,11 @@ extern const EncryptedRecordType encrypted_record_types[ENCRYPTED_RECORD__MAX];
                                     CGS_MIGRATION_PAGES_MAX * \
                                     CGS_MIGRATION_PAGE_MAX)
 
-/* What the source announces in its session record */
-#define ENCRYPTED_SESSION_REASON    0x1 /* it accepts a reason message */
+/* Flags of the session record, with which the source announces features */
+#define ENCRYPTED_SESSION_REASON    0x1 /* accepts a reason message */
 #define ENCRYPTED_SESSION_MULTIFD   0x2 /* pages are in multifd's channels */
 #define ENCRYPTED_SESSION_FLAGS     0x3
-/* A destination ignores those of these flags that it does not know */
+/* A destination ignores flags in this mask that it does not know */
 #define ENCRYPTED_SESSION_OPTIONAL  0xffff0000
 #define ENCRYPTED_SESSION_ANSWER    0x10000 /* it reads an answer */
 
@@ -69,7 +69,7 @@ extern const EncryptedRecordType encrypted_record_types[ENCRYPTED_RECORD__MAX];
 #define ENCRYPTED_REASON_MESSAGE 0x4552
 #define ENCRYPTED_REASON_MAX 1024
 
-/* The message with the platform's answer, and the most bytes that it has */
+/* Type of the message with the platform's answer, and limit of its length */
 #define ENCRYPTED_ANSWER_MESSAGE 0x4541
 #define ENCRYPTED_ANSWER_MAX 256
 
@@ -82,7 +82,7 @@ size_t encrypted_reason_len(const char *text);
  */
 char *encrypted_reason_text(const uint8_t *data, size_t len);
 
-/** encrypted_block_pages: number of pages that @rb has at present */
+/** encrypted_block_pages: present number of pages of @rb */
 uint64_t encrypted_block_pages(const RAMBlock *rb);
 
 /**
@@ -114,8 +114,8 @@ bool encrypted_record_pages(GByteArray *out, uint32_t block, uint64_t offset,
                             Error **errp);
 
 /**
- * encrypted_record_unallocated: append a record of @npages private pages without
- * contents
+ * encrypted_record_unallocated: append a record of @npages private pages that
+ * are sent without contents
  * @block: index
  * @page: index of the first page in the block
  */

@@ -30,10 +30,10 @@
 #include "multifd-encrypted-send.h"
 #include "trace.h"
 
-/* Number of private pages without contents in one record, at most */
+/* Maximum number of private pages without contents in one record */
 #define UNALLOCATED_PAGES_MAX 4096
 
-/* The migration thread's, if nothing else is said */
+/* Used by the migration thread, unless a member's comment says otherwise */
 typedef struct EncryptedSave {
     EncryptedSession *session;
     /* The main channel */
@@ -179,7 +179,7 @@ static bool send_session(EncryptedSave *s, const GByteArray *data,
         }
     }
     put_record(s);
-    /* A destination that refuses this can say so before channels fail */
+    /* Flush, so that a destination that refuses this can report it early */
     qemu_fflush(s->f);
     return true;
 }
@@ -301,7 +301,7 @@ static int pack_pages(EncryptedSave *s, RAMBlock *rb, uint64_t offset,
     return ret;
 }
 
-/* Mark @npages pages dirty that the guest is converting */
+/* Mark @npages pages dirty, because the guest is converting or writing them */
 static void requeue(EncryptedSave *s, RAMBlock *rb, uint64_t offset,
                     size_t npages)
 {
@@ -312,9 +312,10 @@ static void requeue(EncryptedSave *s, RAMBlock *rb, uint64_t offset,
 }
 
 /*
- * Of @npages pages that had no memory before their dirty bits were cleared,
- * return how many from the first one on have none now, and requeue the others.
- * The guest may have accessed a page before KVM logged accesses to it.
+ * @npages pages had no memory before their dirty bits were cleared.  Return
+ * the number of these pages, counted from the first one on, that still have
+ * none, and requeue the others.  The guest may have accessed a page before KVM
+ * logged accesses to it.
  */
 static size_t still_unallocated(EncryptedSave *s, RAMBlock *rb, uint64_t page,
                                 size_t npages)
@@ -400,7 +401,10 @@ static int send_run(EncryptedSave *s, RAMBlock *rb, guint index,
     return put_pages(s, ret);
 }
 
-/* The end of the dirty pages that begin at @page, as far as one record goes */
+/*
+ * Return the end of the dirty pages that begin at @page, as far as one record
+ * can hold them
+ */
 static unsigned long dirty_end(RAMBlock *rb, unsigned long page)
 {
     unsigned long size = rb->used_length >> qemu_target_page_bits();
@@ -448,7 +452,7 @@ static int save_private(EncryptedSave *s, RAMBlock *rb, uint64_t page,
         return fail(s, -EINVAL, err);
     }
     npages = allocated_run(rb, page, npages, &allocated);
-    /* Before the pages are read: rule C */
+    /* Clear the dirty bits before the pages are read (rule C) */
     for (size_t i = 1; i < npages; i++) {
         s->clear_dirty(s->rs, rb, page + i);
     }
@@ -468,8 +472,9 @@ static int save_private(EncryptedSave *s, RAMBlock *rb, uint64_t page,
 }
 
 /*
- * Copy a shared page: it may be private when the channel reads it.  The caller
- * holds the reader's lock of @rb, which this releases.
+ * Copy a shared page, because it may be private by the time that the channel
+ * reads it.  The caller holds the reader's lock of @rb, which this function
+ * releases.
  */
 static int copy_shared(EncryptedSave *s, RAMBlock *rb, unsigned long page,
                        uint8_t *copy)

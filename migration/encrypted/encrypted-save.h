@@ -5,8 +5,8 @@
  *
  * ram.c searches for dirty pages.  It hands every page of a RAMBlock that can
  * have private pages to encrypted_save_page().  All functions do nothing for a
- * machine without confidential guest support that can migrate.  Where nothing
- * else is said, the migration thread calls them.
+ * machine without confidential guest support that can migrate.  The migration
+ * thread calls them, unless their comment says otherwise.
  */
 #ifndef MIGRATION_ENCRYPTED_SAVE_H
 #define MIGRATION_ENCRYPTED_SAVE_H
@@ -43,7 +43,8 @@ void encrypted_save_sync(uint64_t round);
 
 /**
  * encrypted_save_synced: the dirty bitmap has all bits that the log had.
- * bitmap_mutex is held since then, so no page has been sent.  The same threads.
+ * bitmap_mutex has been held since the sync, so no page has been sent.  Called
+ * by the same threads as encrypted_save_sync().
  * @last_stage: there will be no other round
  */
 void encrypted_save_synced(bool last_stage);
@@ -54,7 +55,7 @@ void encrypted_save_synced(bool last_stage);
  */
 bool encrypted_save_confidential(RAMBlock *rb, unsigned long page, int *res);
 
-/** encrypted_save_copy: the copy of which encrypted_save_contents() tells */
+/** encrypted_save_copy: the copy that encrypted_save_contents() returns */
 uint8_t *encrypted_save_copy(void);
 
 /**
@@ -75,15 +76,18 @@ uint8_t *encrypted_save_copy(void);
 static inline bool encrypted_save_page(RAMBlock *rb, unsigned long page,
                                        int *res)
 {
-    /* A page of an ordinary guest takes less than 200 ns in all: no call */
+    /*
+     * Sending a page of an ordinary guest takes less than 200 ns in total, so
+     * avoid a function call.
+     */
     return unlikely(qatomic_read(&rb->encbmap)) &&
            encrypted_save_confidential(rb, page, res);
 }
 
 /**
  * encrypted_save_contents: contents of the page at byte @offset of @rb, for
- * which encrypted_save_page() has just returned false.  A copy if the page
- * could become private before the caller has read it.
+ * which encrypted_save_page() has just returned false.  These are a copy if
+ * the page could become private before the caller has read it.
  */
 static inline uint8_t *encrypted_save_contents(RAMBlock *rb,
                                                ram_addr_t offset)

@@ -1,5 +1,5 @@
 /*
- * Session with the platform in which private memory leaves
+ * Session with the platform to send private memory
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -95,7 +95,10 @@ static int notify_end(NotifierWithReturn *notifier, MigrationEvent *e,
         runstate_check(RUN_STATE_POSTMIGRATE)) {
         keep_session(session);
     } else {
-        /* It failed, or it completed and "cont" came before this call */
+        /*
+         * The migration failed, or it completed and "cont" came before this
+         * call
+         */
         take_back(session);
     }
     return 0;
@@ -176,7 +179,10 @@ bool encrypted_session_open(ConfidentialGuestSupport *cgs,
                    "the migrate command only");
         return false;
     }
-    /* Again, because the transport, for one, is known only now */
+    /*
+     * Check again, because some facts, such as the transport, are known only
+     * now
+     */
     if (!encrypted_policy_check_send(cgs, ops, errp)) {
         return false;
     }
@@ -201,7 +207,10 @@ void encrypted_session_shutdown(void)
         session->ops->send_done(session->cgs, true);
     }
     if (session->vm_change) {
-        /* They are part of MigrationState, which may be freed after this */
+        /*
+         * The notifiers are part of MigrationState, which may be freed after
+         * this
+         */
         qemu_del_vm_change_state_handler(session->vm_change);
         for (int mode = 0; mode < MIG_MODE__MAX; mode++) {
             migration_remove_notifier(&session->notifiers[mode]);

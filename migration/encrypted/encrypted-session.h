@@ -1,5 +1,5 @@
 /*
- * Session with the platform in which private memory leaves
+ * Session with the platform to send private memory
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *

@@ -22,7 +22,7 @@ typedef struct EncryptedOutgoing {
     /* The answer of the destination's platform to the session */
     EncryptedAnswer answer;
     /*
-     * What the migration thread sends with, from encrypted_save_setup() to
+     * State of the migration thread's sender, from encrypted_save_setup() to
      * encrypted_save_cleanup(); NULL if the guest is not confidential
      */
     struct EncryptedSave *save;

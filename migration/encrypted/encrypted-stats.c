@@ -11,7 +11,10 @@
 #include "qapi/util.h"
 #include "encrypted-stats.h"
 
-/* The path by which each page was sent last.  Neither: not sent yet. */
+/*
+ * Path by which each page was sent last.  A page that is in neither bitmap has
+ * not been sent yet.
+ */
 typedef struct BlockPaths {
     unsigned long *as_private;
     unsigned long *as_shared;
@@ -99,7 +102,7 @@ static void subtract(EncryptedRamCounters *c, const EncryptedRamCounters *b)
     c->platform_time -= b->platform_time;
 }
 
-/* The counters of the round that has not ended, until now */
+/* Return the round that has not ended, with its counters up to @now */
 static EncryptedRamRound present_round(EncryptedStats *s, int64_t now)
 {
     EncryptedRamRound r = s->rounds[s->last % ENCRYPTED_STATS_ROUNDS];
@@ -279,7 +282,7 @@ EncryptedRamStats *encrypted_stats_get(EncryptedStats *s, int64_t now)
                                  present_round(s, now) : *r;
 
         if (copy.round != n) {
-            continue;   /* a number that no round had */
+            continue;   /* there was no round with this number */
         }
         QAPI_LIST_APPEND(tail, g_memdup2(&copy, sizeof(copy)));
     }

@@ -50,7 +50,7 @@ void encrypted_stats_forget_blocks(EncryptedStats *s);
 
 /**
  * encrypted_stats_round: a round ends and another begins
- * @number: number of the round that begins, from 1; 0: none begins
+ * @number: number of the round that begins, from 1; 0 if none begins
  * @now: time in ms
  * @ended: returns the round that ends
  *

@@ -45,7 +45,7 @@ void multifd_encrypted_recv_free(MultiFDRecvParams *p);
  */
 void coroutine_mixed_fn multifd_encrypted_recv_wait(QemuSemaphore *sem);
 
-/** multifd_encrypted_recv_join: the same for the end of a channel's @thread */
+/** multifd_encrypted_recv_join: wait in the same way for @thread to end */
 void coroutine_mixed_fn multifd_encrypted_recv_join(QemuThread *thread);
 
 #endif

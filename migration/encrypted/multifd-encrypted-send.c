@@ -10,7 +10,7 @@
 #include "multifd-copies.h"
 #include "multifd-encrypted-send.h"
 
-/* The next packet of shared pages.  multifd exchanges it when it sends it. */
+/* Next packet of shared pages.  multifd replaces it when it sends it. */
 static MultiFDSendData **current_packet(void)
 {
     return &migrate_get_current()->encrypted.packet;

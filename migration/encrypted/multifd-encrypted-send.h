@@ -8,7 +8,8 @@
  * private pages is sent as device state of the section "ram".  See
  * docs/devel/migration/encrypted-pages.rst.
  *
- * Where nothing else is said, the migration thread calls these functions.
+ * The migration thread calls these functions, unless their comment says
+ * otherwise.
  */
 #ifndef MIGRATION_MULTIFD_ENCRYPTED_SEND_H
 #define MIGRATION_MULTIFD_ENCRYPTED_SEND_H
@@ -34,8 +35,8 @@ bool multifd_encrypted_send_record(const GByteArray *record);
 uint8_t *multifd_encrypted_send_room(RAMBlock *rb);
 
 /**
- * multifd_encrypted_send_queue: the caller has copied a page to where
- * multifd_encrypted_send_room() has just said
+ * multifd_encrypted_send_queue: queue the page that the caller has copied to
+ * the address from multifd_encrypted_send_room()
  * @offset: bytes in its RAMBlock
  */
 void multifd_encrypted_send_queue(ram_addr_t offset);
