@@ -1,14 +1,14 @@
 /*
- * A confidential guest that is none, for tests of the migration code
+ * Simulated confidential guest, for tests of the migration code
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
- * Nothing is encrypted and nobody is protected.  The device makes the machine
- * look like one with confidential guest support whose RAM has private pages,
- * on any accelerator, and plays the guest: while the machine runs it converts
- * ranges of pages at random and writes to them.  A packed page is its offset
- * and its contents.  So the path of private pages can be tested where there
- * is neither KVM nor a platform; see tests/qtest/encrypted-pages-test.c.
+ * The device encrypts nothing and protects nothing.  It makes the machine look
+ * like one with confidential guest support whose RAM has private pages, on any
+ * accelerator.  It also simulates the guest: while the machine runs, the device
+ * converts random ranges of pages and writes to them.  A packed page consists
+ * of its offset and its contents.  The path of private pages can thus be tested
+ * without KVM and without a platform; see tests/qtest/encrypted-pages-test.c.
  */
 #include "qemu/osdep.h"
 #include "qemu/bitmap.h"
@@ -44,29 +44,30 @@ OBJECT_DECLARE_SIMPLE_TYPE(CGTestGuest, CGTEST_GUEST)
 struct CGTestState {
     DeviceState parent_obj;
 
-    uint32_t conversions;   /* per second */
-    uint32_t busy_every;    /* so many runs to send, one is being converted */
-    uint32_t page_us;       /* time to pack or unpack a page */
-    bool rewrite;           /* what is sent is dirty again while the guest runs */
-    uint64_t bad_page;      /* the so-manieth page received is not authentic */
-    bool lazy;              /* pages are unallocated until the guest writes */
-    uint64_t begin_touched; /* so many of its first pages are not */
-    uint32_t touch_every;   /* so many runs that are told to be unallocated,
-                               the guest writes to one */
-    uint64_t bad_memory;    /* offset of a page that the host has lost; 0: none */
-    uint32_t shared_mib;    /* so much is shared to begin with */
-    uint64_t host_page_size; /* that RAM claims to have; 0: its own */
+    uint32_t conversions;   /* conversions per second; 0: none */
+    uint32_t busy_every;    /* each busy_every-th run is busy; 0: none */
+    uint32_t page_us;       /* time to pack or unpack a page, in us */
+    bool rewrite;           /* mark sent pages dirty while the guest runs */
+    uint64_t bad_page;      /* n-th received page is not authentic; 0: none */
+    bool lazy;              /* a page has no memory until it is written */
+    uint64_t begin_touched; /* lazy: number of pages that begin with memory */
+    /* lazy: the guest writes to each n-th run reported unallocated; 0: none */
+    uint32_t touch_every;
+    uint64_t bad_memory;    /* offset of a page that the host lost; 0: none */
+    uint32_t shared_mib;    /* MiB of RAM, from its start, that are shared */
+    uint64_t host_page_size; /* page size that RAM claims; 0: the real one */
     bool unwilling;         /* the guest has not agreed to be migrated */
-    char *ops_log;          /* file to which calls that open or end an
-                               outgoing session are appended */
-    char *answer;           /* what the destination sends and the source
-                               expects as the answer to the session */
+    /* Calls that open or end an outgoing session are appended to this file */
+    char *ops_log;
+    /* Answer that the destination sends and that the source expects */
+    char *answer;
 
     RAMBlock *rb;
-    unsigned long *touched; /* pages that the guest wrote to; NULL: not lazy */
-    uint64_t converted;     /* times; BQL */
-    int64_t longest_us;     /* that one took; BQL */
-    uint64_t told_page, told_run, told; /* what sender was told to be empty */
+    unsigned long *touched; /* pages that have memory; NULL if not lazy */
+    uint64_t converted;     /* number of conversions; BQL */
+    int64_t longest_us;     /* duration of the longest conversion; BQL */
+    /* Last run reported as unallocated, and number of such reports */
+    uint64_t told_page, told_run, told;
     QemuThread thread;
 };
 
@@ -75,9 +76,9 @@ struct CGTestGuest {
 
     CGTestState *dev;
     bool sending;
-    bool completed;         /* the guest has left; sending is still set */
+    bool completed;         /* migration completed; sending is still set */
     uint64_t runs_sent;
-    uint64_t calls;         /* atomic: successful runs */
+    uint64_t calls;         /* number of runs packed; atomic */
     uint64_t pages_received;
 };
 
@@ -152,7 +153,7 @@ static int cgtest_send_pages(ConfidentialGuestSupport *cgs, RAMBlock *rb,
     assert(npages <= CGS_MIGRATION_PAGES_MAX);
     if (g->dev->busy_every && runstate_is_running() &&
         ++g->runs_sent % g->dev->busy_every == 0) {
-        /* What was packed so far must not be sent */
+        /* The sender must discard what a failed call has appended */
         g_byte_array_append(out, (const uint8_t *)"rubbish", 7);
         error_setg(errp, "busy");
         return -EAGAIN;
@@ -200,7 +201,7 @@ static void cgtest_send_completed(ConfidentialGuestSupport *cgs)
     assert(g->sending && !g->completed);
     log_op(g, "completed");
     g->completed = true;
-    /* The guest is here or there, and not at both places */
+    /* The guest must not run on both sides */
     assert(runstate_check(RUN_STATE_POSTMIGRATE));
 }
 
@@ -300,9 +301,10 @@ static CGTestState *the_testdev(void)
 }
 
 /*
- * The guest can write to a page that was seen to be unallocated, before
- * writes are logged: nobody finds it dirty then.  Not when the same is asked
- * again, because from then on writes are logged.
+ * The guest can write to a page after the sender has seen that the page is
+ * unallocated and before writes are logged.  Nothing then marks the page dirty.
+ * This function simulates such writes.  When the sender asks for the same run
+ * again, writes are logged, so the function does not write.
  */
 static uint64_t cgtest_allocated(RAMBlock *rb, uint64_t page, uint64_t npages,
                                  bool *allocated)
@@ -346,9 +348,9 @@ static const EncBitmapProvider cgtest_bad_memory_provider = {
 };
 
 /*
- * The guest: one conversion, and every other time a write to each of its
- * pages.  Not always, because writes would hide a conversion that does not
- * mark its pages dirty.
+ * Convert a random range of pages and, half of the time, write to each of its
+ * pages.  Writing every time would hide a conversion that does not mark its
+ * pages dirty.
  */
 static void convert_and_write(CGTestState *s, GRand *rand, uint64_t count)
 {
@@ -358,7 +360,7 @@ static void convert_and_write(CGTestState *s, GRand *rand, uint64_t count)
     uint64_t n = MIN(g_rand_int_range(rand, 1, 100), npages - first);
     int64_t start = qemu_clock_get_us(QEMU_CLOCK_REALTIME);
 
-    /* It runs only where it has not left, or was taken back */
+    /* After a completed migration the guest runs only if it was taken back */
     assert(!CGTEST_GUEST(current_machine->cgs)->completed);
     encbitmap_convert(s->rb, first * size, n * size, g_rand_boolean(rand),
                       NULL, &error_abort);
@@ -369,7 +371,7 @@ static void convert_and_write(CGTestState *s, GRand *rand, uint64_t count)
         return;
     }
     for (uint64_t i = first; i < first + n; i++) {
-        /* Every other time pages of which nothing was written are zero */
+        /* Half of the writes are zeros, which leave an unused page zero */
         touch(s, i, count & 2 ? count : 0);
     }
     memory_region_set_dirty(s->rb->mr, first * size, n * size);
@@ -449,7 +451,7 @@ static void get_longest(Object *obj, Visitor *v, const char *name,
     visit_type_int64(v, name, &CGTEST(obj)->longest_us, errp);
 }
 
-/* What VFIO asks before it sends a device's state through multifd's channels */
+/* VFIO asks for this before it sends device state in multifd's channels */
 static void get_device_state(Object *obj, Visitor *v, const char *name,
                              void *opaque, Error **errp)
 {
