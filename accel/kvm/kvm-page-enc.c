@@ -244,7 +244,7 @@ static bool find_piece(Int128 start, Int128 len, const MemoryRegion *mr,
         .npages = size >> bits,
     };
 
-    /* KVM has no slot for a page of which only a part is mapped */
+    /* KVM has no memory slot for a page that is only partly mapped */
     if (mr->ram_block == find->rb && p.npages &&
         !((addr | offset) & ~qemu_target_page_mask())) {
         g_array_append_val(find->found, p);

@@ -7,23 +7,23 @@
 #define TARGET_I386_SEV_CERTIFICATES_H
 
 /*
- * Each checks sizes, version and the key's usage of certificates from outside.
- * Signatures are not verified: the firmware does that.  Returns false with
- * @errp set if the firmware could not even read @data.
+ * Each of the following functions checks the sizes, the version and the key
+ * usage of untrusted certificates.  The firmware verifies the signatures.
+ * Each returns false with @errp set if the firmware could not even read @data.
  */
 
-/** sev_check_pdh: one certificate, of a platform Diffie-Hellman key */
+/** sev_check_pdh: check the certificate of a platform Diffie-Hellman key */
 bool sev_check_pdh(const uint8_t *data, size_t len, Error **errp);
 
-/** sev_check_plat_certs: three: PEK, OCA, CEK, in this order */
+/** sev_check_plat_certs: check PEK, OCA and CEK, in this order */
 bool sev_check_plat_certs(const uint8_t *data, size_t len, Error **errp);
 
-/** sev_check_amd_certs: two in AMD's format: ASK, ARK, in this order */
+/** sev_check_amd_certs: check ASK and ARK, in this order, in AMD's format */
 bool sev_check_amd_certs(const uint8_t *data, size_t len, Error **errp);
 
 /**
- * SevCertificates: what SEND_START must know of the destination's platform
- * @pdh: NULL if the certificates are not set, and so are the other two
+ * SevCertificates: certificates of the destination's platform for SEND_START
+ * @pdh: NULL, as are the others, if the certificates are not set
  * @plat: the chain of the platform: PEK, OCA, CEK
  * @amd: AMD's chain: ASK, ARK
  *
@@ -39,14 +39,14 @@ typedef struct SevCertificates {
 } SevCertificates;
 
 /**
- * sev_certificates_set: decode and check the three, which are encoded with
- * base64, and replace @c by them.  After an error, which names the certificate
- * and says where it comes from, @c is unchanged.
+ * sev_certificates_set: decode and check the three certificates, which are
+ * encoded with base64, and replace @c by them.  On error, @c is unchanged, and
+ * the error names the certificate and where the operator finds it.
  */
 bool sev_certificates_set(SevCertificates *c, const char *pdh,
                           const char *plat, const char *amd, Error **errp);
 
-/** sev_certificates_clear: free what is set; nothing is set then */
+/** sev_certificates_clear: free all certificates, so that none is set */
 void sev_certificates_clear(SevCertificates *c);
 
 #endif

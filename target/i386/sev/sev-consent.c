@@ -19,7 +19,10 @@ uint32_t sev_consent_cpuid(X86ConfidentialGuest *cg, uint32_t feature,
 {
     SevMigration *m = sev_guest_migration(CONFIDENTIAL_GUEST_SUPPORT(cg));
 
-    /* KVM leaves both to user space and does not report them as supported */
+    /*
+     * KVM leaves both features to user space and does not report them as
+     * supported
+     */
     if (feature == KVM_CPUID_FEATURES && reg == R_EAX && m->enabled) {
         value |= BIT(KVM_FEATURE_HC_MAP_GPA_RANGE) |
                  BIT(KVM_FEATURE_MIGRATION_CONTROL);

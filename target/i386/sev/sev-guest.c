@@ -1,5 +1,5 @@
 /*
- * The sev-guest object, as its migration needs it
+ * Access to the sev-guest object for its migration
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */

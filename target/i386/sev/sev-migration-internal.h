@@ -1,5 +1,5 @@
 /*
- * What the files of SEV migration share
+ * Functions that the files of SEV migration share
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
@@ -75,8 +75,8 @@ bool sev_guest_memfd_added(ConfidentialGuestSupport *cgs, RAMBlock *rb,
 /* sev-consent.c */
 
 /**
- * sev_consent_cpuid: X86ConfidentialGuestClass.mask_cpuid_features: the features
- * kvm-hc-map-gpa-range and kvm-migration-control are supported
+ * sev_consent_cpuid: implements X86ConfidentialGuestClass.mask_cpuid_features.
+ * The features kvm-hc-map-gpa-range and kvm-migration-control are supported.
  */
 uint32_t sev_consent_cpuid(X86ConfidentialGuest *cg, uint32_t feature,
                            uint32_t index, int reg, uint32_t value);

@@ -86,7 +86,7 @@ bool sev_wire_get_session(const uint8_t *buf, size_t len, SevWireSession *s,
                    errp)) {
         return false;
     }
-    /* Both are small: no overflow */
+    /* Both lengths are small, so the sum does not overflow */
     if (len != SESSION_FIXED + (size_t)s->pdh_len + s->session_len) {
         error_setg(errp, "SEV: session of %zu bytes, expected %zu", len,
                    SESSION_FIXED + (size_t)s->pdh_len + s->session_len);
@@ -97,7 +97,10 @@ bool sev_wire_get_session(const uint8_t *buf, size_t len, SevWireSession *s,
     return true;
 }
 
-/* Data of several pages are whole pages, so that each page's place is clear */
+/*
+ * Data of several pages must be whole pages, so that each page's place is
+ * clear
+ */
 static bool trans_len_is_valid(uint32_t len)
 {
     return len <= SEV_WIRE_PAGE || len % SEV_WIRE_PAGE == 0;

@@ -191,7 +191,10 @@ bool sev_must_finish_launch(ConfidentialGuestSupport *cgs)
     case SEV_STATE_SENT:        /* taken back: send_done() sends SEND_CANCEL */
         return false;
     default:
-        /* vCPUs are about to run without a guest, and nobody can refuse it */
+        /*
+         * The vCPUs are about to run without a guest, and no caller can handle
+         * an error
+         */
         sev_can_run(cgs, &err);
         error_report_err(err);
         exit(1);

@@ -1,5 +1,5 @@
 /*
- * Migration of SEV guests: what sev.c and the KVM accelerator call
+ * Migration of SEV guests: functions for sev.c and the KVM accelerator
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -155,7 +155,7 @@ int sev_migration_handle_hypercall(struct kvm_run *run);
 bool sev_migration_rdmsr(X86CPU *cpu, uint32_t msr, uint64_t *val);
 bool sev_migration_wrmsr(X86CPU *cpu, uint32_t msr, uint64_t val);
 
-/* What sev.c offers to the files of this directory */
+/* Functions that sev.c offers to the files of this directory */
 
 /** sev_guest_migration: migration state of @cgs, which is a sev-guest */
 SevMigration *sev_guest_migration(struct ConfidentialGuestSupport *cgs);

@@ -24,7 +24,7 @@
 QEMU_BUILD_BUG_ON(SEV_WIRE_PAGE != TARGET_PAGE_SIZE);
 QEMU_BUILD_BUG_ON(SEV_WIRE_PACKET_PAGES != KVM_SEV_UPDATE_BATCH_PACKET_MAX);
 
-/* A batch of 0 pages does nothing.  A kernel that does not know it fails. */
+/* A batch of 0 pages does nothing, and fails if the kernel does not know it */
 static bool takes_batch(ConfidentialGuestSupport *cgs, uint32_t flags)
 {
     struct kvm_sev_update_batch probe = { .flags = flags };
@@ -75,7 +75,8 @@ static int packets_cmd(SevPackets *p, ConfidentialGuestSupport *cgs, int cmd,
 }
 
 /*
- * Headers and packets are in the buffers, or are to be: one after another.
+ * Run a batch command.  The buffers hold, or receive, the headers and the data
+ * of the packets one after another.
  * @large: packets may have several pages
  */
 static int do_batch(SevPackets *p, ConfidentialGuestSupport *cgs, int cmd,
@@ -98,7 +99,7 @@ static int do_batch(SevPackets *p, ConfidentialGuestSupport *cgs, int cmd,
 
         ret = packets_cmd(p, cgs, cmd, &batch, fw_error);
         *done += batch.done;
-        /* After a signal, the rest is still to be done */
+        /* After a signal, repeat the command for the remaining pages */
         if (ret != -EINTR) {
             break;
         }
@@ -133,7 +134,7 @@ void sev_packets_probe(SevPackets *p, ConfidentialGuestSupport *cgs,
         if (ret == -EIO && fw_error == SEV_RET_BAD_MEASUREMENT) {
             return;
         }
-        /* Without an answer that is understood, only a page is certain */
+        /* If the answer is not understood, only packets of one page are safe */
         lower_limit(p, is_too_long(ret, fw_error) ? p->limit - 1 : 1);
     }
 }
@@ -283,8 +284,8 @@ static bool has_large(const SevPackets *p)
 }
 
 /*
- * Whether one batch can take all packets.  The source's firmware may be
- * another one, so the lengths of its packets and headers can differ from ours.
+ * Whether one batch can take all packets.  The source's firmware may differ
+ * from this host's, so the lengths of its packets and headers may differ, too.
  */
 static bool all_alike(const SevPackets *p)
 {

@@ -176,7 +176,7 @@ static void unpack_error(RAMBlock *rb, const SevPackets *p, int ret,
                          int fw_error, Error **errp)
 {
     if (ret == -EOPNOTSUPP && !(p->limit > 1 && sev_ram_is_in_place(rb))) {
-        /* The kernel makes the pages of guest_memfds only contiguous */
+        /* The kernel can make only the pages of a guest_memfd contiguous */
         error_setg(errp, "SEV: a packet of several pages, which this host can "
                    "receive only into in-place memory, and which the source "
                    "was not told to send");

@@ -79,7 +79,7 @@ static void send_cancel(ConfidentialGuestSupport *cgs)
     if (ret < 0) {
         Error *err = NULL;
 
-        /* The guest can run.  The next migration first cancels the session. */
+        /* The guest can run.  The next migration cancels the session first. */
         sev_cmd_error(&err, "SEND_CANCEL", ret, fw_error);
         warn_reportf_err(err, "The session with the firmware stays open, the "
                          "guest runs on: ");
@@ -110,7 +110,7 @@ static bool query_hdr_len(ConfidentialGuestSupport *cgs, Error **errp)
     return true;
 }
 
-/* The length of a session, which SEND_START returns if it is given none */
+/* Query the length of the session, which SEND_START returns for no buffer */
 static bool query_session_len(ConfidentialGuestSupport *cgs, uint32_t *len,
                               Error **errp)
 {
