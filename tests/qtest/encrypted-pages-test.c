@@ -28,7 +28,9 @@ typedef struct Pair {
     QTestState *src, *dst;
 } Pair;
 
-/* @opts: of the test device, NULL for a plain guest */
+/*
+ * Start a machine.  @opts: options of the test device, NULL for a plain guest.
+ */
 static QTestState *start(const char *opts, const char *args)
 {
     g_autofree char *dev = g_strdup_printf(
@@ -121,7 +123,10 @@ static void migrate_starts(QTestState *src)
     qobject_unref(rsp);
 }
 
-/* The error of a migrate command that is refused; the guest runs on */
+/*
+ * Check that a migrate command is refused and that the guest runs on.  Returns
+ * the error of the command.
+ */
 static char *migrate_refused(QTestState *src)
 {
     QDict *rsp = migrate(src), *err, *st;
@@ -142,7 +147,7 @@ static QDict *query(QTestState *qts)
     return qtest_qmp_assert_success_ref(qts, "{ 'execute': 'query-migrate' }");
 }
 
-/* Wait until the migration has ended, which must be in @status */
+/* Wait until the migration has ended, and check that its status is @want */
 static QDict *wait_end(QTestState *qts, const char *want)
 {
     int64_t end = g_get_monotonic_time() + TIMEOUT_S * G_USEC_PER_SEC;
@@ -178,7 +183,7 @@ static void fails_with(QTestState *qts, const char *why)
     qobject_unref(info);
 }
 
-/* The source's error of a migration that has failed */
+/* Return the source's error of a migration that has failed */
 static char *source_error(QTestState *src)
 {
     QDict *info = wait_end(src, "failed");
@@ -205,7 +210,7 @@ static void refused_by_destination(Pair p, const char *why)
     fails_with(p.dst, why);
 }
 
-/* The same, but the destination cannot send its error to the source */
+/* As refused_by_destination(), but the source does not get the reason */
 static void refused_without_reason(Pair p, const char *why)
 {
     g_autofree char *desc = NULL;
@@ -227,7 +232,7 @@ static void is_running(QTestState *qts)
 
 /*
  * A channel's thread sets the status "failed" before the migration thread has
- * restarted the guest, if that was stopped.
+ * restarted the guest, if the guest was stopped.
  */
 static void runs_again(QTestState *qts)
 {
@@ -303,7 +308,7 @@ static uint64_t session_event(QTestState *qts, bool incoming,
     return pages;
 }
 
-/* Check that the rounds are the last ones, and add up to the totals */
+/* Check that @info has the last rounds and that they add up to the totals */
 static void check_rounds(QDict *info)
 {
     static const char *const counters[] = {
@@ -441,8 +446,8 @@ static void set_bandwidth(QTestState *src, int64_t bytes)
 }
 
 /*
- * Would QEMU stop the guest if it estimated the time for the remaining pages by
- * their bytes and the last rate alone?
+ * Whether QEMU would stop the guest if it estimated the time for the remaining
+ * pages only by their bytes and the last rate
  */
 static bool bytes_fit(QDict *info, double limit_s)
 {
@@ -480,7 +485,7 @@ static void test_downtime_slow_source(void)
         info = query(p.src);
         status = g_strdup(qdict_get_str(info, "status"));
         if (!strcmp(status, "active") && !fit && bytes_fit(info, 1.0)) {
-            /* Control: by bytes alone, QEMU would stop the guest here */
+            /* Control: by the bytes alone, QEMU would stop the guest here */
             fit = true;
             g_assert_cmpuint(counter(info, "private-pages"), <, pages / 4);
         }
@@ -574,9 +579,9 @@ static void migrate_to(QTestState *src, const char *uri)
 }
 
 /*
- * Nothing is slow and the guest is idle: every page is sent once, in the first
- * round or while the guest is stopped, and only the first attempt to stop it
- * syncs the dirty bitmap.
+ * No platform is slow and the guest is idle, so every page is sent once, in
+ * the first round or while the guest is stopped.  Only the first attempt to
+ * stop the guest syncs the dirty bitmap.
  */
 static void test_downtime_fast(void)
 {
@@ -595,9 +600,10 @@ static void test_downtime_fast(void)
 }
 
 /*
- * The destination's platform needs 4 s for the private pages, and the buffers of
- * TCP hold many of them: the guest is stopped only when they are unpacked.  This
- * takes about as long as an empty migration then, so the limit is far away.
+ * The destination's platform needs 4 s for the private pages, and the buffers
+ * of TCP hold many of them.  The guest must be stopped only when they are
+ * unpacked.  The downtime is then about that of an empty migration, far below
+ * the limit.
  */
 static void test_downtime_slow_destination(void)
 {
@@ -623,16 +629,16 @@ static void test_downtime_slow_destination(void)
     pair_end(p);
 }
 
-/* A link between a TCP port, which has large buffers, and the socket "socket" */
+/* A link from a TCP port, which has large buffers, to the socket "socket" */
 typedef struct Link {
     int listener;
-    double bytes_per_us;            /* of all connections together */
+    double bytes_per_us;            /* for all connections together */
     GMutex lock;
     double free_us;                 /* when the link has carried everything */
 } Link;
 
 typedef struct LinkEnd {
-    Link *link;                     /* NULL: as fast as it can */
+    Link *link;                     /* NULL: no limit of the rate */
     int from, to;
 } LinkEnd;
 
@@ -723,10 +729,11 @@ static char *link_start(double bytes_per_second)
 }
 
 /*
- * The guest writes to shared pages while private pages are packed, which takes
- * longer than to carry them: the rate at which the source has written lately
- * says nothing about the link.  At most 1.5 times what the link carries within
- * the limit is sent while the guest is stopped.
+ * The guest writes to shared pages while private pages are packed.  Packing
+ * takes longer than carrying the pages, so the rate at which the source has
+ * written lately does not show the rate of the link.  While the guest is
+ * stopped, the source must send at most 1.5 times what the link carries within
+ * the limit.
  */
 static void test_downtime_slow_link(const void *multifd)
 {
@@ -754,7 +761,7 @@ static void test_downtime_slow_link(const void *multifd)
     g_assert_cmpfloat(left * 4096, <=, 1.5 * link * limit_ms / 1000);
     g_assert_cmpuint(last_round(info, "private-pages") * 2500, <=,
                      1.5 * limit_ms * 1000);
-    /* The control: it was more than that */
+    /* Control: more than that was sent in total */
     g_assert_cmpuint(counter(info, "shared-pages"), >=,
                      (62 * MiB + 16 * MiB) / 4096);
     qobject_unref(info);
@@ -778,7 +785,7 @@ static void test_busy(void)
 }
 
 /*
- * Private pages that nobody has accessed are sent without contents.  Pages that
+ * Private pages that were never accessed are sent without contents.  Pages that
  * the guest writes to meanwhile, before the log notices, are sent later.
  */
 static void test_unallocated(void)
@@ -1026,7 +1033,7 @@ static void test_slow_save_hugetlb(void)
     slow_save("", args);
 }
 
-/* blocked-reasons says what the guest lacks */
+/* blocked-reasons names what the guest lacks */
 static void test_unwilling(void)
 {
     g_autofree char *why = NULL;
@@ -1051,7 +1058,7 @@ static void test_unwilling(void)
     qobject_unref(info);
     qtest_quit(qts);
 
-    /* The guest has not arrived, so its will is not known */
+    /* The guest has not arrived, so it is not known whether it is willing */
     qts = start(",unwilling=on", "-S -incoming defer");
     info = query(qts);
     g_assert_false(qdict_haskey(info, "blocked-reasons"));
@@ -1254,7 +1261,7 @@ static void test_snapshot(const void *state)
     pair_end(p);
 }
 
-/* The operations called for sessions, from @file, which is removed */
+/* Check that @file names the session operations @want, and remove @file */
 static void ops_were(const char *file, const char *want)
 {
     g_autofree char *text = NULL;
@@ -1374,8 +1381,9 @@ static void test_paused(const void *confidential)
 }
 
 /*
- * Another process has locked the image when the destination has loaded the
- * guest.  The migration must not end so that neither side can run the guest.
+ * When the destination has loaded the guest, another process holds a lock on
+ * the image.  The migration must not end so that neither side can run the
+ * guest.
  */
 static void test_disk_locked(const void *confidential)
 {
@@ -1655,7 +1663,7 @@ static void *fake_destination(void *opaque)
     return NULL;
 }
 
-/* The error of @src when its destination sends @answer */
+/* Return the error of @src when its destination sends @answer */
 static char *answered(QTestState *src, const char *answer, size_t len)
 {
     struct sockaddr_un at = { .sun_family = AF_UNIX };
@@ -1762,7 +1770,7 @@ static void test_bad_answer(void)
     qtest_quit(src);
 }
 
-/* Both paths use the channels */
+/* Check that both private and shared pages were sent through the channels */
 static void went_through_channels(Pair p)
 {
     QDict *info = query(p.src);
@@ -2011,7 +2019,7 @@ static void test_multifd_mismatch(void)
     pair_end(p);
 }
 
-/* The capability multifd differs between the sides */
+/* Only one side has the capability multifd */
 static void test_multifd_differing(void)
 {
     Pair p = { start("", ""), start("", "-S -incoming defer") };
@@ -2054,8 +2062,9 @@ static void test_multifd_legacy_zero(void)
 }
 
 /*
- * Devices (VFIO) learn on both sides that their state cannot use the channels.
- * They refuse then when the migration begins, or use the main channel.
+ * On both sides, devices such as VFIO learn that their state cannot use the
+ * channels.  They then refuse when the migration begins, or use the main
+ * channel.
  */
 static void test_multifd_device_state(void)
 {
@@ -2081,8 +2090,8 @@ static void test_multifd_refused(void)
 }
 
 /*
- * The host has lost a shared page.  The source would send zeros in its place, so
- * it gives up and keeps the guest.
+ * The host has lost a shared page.  The source could only send zeros in its
+ * place, so the migration fails and the source keeps the guest.
  */
 static void test_bad_memory(const void *multifd)
 {

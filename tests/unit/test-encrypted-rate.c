@@ -30,7 +30,7 @@ static void mark(EncryptedRate *r, uint32_t id, uint64_t pages, uint64_t bytes,
     encrypted_rate_mark(r, id, &done, now);
 }
 
-/* Only what was acknowledged is known, and private pages and bytes apart */
+/* Work of a kind is estimated only after some of that kind was acknowledged */
 static void test_unknown(void)
 {
     EncryptedRate r;
@@ -53,11 +53,11 @@ static void test_unknown(void)
     encrypted_rate_ack(&r, 9, 11 * S);
     /* 100 pages, and the first record once more */
     g_assert_cmpuint(estimate(&r, 100, 0), ==, 164 * MS);
-    /* Both together took no longer than the whole */
+    /* Both together took no longer than the whole interval */
     g_assert_cmpuint(estimate(&r, 100, MB), ==, 364 * MS);
 }
 
-/* What is left takes the time of its share, if it is a mixture like before */
+/* Remaining work of the same mixture takes its share of the time */
 static void test_mixture(void)
 {
     EncryptedRate r;
@@ -70,7 +70,7 @@ static void test_mixture(void)
     g_assert_cmpuint(estimate(&r, 0, 5 * MB), ==, 500 * MS);
 }
 
-/* Numbers that were not sent, or were acknowledged before, change nothing */
+/* Numbers that were not sent, or were acknowledged before, have no effect */
 static void test_untrusted_acks(void)
 {
     EncryptedRate r = {}, before;
@@ -84,7 +84,7 @@ static void test_untrusted_acks(void)
     encrypted_rate_ack(&r, UINT32_MAX - 1, 4 * S);
     encrypted_rate_ack(&r, 0x80000000, 4 * S);
     g_assert_cmpmem(&r, sizeof(r), &before, sizeof(before));
-    /* One that was left out is acknowledged with the next one */
+    /* An acknowledgement also covers earlier marks that had none */
     encrypted_rate_ack(&r, 0, 4 * S);
     g_assert_cmpuint(encrypted_rate_unacked(&r), ==, 0);
     before = r;
@@ -92,7 +92,7 @@ static void test_untrusted_acks(void)
     g_assert_cmpmem(&r, sizeof(r), &before, sizeof(before));
 }
 
-/* Marks without new work push nothing out */
+/* Marks without new work do not displace older marks */
 static void test_same_place(void)
 {
     EncryptedRate r;
@@ -108,7 +108,7 @@ static void test_same_place(void)
     }
 }
 
-/* A faster pace counts at once, a slower one when the marks are pushed out */
+/* A faster pace counts at once, a slower one when older marks are displaced */
 static void test_changes(void)
 {
     EncryptedRate r;
@@ -145,24 +145,26 @@ static void test_changes(void)
  * platform, with a buffer before and a buffer behind the channel.
  */
 typedef struct Pipe {
-    int64_t pack_ns, unpack_ns;         /* a page */
+    int64_t pack_ns, unpack_ns;         /* for each page */
     double bytes_per_ns;
-    uint64_t buffer;                    /* bytes of each */
+    uint64_t buffer;                    /* size of each buffer in bytes */
 } Pipe;
 
 #define ITEMS_MAX 8192
 
-/* What is in the stream since the pipeline was empty */
+/* Everything that was put into the stream since the pipeline was empty */
 typedef struct Flow {
     const Pipe *p;
     unsigned n;
     struct {
-        uint64_t end;                   /* bytes to here */
+        uint64_t end;                   /* bytes up to the item's end */
         double written, carried, begun, unpacked;       /* ns */
     } item[ITEMS_MAX];
 } Flow;
 
-/* The last item but @buffer bytes before @end, or the beginning */
+/*
+ * Return the last item that ends at least @buffer bytes before @end, or item 0
+ */
 static unsigned before(const Flow *f, uint64_t end, uint64_t buffer)
 {
     unsigned i = f->n;
@@ -173,7 +175,7 @@ static unsigned before(const Flow *f, uint64_t end, uint64_t buffer)
     return i;
 }
 
-/* A record of @pages, or @bytes of shared pages */
+/* Put a record of @pages, or @bytes of shared pages, into the stream */
 static void flow_put(Flow *f, uint64_t pages, uint64_t bytes)
 {
     unsigned last = f->n, full;
@@ -202,7 +204,7 @@ static void flow_empty(Flow *f, const Pipe *p, double now)
     f->item[0].begun = f->item[0].unpacked = now;
 }
 
-/* The time of @work from an empty pipeline to an empty one */
+/* Return the time that @work takes in a pipeline that is empty at first */
 static double takes(const Pipe *p, const EncryptedWork *work)
 {
     g_autofree Flow *f = g_new(Flow, 1);
@@ -226,10 +228,10 @@ typedef struct Source {
     Flow flow;
     uint32_t id;
     double marked;
-    GArray *acks;                       /* double: of marks from id 1 on */
+    GArray *acks;                       /* double: time for each id from 1 */
 } Source;
 
-/* The pongs that have come until @now */
+/* Deliver the pongs that have arrived by @now */
 static void source_acks(Source *s, double now)
 {
     while (encrypted_rate_unacked(&s->rate)) {
@@ -301,7 +303,7 @@ static void check_estimates(const Source *s, const EncryptedWork *round)
             g_assert_cmpfloat(says, <=, 3 * real + 10 * MS);
         }
     }
-    /* Another mixture than that of the round */
+    /* Work of another mixture than that of the round */
     for (uint64_t k = 0; k <= 8; k++) {
         EncryptedWork left = {
             round->pages * k / 8, round->bytes * (8 - k) / 8 / PAGE * PAGE,

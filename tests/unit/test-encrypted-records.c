@@ -174,7 +174,7 @@ static void put_raw(GByteArray *out, uint8_t type, const GByteArray *body)
     g_byte_array_append(out, body->data, body->len);
 }
 
-/* Read one record from @in at @at, as a channel does; */
+/* Read one record from @in at @at, as a channel does */
 static bool load_one(EncryptedReceiver *load, const GByteArray *in, size_t *at,
                      Error **errp)
 {
@@ -213,7 +213,10 @@ static bool load_all(EncryptedReceiver *load, const GByteArray *in,
     return true;
 }
 
-/* Check that @in is refused with an error that contains @say, for good */
+/*
+ * Check that @in is refused with an error that contains @say, and that the
+ * receiver accepts nothing afterwards
+ */
 static void refused(EncryptedReceiver *load, const GByteArray *in,
                     const char *say)
 {
@@ -233,7 +236,7 @@ static void refused(EncryptedReceiver *load, const GByteArray *in,
     g_assert_cmpuint(vendor.finals, ==, 0);
 }
 
-/* A receiver that has read the session record */
+/* Return a receiver that has read the session record */
 static EncryptedReceiver *load_with_session(void)
 {
     EncryptedReceiver *load = encrypted_receiver_new(NULL, &vendor_ops);
@@ -285,7 +288,7 @@ static void test_round_trip(void)
     machine_free();
 }
 
-/* A page is sent in both states: the last record counts */
+/* A page is sent in both states; the last record counts */
 static void test_flip(void)
 {
     EncryptedReceiver *load;
@@ -742,7 +745,10 @@ static void test_unallocated(void)
     g_assert_cmpuint(vendor.pages, ==, 10);
     g_assert_cmpuint(encrypted_receiver_private_pages(load), ==, 10);
     g_assert_cmpuint(encbitmap_count(ram, 0, 200), ==, 200);
-    /* One page is sent as shared and then without contents: the last counts */
+    /*
+     * One page is sent as shared and then without contents; the last record
+     * counts
+     */
     g_assert(encrypted_receiver_plain(load, ram, 50 * PAGE, &error_abort));
     g_assert(!encbitmap_test(ram, 50));
     {
@@ -924,14 +930,14 @@ static void test_state(void)
 }
 
 /*
- * The stream can resize a block that is made for it, after the session has
- * said how many pages it has
+ * The stream can resize a resizable block after the session record has given
+ * its number of pages
  */
 static void test_resized(void)
 {
     static const struct {
-        uint64_t pages;     /* of the block after the session record */
-        uint64_t at;        /* page that is sent then */
+        uint64_t pages;     /* after the session record */
+        uint64_t at;        /* page that is sent after that */
     } to[] = { { 200, 70 }, { 200, 2 }, { 3, 4 }, { 3, 2 } };
     g_autoptr(GByteArray) in = g_byte_array_new();
     g_autoptr(GByteArray) end = g_byte_array_new();
@@ -1081,7 +1087,7 @@ static void test_damage(void)
         encrypted_receiver_free(load);
         machine_free();
     }
-    /* This vendor accepts some changes of its own data */
+    /* The test's vendor code does not detect all changes of its data */
     g_test_message("%u of 20000 damaged streams loaded", loaded);
     g_assert_cmpuint(loaded, <, 10000);
 }

@@ -182,7 +182,10 @@ static uint64_t converted(EncryptedStats *s)
     return n;
 }
 
-/* A model with one byte per page: the path by which it was sent last */
+/*
+ * Compare with a model that has one byte per page: the path by which the page
+ * was sent last
+ */
 static void test_converted(void)
 {
     EncryptedStats *s = encrypted_stats_new();

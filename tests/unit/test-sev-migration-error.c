@@ -1,5 +1,5 @@
 /*
- * What the SEV firmware answers has a name and an advice
+ * Tests of names and advice for errors of the SEV firmware
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -12,7 +12,7 @@ static void test_every_answer(void)
 {
     g_autoptr(GHashTable) names = g_hash_table_new(g_str_hash, g_str_equal);
 
-    /* As far as SEV goes; what follows is SNP's */
+    /* All codes up to this one belong to SEV; later codes belong to SNP */
     for (int code = 0; code <= SEV_RET_SECURE_DATA_INVALID; code++) {
         const char *name = sev_fw_error_name(code);
 
@@ -34,7 +34,7 @@ static void test_unknown(void)
     }
 }
 
-/* One with all of @words comes of the failure */
+/* Check that the error of a failed command begins with @want */
 static void check(const char *cmd, int ret, int fw_error, const char *want)
 {
     Error *err = NULL;
@@ -48,8 +48,8 @@ static void check(const char *cmd, int ret, int fw_error, const char *want)
 }
 
 /*
- * A page that is private, shared and private again while it is packed gives a
- * fault, and so does a page that can never be packed
+ * If the guest converts a page to shared and back while the page is packed,
+ * the command fails with a fault.  So does a page that can never be packed.
  */
 static void test_retry(void)
 {
@@ -73,7 +73,7 @@ static void test_message(void)
     check("SEND_START", -EIO, SEV_RET_INVALID_CERTIFICATE,
           "SEV: SEND_START failed: firmware error INVALID_CERTIFICATE (6): "
           "the firmware rejects a certificate: give migrate-set-sev-info");
-    /* The input is named, and nobody is told to report a bug */
+    /* The message names the input and does not ask for a bug report */
     check("SEND_START", -EIO, SEV_RET_INVALID_LEN,
           "SEV: SEND_START failed: firmware error INVALID_LENGTH (4): a "
           "certificate or a session");
@@ -82,7 +82,9 @@ static void test_message(void)
           "(11): the data was changed");
     check("SEND_FINISH", -EIO, 0xffff,
           "SEV: SEND_FINISH failed: firmware error unknown (65535): see");
-    /* The firmware was not asked: 0, and what newer kernels say of that */
+    /*
+     * The firmware was not asked: older kernels leave 0, newer kernels say so
+     */
     check("SEND_UPDATE_DATA", -EFAULT, 0,
           "SEV: SEND_UPDATE_DATA failed in the kernel, without an answer of "
           "the firmware: Bad address");

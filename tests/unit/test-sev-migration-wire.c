@@ -1,6 +1,6 @@
 /*
- * SEV's part of the migration stream: what is written is read back, and what
- * is cut, too long or of another version is refused
+ * Tests of SEV's data in the migration stream: decoding returns what was
+ * encoded, and refuses data that is cut, too long or of another version
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -36,7 +36,7 @@ static bool get_session(const uint8_t *buf, size_t len, const char *why)
     SevWireSession s;
     Error *err = NULL;
 
-    /* A copy of the right size, so that a sanitizer sees what is too far */
+    /* A copy of the exact length, so that a sanitizer sees reads behind it */
     if (sev_wire_get_session(copy, len, &s, &err)) {
         g_assert(!err);
         return true;
@@ -103,7 +103,9 @@ static void test_session_sum(void)
 {
     g_autoptr(GByteArray) out = make_session();
 
-    /* Each length is valid, their sum is not what is there */
+    /*
+     * Each length is valid, but their sum differs from the length of the data
+     */
     stl_be_p(out->data + 8, 2085);
     g_assert_false(get_session(out->data, out->len, "expected"));
     stl_be_p(out->data + 12, 111);
@@ -189,7 +191,7 @@ static void test_pages_lengths(void)
     };
 
     for (size_t i = 0; i < ARRAY_SIZE(bad_hdr); i++) {
-        /* Enough bytes follow: it is the limit that refuses */
+        /* Enough bytes follow, so only the limit can refuse the length */
         g_autoptr(GByteArray) hdr = make_pages(20);
         g_autoptr(GByteArray) trans = make_pages(20);
 
@@ -200,7 +202,7 @@ static void test_pages_lengths(void)
     }
 }
 
-/* Packets of several pages, which are whole ones */
+/* Packets of several pages, which must be whole pages */
 static void test_pages_large(void)
 {
     g_autofree uint8_t *data = g_malloc(SEV_WIRE_TRANS_MAX);
