@@ -1,16 +1,17 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What is in the migration stream of a confidential guest, for a reader.
+"""Print the contents of the migration stream of a confidential guest.
 
   scripts/analyze-encrypted-ram [--sev] [--quiet] FILE
 
-FILE: a stream as it went over the channel from source to destination.  Prints a
+FILE: the bytes that the source sent to the destination.  The program prints a
 line for each record of private pages, and one for each run of plain pages:
 position, kind, block, offset, pages, bytes.
---sev looks into what SEV puts there, too.  --quiet prints the sums only.
+--sev also decodes the data of SEV.  --quiet prints only the sums.
 
-Ends with 1 if the stream is not what docs/specs/encrypted-ram-migration.rst (and
-docs/specs/sev-migration-payload.rst) say, or if the last path of a page is not
-that of its state.  Nothing here is QEMU's code.
+The exit status is 1 if the stream differs from the format in
+docs/specs/encrypted-ram-migration.rst and
+docs/specs/sev-migration-payload.rst, or if a page was sent last by a path that
+does not match its final state.  This program shares no code with QEMU.
 """
 import argparse
 import struct
@@ -29,7 +30,7 @@ def need(true, what):
 
 
 def sev_session(of, data):
-    """C-bit, policy and lengths of SEV's session data."""
+    """Check SEV's session data; return C-bit, policy and lengths."""
     need(len(data) >= 16, f'session data of {len(data)} bytes')
     cbit, version, policy, pdh, session = struct.unpack_from('>HHIII', data)
     need(version == 1, f'session data of version {version}')
@@ -41,7 +42,7 @@ def sev_session(of, data):
 
 
 def sev_pages(record, data):
-    """Lengths of the packets of a pages record."""
+    """Check the packets of a record of pages; return their lengths."""
     at, pages, heads = 0, 0, set()
     while pages < record.count:
         need(at + 4 <= len(data), f'the packet of page {pages} is missing')
@@ -82,7 +83,7 @@ def sev(of, record):
 
 
 class Printer:
-    """A line for each record, but one for plain pages that follow each other."""
+    """Print a line for each record, but one for each run of plain pages."""
 
     def __init__(self, quiet):
         self.quiet = quiet

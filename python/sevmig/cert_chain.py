@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The certificates of a platform that an SEV guest is to be migrated to.
+"""Complete and verify the certificates of the destination of an SEV guest.
 
   scripts/sev-cert-chain splice CHAIN CEK -o OUT
   scripts/sev-cert-chain verify PDH CHAIN AMD
@@ -11,7 +11,7 @@ in AMD's binary format.
 
 splice puts the signed CEK in the chain, if it is for the same key.  verify
 checks all signatures, as SEND_START does for a guest whose policy has SEV (0x20),
-and ends with 1 if one of them is missing or wrong.
+and exits with status 1 if one of them is missing or wrong.
 """
 import argparse
 import sys
@@ -24,7 +24,7 @@ class Wrong(Exception):
 
 
 def read(path, size):
-    """The bytes of @path, which must be @size."""
+    """Return the bytes of @path, which must have @size bytes."""
     with open(path, 'rb') as f:
         data = f.read()
     if len(data) != size:
@@ -33,7 +33,7 @@ def read(path, size):
 
 
 def splice(a):
-    """The chain with a signed CEK."""
+    """Write the chain with the signed CEK to a file."""
     exported = read(a.chain, 3 * certs.CERT)
     signed = read(a.cek, certs.CERT)
     try:
@@ -46,7 +46,7 @@ def splice(a):
 
 
 def verdict(cert, signer):
-    """What is to be said about the signature of @signer in @cert."""
+    """Describe the signature of @signer in @cert."""
     try:
         cert.verify(signer)
     except certs.InvalidSignature:
@@ -57,7 +57,9 @@ def verdict(cert, signer):
 
 
 def verify(a):
-    """All signatures from the PDH to AMD's root."""
+    """
+    Verify all signatures from the PDH to AMD's root, and print the results.
+    """
     pdh = certs.Cert(read(a.pdh, certs.CERT))
     exported = certs.read_chain(read(a.chain, 3 * certs.CERT))
     amd = certs.read_amd(read(a.amd, 2 * certs.AMD_CERT))

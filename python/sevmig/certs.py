@@ -90,17 +90,17 @@ class AmdCert:
 
 
 def read_chain(data):
-    """PEK, OCA and CEK of a platform's chain."""
+    """Return PEK, OCA and CEK of a platform's chain."""
     return [Cert(data[i:i + CERT]) for i in range(0, 3 * CERT, CERT)]
 
 
 def read_amd(data):
-    """ASK and ARK, in one file as AMD publishes them."""
+    """Return ASK and ARK from one file as AMD publishes them."""
     return AmdCert(data[:AMD_CERT]), AmdCert(data[AMD_CERT:])
 
 
 def links(pdh, chain, amd):
-    """(name, certificate, signer's name, signer) of each signature."""
+    """Return (name, certificate, signer's name, signer) of each signature."""
     pek, oca, cek = chain
     ask, ark = amd
     return [('ARK', ark, 'ARK', ark), ('ASK', ask, 'ARK', ark),

@@ -28,7 +28,7 @@ def _check_cek(cert, what):
 
 
 def cek(chain):
-    """The CEK of @chain."""
+    """Return the CEK of @chain."""
     return chain[2 * CERT:3 * CERT]
 
 

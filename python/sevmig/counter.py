@@ -77,7 +77,7 @@ DIGITS = str.maketrans('abcdefghijklmnop', '0123456789abcdef')
 
 
 def size(path):
-    """Bytes in the file of a console, which may not exist yet."""
+    """Return the size of the file of a console, which may not exist yet."""
     return os.path.getsize(path) if os.path.exists(path) else 0
 
 

@@ -8,7 +8,7 @@ SIZE = 64 << 10
 
 
 def write(path, code):
-    """Write an image; at reset @code, 16-bit, runs from its beginning."""
+    """Write an image.  At reset, the 16-bit @code runs from its beginning."""
     flash = bytearray(b'\xf4' * SIZE)           # hlt
     flash[:len(code)] = code
     flash[-16:-13] = b'\xe9' + (16 - 3).to_bytes(2, 'little')  # jmp 0

@@ -1,5 +1,5 @@
 """
-The guest that converts pages and looks at them: tests/guest/bare/flip.c.
+The guest that converts its pages and checks them: tests/guest/bare/flip.c.
 
 SPDX-License-Identifier: GPL-2.0-or-later
 """
@@ -18,7 +18,7 @@ WAIT = re.compile(r'encbitmap_convert_wait block \S+: waited (\d+) ns')
 
 @dataclass
 class Pass:
-    """What the guest prints after each pass over its pages."""
+    """A line that the guest prints after each pass over its pages."""
     number: int
     converted: int
     calls: int
@@ -28,9 +28,9 @@ class Pass:
 
 def config(workdir, mem=16, where='', **kw):
     """
-    A VM with this guest and @mem MiB.  @where its pages are: 'high', from 4 GiB
-    on; 'pam1', from 0xc0000 on; 'pam2', the same, and PAM registers hide them
-    most of the time; otherwise from 4 MiB on.
+    Return a VM with this guest and @mem MiB.  @where gives the place of its
+    pages.  'high': from 4 GiB on.  'pam1': from 0xc0000 on.  'pam2': the same,
+    and PAM registers hide them most of the time.  Otherwise from 4 MiB on.
     """
     flash = f'{BUILD}/guest/flip{"-" + where if where else ""}.fd'
     return vm.Config.from_env(
@@ -48,7 +48,9 @@ def last(v):
 
 
 def wait_passes(v, count, timeout):
-    """Wait until the guest of @v has made @count passes; all its passes."""
+    """
+    Wait until the guest of @v has made @count passes; return all its passes.
+    """
     v.wait_for(f'pass {count}', lambda: len(passes(v.console())) >= count,
                timeout, poll=0.1)
     return passes(v.console())
@@ -59,7 +61,7 @@ def wait_more(v, count, timeout):
 
 
 def rate(v, seconds):
-    """Pages per second that the guest of @v converts."""
+    """Return the pages per second that the guest of @v converts."""
     began, before = time.monotonic(), last(v)
     while time.monotonic() < began + seconds or last(v) == before:
         time.sleep(0.1)
@@ -68,7 +70,7 @@ def rate(v, seconds):
 
 
 def waits(v):
-    """How long each conversion has waited for the sender, in us."""
+    """Return how long each conversion has waited for the sender, in us."""
     path = os.path.join(v.config.workdir, f'{v.name}.log')
     with open(path, errors='replace', encoding='utf-8') as f:
         return [int(n) / 1000 for n in WAIT.findall(f.read())]

@@ -44,9 +44,10 @@ class Outcome:
 
 def session_info(destination, signed=False):
     """
-    What the source must know of the destination's platform.  @signed: with the
-    CEK that AMD has signed, which SEND_START wants for a guest whose policy has
-    SEV; otherwise with the chain that the firmware exports.
+    Return what the source must know of the destination's platform.  With
+    @signed, the chain has the CEK that AMD has signed, which SEND_START needs
+    if the policy of the guest has SEV.  Otherwise it is the chain that the
+    firmware exports.
     """
     cap = destination.cmd('query-sev-capabilities')
     exported = base64.b64decode(cap['cert-chain'])
@@ -62,13 +63,13 @@ def give_session_info(source, info):
 
 
 def info_for(source, destination):
-    """What the policy of the guest of @source asks for of session_info()."""
+    """Return session_info() as the policy of the guest of @source needs it."""
     return session_info(destination,
                         bool(source.config.policy & POLICY_SEV))
 
 
 def set_up(vm, downtime_ms=2000, bandwidth=10**10, **capabilities):
-    """Capabilities and parameters, the same on both sides."""
+    """Set capabilities and parameters, the same on both sides."""
     # A guest that arrived with multifd still has it on.  It would wait forever
     # for a destination that has only one channel.
     wanted = {'events': True, 'return-path': True, 'multifd': False,
@@ -82,7 +83,7 @@ def set_up(vm, downtime_ms=2000, bandwidth=10**10, **capabilities):
 
 
 def prepare(source, destination, **kw):
-    """Everything before the connection; @kw is for set_up()."""
+    """Prepare both sides for the connection; @kw is for set_up()."""
     give_session_info(source, info_for(source, destination))
     for vm in (source, destination):
         set_up(vm, **kw)
@@ -142,8 +143,8 @@ def start(source, link):
 
 def wait(source, timeout=300, progress=None, poll=0.5):
     """
-    Wait until the migration of @source has ended; the Outcome.  @progress is
-    called with each answer of query-migrate.
+    Wait until the migration of @source has ended; return the Outcome.
+    @progress is called with each answer of query-migrate.
     """
     began = time.monotonic()
     rounds = {}
@@ -174,7 +175,7 @@ class NotCompleted(AssertionError):
 def complete(source, destination, timeout=300, progress=None):
     """
     Wait until the migration of @source, which is under way, has completed;
-    the Outcome.  NotCompleted has all that the two sides have said.
+    return the Outcome.  NotCompleted contains the messages of both sides.
     """
     outcome = wait(source, timeout, progress, poll=0.1)
     if not outcome.completed:
@@ -185,7 +186,7 @@ def complete(source, destination, timeout=300, progress=None):
 
 
 def finish(source, destination, timeout=300):
-    """As complete(); afterwards the destination runs the guest."""
+    """As complete(), but also wait until the destination runs the guest."""
     outcome = complete(source, destination, timeout)
     arrived(destination)
     return outcome
@@ -194,7 +195,7 @@ def finish(source, destination, timeout=300):
 def migrate(source, destination, link, timeout=300):
     """
     Migrate the guest of @source over @link to @destination, which then runs
-    it; the Outcome.
+    it; return the Outcome.
     """
     start(source, link)
     return finish(source, destination, timeout)

@@ -1,5 +1,5 @@
 """
-What the workload in the guest, tests/guest/workload.c, must have printed.
+Checks of the output of tests/guest/workload.c, the workload in the guest.
 
 SPDX-License-Identifier: GPL-2.0-or-later
 """
@@ -37,13 +37,13 @@ class Tick:
     bad: int
     marks: int
     io_bad: int
-    cpus: int       # those that have written, a bit each
+    cpus: int       # a bit for each that has written
     mono: float
     real: float
 
 
 def ticks(console):
-    """The complete ticks in the text of a console."""
+    """Return the complete ticks in the text of a console."""
     return [Tick(int(m[1]), m[2], m[3], int(m[4]), int(m[5]), int(m[6]),
                  int(m[7], 16), float(m[8]), float(m[9]))
             for m in TICK.finditer(console)]
@@ -73,7 +73,7 @@ class Workload:
                 f'workload.churn={int(self.churn)}')
 
     def chain(self, number):
-        """The digest that tick @number must print."""
+        """Return the digest that tick @number must print."""
         while len(self._chain) <= number:
             c = self._chain[-1]
             io = bytearray(derive(b'io', c, IO_SIZE))
@@ -89,8 +89,8 @@ class Workload:
 
     def problems(self, console):
         """
-        Errors in @console, the text of a guest's consoles in all its hosts,
-        from its boot on: a list of sentences.
+        Return the errors in @console, the text of a guest's consoles in all
+        its hosts since its boot, as a list of sentences.
         """
         out = []
         seen = ticks(console)

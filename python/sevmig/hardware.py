@@ -9,7 +9,7 @@ import glob
 import json
 import os
 
-# Of the SEV API; include/uapi/linux/psp-sev.h
+# Values of the SEV API, from include/uapi/linux/psp-sev.h
 INVALID_GUEST_STATE = 0x02
 BAD_MEASUREMENT = 0x0b
 HWERROR_PLATFORM = 0x13
@@ -17,13 +17,13 @@ RESOURCE_LIMIT = 0x17
 
 
 class Refused(Exception):
-    """QMP's error."""
+    """A QMP command was refused."""
 
 
 class Hardware:
     """
     The monitor of the QEMU that is the hardware.  Only one object may exist at
-    a time.  @why says why not, where the hardware cannot be reached.
+    a time.  If the hardware cannot be reached, @why is the reason.
 
     This is not qemu.qmp, which wants a socket on which QEMU greets each client:
     the port is a character device whose connection outlives the programs that
@@ -78,18 +78,21 @@ class Hardware:
         return self.cmd('query-sev-platform')[0]
 
     def guests(self):
-        """Handle -> (state, ASID) of each guest of the firmware."""
+        """Return handle -> (state, ASID) of each guest of the firmware."""
         return {g['handle']: (g['state'], g['asid'])
                 for g in self._platform()['contexts']}
 
     def counts(self, key='count'):
-        """Command -> number of calls; or of @key 'failed' or 'faults'."""
+        """
+        Return command -> number of calls.  @key 'failed' or 'faults' selects
+        another counter.
+        """
         return {c['command']: c[key] for c in self._platform()['commands']}
 
     def memory(self):
         """
-        SevPlatformMemory: statistics of encrypted pages since the hardware was
-        started.  'unflushed-host-writes' must be 0.
+        Return SevPlatformMemory: statistics of encrypted pages since the
+        hardware was started.  'unflushed-host-writes' must be 0.
         """
         return self._platform()['memory']
 
@@ -103,7 +106,9 @@ class Hardware:
                  value=list(faults))
 
     def packet_limits(self, send=0, receive=0):
-        """Most bytes of a packet that the firmware takes; 0: its own."""
+        """
+        Limit the bytes of a packet that the firmware takes; 0: its own limit.
+        """
         for name, value in ('send', send), ('receive', receive):
             self.cmd('qom-set', path=self._psp,
                      property=f'{name}-packet-max', value=value)

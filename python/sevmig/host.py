@@ -22,7 +22,7 @@ def mount(kind, where):
 
 
 def asids():
-    """Number of ASIDs that KVM has assigned to SEV guests."""
+    """Return the number of ASIDs that KVM has assigned to SEV guests."""
     if not os.path.ismount(CGROUP):
         os.makedirs(CGROUP, exist_ok=True)
         mount('cgroup2', CGROUP)
@@ -43,8 +43,8 @@ def _write(path, text):
 
 def used_kib():
     """
-    (memory in use, part of it in the kernel's slabs), in KiB, after all caches
-    have been dropped.  The memory of this process does not count.
+    Return (memory in use, the part of it in the kernel's slabs) in KiB after
+    all caches have been dropped.  The memory of this process does not count.
     """
     gc.collect()
     os.sync()

@@ -3,8 +3,8 @@ The two emulated hosts of scripts/l1-pair --lead.
 
 The program that drives the migrations is started in both hosts.  In host-a,
 where its output is seen, it has two objects: Host, for host-a itself, and
-RemoteHost, for host-b.  In host-b the same program calls serve(): it does there
-what RemoteHost asks for, and ends when its peer has hung up.
+RemoteHost, for host-b.  In host-b the same program calls serve(), which
+executes the requests of RemoteHost and ends when its peer has hung up.
 
 SPDX-License-Identifier: GPL-2.0-or-later
 """
@@ -55,7 +55,7 @@ class Host:
         os.makedirs(work, exist_ok=True)
 
     def config(self, config):
-        """@config, changed to what this host can run."""
+        """Return @config, changed to what this host can run."""
         return config.change(
             workdir=self.work, disks=self.disks,
             backend=vm.IN_PLACE if self.kernel == 'module' else vm.ORDINARY)
@@ -68,7 +68,10 @@ class Host:
         return v
 
     def psp_commands(self):
-        """Command -> how often since the first call; None: not countable."""
+        """
+        Return command -> number of calls since the first call of this method,
+        or None if they cannot be counted.
+        """
         if self._counter is None:
             self._counter = psp.Counter()
         return None if self._counter.why else self._counter.read()
@@ -79,12 +82,14 @@ class Host:
 
     @staticmethod
     def find(pid, marks):
-        """The bytes of @marks in the memory of process @pid: scan.Result."""
+        """
+        Search the memory of process @pid for the bytes of @marks; scan.Result.
+        """
         return scan.process(pid, marks)
 
     @staticmethod
     def available():
-        """Bytes of memory that programs can still get."""
+        """Return how many bytes of memory programs can still get."""
         with open('/proc/meminfo', encoding='ascii') as f:
             for line in f:
                 if line.startswith('MemAvailable:'):
@@ -175,7 +180,9 @@ def _kind(e):
 
 
 class _Server:
-    """What serve() has for the other host: its Host, and the VMs in it."""
+    """
+    The objects that serve() offers to the other host: its Host and its VMs.
+    """
 
     def __init__(self, host):
         self.host = host
@@ -212,7 +219,7 @@ def work_dir():
 
 
 def serve():
-    """Be the second host until the first hangs up."""
+    """Serve as the second host until the first one hangs up."""
     host = Host(work_dir(), os.environ['L1_SHARED'])
     server = _Server(host)
     with Listener((host.address, PORT), authkey=KEY) as listener:
@@ -226,7 +233,7 @@ def serve():
 
 
 def pair():
-    """(Host, RemoteHost) of the program that leads."""
+    """Return (Host, RemoteHost) for the program that leads."""
     return Host(work_dir(), os.environ['L1_SHARED']), RemoteHost()
 
 
@@ -238,8 +245,8 @@ def fingerprint(cert):
 
 def identity(info):
     """
-    Fingerprints of the PDH and of the CEK in @info, which is what
-    flow.session_info() returns.  The CEK of a chip never changes.
+    Return the fingerprints of the PDH and of the CEK in @info, the result of
+    flow.session_info().  The CEK of a chip never changes.
     """
     exported = base64.b64decode(info['plat-cert'])
     return {'PDH': fingerprint(base64.b64decode(info['pdh'])),

@@ -12,7 +12,8 @@ from xml.sax.saxutils import escape
 WIDTH = 256     # pages in a row
 SCALE = 2
 
-# Not sent, then stream.Tally.PATHS: for pages sent once, and more often
+# Colours of pages that were not sent, and then of those of each path in
+# stream.Tally.PATHS.  AGAIN has the colours of pages sent more than once.
 COLOURS = ((0x30, 0x30, 0x30), (0x2b, 0x5c, 0x9e), (0x5a, 0x4a, 0x6a),
            (0xe6, 0x9f, 0x00), (0xc8, 0xc8, 0xc8))
 AGAIN = ((0x30, 0x30, 0x30), (0x56, 0xb4, 0xe9), (0x7a, 0x6a, 0x8a),
@@ -23,7 +24,7 @@ LEGEND = ('not sent', 'private, by the firmware',
 
 
 def png(width, height, indices):
-    """A PNG of palette @COLOURS + @AGAIN; one byte a pixel."""
+    """Return a PNG with palette @COLOURS + @AGAIN and one byte per pixel."""
     def chunk(kind, data):
         return (struct.pack('>I', len(data)) + kind + data +
                 struct.pack('>I', zlib.crc32(kind + data)))
@@ -43,7 +44,7 @@ def hexcolour(c):
 
 
 def block_png(last, times):
-    """One pixel a page, and the picture's height."""
+    """Return a picture with one pixel per page, and its height."""
     height = -(-len(last) // WIDTH)
     pixels = bytearray(r + (len(COLOURS) if n > 1 else 0)
                        for r, n in zip(last, times))
@@ -59,7 +60,7 @@ def timeline(rounds, left, y, width):
     """
     private, shared = hexcolour(COLOURS[1]), hexcolour(COLOURS[3])
     end = max(r['start'] + r['duration'] for r in rounds) or 1
-    bars = width - 440      # beside them, the numbers
+    bars = width - 440      # the numbers are beside the bars
     out = [f'<text x="{left}" y="{y}">rounds over time, {end / 1000:.1f} s: '
            'how many pages took which path</text>']
     y += 12
@@ -87,8 +88,8 @@ def timeline(rounds, left, y, width):
 
 def svg(tally, blocks, title, lines, rounds):
     """
-    The pages of @blocks (names) as @tally has them, with a legend and @lines
-    of text beside, and @rounds over time below.
+    Return an SVG of the pages of @blocks (names) as in @tally, with a legend,
+    @lines of text beside it, and @rounds over time below it.
     """
     out, y, left = [], 50, 20
     for name in blocks:

@@ -37,9 +37,9 @@ SEV_ISSUE_CMD = 3 << 30 | 16 << 16 | ord('S') << 8
 
 class Counter:
     """
-    Counts commands with kprobes: at the function of ccp through which every
-    command goes, and at the function of our ccp that issues several at once.
-    @why is the reason if it cannot.
+    Counter of PSP commands.  It puts kprobes at the function of ccp through
+    which every command goes, and at the function of our ccp that issues
+    several at once.  If it cannot, @why is the reason.
     """
 
     def __init__(self):
@@ -70,7 +70,9 @@ class Counter:
             os.close(fd)
 
     def read(self):
-        """Command name -> how often since the counter was made."""
+        """
+        Return command name -> number of calls since the counter was made.
+        """
         if self.why:
             return {}
         counts = {}
@@ -86,13 +88,13 @@ class Counter:
         return counts
 
     def since(self, before):
-        """Counts after a read() that returned @before."""
+        """Return the counts since a read() that returned @before."""
         return {c: n - before.get(c, 0) for c, n in self.read().items()
                 if n > before.get(c, 0)}
 
 
 def issue(cmd, address=0):
-    """Issue a command, whose arguments are at @address; its status."""
+    """Issue a command whose arguments are at @address; return its status."""
     fd = os.open('/dev/sev', os.O_RDWR)
     try:
         arg = bytearray(struct.pack('<IQI', cmd, address, 0))

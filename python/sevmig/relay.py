@@ -16,7 +16,7 @@ CHUNK = 1 << 20
 
 # A message on the return path: type and length, big-endian
 MESSAGE = struct.Struct('>HH')
-SHUT = 1        # MIG_RP_MSG_SHUT: whether the destination has the guest
+SHUT = 1        # MIG_RP_MSG_SHUT says whether the destination has the guest
 # Seconds to wait for the last messages of a destination that has stopped reading
 LAST_WORDS = 5
 
@@ -144,7 +144,7 @@ class Relay:
         try:
             to.sendall(cut.data)
         except OSError:
-            pass            # it may have gone before
+            pass            # the peer may have closed it before
         if cut.then:
             cut.then()
         self._hang_up()
@@ -189,8 +189,8 @@ class Relay:
     def close(self, drain=False):
         """
         End the connection after the migration.  With @drain, first wait until
-        the source has hung up.  Raises the relay's error, unless it is that one
-        side has hung up.
+        the source has hung up.  Raises the relay's error, except the error
+        that one side has hung up.
         """
         if drain and self._ends:
             self._threads[0].join(60)

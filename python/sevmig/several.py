@@ -3,7 +3,7 @@
 
   python3 -m sevmig.several PROGRAM [ARG...] [-- PROGRAM [ARG...]]...
 
-To start an emulated host takes longer than most programs.  Each program prints
+Starting an emulated host takes longer than most programs.  Each program prints
 TAP on stdout.  The output is one TAP document: the cases of all programs,
 numbered anew, with the name of the program before the description.  A program
 fails as a whole if its exit status or its plan says so and no case does, and if
@@ -60,7 +60,7 @@ class Program:
         self.document.case(good, f'{self.name}: {text}')
 
     def line(self, line):
-        """A line of its output."""
+        """Handle a line of the program's output."""
         if plan := PLAN.fullmatch(line):
             self.planned = int(plan[1])
             if not self.planned:
@@ -101,7 +101,7 @@ class Program:
 
 
 def commands(args):
-    """The lists between the '--' of @args."""
+    """Return the lists between the '--' of @args."""
     out = [[]]
     for arg in args:
         if arg == '--':

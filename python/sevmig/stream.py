@@ -1,6 +1,6 @@
 """
-Reads a migration stream as far as its RAM goes: an implementation of
-docs/specs/encrypted-ram-migration.rst that shares nothing with QEMU's.
+Reader of a migration stream up to the end of its RAM.  It implements
+docs/specs/encrypted-ram-migration.rst and shares no code with QEMU.
 
 SPDX-License-Identifier: GPL-2.0-or-later
 """
@@ -27,9 +27,9 @@ TYPE_NAMES = {SESSION: 'session', PAGES: 'private', STATE: 'state',
 LIMIT = {SESSION: 335888, PAGES: 16 + 64 * 4608, STATE: 24 + 128 * 1024,
          FINAL: 64 * 1024, UNALLOCATED: 24}
 PAGES_MAX = 64
-SESSION_FLAGS = 3           # it reads a reason; multifd
-SESSION_OPTIONAL = 0xffff0000   # 0x10000: it reads an answer
-PAGES_HEADER = 16 + 16      # of the record and of its body
+SESSION_FLAGS = 3           # source reads a reason; pages use multifd
+SESSION_OPTIONAL = 0xffff0000   # 0x10000: the source reads an answer
+PAGES_HEADER = 16 + 16      # header of the record and of its body
 
 
 class Malformed(Exception):
@@ -39,12 +39,13 @@ class Malformed(Exception):
 @dataclass
 class Record:
     """
-    A piece of the stream.  @kind: 'zero', 'plain' or 'private' for pages,
-    'unallocated' for private ones that have no content,
-    'session', 'state' or 'final' for the other encrypted records, 'blocks'
-    for the list of blocks, 'rest' for what comes after RAM, 'frame' for all
-    else.  @raw: its bytes in the stream, from its own first one, whatever
-    frame comes before it; all records' are the whole stream.
+    A piece of the stream.  All records together are the whole stream.
+
+    @kind: 'zero', 'plain' or 'private' for pages; 'unallocated' for private
+           pages without contents; 'session', 'state' or 'final' for the other
+           encrypted records; 'blocks' for the list of blocks; 'rest' for
+           everything after RAM; 'frame' for everything else
+    @raw: the record's bytes in the stream, without a frame before it
     """
     kind: str
     raw: bytes
@@ -125,7 +126,7 @@ class Stream:
                 raise Malformed(f'section type {kind:#x} at byte '
                                 f'{self._position}')
         while True:
-            # As it comes: the other end may wait for an answer to it
+            # Do not wait for more data: the other end may wait for an answer
             read = getattr(self._f, 'read1', self._f.read)
             data = read(1 << 16)
             if not data:
@@ -219,10 +220,10 @@ class Stream:
 
 
 class Tally:
-    """Which path each page took, in which round, and which was its last."""
+    """The path that each page took, in each round and last."""
 
     PATHS = ('private', 'unallocated', 'plain', 'zero')
-    PRIVATE = (1, 2)        # their numbers, from 1
+    PRIVATE = (1, 2)        # numbers of the private paths, from 1
 
     def __init__(self):
         self.rounds = []        # path -> pages, for each round
@@ -230,7 +231,7 @@ class Tally:
         self.times = {}         # block -> bytearray: how often it was sent
         self.bytes = dict.fromkeys(self.PATHS, 0)
         self.records = dict.fromkeys(self.PATHS, 0)
-        self.converted = 0      # sent in another state than the time before
+        self.converted = 0      # pages sent in another state than before
         self._at = None
         self._order = {}
 
@@ -265,11 +266,14 @@ class Tally:
         return sum(r[path] for r in self.rounds)
 
     def of_confidential(self, of):
-        """Pages sent, by whatever path, of blocks that can have private."""
+        """
+        Count the pages sent, by any path, of blocks that can have private
+        pages.
+        """
         return sum(sum(self.times[name]) for name, _ in of.private_blocks)
 
     def disagreements(self, of):
-        """Pages whose last path is not what the state records say."""
+        """List the pages whose last path does not match the state records."""
         out = []
         for name, bits in of.state.items():
             for page, path in enumerate(self.last.get(name, b'')):
@@ -281,7 +285,7 @@ class Tally:
 
 
 def read_file(path):
-    """The Stream and the Tally of a recorded file."""
+    """Return the Stream and the Tally of a recorded file."""
     tally = Tally()
     with open(path, 'rb', buffering=1 << 20) as f:
         stream = Stream(f)

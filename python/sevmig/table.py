@@ -3,7 +3,7 @@
 
 
 def table(rows):
-    """Of rows of strings; the first has the titles."""
+    """Return a table of rows of strings.  The first row has the titles."""
     widths = [max(len(r[i]) for r in rows) for i in range(len(rows[0]))]
     rule = '  '.join('=' * w for w in widths)
     out = []

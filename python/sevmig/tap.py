@@ -1,5 +1,5 @@
 """
-What the test programs share: notes on stderr, and TAP on stdout.
+Functions of all test programs: notes on stderr, and TAP on stdout.
 
 SPDX-License-Identifier: GPL-2.0-or-later
 """
@@ -27,7 +27,9 @@ def run(argv=None):
 
 
 def main(why=''):
-    """The same in an SEV host, unless there is a reason, @why, not to."""
+    """
+    As run(), but skip all tests if this is no SEV host or if @why is a reason.
+    """
     if not os.path.exists('/dev/sev'):
         why = why or 'no /dev/sev; run it with scripts/l1'
     if why:

@@ -42,7 +42,7 @@ def _certificate(name, key, signer_name, signer_key, is_ca):
 
 def make(top, host):
     """
-    A CA, a certificate for the server called @host and one for its client, all
+    Make a CA, a certificate for the server called @host and one for its client
     in the directory @top.
     """
     ca_key = ec.generate_private_key(ec.SECP256R1())

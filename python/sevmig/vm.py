@@ -24,7 +24,7 @@ RAM = 'ram'         # the block with the guest's memory
 POLICY_NODBG = 1 << 0
 POLICY_ES = 1 << 2
 POLICY_NOSEND = 1 << 3
-POLICY_SEV = 1 << 5         # send it only to a platform of AMD's
+POLICY_SEV = 1 << 5         # the guest may be sent only to SEV platforms
 
 
 def env_path(name, default):
@@ -49,7 +49,7 @@ ORDINARY = 'ram'
 
 
 def backend_properties(backend):
-    """@backend, of the two above, as object-add takes it"""
+    """Return @backend, one of the two above, in the form for object-add"""
     kind, *options = backend.split(',')
     return {'qom-type': f'memory-backend-{kind}',
             **dict(o.split('=') for o in options)}
@@ -102,8 +102,8 @@ class Config:
 
 class VM(QEMUMachine):
     """
-    One QEMU process.  Its console goes to a file; disks are the same files
-    for the source and the destination, as with shared storage.
+    One QEMU process.  Its console goes to a file.  The source and the
+    destination use the same disk files, as with shared storage.
     """
 
     # The address at which the other host reaches this one
@@ -144,7 +144,7 @@ class VM(QEMUMachine):
         backend = c.backend if c.sev else ORDINARY
         args += ['-object',
                  f'memory-backend-{backend},id=ram,size={c.mem // MIB}M']
-        # Each QEMU has a copy of its own; the stream brings the contents
+        # Each QEMU has its own copy; the stream brings the contents
         nvram = os.path.join(c.workdir, f'{self.name}.vars')
         shutil.copyfile(c.ovmf_vars, nvram)
         args += ['-machine', machine,
@@ -181,7 +181,9 @@ class VM(QEMUMachine):
 
     @staticmethod
     def _published(variable, what):
-        """A file of AMD's for this VM's host; scripts/l1 says where it is."""
+        """
+        Return the path of a file of AMD's for this VM's host; see scripts/l1.
+        """
         path = os.environ.get(variable)
         if not path:
             raise OSError(f'{variable}: no file with {what} of this host')
@@ -190,12 +192,17 @@ class VM(QEMUMachine):
 
     @classmethod
     def amd_cert(cls):
-        """ASK and ARK of the chip of this VM's host, as AMD publishes them."""
+        """
+        Return ASK and ARK of the chip of this VM's host, as AMD publishes
+        them.
+        """
         return cls._published('SEV_AMD_CERT', 'the ASK and ARK')
 
     @classmethod
     def amd_cek(cls):
-        """The CEK of that chip with AMD's signature, as AMD's server has it."""
+        """
+        Return the CEK of that chip with AMD's signature, as on AMD's server.
+        """
         return cls._published('SEV_AMD_CEK', 'the signed CEK')
 
     def console(self):
@@ -210,7 +217,7 @@ class VM(QEMUMachine):
         return guest.ticks(self.console())
 
     def log(self):
-        """QEMU's stderr."""
+        """Return QEMU's stderr."""
         path = os.path.join(self.config.workdir, f'{self.name}.log')
         try:
             with open(path, errors='replace', encoding='utf-8') as f:
@@ -220,21 +227,23 @@ class VM(QEMUMachine):
 
     def firmware_calls(self, way):
         """
-        (private pages, ioctls for them) of the last session.  @way is send or
-        receive.  The trace event sev_migration_WAY_final must be on.
+        Return (private pages, ioctls for them) of the last session.  @way is
+        send or receive.  The trace event sev_migration_WAY_final must be on.
         """
         found = re.findall(rf'sev_migration_{way}_final pages (\d+), '
                            r'calls (\d+)', self.log())
         return tuple(int(n) for n in found[-1])
 
     def complaints(self):
-        """QEMU's own error messages, without its trace."""
+        """Return QEMU's error messages, without its trace."""
         return [re.sub(r'^\S*qemu\S*: ', '', line)
                 for line in self.log().splitlines()
                 if re.match(r'\S*qemu\S*: ', line)]
 
     def gone(self, when):
-        """The exception with everything that is known about its end."""
+        """
+        Return the exception, with everything that is known about QEMU's end.
+        """
         for _ in range(20):
             if not self.is_running():
                 break
