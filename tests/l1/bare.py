@@ -28,7 +28,7 @@ HARDWARE = hardware.Hardware()
 
 
 class Bare(migration.Base):
-    """Guests that flip pages, and their migrations."""
+    """Migrations of guests that convert pages."""
 
     def tearDown(self):
         for v in self.vms:
@@ -46,7 +46,10 @@ class Bare(migration.Base):
         return migration.Base.serial
 
     def ready(self, source, config=None, downtime_ms=2000, tamper=None, **kw):
-        """A destination and the link to it; @kw is for flow.set_up()."""
+        """
+        Launch a destination; return it and the link to it.  @kw is for
+        flow.set_up().
+        """
         destination = self.another(config or source.config)
         flow.prepare(source, destination, downtime_ms=downtime_ms, **kw)
         return destination, flow.connect(source, destination, tamper=tamper)
@@ -62,7 +65,9 @@ class Bare(migration.Base):
         return outcome
 
     def move(self, source, config=None):
-        """Migrate; the destination, which runs the guest, and the Outcome."""
+        """
+        Migrate; return the destination, which runs the guest, and the Outcome.
+        """
         destination, link = self.ready(source, config, downtime_ms=60000)
         flow.start(source, link)
         outcome = self.finish(source, destination, link)
@@ -70,8 +75,8 @@ class Bare(migration.Base):
 
     def good(self, *vms, more=2):
         """
-        The guest runs in the last of @vms, and all its pages are right.  @vms
-        are the QEMUs where it was since its last reset.
+        Check that the guest runs in the last of @vms and that all its pages
+        are right.  @vms are the QEMUs where it was since its last reset.
         """
         flipper.wait_more(vms[-1], more, PATIENCE)
         text = ''.join(v.console() for v in vms)
@@ -117,7 +122,7 @@ class Bare(migration.Base):
 
     @staticmethod
     def reset(v):
-        """Reset; the guest boots and agrees again to be migrated."""
+        """Reset the guest, which boots and agrees again to be migrated."""
         v.cmd('set-action', reboot='reset')
         began = len(v.console())
         v.cmd('system_reset')
@@ -126,7 +131,7 @@ class Bare(migration.Base):
 
 
 class Conversions(Bare):
-    """Conversion against send."""
+    """Guests that convert pages while the source sends them."""
 
     @classmethod
     def setUpClass(cls):
@@ -137,7 +142,7 @@ class Conversions(Bare):
         self.flips(self.config)
 
     def test_flips_control(self):
-        """The guest notices if pages that are sent again get lost."""
+        """Control: the guest notices if pages that are sent again get lost."""
         source = self.boot(self.config)
         sent, dropped = set(), [0]
 
@@ -242,7 +247,7 @@ class Places(Bare):
             '-device', 'pc-dimm,memdev=more,id=dimm'])
 
     def is_in_use(self, v):
-        """The dimm is at the address of the guest's pages."""
+        """Check that the dimm is at the address of the guest's pages."""
         found = [d['data'] for d in v.cmd('query-memory-devices')]
         self.assertEqual([(d['addr'], d['size']) for d in found],
                          [(4 << 30, 128 << 20)])
@@ -298,7 +303,9 @@ class Places(Bare):
         self.assert_said(v.complaints(), ['virtio-mem', 'discard'])
 
     def test_other_machine(self):
-        """A destination with less memory: refused, the source runs on."""
+        """
+        A destination with less memory is refused, and the source runs on.
+        """
         source = self.boot(self.two_places())
         destination, link = self.ready(source, self.small)
         outcome = self.attempt(source, destination, link)
@@ -352,7 +359,7 @@ class Features(Bare):
         return found
 
     def test_default(self):
-        """Every CPU model has them, in an SEV guest."""
+        """In an SEV guest every CPU model has the features by default."""
         self.assertEqual(self.features(), [True, True])
         self.assertEqual(self.features(cpu='qemu64'), [True, True])
         self.assertEqual(self.features(sev=False), [False, False])
@@ -384,7 +391,7 @@ class Packets(Bare):
             raise unittest.SkipTest('this kernel packs one page at a time')
 
     def sizes(self, source, destination):
-        """Migrate; the lengths of packets in the stream."""
+        """Migrate; return the lengths of the packets in the stream."""
         recorded = os.path.join(self.work, 'stream')
         flow.prepare(source, destination, downtime_ms=60000)
         link = flow.connect(source, destination, record=recorded)
@@ -400,7 +407,7 @@ class Packets(Bare):
         return sizes
 
     def failed(self):
-        """How often the firmware refused each command."""
+        """Return how often the firmware refused each command."""
         failed = HARDWARE.counts('failed')
         return [failed.get(f'{way}_UPDATE_DATA', 0)
                 for way in ('SEND', 'RECEIVE')]
@@ -433,7 +440,9 @@ class Packets(Bare):
             source = destination
 
     def test_sender_takes_less(self):
-        """The source's firmware does, which it learns once."""
+        """
+        The source's firmware takes smaller packets, which it learns once.
+        """
         source = self.boot(self.config)
         self.limit(send=2 * stream.PAGE)
         before = self.failed()
@@ -522,7 +531,7 @@ class Lives(Bare):
 class Row(Bare):
     """
     One guest migrates MOVES times, each time to a new QEMU.  Afterwards the
-    host has no more in use than before.
+    host must not have more resources in use than before.
     """
     MOVES = int(os.environ.get('MOVES', '3'))
     # Limits of the growth: in total, less than a guest's memory; of slabs, for
@@ -535,7 +544,10 @@ class Row(Bare):
             self.skipTest(HARDWARE.why)
 
     def has(self, *states):
-        """Platform and KVM have guests in these states and no others."""
+        """
+        Check that the platform and KVM have guests in these states and no
+        others.
+        """
         self.vms[-1].wait_for(
             f'state {states}', lambda: sorted(
                 s for s, _ in HARDWARE.guests().values()) == sorted(states),
@@ -550,7 +562,10 @@ class Row(Bare):
             os.unlink(path)
 
     def row(self, moves):
-        """Migrate @moves times; memory in use afterwards, and slabs, in KiB."""
+        """
+        Migrate @moves times; return the memory in use afterwards, and the
+        slabs, in KiB.
+        """
         here = self.boot(flipper.config(self.work))
         asids, downtimes = set(), []
         for n in range(moves):
@@ -596,7 +611,7 @@ class Backends(Bare):
     UNUSED = 512 << 20
 
     def in_place(self, name, *options, **changes):
-        """Does guest-memfd=auto become on, with such other @options?"""
+        """Whether guest-memfd=auto becomes on with the other @options"""
         v = self.launch(name, flipper.config(self.work).change(**{
             'backend': ','.join(['memfd', *options]),
             'trace': ['hostmem_guest_memfd_auto', 'kvm_page_enc_create_memfd'],
@@ -619,7 +634,7 @@ class Backends(Bare):
             '-object', 'memory-backend-memfd,id=more,size=16M']))
 
     def test_auto_of_libvirt(self):
-        """The memory that libvirt gives for memfd with shared access."""
+        """The memory that libvirt configures for memfd with shared access."""
         config = flipper.config(self.work).change(backend='memfd,share=on')
         source = self.boot(config)
         destination, _ = self.move(source)
@@ -653,7 +668,7 @@ class Backends(Bare):
 
 
 class Hugetlb(Bare):
-    """RAM that consists of huge pages of 2 MiB, as any kernel supports it."""
+    """RAM of huge pages of 2 MiB, which every kernel supports."""
     MEM = 16
     COUNT = 2 * MEM // 2        # for the source and the destination
     POOL = '/sys/kernel/mm/hugepages/hugepages-2048kB'
@@ -661,7 +676,10 @@ class Hugetlb(Bare):
 
     @classmethod
     def pages(cls, which='nr'):
-        """Huge pages of the host; @which 'free': those that are not in use."""
+        """
+        Return the number of huge pages of the host; @which 'free': unused
+        ones.
+        """
         with open(f'{cls.POOL}/{which}_hugepages', encoding='ascii') as f:
             return int(f.read())
 
@@ -726,7 +744,9 @@ class Asids(Bare):
 
 
 class Slowed(Bare):
-    """Features that slow down a guest that writes faster than pages are sent."""
+    """
+    Features that slow down a guest that writes faster than pages are sent.
+    """
 
     @staticmethod
     def throttles(v):
@@ -784,7 +804,9 @@ class Tampered(Bare):
 
     @classmethod
     def packets(cls, record):
-        """The packets of a record, one for each page, if they are in AREA."""
+        """
+        Return the packets of a record, one for each page, if they are in AREA.
+        """
         if record.kind != 'private' or record.block != vm.RAM or \
                 record.offset not in cls.AREA:
             return []
@@ -825,7 +847,7 @@ class Tampered(Bare):
         return bad
 
     def test_control(self):
-        """Without a change no page is wrong."""
+        """Control: without a change no page is wrong."""
         self.assertEqual(self.tampered(lambda r: r.raw), 0)
 
     def test_swap(self):
@@ -897,8 +919,9 @@ class Policies(Bare):
 
     def test_sev(self):
         """
-        Certificates that AMD did not sign are refused, the CEK as the firmware
-        exports it among them; with the signed CEK the guest moves.
+        The destination's certificates must be signed by AMD.  Certificates
+        that are not, such as the CEK that the firmware exports, are refused.
+        With the signed CEK the guest moves.
         """
         source = self.boot(flipper.config(self.work, policy=vm.POLICY_SEV))
         good = flow.session_info(source, signed=True)
@@ -938,7 +961,9 @@ class Policies(Bare):
 
 
 class Refusals(Bare):
-    """The source is told why the destination refuses the guest."""
+    """
+    The source gets the reason for which the destination refuses the guest.
+    """
 
     @classmethod
     def setUpClass(cls):
@@ -965,7 +990,10 @@ class Refusals(Bare):
                      ['policy 0x0', 'sev-guest 0x1'])
 
     def test_other_platform(self):
-        """The platform generates a new PDH after the source has got the old."""
+        """
+        The platform generates a new PDH after the source has received the old
+        one.
+        """
         source = self.refused(self.config, ['RECEIVE_START', 'BAD_MEASUREMENT'],
                               psp.new_identity)
         destination, _ = self.move(source)
@@ -996,7 +1024,7 @@ class Refusals(Bare):
 
 
 class Tls(Bare):
-    """Over TLS, in one channel and with multifd."""
+    """Migrations over TLS, in one channel and with multifd."""
 
     @classmethod
     def setUpClass(cls):

@@ -44,7 +44,7 @@ def slow_timer(case):
 
 
 class Boots(unittest.TestCase):
-    """A guest on a host of its own."""
+    """Each guest runs on its own emulated host."""
 
     def setUp(self):
         note(self.id())
@@ -52,7 +52,7 @@ class Boots(unittest.TestCase):
         self.addCleanup(shutil.rmtree, self.work)
 
     def boot(self, policy):
-        """Boot a guest with @policy and check it; its console."""
+        """Boot a guest with @policy and check it; return its console."""
         workload = guest.Workload('e5', static_kib=4096, dynamic_kib=128)
         v = vm.VM('es', vm.Config.from_env(workload, self.work, policy=policy,
                                            mem=192 * vm.MIB))

@@ -104,13 +104,16 @@ class Base(unittest.TestCase):
 
     @staticmethod
     def counts(v, lines=3):
-        """The guest runs on @v: it goes on counting."""
+        """Check that the guest runs on @v and continues to count."""
         now = counter.size(v.console_path)
         v.wait_for('counting guest', lambda: counter.size(v.console_path) >
                    now + 9 * lines, STEP)
 
     def is_right(self, *after):
-        """The guest's count has no gap, on all its QEMUs and then on @after."""
+        """
+        Check that the guest's count has no gap, on all its QEMUs and then on
+        @after.
+        """
         consoles = self.consoles + [v.console() for v in after]
         try:
             return counter.counted(consoles)
@@ -128,7 +131,10 @@ class Base(unittest.TestCase):
         self.assertEqual(have, sorted(states), 'contexts in the firmware')
 
     def source_runs_on(self):
-        """The source runs the guest; nothing of the attempt is left."""
+        """
+        Check that the source runs the guest and that nothing of the attempt is
+        left.
+        """
         self.assertEqual(self.source.cmd('query-status')['status'], 'running')
         self.assertEqual(self.source.cmd('query-sev')['state'], 'running')
         self.counts(self.source)
@@ -147,7 +153,10 @@ class Base(unittest.TestCase):
         self.assertEqual(destination.console(), '', 'it has run the guest')
 
     def gave_up(self, destination):
-        """@destination ended with an error and has never run the guest."""
+        """
+        Check that @destination ended with an error and has never run the
+        guest.
+        """
         destination.wait_for_end(STEP)
         self.assertNotEqual(destination.exitcode(), 0)
         self.assertNotEqual(destination.complaints(), [])
@@ -173,7 +182,7 @@ class Base(unittest.TestCase):
 
     def migrates(self, **link):
         """
-        Migrate the guest, which must work; @source is the destination then.
+        Migrate the guest, which must work.  @source is the destination then.
         Returns the number of bytes and the Outcome.
         """
         destination = self.launch()
@@ -184,7 +193,9 @@ class Base(unittest.TestCase):
         return link.forwarded, outcome
 
     def arrived(self, destination):
-        """The guest has arrived at @destination and runs only there."""
+        """
+        Check that the guest has arrived at @destination and runs only there.
+        """
         self.counts(destination)
         self.is_right(self.source, destination)
         self.assertNotEqual(self.source.cmd('query-status')['status'],
@@ -200,9 +211,9 @@ class Base(unittest.TestCase):
 
     def fails(self, meanwhile=None, destination=None, **link):
         """
-        A migration that must fail and leave the guest here.  @meanwhile is
-        called after its start.  Returns the outcome and the destination, which
-        may still be running.
+        Start a migration that must fail and leave the guest here.  @meanwhile
+        is called after the start.  Returns the outcome and the destination,
+        which may still be running.
         """
         destination = destination or self.launch()
         link = self.prepare(destination, **link)
@@ -294,7 +305,9 @@ class Commands(Base):
         self.at_destination(fault('ACTIVATE'), command='RECEIVE_START')
 
     def probes(self):
-        """How many packets a destination makes up to learn their limit."""
+        """
+        Return how many packets a destination makes up to learn their limit.
+        """
         return 1 if self.config.backend == vm.IN_PLACE else 0
 
     def test_receive_update_data_first(self):
@@ -323,7 +336,7 @@ class Commands(Base):
                             words=['BAD_MEASUREMENT'])
 
     def test_header_corrupt(self):
-        # After the page, which is all that the packet has then
+        # This offset is behind the page, and the packet has only this page
         HARDWARE.packet_limits(receive=stream.PAGE)
         self.addCleanup(HARDWARE.packet_limits)
         self.at_destination(fault('SEND_UPDATE_DATA', 'corrupt', nth=15,
@@ -332,7 +345,7 @@ class Commands(Base):
                             words=['BAD_MEASUREMENT'])
 
     def test_late(self):
-        """Commands that take long do no harm."""
+        """Commands that take long do not make the migration fail."""
         HARDWARE.faults(*(fault(c, 'late', nth=n, **{'delay-us': 300000})
                           for c, n in (('SEND_START', 2),
                                        ('SEND_UPDATE_DATA', 15),
@@ -533,7 +546,8 @@ class Link(Base):
     def test_answer_lost(self):
         """
         The whole stream arrives, but the source does not get the answer, so it
-        runs on.  Only its -S prevents the destination from running the guest.
+        runs on.  Only its -S option prevents the destination from running the
+        guest.
         """
         def answer(kind, message):
             if kind == relay.SHUT:
@@ -595,7 +609,7 @@ class TakenBack(Base):
         self.migrates()
 
     def test_reset_and_leave(self):
-        """A reset at the source makes the guest the source's again."""
+        """After a reset at the source, the source owns the guest again."""
         destination = self.launch(extra=['-S'])
         link = self.prepare(destination)
         self.dies_paused(self.source, destination, link)
@@ -618,7 +632,7 @@ class TakenBack(Base):
         """A guest without SEV behaves in the same way."""
         path = os.path.join(self.work, 'plain.fd')
         flash.write(path, self.PLAIN)
-        # A disk of its own, because the other guest uses the first disk
+        # This guest needs its own disk: the other guest uses the first disk
         config = {'sev': False, 'ovmf_code': path,
                   'workdir': os.path.join(self.work, 'plain')}
         source = self.launch(incoming=False, **config)
@@ -659,7 +673,10 @@ class Kill(Base):
     """
 
     def try_to_kill(self, point, who, destination):
-        """Kill @who at @point; the Outcome, with 'gone' if the source ended."""
+        """
+        Try to kill @who at @point.  Returns the Outcome, and 'gone' if the
+        source ended.
+        """
         def kill():
             os.kill(who.get_pid(), signal.SIGKILL)
 
@@ -742,7 +759,7 @@ class Kill(Base):
 
 
 class File(Base):
-    """Migration to a file is refused, because a file does not answer."""
+    """Migration to a file is refused, because a file cannot answer."""
 
     def refused(self, path):
         destination = self.launch()
@@ -810,6 +827,6 @@ class Stuck(Base):
 
 
 if __name__ == '__main__':
-    # The tests kill QEMUs; that needs no warning
+    # The tests kill QEMUs, so a warning about that is not needed
     logging.getLogger('qemu').setLevel(logging.ERROR)
     tap.main(HARDWARE.why)

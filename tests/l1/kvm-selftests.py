@@ -1,18 +1,22 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Linux's own KVM selftests, on the distribution's modules and on ours.
+"""Run Linux's KVM selftests on the distribution's modules and on ours.
 
   kvm-selftests.py [--rst FILE] [--fresh] [NAME...]
-                                            each on both; fails where ours is
-                                            worse; FILE gets the table.  Results
-                                            are kept as long as nothing that
-                                            they depend on changes; --fresh
-                                            has all of them anew
-  kvm-selftests.py --tap [NAME...]          on the modules that are loaded, in
-                                            the emulated host; TAP
-  kvm-selftests.py --list                   what there is to build
 
-A NAME is one of TESTS below; "quick" is those that "make check" runs.
+Run each test on both sets of modules and write the table of results to FILE.
+Fail if a result is worse with our modules.  Results are reused until something
+that they depend on changes.  --fresh runs all tests again.
+
+  kvm-selftests.py --tap [NAME...]
+
+Run the tests on the loaded modules, in the emulated host.  Print TAP.
+
+  kvm-selftests.py --list [NAME...]
+
+Print the names of the programs to build.
+
+A NAME is one of TESTS below.  "quick" stands for the tests of "make check".
 """
 import argparse
 import hashlib
@@ -27,15 +31,16 @@ BUILD = os.environ.get('BUILD', '/b')
 WHERE = f'{BUILD}/selftests'
 REPO = os.path.dirname(os.path.dirname(os.path.dirname(
     os.path.abspath(__file__))))
-# Seconds.  Alone, each is done in a quarter of it.
+# In seconds.  On an idle machine each test takes at most a quarter of this.
 TIMEOUT = 240
 KSFT_SKIP = 4
 
-# Some tests hinge on time, which a busy emulated host has little of
+# Some tests depend on timing and can fail in a busy emulated host
 TRIES = 3
 
-# Programs and their arguments: what has to do with guest memory, private
-# memory, memory slots, dirty logging or SEV, cut to what emulation can bear
+# Programs and their arguments: the tests of guest memory, private memory,
+# memory slots, dirty logging and SEV, reduced to a size that an emulated host
+# can run
 TESTS = [
     'guest_memfd_test',
     'x86/private_mem_conversions_test -n 2',
@@ -85,7 +90,7 @@ QUICK = [
 
 
 class KernelLog:
-    """What the kernel complains of from now on"""
+    """Warnings and errors in the kernel log since this object was created"""
     BAD = re.compile(r'WARNING: |BUG: |Oops|general protection|'
                      r'rcu: INFO|possible recursive|circular locking')
 
@@ -107,7 +112,7 @@ class KernelLog:
 
 
 def why_skipped(out):
-    """The program's own words"""
+    """Return the reason that the program gives"""
     m = re.findall(r'SKIP[- :]+(.+)', out)
     return m[-1].strip() if m else 'it does not say why'
 
@@ -121,7 +126,10 @@ def why_failed(out):
 
 
 def run(test, log):
-    """A result; of the last try, and of the first that is no failure"""
+    """
+    Run @test up to TRIES times; the last result, or the first that does not
+    fail.
+    """
     for n in range(1, TRIES + 1):
         r = run_once(test, log)
         if r['result'] != 'fail' or r['why'].startswith('kernel log'):
@@ -132,7 +140,9 @@ def run(test, log):
 
 
 def run_once(test, log):
-    """A result: test, result, passed (cases), why, seconds"""
+    """
+    Run @test once; a dict of test, result, passed (cases), why and seconds
+    """
     began = time.monotonic()
     try:
         p = subprocess.run(test.split(), cwd=WHERE, check=False,
@@ -169,15 +179,18 @@ def run_once(test, log):
 
 
 def tap(tests):
-    """In the emulated host.  Lines that begin with '# {' are for both()."""
+    """
+    Run @tests in the emulated host.  Lines that begin with '# {' are read by
+    on().
+    """
     log = KernelLog()
     failed = 0
-    # The selftests of Linux 7.3 know only attributes of the VM
+    # The selftests of Linux 7.3 set the state of pages as attributes of the VM
     in_place = '/sys/module/kvm/parameters/gmem_in_place_conversion'
     if os.path.exists(in_place):
         with open(in_place, 'w', encoding='ascii') as f:
             f.write('N')
-    # Some want huge pages: 128 MiB of them
+    # Some tests need huge pages, 128 MiB in total
     with open('/proc/sys/vm/nr_hugepages', 'w', encoding='ascii') as f:
         f.write('64')
     print(f'1..{len(tests)}', flush=True)
@@ -192,7 +205,7 @@ def tap(tests):
 
 
 def depends(kernel):
-    """What results depend on"""
+    """Return a hash of the files on which results depend"""
     files = [f'{WHERE}/.made', f'{BUILD}/kernel/version',
              f'{BUILD}/qemu/qemu-system-x86_64', f'{REPO}/scripts/l1']
     if kernel == 'module':
@@ -205,7 +218,9 @@ def depends(kernel):
 
 
 class Results(dict):
-    """Of one kernel, by test; kept in a file, failures excepted"""
+    """
+    Results of one kernel, by test.  A file keeps those that did not fail.
+    """
     def __init__(self, kernel, fresh):
         super().__init__()
         self.path = f'{BUILD}/selftests-{kernel}.json'
@@ -224,8 +239,10 @@ class Results(dict):
 
 
 def on(kernel, tests, fresh):
-    """Run @tests; where the host itself dies, go on after the one that it
-    died of in a new host."""
+    """
+    Run @tests.  If the host dies, the current test has failed, and a new host
+    runs the remaining tests.
+    """
     results = Results(kernel, fresh)
     while True:
         todo = [t for t in tests if t not in results]

@@ -28,7 +28,7 @@ ANALYZE = os.path.join(REPO, 'scripts/analyze-encrypted-ram')
 
 
 class Base(unittest.TestCase):
-    """A work directory, and VMs that end with the class at the latest."""
+    """A work directory, and VMs, which end with the class at the latest."""
     workload = None
     config = None
     vms = []
@@ -63,15 +63,16 @@ class Base(unittest.TestCase):
 
     @classmethod
     def another(cls, config):
-        """A new destination."""
+        """Launch a new destination."""
         Base.serial += 1
         return cls.launch(f'dst{Base.serial}', config, incoming=True)
 
     @staticmethod
     def attempt(source, destination, link):
         """
-        Migrate; the Outcome, or one that failed with the error of the
-        command that refused.  @link is closed at the end.
+        Migrate; return the Outcome.  If the command itself refuses, the
+        Outcome has failed with the command's error.  @link is closed at the
+        end.
         """
         try:
             return flow.try_to_migrate(source, link, MIGRATION)
@@ -84,14 +85,20 @@ class Base(unittest.TestCase):
                 time.sleep(0.1)
 
     def assert_runs(self, v, ticks=3):
-        """@v runs its guest, which goes on for @ticks ticks."""
+        """
+        Check that @v runs its guest and that the guest makes @ticks more
+        ticks.
+        """
         self.assertEqual(v.cmd('query-status')['status'], 'running')
         v.wait_ticks(len(v.ticks()) + ticks, TICKS)
         self.assertEqual(self.workload.problems(self.history + v.console()),
                          [])
 
     def assert_said(self, texts, words):
-        """One of @texts contains all of @words, in upper or lower case."""
+        """
+        Check that one of @texts contains all of @words, in upper or lower
+        case.
+        """
         for text in texts:
             if all(w.lower() in text.lower() for w in words):
                 note(f'said: {text}')
@@ -103,7 +110,10 @@ class Base(unittest.TestCase):
         return v.cmd('human-monitor-command', {'command-line': line})
 
     def seen(self, source, destination, outcome, of, tally):
-        """QEMU's statistics, events and HMP agree with the recorded stream."""
+        """
+        Check that QEMU's statistics, events and HMP agree with the recorded
+        stream.
+        """
         s = outcome.encrypted
         note(str({k: v for k, v in s.items() if k != 'recent-rounds'}))
         for key, value in {
@@ -146,7 +156,7 @@ class Base(unittest.TestCase):
                       self.hmp(destination, 'info sev'))
 
     def with_channels(self, source, destination, **parameters):
-        """Migrate with multifd: both paths go through the channels."""
+        """Migrate with multifd; private and shared pages use the channels."""
         flow.prepare(source, destination, multifd=True)
         for v in (source, destination):
             v.cmd('migrate-set-parameters', **parameters)
@@ -164,7 +174,10 @@ class Base(unittest.TestCase):
         return outcome
 
     def assert_batched(self, source, destination):
-        """Our kernel takes many pages per ioctl, Debian's takes one."""
+        """
+        Check that our kernel takes many pages per ioctl, and Debian's takes
+        one.
+        """
         for v, way in ((source, 'send'), (destination, 'receive')):
             pages, calls = v.firmware_calls(way)
             note(f'{way}: {pages} pages in {calls} calls')
@@ -322,8 +335,8 @@ class Booted(Base):
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
-        # On the stock kernel a guest with two CPUs has once reported, on a busy
-        # machine, that a CPU was stuck: each page takes a command there.
+        # The stock kernel needs a command for each page.  On a busy machine a
+        # guest with two CPUs has once reported there that a CPU was stuck.
         cpus = 2 if os.environ.get('IN_L1') == 'module' else 1
         # Small, because there are many migrations
         cls.workload = guest.Workload('5e7d', static_kib=4096, dynamic_kib=128,
@@ -341,8 +354,9 @@ class Booted(Base):
 
     def refusal(self, words, info=True, config=None, capabilities=None, **kw):
         """
-        A migration that must fail.  An error of one side contains all of @words,
-        and the source runs on.  @kw is for the relay.  Returns the destination.
+        Check that a migration fails.  An error of one side contains all of
+        @words, and the source runs on.  @kw is for the relay.  Returns the
+        destination.
         """
         destination = self.another(config or self.config)
         try:
@@ -371,7 +385,7 @@ class Booted(Base):
     # The order of the names is the order of the tests
 
     def test_05_seen_before(self):
-        """query-sev and info sev before the guest is migrated."""
+        """Read query-sev and info sev before the guest is migrated."""
         info = self.source.cmd('query-sev')['migration']
         note(str(info))
         self.assertTrue(info['offered'])
@@ -561,8 +575,8 @@ class Booted(Base):
 
     def hop(self, **kw):
         """
-        Migrate; the destination becomes self.source.  Returns the former source,
-        the destination, the link and the outcome.
+        Migrate.  The destination becomes self.source.  Returns the former
+        source, the destination, the link and the outcome.
         """
         source, destination = self.source, self.another(self.config)
         flow.prepare(source, destination)
@@ -623,7 +637,7 @@ class Booted(Base):
         # Later tests use this guest even if a check below fails
         Booted.history += source.console()
         Booted.source = destination
-        # The compression in four threads can leave the guest no time for this
+        # Four compression threads can leave the guest too little time
         note(f'{len(guest.CHURN.findall(source.console())) - churned} rounds '
              'of conversions while it migrated')
         self.assert_runs(destination, 10)

@@ -142,7 +142,10 @@ class Readers(bare.Bare):
         self.good(v, destination)
 
     def test_ordinary_memory(self):
-        """The control.  A write by gdb would destroy a private page."""
+        """
+        Control: QEMU reads ordinary memory.  A write by gdb would destroy a
+        private page.
+        """
         v = self.reads(flipper.config(self.work).change(backend='ram'))
         self.assertEqual(WARNING.findall(v.log()), [])
 

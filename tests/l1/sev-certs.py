@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 #
-# The certificates of the emulated platform, through Linux's own driver, and
-# as an implementation sees them that is not ours (python3-cryptography).
+# The certificates of the emulated platform, read through Linux's driver and
+# verified by an independent implementation (python3-cryptography).
 # Runs in the emulated SEV host; TAP on stdout:
 #
 #   scripts/l1 -- tests/l1/sev-certs.py
@@ -35,14 +35,14 @@ TOOL = os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(
 
 
 def command(cmd, layout, *values):
-    """Give a command; its status and its arguments after that."""
+    """Issue a command; return its status and its arguments after that."""
     arg = ctypes.create_string_buffer(struct.pack(layout, *values))
     status = psp.issue(cmd, ctypes.addressof(arg))
     return status, struct.unpack(layout, arg.raw[:struct.calcsize(layout)])
 
 
 def export_raw():
-    """PDH and chain as the firmware exports them: the CEK is not signed."""
+    """Export PDH and chain as the firmware does, with the CEK not signed."""
     pdh = ctypes.create_string_buffer(CERT)
     exported = ctypes.create_string_buffer(3 * CERT)
     status, _ = command(EXPORT, '<QIQI', ctypes.addressof(pdh), CERT,
@@ -52,19 +52,19 @@ def export_raw():
 
 
 def signed_cek():
-    """The CEK as AMD's server has it."""
+    """Return the CEK as AMD's server has it."""
     with open(os.environ['SEV_AMD_CEK'], 'rb') as f:
         return f.read()
 
 
 def export():
-    """PDH, PEK, OCA, and the CEK that AMD has signed."""
+    """Return PDH, PEK, OCA, and the CEK that AMD has signed."""
     pdh, exported = export_raw()
     return [Cert(pdh)] + read_chain(chain.splice(exported, signed_cek()))
 
 
 def published():
-    """ASK, ARK."""
+    """Return ASK and ARK."""
     with open(os.environ['SEV_AMD_CERT'], 'rb') as f:
         return read_amd(f.read())
 
@@ -76,7 +76,7 @@ def owned():
 
 
 def make_cert(usage, key, minor=0):
-    """The body of a certificate."""
+    """Make the body of a certificate."""
     q = key.public_key().public_numbers()
     body = struct.pack('<IBBxxIII', 1, 0, minor, usage, ECDSA_SHA256, 2)
     body += q.x.to_bytes(72, 'little') + q.y.to_bytes(72, 'little')
@@ -84,7 +84,7 @@ def make_cert(usage, key, minor=0):
 
 
 def sign(body, usage, key):
-    """The certificate, with one signature."""
+    """Return the certificate with one signature."""
     r, s = decode_dss_signature(key.sign(body, ec.ECDSA(hashes.SHA256())))
     sig = struct.pack('<II', usage, ECDSA_SHA256)
     sig += r.to_bytes(72, 'little') + s.to_bytes(72, 'little')
@@ -93,7 +93,7 @@ def sign(body, usage, key):
 
 
 def take(pek, oca):
-    """PEK_CERT_IMPORT"""
+    """Issue PEK_CERT_IMPORT; return its status."""
     a, b = (ctypes.create_string_buffer(c, CERT) for c in (pek, oca))
     return command(IMPORT, '<QIQI', ctypes.addressof(a), CERT,
                    ctypes.addressof(b), CERT)[0]
@@ -123,7 +123,7 @@ class Certificates(unittest.TestCase):
 
     def test_1_chain(self):
         for cert, parent in self.check_chain():
-            # And this would see it if it were not so
+            # Control: the signature of a changed certificate is wrong
             bad = type(cert)(bytes([cert.data[0]]) + bytes(
                 [cert.data[1] ^ 1]) + cert.data[2:])
             with self.assertRaises(InvalidSignature):
@@ -144,7 +144,9 @@ class Certificates(unittest.TestCase):
         self.check_chain()
 
     def test_3_owner(self):
-        """As sevctl and sevtool do it: CSR, signature, import"""
+        """
+        The owner signs the PEK like sevctl and sevtool: CSR, signature, import
+        """
         before = export()
         csr = ctypes.create_string_buffer(CERT)
         status, _ = command(PEK_CSR, '<QI', ctypes.addressof(csr), CERT)
@@ -176,13 +178,16 @@ class Certificates(unittest.TestCase):
         self.check_chain()
 
     def tool(self, *args):
-        """scripts/sev-cert-chain; its status and what it says."""
+        """Run scripts/sev-cert-chain; return its status and its output."""
         p = subprocess.run([TOOL, *args], stdout=subprocess.PIPE, check=False,
                            stderr=subprocess.STDOUT, text=True)
         return p.returncode, p.stdout
 
     def test_4_splice(self):
-        """A CEK without AMD's signature, as hardware exports it."""
+        """
+        Splice and verify the chain with the CEK as hardware exports it,
+        unsigned.
+        """
         _, pek, oca, cek = export()
         pdh, exported = export_raw()
         with tempfile.TemporaryDirectory() as top:

@@ -28,7 +28,7 @@ MEM = 192 * vm.MIB
 
 
 class TwoHosts(migration.Base):
-    """Host @a, in which this runs, and host @b."""
+    """Host @a, in which this program runs, and host @b."""
     a = b = None
     text = ''           # the guest's console in the QEMUs where it was before
 
@@ -44,7 +44,7 @@ class TwoHosts(migration.Base):
 
     @classmethod
     def launch_in(cls, host, config, incoming=False):
-        """A QEMU in @host: a source, or a destination that waits."""
+        """Launch a QEMU in @host: a source, or a destination that waits."""
         migration.Base.serial += 1
         v = host.launch(f'{"dst" if incoming else "src"}{cls.serial}',
                         config, incoming)
@@ -54,8 +54,9 @@ class TwoHosts(migration.Base):
     def ready(self, source, host, info=None, config=None, downtime_ms=2000,
               **capabilities):
         """
-        A destination in @host and the link to it.  @info: what the source is
-        told about the destination's platform, if not the truth.
+        Launch a destination in @host; return it and the link to it.  @info:
+        what the source is given as data of the destination's platform, if not
+        the true data.
         """
         destination = self.launch_in(host, config or source.config, True)
         flow.give_session_info(source, info or flow.info_for(source, destination))
@@ -66,8 +67,9 @@ class TwoHosts(migration.Base):
 
     def refused(self, words, source, host, **kw):
         """
-        The migration of @source to @host fails, and an error of one side
-        contains all of @words.  The caller checks that the source runs.
+        Check that the migration of @source to @host fails and that an error of
+        one side contains all of @words.  The caller checks that the source
+        runs.
         """
         destination, link = self.ready(source, host, **kw)
         try:
@@ -80,7 +82,7 @@ class TwoHosts(migration.Base):
             destination.stop()
 
     def complete(self, source, destination, link):
-        """Migrate, and end the source."""
+        """Migrate, and end the source QEMU."""
         began = time.monotonic()
         outcome = flow.migrate(source, destination, link, MIGRATION)
         note(f'moved in {time.monotonic() - began:.1f} s, downtime '
@@ -92,7 +94,7 @@ class TwoHosts(migration.Base):
         return outcome
 
     def started(self, source, link, rounds=1):
-        """The migration is in round @rounds, at least."""
+        """Start a migration and wait until it is in round @rounds at least."""
         flow.start(source, link)
         source.wait_for('rounds', lambda: source.cmd('query-migrate').get(
             'ram', {}).get('dirty-sync-count', 0) >= rounds, PATIENCE, 0.05)
@@ -109,7 +111,7 @@ class Cases:
         return self.b if self.host is self.a else self.a
 
     def move(self, **kw):
-        """The guest moves to the other host."""
+        """Move the guest to the other host."""
         source = self.guest
         destination, link = self.ready(source, self.other(), **kw)
         outcome = self.complete(source, destination, link)
@@ -120,7 +122,9 @@ class Cases:
         return outcome
 
     def test_10_pdh_of_another_platform(self):
-        """The source is told that its own platform is the destination."""
+        """
+        The source is given the PDH of its own platform as the destination's.
+        """
         info = flow.session_info(self.guest)
         destination = self.launch_in(self.other(), self.guest.config, True)
         self.assertNotEqual(flow.session_info(destination)['pdh'], info['pdh'])
@@ -185,7 +189,9 @@ class Bare(Cases, TwoHosts):
         flipper.wait_passes(cls.guest, 2, PATIENCE)
 
     def assert_good(self):
-        """The guest runs, and each page has had the contents that it wrote."""
+        """
+        Check that the guest runs and that each page had the contents it wrote.
+        """
         self.assertEqual(self.guest.cmd('query-status')['status'], 'running')
         flipper.wait_more(self.guest, 2, PATIENCE)
         text = self.text + self.guest.console()
@@ -195,7 +201,7 @@ class Bare(Cases, TwoHosts):
 
 
 class Policy(Bare):
-    """The same with policy SEV: the firmware checks the destination."""
+    """The same tests with policy SEV: the firmware checks the destination."""
     POLICY = vm.POLICY_SEV
 
 
@@ -221,7 +227,7 @@ class Linux(Cases, TwoHosts):
 
 
 class BackAndForth(Linux):
-    """MOVES moves of one guest, half of them back."""
+    """One guest makes MOVES moves, half of them back."""
     MOVES = int(os.environ.get('MOVES', '10'))
 
     test_10_pdh_of_another_platform = test_11_other_memory = None
