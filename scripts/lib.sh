@@ -5,7 +5,7 @@
 repo=$(dirname "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")")
 build=${BUILD:-$repo/build}
 
-# say TEXT: what goes on, with the time since the command began
+# say TEXT: print a progress message with the time since the command began
 : "${STEP_BEGAN:=$(date +%s)}"
 export STEP_BEGAN
 say() {
@@ -14,7 +14,7 @@ say() {
 }
 die() { echo "$(basename "$0"): $*" >&2; exit 1; }
 
-# as_root CMD...: with sudo where it takes it
+# as_root CMD...: run CMD as root, with sudo if necessary
 as_root() {
     if [ "$(id -u)" = 0 ]; then "$@"
     elif command -v sudo > /dev/null; then sudo -- "$@"
@@ -22,7 +22,7 @@ as_root() {
     fi
 }
 
-# alone NAME: one at a time; two makes in one checkout wait for each other
+# alone NAME: take the lock NAME, so that only one make in a checkout runs this step
 alone() {
     exec 9> "$build/.lock-$1"
     flock -n 9 || { say "waiting for another build of $1"; flock 9; }
