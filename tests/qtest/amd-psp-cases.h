@@ -155,24 +155,27 @@ static inline uint32_t launch_start(Psp *p, uint32_t policy)
     return get32(p, 0);
 }
 
-static inline unsigned launch_update(Psp *p, uint32_t handle, uint64_t pa,
-                                     uint32_t n)
+/* LAUNCH_UPDATE_DATA and LAUNCH_UPDATE_VMSA have the same argument */
+static inline unsigned launch_pages(Psp *p, unsigned command, uint32_t handle,
+                                    uint64_t pa, uint32_t n)
 {
     clear(p);
     put32(p, 0, handle);
     put64(p, 8, pa);
     put32(p, 16, n);
-    return psp_cmd(p, 0x31);
+    return psp_cmd(p, command);
+}
+
+static inline unsigned launch_update(Psp *p, uint32_t handle, uint64_t pa,
+                                     uint32_t n)
+{
+    return launch_pages(p, 0x31, handle, pa, n);
 }
 
 static inline unsigned launch_vmsa(Psp *p, uint32_t handle, uint64_t pa,
                                    uint32_t n)
 {
-    clear(p);
-    put32(p, 0, handle);
-    put64(p, 8, pa);
-    put32(p, 16, n);
-    return psp_cmd(p, 0x32);
+    return launch_pages(p, 0x32, handle, pa, n);
 }
 
 static inline unsigned launch_measure(Psp *p, uint32_t handle)
