@@ -125,7 +125,7 @@ class Cases:
         """
         The source is given the PDH of its own platform as the destination's.
         """
-        info = flow.session_info(self.guest)
+        info = flow.info_for(self.guest, self.guest)
         destination = self.launch_in(self.other(), self.guest.config, True)
         self.assertNotEqual(flow.session_info(destination)['pdh'], info['pdh'])
         destination.stop()
