@@ -31,6 +31,8 @@ def config(workdir, mem=16, where='', **kw):
     Return a VM with this guest and @mem MiB.  @where gives the place of its
     pages.  'high': from 4 GiB on.  'pam1': from 0xc0000 on.  'pam2': the same,
     and PAM registers hide them most of the time.  Otherwise from 4 MiB on.
+    'paused': there, and most of the time the guest has flushed pages that it
+    will make private.
     """
     flash = f'{BUILD}/guest/flip{"-" + where if where else ""}.fd'
     return vm.Config.from_env(

@@ -345,6 +345,26 @@ class Hidden(Bare):
         self.moves('pam2', vm.ORDINARY, vm.IN_PLACE, vm.ORDINARY)
 
 
+class Flushed(Bare):
+    """
+    A guest migrates after it has flushed shared pages from the source's caches
+    and before it makes them private.  The destination's caches have the pages
+    that QEMU has loaded.  With cache-check=fatal the host ends if they are
+    still there when the guest uses the pages.
+    """
+
+    def test_moves(self):
+        config = flipper.config(self.work, where='paused').change(
+            backend=vm.ORDINARY, trace=['sev_migration_flush_shared'])
+        vms = [self.boot(config)]
+        for _ in range(2):
+            there, _ = self.move(vms[-1])
+            vms.append(there)
+            self.good(*vms)
+            self.assertRegex(there.log(),
+                             r'sev_migration_flush_shared [1-9]\d* shared')
+
+
 class Features(Bare):
     """The CPUID bits of the hypercall and the MSR are features of the CPU."""
     NAMES = 'kvm-hc-map-gpa-range', 'kvm-migration-control'

@@ -72,6 +72,15 @@ bool sev_page_state_known(SevMigration *m, Error **errp);
 bool sev_guest_memfd_added(ConfidentialGuestSupport *cgs, RAMBlock *rb,
                            Error **errp);
 
+/* sev-cache.c */
+
+/**
+ * sev_cache_flush_shared: flush all shared pages of ordinary memory from the
+ * host's caches, if its processor needs that.  To be called before a guest that
+ * has arrived runs.
+ */
+void sev_cache_flush_shared(void);
+
 /* sev-consent.c */
 
 /**

@@ -243,6 +243,7 @@ bool sev_receive_final(ConfidentialGuestSupport *cgs,
                    KVM_MIGRATION_READY);
         return false;
     }
+    sev_cache_flush_shared();
     ret = sev_guest_cmd(cgs, KVM_SEV_RECEIVE_FINISH, NULL, &fw_error);
     if (ret < 0) {
         sev_cmd_error(errp, "RECEIVE_FINISH", ret, fw_error);

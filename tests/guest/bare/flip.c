@@ -16,6 +16,9 @@
  * the guest makes it visible.  With PAM=2 the guest hides it again after each
  * pass, so that a migration meets hidden memory.
  *
+ * With PAUSE=N the guest counts to N after it has flushed pages that it will make
+ * private, and before it makes them private, so that it usually migrates there.
+ *
  * If the machine has an empty slot for memory, the guest prints "no memory yet"
  * and waits until memory is plugged in.  This memory is the area.
  *
@@ -37,7 +40,12 @@
 #define SHARED (1ul << 39)      /* start.S */
 #define TOLD (2ul << 20)         /* a page that is converted and never used */
 #define RUN_MAX 64
+#ifndef STEPS
 #define STEPS 128               /* in a pass */
+#endif
+#ifndef PAUSE
+#define PAUSE 0u
+#endif
 
 #define MSR_MIGRATION_CONTROL 0x4b564d08
 #define MIGRATION_READY 1
@@ -175,6 +183,12 @@ static void flush(uint32_t page)
     asm volatile("mfence" : : : "memory");
 }
 
+static void pause(uint32_t n)
+{
+    for (volatile uint32_t i = 0; i < n; i++) {
+    }
+}
+
 static void step(void)
 {
     uint32_t first = random_below(PAGES), n = 1 + random_below(RUN_MAX);
@@ -188,6 +202,9 @@ static void step(void)
         if (is_shared[i] != to_shared) {
             flush(i);
         }
+    }
+    if (!to_shared) {
+        pause(PAUSE);
     }
     while (map_gpa_range(AREA + first * PAGE, n,
                          to_shared ? 0 : MAP_ENCRYPTED)) {
@@ -252,8 +269,7 @@ void main(void)
         }
         if (PAM > 1) {
             set_pam(0);
-            for (volatile uint32_t i = 0; i < 10000000; i++) {
-            }
+            pause(10000000);
         }
         say_number("flip ", pass);
         say_number(" converted ", converted);
