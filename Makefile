@@ -45,11 +45,20 @@ export STEP_BEGAN := $(shell date +%s)
 
 ninja = ./scripts/in-root ninja -C /b/meson --quiet $(if $(JOBS),-j $(JOBS))
 
-all demo deb check-selftests check-reload check-hosts check-failures check-moves check-es bench: setup
+all deb check-selftests check-reload check-hosts check-failures check-moves check-es bench: setup
 	@$(ninja) $@
 
 l1: setup
 	@$(ninja) l1.stamp
+
+demo: hosts = $(or $(KERNEL),module)
+demo: setup
+	@$(ninja) l1.stamp guest.stamp
+	@mkdir -p build/demo
+	@bash -c '. scripts/lib.sh; say "two emulated SEV hosts boot (20 seconds), with $(hosts) KVM"'
+	@./scripts/in-root ./scripts/l1-pair --lead --kernel $(hosts) --timeout 2400 \
+		--share $(CURDIR)/build/demo -- /usr/bin/env STEP_BEGAN=$(STEP_BEGAN) \
+		./scripts/demo -o $(CURDIR)/build/demo
 
 check: setup
 	@$(ninja) all
@@ -77,7 +86,7 @@ series: signer setup
 	@./scripts/in-root ./scripts/series build/series
 
 series-check: series
-	@./scripts/series-check
+	@./tests/series/each-patch
 
 signer:
 	@[ -n "$$SIGNOFF" ] || { echo "nobody to sign the patches off: set git's user.name" \
@@ -85,7 +94,9 @@ signer:
 
 setup:
 	@./scripts/bootstrap
-	@./scripts/in-root ./scripts/meson-setup
+	@./scripts/in-root sh -c '[ -f /b/meson/build.ninja ] || \
+		meson setup /b/meson . > /b/meson-setup.log 2>&1 || \
+		{ cat /b/meson-setup.log >&2; rm -rf /b/meson; exit 1; }'
 
 clean:
 	rm -rf build/meson build/qemu build/qemu-src build/module build/l1 build/guest build/bin build/deb

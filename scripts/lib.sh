@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-# Shell functions of scripts/; sourced.
+# Shell functions of scripts/ and tests/; sourced.
 # shellcheck shell=bash
 
 repo=$(dirname "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")")
 build=${BUILD:-$repo/build}
+me=$(readlink -f "$0")
 
 # say TEXT: print a progress message with the time since the command began
 : "${STEP_BEGAN:=$(date +%s)}"
@@ -12,7 +13,7 @@ say() {
     local t=$(($(date +%s) - STEP_BEGAN))
     printf '[%2d:%02d] %s\n' $((t / 60)) $((t % 60)) "$*"
 }
-die() { echo "$(basename "$0"): $*" >&2; exit 1; }
+die() { echo "${me#"$repo/"}: $*" >&2; exit 1; }
 
 # as_root CMD...: run CMD as root, with sudo if necessary
 as_root() {

@@ -47,7 +47,7 @@ static void image_read(struct image *image, const char *set)
              build ? build : "/b", set, image->name);
     fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0) {
-        bail("%s (scripts/l1-modules makes it)", path);
+        bail("%s (scripts/host/modules makes it)", path);
     }
     CHECK(fstat(fd, &st));
     free(image->data);

@@ -8,7 +8,7 @@
 One run makes these comparisons, whose measurements take turns:
 
 - CPU time of a plain guest's migration with our QEMU and with the distribution's,
-  built with the same options (scripts/build-bare-qemu)
+  built with the same options (scripts/build/bare-qemu)
 - elapsed time for private memory (hw/misc/confidential-guest-testdev.c, whose
   encryption is a copy) and for plain memory, with and without multifd
 - the sync of a large bitmap and a copy of it
