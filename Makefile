@@ -24,23 +24,13 @@
 #   make clean   remove the builds, keep what was fetched
 #   make distclean   remove everything
 #
-# Variables:
-#   CACHE_DIR     compiler cache, default ~/.cache/sev-migration
-#   JOBS          number of parallel jobs
-#   KERNEL        module, stock or stock-6.12, or two of them with a comma (demo)
-#   TESTS         names of the tests to run (check)
-#   SIGNOFF       "Name <address>" for the patches (series)
-#   RUNS          number of inputs (fuzz)
-#   STORM, FUZZ   seconds that l1-storm and l1-fuzz run (check-debug)
-#   QEMU_SERIES, KERNEL_SERIES   releases to take from the archive
-#   QEMU_SRC, KERNEL_SRC         source trees to use instead of the archive's
-#   V=1           verbose output
+# docs/devel/building.rst lists the variables, for example JOBS and TESTS.
 
 MAKEFLAGS += --no-print-directory
 ifndef SIGNOFF
 SIGNOFF := $(shell n=$$(git config user.name) && m=$$(git config user.email) && echo "$$n <$$m>")
 endif
-export SIGNOFF MIGRATION_TEST CACHE_DIR JOBS KERNEL TESTS STORM FUZZ RUNS QEMU_SRC KERNEL_SRC KERNEL_SERIES QEMU_SERIES V
+export SIGNOFF MIGRATION_TEST CACHE_DIR JOBS TESTS STORM FUZZ RUNS QEMU_SRC KERNEL_SRC KERNEL_SERIES QEMU_SERIES
 export STEP_BEGAN := $(shell date +%s)
 
 ninja = ./scripts/in-root ninja -C /b/meson --quiet $(if $(JOBS),-j $(JOBS))

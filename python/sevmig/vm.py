@@ -27,11 +27,22 @@ POLICY_NOSEND = 1 << 3
 POLICY_SEV = 1 << 5         # the guest may be sent only to SEV platforms
 
 
-def env_path(name, default):
-    path = os.environ.get(name, default)
-    if not os.path.exists(path):
-        raise SystemExit(f'{name}: no file {path}')
-    return path
+def env_path(name, *defaults):
+    """The file that the variable @name names, else the first default that exists."""
+    paths = [os.environ[name]] if name in os.environ else defaults
+    for path in paths:
+        if os.path.exists(path):
+            return path
+    raise SystemExit(f'no {" or ".join(paths)}: run make, or set {name} to '
+                     'the path of this file')
+
+
+def ovmf(file):
+    """
+    Paths at which a file of Debian's package ovmf can be: in the file tree of the
+    emulated host, or in build/root if that tree is not build/root.
+    """
+    return f'/usr/share/OVMF/{file}', f'{BUILD}/root/usr/share/OVMF/{file}'
 
 
 class Timeout(Exception):
@@ -85,14 +96,13 @@ class Config:
         consent = kw.get('consent', True)
         ovmf_vars = env_path('OVMF_VARS', f'{BUILD}/guest/sev-vars.fd')
         if not consent:
-            ovmf_vars = env_path('OVMF_VARS_TEMPLATE',
-                                 '/usr/share/OVMF/OVMF_VARS_4M.fd')
+            ovmf_vars = env_path('OVMF_VARS_TEMPLATE', *ovmf('OVMF_VARS_4M.fd'))
         return cls(
             workload, workdir,
             qemu=os.environ.get('QEMU', 'qemu-system-x86_64'),
             kernel=env_path('GUEST_KERNEL', f'{BUILD}/guest/vmlinuz'),
             initrd=env_path('GUEST_INITRD', f'{BUILD}/guest/initrd.gz'),
-            ovmf_code=env_path('OVMF_CODE', '/usr/share/OVMF/OVMF_CODE_4M.fd'),
+            ovmf_code=env_path('OVMF_CODE', *ovmf('OVMF_CODE_4M.fd')),
             ovmf_vars=ovmf_vars,
             backend=IN_PLACE if module else ORDINARY, **kw)
 
