@@ -9,7 +9,9 @@ import os
 import time
 from dataclasses import dataclass, field
 
-from . import chain, relay
+from sevmigrate import chain
+
+from . import relay
 from .vm import POLICY_SEV, ExecuteError, Timeout
 
 __all__ = ('Direct', 'ExecuteError', 'FINAL', 'NotCompleted',

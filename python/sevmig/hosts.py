@@ -16,7 +16,9 @@ import shutil
 import time
 from multiprocessing.connection import Client, Listener
 
-from . import chain, psp, scan, vm
+from sevmigrate import chain
+
+from . import psp, scan, vm
 
 PORT = 4400
 KEY = b'sevmig'         # no secret: the network has only these two hosts

@@ -1,13 +1,13 @@
 """
-Commands of the host's kernel to the PSP: counts them, and issues some.
+Commands of the host's kernel to the PSP: counts them, and makes a new PDH.
 
 SPDX-License-Identifier: GPL-2.0-or-later
 """
 
-import fcntl
 import os
 import re
-import struct
+
+from sevmigrate import firmware
 
 from . import host
 
@@ -29,10 +29,6 @@ COMMANDS = {
 
 TRACING = '/sys/kernel/tracing'
 EVENTS = f'{TRACING}/events/sevmig'
-
-# include/uapi/linux/psp-sev.h
-SEV_PDH_GEN = 4
-SEV_ISSUE_CMD = 3 << 30 | 16 << 16 | ord('S') << 8
 
 
 class Counter:
@@ -93,24 +89,7 @@ class Counter:
                 if n > before.get(c, 0)}
 
 
-def issue(cmd, address=0):
-    """Issue a command whose arguments are at @address; return its status."""
-    fd = os.open('/dev/sev', os.O_RDWR)
-    try:
-        arg = bytearray(struct.pack('<IQI', cmd, address, 0))
-        try:
-            fcntl.ioctl(fd, SEV_ISSUE_CMD, arg)
-        except OSError as e:
-            status = struct.unpack('<IQI', arg)[2]
-            if not 0 < status < 0x100:      # the kernel's own refusal
-                raise e
-            return status
-        return 0
-    finally:
-        os.close(fd)
-
-
 def new_identity():
     """Make the platform generate another PDH key pair."""
-    if issue(SEV_PDH_GEN):
+    if firmware.issue(firmware.PDH_GEN):
         raise OSError('PDH_GEN failed')

@@ -22,33 +22,16 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import \
     decode_dss_signature
 
-from sevmig import chain, psp, tap
-from sevmig.certs import (
+from sevmig import REPO, tap
+from sevmigrate import chain, firmware
+from sevmigrate.certs import (
     ARK, ASK, BODY, CEK, CERT, CURVE, Cert, ECDH_SHA256, ECDSA_SHA256,
     InvalidSignature, NONE, OCA, PDH, PEK, read_amd, read_chain)
 
 # enum of include/uapi/linux/psp-sev.h
 FACTORY_RESET, STATUS, PEK_GEN, PEK_CSR, PDH_GEN, EXPORT, IMPORT = range(7)
 INVALID_CERTIFICATE, ALREADY_OWNED = 6, 5
-TOOL = os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(
-    os.path.realpath(__file__)))), 'scripts/sev-cert-chain')
-
-
-def command(cmd, layout, *values):
-    """Issue a command; return its status and its arguments after that."""
-    arg = ctypes.create_string_buffer(struct.pack(layout, *values))
-    status = psp.issue(cmd, ctypes.addressof(arg))
-    return status, struct.unpack(layout, arg.raw[:struct.calcsize(layout)])
-
-
-def export_raw():
-    """Export PDH and chain as the firmware does, with the CEK not signed."""
-    pdh = ctypes.create_string_buffer(CERT)
-    exported = ctypes.create_string_buffer(3 * CERT)
-    status, _ = command(EXPORT, '<QIQI', ctypes.addressof(pdh), CERT,
-                        ctypes.addressof(exported), 3 * CERT)
-    assert not status, status
-    return pdh.raw, exported.raw
+TOOL = os.path.join(REPO, 'tools/sev-migrate/sev-migrate')
 
 
 def signed_cek():
@@ -59,7 +42,7 @@ def signed_cek():
 
 def export():
     """Return PDH, PEK, OCA, and the CEK that AMD has signed."""
-    pdh, exported = export_raw()
+    pdh, exported = firmware.export()
     return [Cert(pdh)] + read_chain(chain.splice(exported, signed_cek()))
 
 
@@ -70,9 +53,7 @@ def published():
 
 
 def owned():
-    status, values = command(STATUS, '<BBBIBI', *[0] * 6)
-    assert not status, status
-    return values[3] & 1
+    return firmware.platform_status().owned
 
 
 def make_cert(usage, key, minor=0):
@@ -95,8 +76,8 @@ def sign(body, usage, key):
 def take(pek, oca):
     """Issue PEK_CERT_IMPORT; return its status."""
     a, b = (ctypes.create_string_buffer(c, CERT) for c in (pek, oca))
-    return command(IMPORT, '<QIQI', ctypes.addressof(a), CERT,
-                   ctypes.addressof(b), CERT)[0]
+    return firmware.command(IMPORT, '<QIQI', ctypes.addressof(a), CERT,
+                            ctypes.addressof(b), CERT)[0]
 
 
 class Certificates(unittest.TestCase):
@@ -124,19 +105,19 @@ class Certificates(unittest.TestCase):
     def test_1_chain(self):
         for cert, parent in self.check_chain():
             # Control: the signature of a changed certificate is wrong
-            bad = type(cert)(bytes([cert.data[0]]) + bytes(
-                [cert.data[1] ^ 1]) + cert.data[2:])
+            bad = type(cert)(cert.data[:40] + bytes(
+                [cert.data[40] ^ 1]) + cert.data[41:])
             with self.assertRaises(InvalidSignature):
                 bad.verify(parent)
 
     def test_2_new_keys(self):
         old = export()
-        self.assertEqual(psp.issue(PDH_GEN), 0)
+        self.assertEqual(firmware.issue(PDH_GEN), 0)
         new = export()
         self.assertNotEqual(old[0].x, new[0].x)
         self.assertEqual([c.data for c in old[1:]], [c.data for c in new[1:]])
         self.check_chain()
-        self.assertEqual(psp.issue(PEK_GEN), 0)
+        self.assertEqual(firmware.issue(PEK_GEN), 0)
         new = export()
         for i, cert in enumerate(new[:3]):
             self.assertNotEqual(old[i].x, cert.x)
@@ -149,7 +130,7 @@ class Certificates(unittest.TestCase):
         """
         before = export()
         csr = ctypes.create_string_buffer(CERT)
-        status, _ = command(PEK_CSR, '<QI', ctypes.addressof(csr), CERT)
+        status, _ = firmware.command(PEK_CSR, '<QI', ctypes.addressof(csr), CERT)
         self.assertEqual(status, 0)
         request = Cert(csr.raw)
         self.assertEqual(request.data[:BODY], before[1].data[:BODY])
@@ -164,63 +145,51 @@ class Certificates(unittest.TestCase):
                          INVALID_CERTIFICATE)
         self.assertEqual(take(sign(make_cert(PEK, other, 55), OCA, key), oca),
                          INVALID_CERTIFICATE)
-        self.assertEqual(owned(), 0)
+        self.assertFalse(owned())
         self.assertEqual(take(pek, oca), 0)
-        self.assertEqual(owned(), 1)
+        self.assertTrue(owned())
         self.assertEqual(take(pek, oca), ALREADY_OWNED)
         after = export()
         self.assertEqual(after[2].data, oca)
         self.assertEqual(after[1].x, before[1].x)
         self.assertNotEqual(after[0].x, before[0].x)
         self.check_chain()
-        self.assertEqual(psp.issue(PEK_GEN), 0)
-        self.assertEqual(owned(), 0)
+        self.assertEqual(firmware.issue(PEK_GEN), 0)
+        self.assertFalse(owned())
         self.check_chain()
 
-    def tool(self, *args):
-        """Run scripts/sev-cert-chain; return its status and its output."""
+    def tool(self, want, *args):
+        """Run sev-migrate, which must end with status @want; its output."""
         p = subprocess.run([TOOL, *args], stdout=subprocess.PIPE, check=False,
                            stderr=subprocess.STDOUT, text=True)
-        return p.returncode, p.stdout
+        self.assertEqual(p.returncode, want, p.stdout)
+        return p.stdout
 
-    def test_4_splice(self):
+    def test_4_tool(self):
         """
-        Splice and verify the chain with the CEK as hardware exports it,
-        unsigned.
+        Export this host as hardware does, with an unsigned CEK, then with the
+        files that AMD publishes; verify both.
         """
-        _, pek, oca, cek = export()
-        pdh, exported = export_raw()
+        amd, cek = os.environ['SEV_AMD_CERT'], os.environ['SEV_AMD_CEK']
         with tempfile.TemporaryDirectory() as top:
-            def file(name, data):
-                path = os.path.join(top, name)
-                with open(path, 'wb') as f:
-                    f.write(data)
-                return path
-
-            amd = os.environ['SEV_AMD_CERT']
-            raw = file('raw', exported)
-            signed = file('signed', cek.data)
-            other = file('other', pek.data)
-            out = os.path.join(top, 'out')
-            pdh = file('pdh', pdh)
-            status, said = self.tool('verify', pdh, raw, amd)
-            self.assertEqual(status, 1, said)
-            self.assertIn('ASK signs CEK: not signed', said)
-            status, said = self.tool('splice', raw, other, '-o', out)
-            self.assertEqual(status, 1, said)
-            self.assertIn('not a CEK', said)
-            self.assertFalse(os.path.exists(out))
-            status, said = self.tool('splice', raw, signed, '-o', out)
-            self.assertEqual(status, 0, said)
-            status, said = self.tool('verify', pdh, out, amd)
-            self.assertEqual(status, 0, said)
-            self.assertEqual(said.count(': good'), 7)
-            with open(out, 'rb') as f:
-                self.assertEqual(f.read(), pek.data + oca.data + cek.data)
-            short = file('short', cek.data[:-1])
-            status, said = self.tool('splice', raw, short, '-o', out)
-            self.assertEqual(status, 1, said)
-            self.assertIn('2083 bytes, expected 2084', said)
+            host = os.path.join(top, 'host')
+            said = self.tool(0, 'export', host)
+            self.assertIn('kdsintf.amd.com/cek/id/' +
+                          firmware.identifier().hex(), said)
+            self.assertIn('ASK and ARK: MISSING',
+                          self.tool(1, 'verify', host, '--ark', amd))
+            self.tool(0, 'export', host, '--amd', amd)
+            self.assertIn('ASK signs CEK: MISSING',
+                          self.tool(1, 'verify', host, '--ark', amd))
+            said = self.tool(3, 'export', os.path.join(top, 'none'), '--cek',
+                             amd)
+            self.assertIn('bytes', said)
+            self.assertEqual(os.listdir(top), ['host'])
+            self.tool(0, 'export', host, '--cek', cek, '--amd', amd)
+            said = self.tool(0, 'verify', host, '--ark', amd, '--min-api',
+                             '1.55')
+            self.assertEqual(said.count(': good'), 9, said)
+            self.assertIn('no product line', self.tool(1, 'verify', host))
 
 
 if __name__ == '__main__':

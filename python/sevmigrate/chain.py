@@ -21,6 +21,8 @@ class Mismatch(ValueError):
 
 
 def _check_cek(cert, what):
+    if len(cert) != CERT:
+        raise Mismatch(f'{what}: {len(cert)} bytes, a certificate has {CERT}')
     usage = int.from_bytes(cert[_USAGE], 'little')
     if usage != CEK_USAGE:
         raise Mismatch(f'{what}: a certificate of usage {usage:#x}, '

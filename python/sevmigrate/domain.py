@@ -1,0 +1,70 @@
+"""
+Domains of libvirt, as a monitor: python3-libvirt passes QMP commands on.
+
+SPDX-License-Identifier: GPL-2.0-or-later
+"""
+
+import json
+
+from .errors import Refused, Stop
+
+try:
+    import libvirt
+    import libvirt_qemu
+except ImportError:
+    libvirt = libvirt_qemu = None
+
+
+class Domain:
+    """
+    A domain with the methods of monitor.Monitor.
+
+    @pid, @host: None, because libvirt may be on another host
+    """
+    pid = host = None
+
+    def __init__(self, uri, name):
+        if libvirt is None:
+            raise Stop('--domain needs python3-libvirt: apt install '
+                       'python3-libvirt')
+        # libvirt would print each error on stderr as well
+        libvirt.registerErrorHandler(lambda *_: None, None)
+        self.address = f'{name} at {uri}'
+        try:
+            self.connection = libvirt.open(uri)
+            self.domain = self.connection.lookupByName(name)
+        except libvirt.libvirtError as e:
+            raise Stop(f'{self.address}: {e}') from None
+        if not self.domain.isActive():
+            raise Stop(f'{self.address}: the domain does not run')
+
+    def cmd(self, command, **arguments):
+        """Execute a QMP command; errors as of monitor.Monitor.cmd()."""
+        request = {'execute': command}
+        if arguments:
+            request['arguments'] = arguments
+        try:
+            text = libvirt_qemu.qemuMonitorCommand(
+                self.domain, json.dumps(request),
+                libvirt_qemu.VIR_DOMAIN_QEMU_MONITOR_COMMAND_DEFAULT)
+            answer = json.loads(text)
+        except libvirt.libvirtError as e:
+            raise Stop(f'{self.address}: {command}: {e}') from None
+        except ValueError:
+            raise Stop(f'{self.address}: {command}: the answer is no JSON') \
+                from None
+        if 'error' in answer:
+            raise Refused(answer['error'].get('desc', 'unknown error'))
+        return answer.get('return')
+
+    def close(self):
+        try:
+            self.connection.close()
+        except libvirt.libvirtError:
+            pass
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()

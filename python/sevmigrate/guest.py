@@ -1,0 +1,42 @@
+"""
+The option by which a command finds a guest, and the connection to it.
+
+SPDX-License-Identifier: GPL-2.0-or-later
+"""
+
+from .errors import Stop
+from .monitor import Monitor
+
+
+def add_arguments(parser, required):
+    group = parser.add_mutually_exclusive_group(required=required)
+    group.add_argument('--guest', metavar='QMP', help='QMP monitor of the '
+                       "guest's QEMU: path of a unix socket, or HOST:PORT")
+    group.add_argument('--domain', metavar='NAME', help="libvirt's domain")
+    parser.add_argument('--connect', metavar='URI', default='qemu:///system',
+                        help='libvirt (default: %(default)s)')
+
+
+def connect(args):
+    """Return the connection that @args ask for, or None."""
+    if args.guest:
+        return Monitor(args.guest)
+    if args.domain:
+        # python3-libvirt is optional
+        from .domain import Domain  # pylint: disable=import-outside-toplevel
+        return Domain(args.connect, args.domain)
+    return None
+
+
+def sev(monitor):
+    """Return query-sev of an SEV guest.  Raises Stop if it is none."""
+    answer = monitor.cmd('query-sev')
+    if not answer.get('enabled'):
+        raise Stop('this guest is not encrypted with SEV: migrate it as any '
+                   'other guest')
+    if answer.get('sev-type', 'sev') != 'sev':
+        raise Stop('this guest uses SEV-SNP, which QEMU cannot migrate')
+    if 'migration' not in answer:
+        raise Stop('the QEMU of this guest cannot migrate SEV guests: its '
+                   'query-sev has no member "migration"')
+    return answer

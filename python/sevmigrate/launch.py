@@ -1,0 +1,150 @@
+"""
+The launch digest of a guest: what the firmware hashes, in the order in which
+QEMU gives it to the firmware.
+
+Formats: SEV API 0.24 (LAUNCH_MEASURE), AMD64 Architecture Programmer's Manual
+volume 2, appendix B (VMSA), and the table of GUIDs that OVMF has at its end.
+
+SPDX-License-Identifier: GPL-2.0-or-later
+"""
+
+import hashlib
+import hmac
+import struct
+import uuid
+
+POLICY_ES = 1 << 2
+
+FLASH_MAX = 1 << 24         # bytes; QEMU's limit for both flash devices is less
+# OVMF: the table of GUIDs ends 32 bytes before the end of the firmware
+TABLE_END = 32
+TABLE_FOOTER = uuid.UUID('96b582de-1fb2-45f7-baea-a366c55a082d')
+HASH_TABLE_AREA = uuid.UUID('7255371f-3a3b-4b04-927b-1da6efa8d454')
+ES_RESET_BLOCK = uuid.UUID('00f771de-1a7e-4fcb-890e-68c77e2fb44e')
+GUID_SIZE = 16
+ENTRY = GUID_SIZE + 2       # an entry ends with its length and its GUID
+
+# QEMU: the table with the hashes, padded to the block size of AES
+HASHES = uuid.UUID('9438d606-4f22-4cc9-b479-a793d411fd21')
+CMDLINE = uuid.UUID('97d02dd8-bd20-4c94-aa78-e7714d36ab2a')
+INITRD = uuid.UUID('44baf731-3a2f-4bd7-9af1-41e29169781d')
+KERNEL = uuid.UUID('4de79437-abd2-427f-b835-d5b172d2045b')
+BLOCK = 16
+
+PAGE = 4096
+RESET_CS, RESET_IP = 0xffff0000, 0xfff0
+
+
+class Malformed(ValueError):
+    """A firmware that lacks what the measurement needs."""
+
+
+def guid_table(flash):
+    """
+    Return GUID -> data of the table at the end of @flash; empty if there is no
+    table.  Raises Malformed if an entry is longer than the table.
+    """
+    end = len(flash) - TABLE_END
+    if end < ENTRY or flash[end - GUID_SIZE:end] != TABLE_FOOTER.bytes_le:
+        return {}
+
+    def length_before(at, low):
+        size, = struct.unpack_from('<H', flash, at - ENTRY)
+        if size < ENTRY or at - size < low:
+            raise Malformed(f'the firmware\'s table has an entry of {size} '
+                            'bytes')
+        return size
+
+    start = end - length_before(end, 0)
+    entries, at = {}, end - ENTRY
+    while at >= start + ENTRY:
+        size = length_before(at, start)
+        guid = uuid.UUID(bytes_le=flash[at - GUID_SIZE:at])
+        entries[guid] = flash[at - size:at - ENTRY]
+        at -= size
+    return entries
+
+
+def has_hash_area(flash):
+    """Has this firmware a place for the hashes of the kernel?"""
+    area = guid_table(flash).get(HASH_TABLE_AREA, b'')
+    if len(area) < 8:
+        return False
+    base, size = struct.unpack_from('<II', area)
+    return bool(base) and size >= len(hash_table(b'', b'', ''))
+
+
+def hash_table(kernel, initrd, cmdline):
+    """
+    Return the table that QEMU makes for kernel-hashes=on.
+
+    @kernel, @initrd: contents; @initrd is empty if there is none
+    """
+    entries = b''.join(
+        guid.bytes_le + struct.pack('<H', ENTRY + 32) +
+        hashlib.sha256(data).digest() for guid, data in (
+            (CMDLINE, cmdline.encode() + b'\0'), (INITRD, initrd),
+            (KERNEL, kernel)))
+    table = HASHES.bytes_le + struct.pack('<H', ENTRY + len(entries)) + entries
+    return table + bytes(-len(table) % BLOCK)
+
+
+def vmsa(first, signature, flash, init2=False):
+    """
+    Return the VMSA of a vCPU at its reset.
+
+    @first: whether it is the first vCPU; others start at the firmware's reset
+            block
+    @signature: EAX of CPUID function 1
+    @init2: whether QEMU has used KVM_SEV_INIT2 (legacy-vm-type=off), with which
+            the VMSA has the state of the FPU
+    """
+    cs_base, rip = RESET_CS, RESET_IP
+    if not first:
+        block = guid_table(flash).get(ES_RESET_BLOCK, b'')
+        if len(block) < 4:
+            raise Malformed('the firmware has no reset block for the second '
+                            'vCPU of a guest with SEV-ES')
+        address, = struct.unpack_from('<I', block)
+        cs_base, rip = address & ~0xffff, address & 0xffff
+    page = bytearray(PAGE)
+
+    def segment(at, selector, attributes, base=0):
+        struct.pack_into('<HHIQ', page, at, selector, attributes, 0xffff, base)
+
+    for at in (0x00, 0x20, 0x30, 0x40, 0x50):       # ES, SS, DS, FS, GS
+        segment(at, 0, 0x93)
+    segment(0x10, 0xf000, 0x9b, cs_base)            # CS
+    segment(0x60, 0, 0)                             # GDTR
+    segment(0x70, 0, 0x82)                          # LDTR
+    segment(0x80, 0, 0)                             # IDTR
+    segment(0x90, 0, 0x8b)                          # TR
+    for at, value in ((0x0d0, 0x1000),              # EFER.SVME
+                      (0x148, 0x40),                # CR4.MCE
+                      (0x158, 0x10),                # CR0.ET
+                      (0x160, 0x400),               # DR7
+                      (0x168, 0xffff0ff0),          # DR6
+                      (0x170, 2),                   # RFLAGS
+                      (0x178, rip),
+                      (0x268, 0x0007040600070406),  # PAT
+                      (0x310, signature),           # RDX
+                      (0x3e8, 1)):                  # XCR0
+        struct.pack_into('<Q', page, at, value)
+    if init2:
+        struct.pack_into('<I', page, 0x408, 0x1f80)     # MXCSR
+        struct.pack_into('<H', page, 0x410, 0x37f)      # FCW
+    return bytes(page)
+
+
+def digest(parts):
+    """Return the launch digest of @parts, in the order of the launch."""
+    value = hashlib.sha256()
+    for part in parts:
+        value.update(part)
+    return value.digest()
+
+
+def measurement(tik, api, build, policy, launch_digest, nonce):
+    """Return what LAUNCH_MEASURE answers; only the owner knows @tik."""
+    message = struct.pack('<BBBBI', 4, *api, build, policy) + launch_digest
+    return hmac.digest(tik, message + nonce, 'sha256')

@@ -1,0 +1,167 @@
+"""
+Compute the launch digest that the owner of a guest must expect.
+
+The firmware hashes what QEMU encrypts before the guest starts: the flash with
+the firmware, the migration helper, the hashes of kernel, initrd and command
+line, and with SEV-ES the VMSA of each vCPU.  With the owner's TIK and the answer
+of query-sev-launch-measure the command compares the measurement.
+
+SPDX-License-Identifier: GPL-2.0-or-later
+"""
+
+import argparse
+import base64
+import binascii
+import json
+
+from . import launch
+from .errors import OK, PROBLEM, Stop
+from .hostfile import read_file
+from .verify import api_version, build_number
+
+HELP = 'compute the launch digest of a guest'
+KERNEL_MAX = 1 << 30
+HELPER_MAX = 1 << 24
+MEASUREMENT, NONCE, TIK = 32, 16, 16
+
+
+def hexadecimal(text):
+    """Parse a number up to 32 bits, decimal or with 0x."""
+    try:
+        value = int(text, 0)
+    except ValueError:
+        value = -1
+    if not 0 <= value < 1 << 32:
+        raise argparse.ArgumentTypeError(f'{text!r} is no number of 32 bits')
+    return value
+
+
+def cpu_count(text):
+    if not text.isdigit() or not 1 <= int(text) <= 4096:
+        raise argparse.ArgumentTypeError(f'{text!r} is no number of vCPUs')
+    return int(text)
+
+
+def add(parser):
+    parser.add_argument('--firmware', metavar='FILE', required=True,
+                        help='the firmware in flash unit 0')
+    parser.add_argument('--helper', metavar='FILE',
+                        help='the migration helper, as QEMU loads it')
+    parser.add_argument('--kernel', metavar='FILE',
+                        help='the kernel of -kernel, if kernel-hashes=on')
+    parser.add_argument('--initrd', metavar='FILE',
+                        help='the initrd of -initrd')
+    parser.add_argument('--append', metavar='TEXT', default='',
+                        help='the command line of -append')
+    parser.add_argument('--policy', metavar='N', type=hexadecimal, default=1,
+                        help='policy of the guest (default: 1)')
+    parser.add_argument('--cpus', metavar='N', type=cpu_count, default=1,
+                        help='number of vCPUs, if the policy has ES (0x4)')
+    parser.add_argument('--signature', metavar='N', type=hexadecimal,
+                        help='EAX of CPUID function 1 in the guest, if the '
+                        'policy has ES')
+    parser.add_argument('--init2', action='store_true',
+                        help='the guest has legacy-vm-type=off (ES only)')
+    parser.add_argument('--tik', metavar='FILE',
+                        help="the owner's integrity key, 16 bytes")
+    parser.add_argument('--expect', metavar='BASE64',
+                        help='"data" of query-sev-launch-measure')
+    parser.add_argument('--api', metavar='MAJOR.MINOR', type=api_version,
+                        help="the firmware's API version, with --tik")
+    parser.add_argument('--build', metavar='N', type=build_number,
+                        help="the firmware's build, with --tik")
+    parser.add_argument('--json', action='store_true',
+                        help='print the result as JSON')
+
+
+def _kernel_part(args, flash):
+    if not args.kernel:
+        if args.initrd or args.append:
+            raise Stop('--initrd and --append are measured only with --kernel')
+        return []
+    if not launch.has_hash_area(flash):
+        raise Stop(f'{args.firmware}: it has no place for the hashes of the '
+                   'kernel, so QEMU refuses kernel-hashes=on with it')
+    return [('kernel hashes', launch.hash_table(
+        read_file(args.kernel, KERNEL_MAX),
+        read_file(args.initrd, KERNEL_MAX) if args.initrd else b'',
+        args.append))]
+
+
+def _vmsa_parts(args, flash):
+    if not args.policy & launch.POLICY_ES:
+        return []
+    if args.signature is None:
+        raise Stop('the policy has ES: --signature is needed')
+    return [(f'VMSA of vCPU {n}',
+             launch.vmsa(n == 0, args.signature, flash, args.init2))
+            for n in range(args.cpus)]
+
+
+def parts(args):
+    """Return (name, bytes) of everything that is measured, in its order."""
+    flash = read_file(args.firmware, launch.FLASH_MAX)
+    if not flash or len(flash) % launch.PAGE:
+        raise Stop(f'{args.firmware}: {len(flash)} bytes are no flash; QEMU '
+                   'wants whole pages')
+    out = [('firmware', flash)]
+    if args.helper:
+        helper = read_file(args.helper, HELPER_MAX)
+        # The firmware encrypts blocks; QEMU loads a helper in whole pages
+        if not helper or len(helper) % launch.PAGE:
+            raise Stop(f'{args.helper}: {len(helper)} bytes are no helper; '
+                       'it has whole pages')
+        out.append(('migration helper', helper))
+    try:
+        return out + _kernel_part(args, flash) + _vmsa_parts(args, flash)
+    except launch.Malformed as e:
+        raise Stop(f'{args.firmware}: {e}') from None
+
+
+def _expected(args):
+    """Return measurement and nonce of --expect."""
+    try:
+        data = base64.b64decode(args.expect, validate=True)
+    except (binascii.Error, ValueError):
+        raise Stop('--expect is not encoded with base64') from None
+    if len(data) != MEASUREMENT + NONCE:
+        raise Stop(f'--expect has {len(data)} bytes; a measurement and its '
+                   f'nonce have {MEASUREMENT + NONCE}')
+    return data[:MEASUREMENT], data[MEASUREMENT:]
+
+
+def matches(args, digest):
+    """Compare the measurement; None if there is nothing to compare with."""
+    wanted = args.tik, args.expect, args.api, args.build
+    if all(x is None for x in wanted):
+        return None
+    if any(x is None for x in wanted):
+        raise Stop('--tik, --expect, --api and --build are needed together')
+    tik = read_file(args.tik)
+    if len(tik) != TIK:
+        raise Stop(f'{args.tik}: {len(tik)} bytes, a TIK has {TIK}')
+    measured, nonce = _expected(args)
+    return measured == launch.measurement(tik, args.api, args.build,
+                                          args.policy, digest, nonce)
+
+
+def run(args):
+    found = parts(args)
+    digest = launch.digest(data for _, data in found)
+    good = matches(args, digest)
+    if args.json:
+        print(json.dumps({
+            'digest': digest.hex(), 'policy': args.policy,
+            'parts': [{'part': name, 'bytes': len(data)}
+                      for name, data in found],
+            **({} if good is None else {'matches': good})}))
+    else:
+        for name, data in found:
+            print(f'{name}: {len(data)} bytes')
+        print(f'launch digest: {digest.hex()}')
+        print(f'policy: {args.policy:#x}')
+        if good is not None:
+            print('The measurement is ' + (
+                'the expected one.' if good else
+                'ANOTHER one: this guest was launched with something else.'))
+    return PROBLEM if good is False else OK

@@ -1,0 +1,167 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""sev-migrate measure: known answers of another implementation, and wrong input."""
+
+import base64
+import hashlib
+import json
+import struct
+import unittest
+
+from fixture import ToolCase
+from sevmig import tap
+from sevmigrate import launch
+
+TIK = bytes.fromhex('0102030405060708090a0b0c0d0e0f10')
+NONCE = base64.b64decode('wxP6tRHCFrFQWxsuqZA8QA==')
+# SHA-256 of the VMSAs of the first and of another vCPU with this signature, from
+# the tests of sevctl (virtee), an independent implementation
+VMSA = 0xa00f11
+VMSA_0 = 'f8b52f775502472e5797d2674d9de21f6abc05dc05e9bc49cbb7b6a13688d5e7'
+VMSA_1 = 'bcee5cb289f72882da17abd8dca5e8a7e9f8e2033e7ad96b4db0ab1a383a6487'
+
+
+def firmware(entries, size=4096):
+    """Return a firmware of zeroes with these (GUID, data) in its table."""
+    table = b''.join(data + struct.pack('<H', launch.ENTRY + len(data)) +
+                     guid.bytes_le for guid, data in entries)
+    table += struct.pack('<H', launch.ENTRY + len(table))
+    table += launch.TABLE_FOOTER.bytes_le + bytes(launch.TABLE_END)
+    return table.rjust(size, b'\0')
+
+
+HASH_AREA = launch.HASH_TABLE_AREA, struct.pack('<II', 0x80cc00, 1024)
+RESET = launch.ES_RESET_BLOCK, struct.pack('<I', 0x80b004)
+FULL = firmware([HASH_AREA, RESET])
+
+
+class KnownAnswers(unittest.TestCase):
+    def test_measurement(self):
+        """AMD's formula."""
+        # LAUNCH_MEASURE of a guest with nothing in it, from AMD's own tool
+        self.assertEqual(launch.measurement(
+            bytes.fromhex('66320db73158a35a255d051758e95ed4'), (0, 18), 15, 0,
+            launch.digest([]),
+            bytes.fromhex('4fbe0bedbad6c86ae8f68971d103e554')).hex(),
+            '6faab2daae389bcd3405a05d6cafe33c0414f7bedd0bae19ba5f38b7fd1664ea')
+
+    def test_vmsa(self):
+        """The VMSAs of the first and of another vCPU."""
+        for first, want in ((True, VMSA_0), (False, VMSA_1)):
+            page = launch.vmsa(first, VMSA, FULL)
+            self.assertEqual(len(page), 4096)
+            self.assertEqual(hashlib.sha256(page).hexdigest(), want)
+
+    def test_hash_table(self):
+        """The table for a kernel, an initrd and a command line."""
+        table = launch.hash_table(b'vmlinuz', b'initrd', 'quiet')
+        self.assertEqual(len(table), 176)
+        self.assertEqual(table[:16], launch.HASHES.bytes_le)
+        self.assertEqual(struct.unpack_from('<H', table, 16)[0], 168)
+        for at, guid, data in ((18, launch.CMDLINE, b'quiet\0'),
+                               (68, launch.INITRD, b'initrd'),
+                               (118, launch.KERNEL, b'vmlinuz')):
+            self.assertEqual(table[at:at + 16], guid.bytes_le)
+            self.assertEqual(table[at + 18:at + 50],
+                             hashlib.sha256(data).digest())
+        self.assertEqual(table[168:], bytes(8))
+
+    def test_guid_table(self):
+        self.assertEqual(launch.guid_table(FULL), dict([HASH_AREA, RESET]))
+        self.assertTrue(launch.has_hash_area(FULL))
+        self.assertEqual(launch.guid_table(bytes(4096)), {})
+        self.assertFalse(launch.has_hash_area(bytes(4096)))
+        # As in Debian's OVMF: there is an entry, but no area
+        self.assertFalse(launch.has_hash_area(firmware(
+            [(launch.HASH_TABLE_AREA, bytes(8))])))
+        self.assertFalse(launch.has_hash_area(firmware(
+            [(launch.HASH_TABLE_AREA, b'')])))
+        self.assertFalse(launch.has_hash_area(firmware(
+            [(launch.HASH_TABLE_AREA, struct.pack('<II', 4096, 175))])))
+
+    def test_wrong_guid_table(self):
+        """Lengths that point out of the table."""
+        end = len(FULL) - launch.TABLE_END
+        for at, size in ((end - 18, 5000), (end - 18, 0), (end - 18, 17),
+                         (end - 36, 0), (end - 36, 5000), (end - 36, 17)):
+            bad = bytearray(FULL)
+            struct.pack_into('<H', bad, at, size)
+            with self.assertRaises(launch.Malformed, msg=(at, size)):
+                launch.guid_table(bytes(bad))
+
+
+class Command(ToolCase):
+    def setUp(self):
+        super().setUp()
+        self.firmware = self.path('flash', FULL)
+
+    def measure(self, *args):
+        _, out, _ = self.tool('measure', '--firmware', self.firmware, *args,
+                              '--json', status=0)
+        return json.loads(out)
+
+    def test_parts(self):
+        """Each part, in the order in which it is launched."""
+        helper, kernel = bytes(range(256)) * 16, b'kernel'
+        got = self.measure(
+            '--helper', self.path('helper', helper),
+            '--kernel', self.path('kernel', kernel), '--append', 'x',
+            '--policy', '5', '--cpus', '3', '--signature', '0xa00f11')
+        self.assertEqual([p['part'] for p in got['parts']],
+                         ['firmware', 'migration helper', 'kernel hashes',
+                          'VMSA of vCPU 0', 'VMSA of vCPU 1',
+                          'VMSA of vCPU 2'])
+        other = launch.vmsa(False, VMSA, FULL)
+        self.assertEqual(got['digest'], hashlib.sha256(
+            FULL + helper + launch.hash_table(kernel, b'', 'x') +
+            launch.vmsa(True, VMSA, FULL) + other + other).hexdigest())
+
+    def test_compare(self):
+        digest = launch.digest([FULL])
+        blob = launch.measurement(TIK, (1, 40), 40, 3, digest, NONCE) + NONCE
+        args = ['measure', '--firmware', self.firmware, '--tik',
+                self.path('tik', TIK), '--api', '1.40', '--build', '40',
+                '--expect', base64.b64encode(blob).decode(), '--policy']
+        _, out, _ = self.tool(*args, '3', status=0)
+        self.assertIn('the expected one', out)
+        # With another policy, or other firmware, it is another guest
+        self.fails(['ANOTHER'], *args, '1', status=1)
+        self.path('flash', FULL[:-1] + b'\1')
+        self.fails(['ANOTHER'], *args, '3', status=1)
+
+    def test_wrong_input(self):
+        def fails(words, *args, flash=FULL, status=3):
+            self.fails([words], 'measure', '--firmware',
+                       self.path('flash', flash), *args, status=status)
+
+        file = self.path('file', b'x')
+        page = self.path('page', bytes(4096))
+        fails('0 bytes', flash=b'')
+        fails('whole pages', flash=FULL[1:])
+        fails('more than', flash=bytes(launch.FLASH_MAX + 4096))
+        self.fails(['No such file'], 'measure', '--firmware', '/nowhere')
+        fails('no helper', '--helper', file)
+        fails('no helper', '--helper', self.path('empty', b''))
+        fails('only with --kernel', '--append', 'x')
+        fails('only with --kernel', '--initrd', file)
+        fails('no place for the hashes', '--kernel', file, flash=bytes(4096))
+        fails('--signature', '--policy', '5')
+        fails('no reset block', '--policy', '5', '--signature', '1', '--cpus',
+              '2', flash=bytes(4096))
+        fails('together', '--tik', page)
+        fails('together', '--expect', 'AA==')
+        pair = '--api', '1.1', '--build', '1', '--expect', 'AA=='
+        fails('16', '--tik', page, *pair)
+        tik = self.path('tik', TIK)
+        fails('48', '--tik', tik, *pair)
+        fails('base64', '--tik', tik, *pair[:-1], '***')
+        for args in (['--policy', '-1'], ['--policy', str(1 << 32)],
+                     ['--policy', 'x'], ['--cpus', '0'], ['--cpus', '9999'],
+                     ['--signature', 'EPYC'], ['--api', '1'],
+                     ['--build', '999'], ['--firm', 'x']):
+            with self.case(args):
+                fails('usage', *args, status=2)
+
+
+if __name__ == '__main__':
+    tap.run()
