@@ -4,9 +4,12 @@
 import argparse
 import sys
 
-from . import VERSION, errors, export, measure, verify
+from . import (
+    VERSION, check, errors, estimate, export, measure, run, varstore,
+    verify)
 
-COMMANDS = {'export': export, 'verify': verify, 'measure': measure}
+COMMANDS = {'check': check, 'export': export, 'verify': verify,
+            'measure': measure, 'estimate': estimate, 'run': run, 'vars': varstore}
 
 
 def parser():

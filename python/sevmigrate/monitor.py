@@ -35,8 +35,12 @@ def parse(address):
 def _connect(address):
     if isinstance(address, str):
         sock = socket.socket(socket.AF_UNIX)
-        sock.settimeout(TIMEOUT)
-        sock.connect(address)
+        try:
+            sock.settimeout(TIMEOUT)
+            sock.connect(address)
+        except OSError:
+            sock.close()
+            raise
         return sock
     return socket.create_connection(address, TIMEOUT)
 

@@ -1,0 +1,253 @@
+"""
+Estimate a migration before it is started: time, downtime, and whether it
+converges.
+
+The dirty rate is measured for a few seconds with KVM's dirty log; the guest goes
+on.  The rate at which the firmware packs pages is that of the guest's last
+migration from this QEMU; before the first one it has to be given or is assumed.
+
+SPDX-License-Identifier: GPL-2.0-or-later
+"""
+
+import argparse
+import json
+import time
+from dataclasses import dataclass
+
+from . import guest, hostcheck
+from .errors import OK, PROBLEM, Refused, Stop
+from .progress import PAGE, duration
+
+HELP = 'estimate time and downtime of a migration'
+
+# Published for EPYC: 2.5 to 4 ms a page (USENIX ATC 2024: 2 GiB in 33.7 minutes)
+ASSUMED_PAGES = 260
+ASSUMED_BYTES = 125 * 10**6     # 1 Gbit/s
+ROUNDS = 50
+STEP = 0.2
+MIB = 1 << 20
+DOWNTIME_MS = 300               # QEMU's default limit
+
+
+def rate(text):
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0
+    if not 0 < value < 1e12:
+        raise argparse.ArgumentTypeError(f'{text!r} is no rate')
+    return value
+
+
+def seconds(text):
+    if not text.isdigit() or not 1 <= int(text) <= 60:
+        raise argparse.ArgumentTypeError(f'{text!r} is no number from 1 to 60')
+    return int(text)
+
+
+def add(parser):
+    guest.add_arguments(parser, True)
+    parser.add_argument('--pages-per-second', metavar='N', type=rate,
+                        help='private pages that firmware or helper pack in a '
+                        'second, if another value is known')
+    parser.add_argument('--bandwidth', metavar='SIZE', type=hostcheck.size,
+                        help='bytes per second of the network, as 100M')
+    parser.add_argument('--downtime', metavar='MS', type=rate,
+                        help='limit of the downtime (default: that of the '
+                        'guest)')
+    parser.add_argument('--seconds', metavar='N', type=seconds, default=2,
+                        help='how long to measure (default: %(default)s)')
+    parser.add_argument('--json', action='store_true',
+                        help='print the result as JSON')
+
+
+@dataclass
+class Load:
+    """
+    What has to be sent and how fast it changes.
+
+    @private, @shared: pages
+    @dirty: pages that the guest writes in a second
+    @private_rate: private pages that can be packed in a second
+    @bytes_rate: bytes that the network takes in a second
+    """
+    private: float
+    shared: float
+    dirty: float
+    private_rate: float
+    bytes_rate: float
+
+    def seconds(self, private, shared):
+        """
+        Return the time for these pages.  The source packs a page and sends it
+        before it packs the next one.
+        """
+        return private / self.private_rate + \
+            (private + shared) * PAGE / self.bytes_rate
+
+
+@dataclass
+class Forecast:
+    """@rounds: (seconds, private pages, shared pages) of each round."""
+    rounds: list
+    converges: bool
+    total: float            # seconds
+    downtime: float         # seconds
+
+
+def forecast(load, downtime):
+    """
+    Return the Forecast of a migration that may stop the guest for @downtime
+    seconds.  Private and shared pages are dirtied in proportion to their number,
+    and each page counts once in a round: real guests write fewer pages than
+    that, because they write some pages often.
+    """
+    pages = load.private + load.shared
+    share = load.private / pages if pages else 0
+    left = load.private, load.shared
+    rounds = []
+    while True:
+        needed = load.seconds(*left)
+        if needed <= downtime:
+            converges = True
+            break
+        # The first round sends everything, however fast the guest writes
+        if len(rounds) > 1 and needed >= rounds[-1][0] * 0.95 or \
+           len(rounds) >= ROUNDS:
+            converges = False
+            break
+        rounds.append((needed, *left))
+        dirty = min(load.dirty * needed, pages)
+        left = dirty * share, dirty * (1 - share)
+    return Forecast(rounds, converges,
+                    sum(r[0] for r in rounds) + needed, needed)
+
+
+def dirty_pages(monitor, time_to_measure):
+    """Return the pages that the guest writes in a second."""
+    # Sampling pages would read private memory, which QEMU cannot.  Which of the
+    # two logs QEMU has depends on the option dirty-ring-size of its accelerator.
+    refused = []
+    for mode in 'dirty-bitmap', 'dirty-ring':
+        try:
+            monitor.cmd('calc-dirty-rate', **{'calc-time': time_to_measure,
+                                              'mode': mode})
+            break
+        except Refused as e:
+            refused.append(f'{mode}: {e}')
+    else:
+        raise Stop('the dirty rate cannot be measured: ' + '; '.join(refused))
+    end = time.monotonic() + time_to_measure + 60
+    while True:
+        time.sleep(STEP)
+        answer = monitor.cmd('query-dirty-rate')
+        if answer['status'] == 'measured':
+            return answer['dirty-rate'] * MIB / PAGE
+        if time.monotonic() > end:
+            raise Stop('the measurement of the dirty rate has not ended')
+
+
+def _paths(monitor, args):
+    """
+    Return private_rate, bytes_rate and what is known about both, as sentences.
+    """
+    notes = []
+    private = args.pages_per_second
+    if private:
+        notes.append(f'{private:.0f} private pages/s, as given')
+    else:
+        private = monitor.cmd('query-migrate').get('encrypted-ram', {}).get(
+            'private-pages-per-second', 0)
+        notes.append(f'{private} private pages/s in the last migration')
+    if not private:
+        private = ASSUMED_PAGES
+        notes[-1] = (f'{private} private pages/s ASSUMED, a published figure '
+                     'for the firmware of EPYC; give --pages-per-second')
+    limit = monitor.cmd('query-migrate-parameters').get('max-bandwidth', 0)
+    network = args.bandwidth or ASSUMED_BYTES
+    if limit and limit < network:
+        network = limit
+        notes.append(f'{limit / 1e6:.0f} MB/s, the limit max-bandwidth')
+    else:
+        notes.append(f'{network / 1e6:.0f} MB/s ' + (
+            'as given' if args.bandwidth else 'ASSUMED; give --bandwidth'))
+    return private, network, notes
+
+
+def advice(load, found, downtime):
+    """Return sentences on what helps, if the migration does not converge."""
+    if found.converges:
+        return []
+    out = [f'A downtime limit of {found.downtime * 1000:.0f} ms lets it end '
+           '(run --downtime).']
+    # A round must take less time than the guest needs to dirty its pages
+    a_page = load.seconds(*(
+        (load.private, load.shared) if load.private + load.shared
+        else (0, 1))) / max(1, load.private + load.shared)
+    slower = 1 - 1 / (load.dirty * a_page) if load.dirty * a_page > 1 else 0
+    if slower < 0.99:
+        out.append(f'The guest would have to run {100 * slower:.0f} % slower '
+                   '(run --auto-converge), or write less.')
+    else:
+        out.append('The guest writes far more than the path takes: no '
+                   'auto-converge helps; stop the guest at a time limit '
+                   '(run --time-limit N --on-limit stop).')
+    if downtime < found.downtime:
+        out.append('The migration helper packs pages at memory speed, if QEMU '
+                   'and the guest have it.')
+    return out
+
+
+def estimate(monitor, args):
+    """Return Load, Forecast, limit of the downtime and notes."""
+    migration = guest.sev(monitor)['migration']
+    status = monitor.cmd('query-migrate').get('status', 'none')
+    if status not in ('none', 'completed', 'failed', 'cancelled'):
+        raise Stop(f'a migration of the guest is {status}')
+    if monitor.cmd('query-status')['running']:
+        dirty = dirty_pages(monitor, args.seconds)
+    else:
+        dirty = 0.0
+    private_rate, bytes_rate, notes = _paths(monitor, args)
+    load = Load(migration['private-pages'], migration['shared-pages'], dirty,
+                private_rate, bytes_rate)
+    limit = args.downtime or monitor.cmd('query-migrate-parameters').get(
+        'downtime-limit', DOWNTIME_MS)
+    return load, forecast(load, limit / 1000), limit / 1000, notes
+
+
+def run(args):
+    with guest.connect(args) as monitor:
+        load, found, limit, notes = estimate(monitor, args)
+    hints = advice(load, found, limit)
+    if args.json:
+        print(json.dumps({
+            'private-pages': load.private, 'shared-pages': load.shared,
+            'dirty-pages-per-second': load.dirty,
+            'private-pages-per-second': load.private_rate,
+            'bytes-per-second': load.bytes_rate, 'notes': notes,
+            'downtime-limit': limit, 'converges': found.converges,
+            'seconds': found.total, 'downtime': found.downtime,
+            'rounds': [{'seconds': s, 'private-pages': p, 'shared-pages': q}
+                       for s, p, q in found.rounds], 'advice': hints}))
+        return OK if found.converges else PROBLEM
+    print(f'memory: {load.private} private and {load.shared} shared pages; '
+          'the times are upper bounds, because private pages that were never '
+          'accessed count here and cost nothing')
+    print(f'dirty rate: {load.dirty:.0f} pages/s')
+    print('path: ' + '; '.join(notes))
+    for n, (took, private, shared) in enumerate(found.rounds[:8], 1):
+        print(f'round {n}: {private:.0f} private, {shared:.0f} shared pages, '
+              f'{duration(took)}')
+    if len(found.rounds) > 8:
+        print(f'... {len(found.rounds)} rounds')
+    if found.converges:
+        print(f'It converges: about {duration(found.total)} in all, downtime '
+              f'{found.downtime * 1000:.0f} ms (limit {limit * 1000:.0f} ms).')
+    else:
+        print('It does NOT converge: after '
+              f'{len(found.rounds)} rounds the guest has dirtied '
+              f'{duration(found.downtime)} of pages again (limit '
+              f'{limit * 1000:.0f} ms).')
+        print('\n'.join(hints))
+    return OK if found.converges else PROBLEM
