@@ -3,7 +3,15 @@
 # shellcheck shell=bash
 
 repo=$(dirname "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")")
-build=${BUILD:-$repo/build}
+
+# The base: the releases of Linux and QEMU.  Another base than the default one is
+# built in a directory of its own, with the same Debian root.
+: "${KERNEL_SERIES:=7.3}" "${QEMU_SERIES:=10.0}"
+export KERNEL_SERIES QEMU_SERIES
+case $KERNEL_SERIES,$QEMU_SERIES in
+7.3,10.0) build=${BUILD:-$repo/build} ;;
+*) build=${BUILD:-$repo/build/bases/linux-$KERNEL_SERIES-qemu-$QEMU_SERIES} ;;
+esac
 me=$(readlink -f "$0")
 
 # say TEXT: print a progress message with the time since the command began
