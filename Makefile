@@ -11,6 +11,7 @@
 #   make check-failures    migrations that fail, all cases; takes hours
 #   make check-es  a guest with SEV-ES boots
 #   make check-moves       one guest migrates 100 times
+#   make check-bases       the other bases, Linux 7.2
 #   make docs    the manuals, in build/docs
 #   make bench   time of the module's calls, in build/bench.json
 #   make fuzz    search for new inputs for the loader, 10 million runs or RUNS
@@ -54,6 +55,9 @@ check: setup
 	@$(ninja) all
 	@./scripts/in-root ./scripts/check $(TESTS)
 
+check-bases:
+	@tests/series/bases
+
 check-deb: setup
 	@$(ninja) l1.stamp deb
 	@./scripts/in-root --root sh -c './scripts/check --suite deb; rc=$$?; \
@@ -89,9 +93,10 @@ setup:
 		{ cat /b/meson-setup.log >&2; rm -rf /b/meson; exit 1; }'
 
 clean:
-	rm -rf build/meson build/qemu build/qemu-src build/module build/l1 build/guest build/bin build/deb
+	for b in build build/bases/*; do \
+		(cd $$b 2> /dev/null && rm -rf meson qemu qemu-src module l1 guest bin deb) || true; done
 
 distclean: clean
 	@bash -c ". scripts/lib.sh; as_root rm -rf --one-file-system build"
 
-.PHONY: all l1 demo deb check check-debug check-deb check-selftests check-reload check-hosts check-failures check-moves check-es bench fuzz docs series series-check signer setup clean distclean
+.PHONY: all l1 demo deb check check-bases check-debug check-deb check-selftests check-reload check-hosts check-failures check-moves check-es bench fuzz docs series series-check signer setup clean distclean
