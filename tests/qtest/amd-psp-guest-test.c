@@ -12,17 +12,7 @@
 #include "qemu/osdep.h"
 #include "qemu/bswap.h"
 #include "qemu/cutils.h"
-#include "libqtest.h"
-#include "qobject/qdict.h"
-#include "qobject/qlist.h"
-#include "libqos/pci.h"
-#include "libqos/pci-pc.h"
-
-/* Registers of the PSP */
-#define CMDRESP         0x10980
-#define CMDBUF_LO       0x109e0
-#define CMDBUF_HI       0x109e4
-#define DONE            (1u << 31)
+#include "amd-psp-mailbox.h"
 
 /* Addresses in the machine's memory */
 #define TODO            0x500   /* the hypervisor's next command, DO_* */
@@ -665,10 +655,9 @@ static void test_dma(void)
     g_assert_cmpint(memory(&h, "bypassing-writes"), ==, writes + 1);
     g_assert_cmpint(memory(&h, "bypassing-reads"), ==, reads + 1);
     close_host(&h);
-    g_assert(g_file_get_contents(name, &text, NULL, NULL));
+    text = psp_take_trace(name);
     g_assert_nonnull(strstr(text, "0x21000: plaintext of ASID 1, write"));
     g_assert_nonnull(strstr(text, "0x21000: plaintext of ASID 1, read"));
-    unlink(name);
 }
 
 static void set_cache_check(Host *h, const char *mode)
@@ -793,14 +782,13 @@ static void test_unflushed(void)
     qtest_wait_qemu(h.qts);
     qtest_quit(h.qts);
 
-    g_assert(g_file_get_contents(name, &text, NULL, NULL));
+    text = psp_take_trace(name);
     g_assert_nonnull(strstr(text, "0x6000: written with ASID 0, not flushed, "
                             "used with ASID 1 by a vCPU"));
     g_assert_nonnull(strstr(text, "0x6000: written with ASID 1, not flushed, "
                             "used with ASID 0 by a vCPU"));
     g_assert_nonnull(strstr(text, "0x6000: written with ASID 0, not flushed, "
                             "used with ASID 1 by a command"));
-    unlink(name);
 }
 
 /* Each page is in the list of plaintext pages once, even if it changes often */
@@ -824,7 +812,7 @@ static void test_flips(void)
     g_assert_cmpint(memory(&h, "decrypted"), >=, 50);
     hypervisor_does(&h, DO_WBINVD);
     close_host(&h);
-    g_assert(g_file_get_contents(name, &text, NULL, NULL));
+    text = psp_take_trace(name);
     line = strstr(text, "ASID 0 (0: all): ");
     while (line && sscanf(line, "ASID 0 (0: all): %u pages of %u listed",
                           &pages, &listed) == 2 && !pages) {
@@ -833,7 +821,6 @@ static void test_flips(void)
     g_assert_nonnull(line);
     g_assert_cmpuint(pages, >, 0);
     g_assert_cmpuint(listed, <, 20);
-    unlink(name);
 }
 
 /* VMRUN needs an ASID that the firmware has made valid by LAUNCH_FINISH */
@@ -907,9 +894,8 @@ static void test_vmsa(void)
     g_assert_cmphex(run_es(&h), ==, EXIT_VMGEXIT);
     g_assert_cmpuint(es_count(&h), ==, 3);
     close_host(&h);
-    g_assert(g_file_get_contents(name, &text, NULL, NULL));
+    text = psp_take_trace(name);
     g_assert_nonnull(strstr(text, "ASID 1: the VMSA at 0x26000 "));
-    unlink(name);
 }
 
 /* A reset while the guest runs removes the guest's keys and plaintext pages */

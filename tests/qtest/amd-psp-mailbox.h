@@ -190,4 +190,17 @@ static inline uint64_t psp_stat_of(Psp *p, const char *command,
     return value;
 }
 
+/*
+ * The trace events that QEMU has written to @path, which is deleted.  QEMU must
+ * have ended.  Without the trace backend 'log' the text is empty.
+ */
+static inline char *psp_take_trace(const char *path)
+{
+    char *text;
+
+    g_assert(g_file_get_contents(path, &text, NULL, NULL));
+    unlink(path);
+    return text;
+}
+
 #endif
