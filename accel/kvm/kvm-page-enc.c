@@ -12,6 +12,7 @@
 #include <linux/kvm.h>
 #include "linux/kvm-page-enc.h"
 #include "qapi/error.h"
+#include "qobject/qdict.h"
 #include "qemu/error-report.h"
 #include "exec/address-spaces.h"
 #include "exec/encbitmap.h"
@@ -19,6 +20,7 @@
 #include "exec/ramblock.h"
 #include "exec/target_page.h"
 #include "hw/boards.h"
+#include "hw/qdev-core.h"
 #include "system/confidential-guest-migration.h"
 #include "system/kvm.h"
 #include "system/kvm_int.h"
@@ -104,22 +106,28 @@ static bool prepare_dirty_ring(Error **errp)
 
 /*
  * An assigned device pins all shared pages until it is removed.  A pinned page
- * cannot become private, so the first conversion would fail.
+ * cannot become private, so the next conversion would fail.  Implements
+ * DeviceListener.hide_device, which is called before a device is created, on
+ * the command line and later.  Hides no device.
  */
-static void refuse_assigned_devices(Notifier *notifier, void *data)
+static bool refuse_assigned_device(DeviceListener *listener, const QDict *opts,
+                                   bool from_json, Error **errp)
 {
-    bool ambiguous = false;
+    const char *driver = qdict_get_try_str(opts, "driver");
+    ObjectClass *klass = driver ? object_class_by_name(driver) : NULL;
 
-    if (object_resolve_path_type("", "vfio-pci", &ambiguous) || ambiguous) {
-        error_report("RAM in a guest_memfd cannot be used with assigned "
-                     "devices (vfio-pci), because they pin the guest's pages: "
-                     "use memory-backend-memfd,guest-memfd=off, or no such "
-                     "device");
-        exit(1);
+    if (klass && object_class_dynamic_cast(klass, "vfio-pci")) {
+        error_setg(errp, "RAM in a guest_memfd cannot be used with assigned "
+                   "devices (%s), because they pin the guest's pages: use "
+                   "memory-backend-memfd,guest-memfd=off, or no such device",
+                   driver);
     }
+    return false;
 }
 
-static Notifier machine_done = { .notify = refuse_assigned_devices };
+static DeviceListener device_listener = {
+    .hide_device = refuse_assigned_device,
+};
 
 bool kvm_page_enc_prepare(Error **errp)
 {
@@ -164,7 +172,7 @@ bool kvm_page_enc_prepare(Error **errp)
     kvm_guest_memfd_supported = true;
     qemu_mutex_init(&pieces_lock);
     pieces = g_array_new(false, true, sizeof(Piece));
-    qemu_add_machine_init_done_notifier(&machine_done);
+    device_listener_register(&device_listener);
     done = true;
     return true;
 }

@@ -662,6 +662,20 @@ class Backends(Bare):
         self.assertEqual(source.cmd('qom-get', path='/objects/ram',
                                     property='guest-memfd'), 'auto')
 
+    def test_assigned_device(self):
+        """In-place memory refuses assigned devices, also a hot-plugged one."""
+        plain = 'plugged', flipper.config(self.work).change(
+            backend=vm.ORDINARY), 'hotplugging'
+        backends = [plain]
+        if os.environ.get('IN_L1') == 'module':
+            backends.append(('plugged-in-place', flipper.config(
+                self.work).change(backend=vm.IN_PLACE), 'assigned devices'))
+        for name, config, words in backends:
+            v = self.launch(name, config)
+            with self.assertRaisesRegex(flow.ExecuteError, words):
+                v.cmd('device_add', driver='vfio-pci', host='0000:00:1f.7')
+            v.shutdown(hard=True)
+
     def test_unused(self):
         """A backend that is not guest RAM takes no memory."""
         config = flipper.config(self.work)
