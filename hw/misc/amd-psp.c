@@ -94,6 +94,7 @@ struct AmdPspState {
     MemoryRegion mmio;
     QEMUBH *executed_bh;
     QEMUBH *continue_bh;
+    QEMUBH *restarted_bh;
     QEMUTimer *end_timer;
     QEMUTimer *restart_timer;           /* for the fault "restart" */
     Error *migration_blocker;
@@ -542,32 +543,58 @@ static void amd_psp_reset_platform(CPUState *cs, run_on_cpu_data data)
     amd_psp_platform_reset(&s->platform);
 }
 
-/* Drop the current command, leave ring buffer mode, and clear the registers */
-static void amd_psp_reset_mailbox(AmdPspState *s)
+/* Drop the current command, and execute no further entry of a ring */
+static void amd_psp_stop(AmdPspState *s)
 {
-    s->cmdresp = 0;
-    s->cmdbuf_lo = 0;
-    s->cmdbuf_hi = 0;
     timer_del(s->end_timer);
     timer_del(s->restart_timer);
     qemu_bh_cancel(s->executed_bh);
     qemu_bh_cancel(s->continue_bh);
+    qemu_bh_cancel(s->restarted_bh);
+    qatomic_set(&s->to_work, false);
+}
+
+/* Stop, leave ring buffer mode, and clear the registers */
+static void amd_psp_reset_mailbox(AmdPspState *s)
+{
+    amd_psp_stop(s);
+    s->cmdresp = 0;
+    s->cmdbuf_lo = 0;
+    s->cmdbuf_hi = 0;
     s->hung = false;
     s->queued = false;
     s->busy = false;
-    qatomic_set(&s->to_work, false);
     WITH_QEMU_LOCK_GUARD(&s->lock) {
         amd_psp_ring_leave(&s->platform.ring, "the device is reset");
         s->platform.continued = false;
     }
 }
 
+static void amd_psp_restarted_bh(void *opaque)
+{
+    amd_psp_reset_mailbox(opaque);
+}
+
+static void amd_psp_restart_work(CPUState *cs, run_on_cpu_data data)
+{
+    AmdPspState *s = data.host_ptr;
+
+    amd_psp_reset_platform(cs, data);
+    qemu_bh_schedule(s->restarted_bh);
+}
+
+/*
+ * The registers become 0 only when the platform has been reset.  A driver that
+ * sees them may then send commands.
+ */
 static void amd_psp_restart_timer(void *opaque)
 {
     AmdPspState *s = opaque;
 
-    amd_psp_reset_mailbox(s);
-    async_safe_run_on_cpu(first_cpu, amd_psp_reset_platform,
+    amd_psp_stop(s);
+    s->hung = true;
+    s->busy = true;
+    async_safe_run_on_cpu(first_cpu, amd_psp_restart_work,
                           RUN_ON_CPU_HOST_PTR(s));
 }
 
@@ -665,6 +692,8 @@ static void amd_psp_realize(PCIDevice *dev, Error **errp)
                                          &DEVICE(dev)->mem_reentrancy_guard);
     s->continue_bh = qemu_bh_new_guarded(amd_psp_continue_bh, s,
                                          &DEVICE(dev)->mem_reentrancy_guard);
+    s->restarted_bh = qemu_bh_new_guarded(amd_psp_restarted_bh, s,
+                                          &DEVICE(dev)->mem_reentrancy_guard);
     s->end_timer = timer_new_ns(QEMU_CLOCK_VIRTUAL, amd_psp_end_timer, s);
     s->restart_timer = timer_new_ns(QEMU_CLOCK_VIRTUAL, amd_psp_restart_timer,
                                     s);
@@ -683,6 +712,7 @@ static void amd_psp_exit(PCIDevice *dev)
     timer_free(s->restart_timer);
     qemu_bh_delete(s->executed_bh);
     qemu_bh_delete(s->continue_bh);
+    qemu_bh_delete(s->restarted_bh);
     qemu_mutex_destroy(&s->lock);
     msi_uninit(dev);
     migrate_del_blocker(&s->migration_blocker);
