@@ -21,7 +21,11 @@ project = 'Live migration for SEV guests'
 author = 'the authors of the commits'
 language = 'en'
 master_doc = 'docs/index'
-include_patterns = ['*.rst', 'docs/**.rst', 'kvm-module/README.rst']
+include_patterns = ['*.rst', 'docs/**.rst', 'kvm-module/README.rst',
+                    'tools/sev-migrate/*.rst']
+# docs/make writes the manual page as well
+man_pages = [('tools/sev-migrate/sev-migrate', 'sev-migrate',
+              'migrate SEV guests between hosts', [], 1)]
 exclude_patterns = ['build', 'issues']
 html_theme = 'sphinx_rtd_theme'
 html_show_copyright = False

@@ -17,7 +17,7 @@ import argparse
 import struct
 import sys
 
-from sevmig import stream
+from sevmigrate import stream
 
 BODY = 16                       # where a record's body begins
 CERT_MAX = SESSION_MAX = 16384

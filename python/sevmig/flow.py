@@ -9,9 +9,8 @@ import os
 import time
 from dataclasses import dataclass, field
 
-from sevmigrate import chain
+from sevmigrate import chain, relay
 
-from . import relay
 from .vm import POLICY_SEV, ExecuteError, Timeout
 
 __all__ = ('Direct', 'ExecuteError', 'FINAL', 'NotCompleted',

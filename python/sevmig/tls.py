@@ -4,6 +4,7 @@ X.509 certificates for migrations over TLS, as tls-creds-x509 looks for them.
 SPDX-License-Identifier: GPL-2.0-or-later
 """
 
+import base64
 import datetime
 import os
 
@@ -12,12 +13,35 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+# The prime of the group ffdhe2048 of RFC 7919; its generator is 2
+FFDHE2048 = int(
+    'FFFFFFFFFFFFFFFFADF85458A2BB4A9AAFDC5620273D3CF1D8B9C583CE2D3695'
+    'A9E13641146433FBCC939DCE249B3EF97D2FE363630C75D8F681B202AEC4617A'
+    'D3DF1ED5D5FD65612433F51F5F066ED0856365553DED1AF3B557135E7F57C935'
+    '984F0C70E0E68B77E2A689DAF3EFE8721DF158A136ADE73530ACCA4F483A797A'
+    'BC0AB182B324FB61D108A94BB2C8E3FBB96ADAB760D7F4681D4F42A3DE394DF4'
+    'AE56EDE76372BB190B07A7C8EE0A6D709E02FCE1CDF7E2ECC03404CD28342F61'
+    '9172FE9CE98583FF8E4F1232EEF28183C3FE3B1B4C6FAD733BB5FCBC2EC22005'
+    'C58EF1837D1683B2C6F34A26C1B2EFFA886B423861285C97FFFFFFFFFFFFFFFF', 16)
 DAYS = datetime.timedelta(days=2)
 
 
 def _write(top, name, data):
     with open(os.path.join(top, name), 'wb') as f:
         f.write(data)
+
+
+def _dh_params():
+    """
+    Return the group in the format of PKCS #3, which gnutls wants.  OpenSSL, and
+    so python3-cryptography, writes groups that it knows in another format.
+    """
+    prime = FFDHE2048.to_bytes(257, 'big')
+    numbers = (b'\x02\x82' + len(prime).to_bytes(2, 'big') + prime +
+               b'\x02\x01\x02')
+    der = b'\x30\x82' + len(numbers).to_bytes(2, 'big') + numbers
+    return (b'-----BEGIN DH PARAMETERS-----\n' + base64.encodebytes(der) +
+            b'-----END DH PARAMETERS-----\n')
 
 
 def _certificate(name, key, signer_name, signer_key, is_ca):
@@ -43,8 +67,10 @@ def _certificate(name, key, signer_name, signer_key, is_ca):
 def make(top, host):
     """
     Make a CA, a certificate for the server called @host and one for its client
-    in the directory @top.
+    in the directory @top.  A server without dh-params.pem would make a group,
+    which takes long in the emulated host.
     """
+    _write(top, 'dh-params.pem', _dh_params())
     ca_key = ec.generate_private_key(ec.SECP256R1())
     ca_name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, 'test CA')])
     ca = _certificate(ca_name, ca_key, ca_name, ca_key, True)

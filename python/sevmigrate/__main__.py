@@ -9,7 +9,8 @@ from . import (
     verify)
 
 COMMANDS = {'check': check, 'export': export, 'verify': verify,
-            'measure': measure, 'estimate': estimate, 'run': run, 'vars': varstore}
+            'measure': measure, 'estimate': estimate, 'run': run,
+            'vars': varstore}
 
 
 def parser():

@@ -10,8 +10,8 @@ SPDX-License-Identifier: GPL-2.0-or-later
 import threading
 import time
 
+from . import domain as domains
 from . import errors, migration, progress
-from .domain import libvirt
 from .errors import Refused, Stop
 
 POLL = 0.5
@@ -43,12 +43,12 @@ class DomainMigration:
 
     def _flags(self):
         o = self.options
-        flags = libvirt.VIR_MIGRATE_LIVE
+        flags = domains.libvirt.VIR_MIGRATE_LIVE
         for wanted, flag in (
-                (o.tls_dir, libvirt.VIR_MIGRATE_TLS),
-                (o.multifd, libvirt.VIR_MIGRATE_PARALLEL),
-                (o.auto_converge, libvirt.VIR_MIGRATE_AUTO_CONVERGE),
-                (o.postcopy, libvirt.VIR_MIGRATE_POSTCOPY)):
+                (o.tls_dir, domains.libvirt.VIR_MIGRATE_TLS),
+                (o.multifd, domains.libvirt.VIR_MIGRATE_PARALLEL),
+                (o.auto_converge, domains.libvirt.VIR_MIGRATE_AUTO_CONVERGE),
+                (o.postcopy, domains.libvirt.VIR_MIGRATE_POSTCOPY)):
             flags |= flag if wanted else 0
         return flags
 
@@ -56,19 +56,19 @@ class DomainMigration:
         o = self.options
         out = {}
         if o.multifd:
-            out[libvirt.VIR_MIGRATE_PARAM_PARALLEL_CONNECTIONS] = o.multifd
+            out[domains.libvirt.VIR_MIGRATE_PARAM_PARALLEL_CONNECTIONS] = o.multifd
         if o.bandwidth:         # libvirt wants MiB per second
-            out[libvirt.VIR_MIGRATE_PARAM_BANDWIDTH] = max(
+            out[domains.libvirt.VIR_MIGRATE_PARAM_BANDWIDTH] = max(
                 1, o.bandwidth >> 20)
         if o.tls_hostname:
-            out[libvirt.VIR_MIGRATE_PARAM_TLS_DESTINATION] = o.tls_hostname
+            out[domains.libvirt.VIR_MIGRATE_PARAM_TLS_DESTINATION] = o.tls_hostname
         return out
 
     def _migrate(self, destination):
         try:
             self.moved = self.source.domain.migrate3(
                 destination, self._parameters(), self._flags())
-        except libvirt.libvirtError as e:
+        except domains.libvirt.libvirtError as e:
             self.error = e
 
     def _show(self):
@@ -95,7 +95,7 @@ class DomainMigration:
         self.display.say(f'{why}: the migration is cancelled.')
         try:
             self.source.domain.abortJob()
-        except libvirt.libvirtError as e:
+        except domains.libvirt.libvirtError as e:
             # It has ended, or is past the point of no return
             self.display.say(f'libvirt: {e}')
 
@@ -121,8 +121,8 @@ class DomainMigration:
         if self.options.helper:
             migration.check_helper(self.source)
         try:
-            destination = libvirt.open(self.uri)
-        except libvirt.libvirtError as e:
+            destination = domains.libvirt.open(self.uri)
+        except domains.libvirt.libvirtError as e:
             raise migration.refuse(f'{self.uri}: {e}') from None
         pdh = destination.getSEVInfo().get('pdh')
         if pdh != self.host.info()['pdh']:
@@ -149,8 +149,8 @@ class DomainMigration:
         elif self.limit_reached:
             status = errors.TIME_LIMIT
         state, _ = self.source.domain.state()
-        if state not in (libvirt.VIR_DOMAIN_RUNNING,
-                         libvirt.VIR_DOMAIN_PAUSED):
+        if state not in (domains.libvirt.VIR_DOMAIN_RUNNING,
+                         domains.libvirt.VIR_DOMAIN_PAUSED):
             status = errors.UNCERTAIN
         return migration.Outcome(status, f'libvirt: {self.error}', info)
 
@@ -159,7 +159,7 @@ class DomainMigration:
         with migration.Interrupts() as interrupts:
             try:
                 destination = self._start()
-            except (libvirt.libvirtError, Refused) as e:
+            except (domains.libvirt.libvirtError, Refused) as e:
                 raise migration.refuse(str(e)) from None
             try:
                 thread = threading.Thread(target=self._migrate,
@@ -167,7 +167,7 @@ class DomainMigration:
                 thread.start()
                 info = self._follow(thread, interrupts)
                 return self._outcome(info, bool(interrupts.count))
-            except libvirt.libvirtError as e:
+            except domains.libvirt.libvirtError as e:
                 return migration.Outcome(errors.UNCERTAIN, (
                     f'{e}.  Look at both hosts with "virsh domstate"'))
             finally:

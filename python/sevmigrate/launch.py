@@ -34,9 +34,20 @@ BLOCK = 16
 PAGE = 4096
 RESET_CS, RESET_IP = 0xffff0000, 0xfff0
 
+# The migration helper: QEMU writes addresses and page tables into its private
+# memory, which follows the shared memory, before it launches it
+HELPER_MAGIC, HELPER_VERSION = b'SEVMHLP1', 1
+HELPER_HEAD = struct.Struct('<8s6I4Q')      # struct MhImage
+HELPER_PRIVATE, HELPER_TABLES = 0x10000, 0xc000
+HELPER_SHARED = 4 * 0x400000
+HELPER_VA, HELPER_SHARED_VA = 0x200000, 0x4000000
+HELPER_LIMIT = 1 << 46
+LARGE_PAGE = 0x200000
+PTE_P, PTE_W, PTE_AD, PTE_PS, PTE_NX = 1, 2, 0x60, 0x80, 1 << 63
+
 
 class Malformed(ValueError):
-    """A firmware that lacks what the measurement needs."""
+    """A file that lacks what the measurement needs."""
 
 
 def guid_table(flash):
@@ -134,6 +145,49 @@ def vmsa(first, signature, flash, init2=False):
         struct.pack_into('<I', page, 0x408, 0x1f80)     # MXCSR
         struct.pack_into('<H', page, 0x410, 0x37f)      # FCW
     return bytes(page)
+
+
+def helper_memory(file, address, cbit):
+    """
+    Return the private memory of a migration helper as QEMU launches it.
+
+    @file: the helper's file
+    @address: guest-physical address of the private memory
+    @cbit: position of the C-bit
+    """
+    if not HELPER_HEAD.size < len(file) <= HELPER_TABLES:
+        raise Malformed(f'{len(file)} bytes are no migration helper')
+    head = list(HELPER_HEAD.unpack_from(file))
+    if head[:2] != [HELPER_MAGIC, HELPER_VERSION]:
+        raise Malformed('this is no migration helper of version '
+                        f'{HELPER_VERSION}')
+    text_end, data_end = head[3:5]
+    if address % PAGE or address < HELPER_SHARED:
+        raise Malformed(f'no helper can have the address {address:#x}')
+    shared, mask = address - HELPER_SHARED, 1 << cbit
+    head[7:] = address, shared, mask, HELPER_LIMIT
+    memory = bytearray(file.ljust(HELPER_PRIVATE, b'\0'))
+    HELPER_HEAD.pack_into(memory, 0, *head)
+    pml4, pdpt, pd, pt = (HELPER_TABLES + n * PAGE for n in range(4))
+
+    def entry(table, index, value):
+        struct.pack_into('<Q', memory, table + 8 * index, value)
+
+    table = mask | PTE_P | PTE_W | PTE_AD
+    entry(pml4, 0, address + pdpt | table)
+    entry(pdpt, 0, address + pd | table)
+    entry(pd, HELPER_VA // LARGE_PAGE, address + pt | table)
+    for at in range(0, HELPER_PRIVATE, PAGE):
+        flags = PTE_P | PTE_AD
+        if at >= text_end:
+            flags |= PTE_NX
+            if at < data_end or at == pd:
+                flags |= PTE_W
+        entry(pt, at // PAGE, address + at | mask | flags)
+    for at in range(0, HELPER_SHARED, LARGE_PAGE):
+        entry(pd, (HELPER_SHARED_VA + at) // LARGE_PAGE,
+              shared + at | PTE_P | PTE_W | PTE_AD | PTE_PS | PTE_NX)
+    return bytes(memory)
 
 
 def digest(parts):

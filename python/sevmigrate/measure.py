@@ -1,10 +1,11 @@
 """
 Compute the launch digest that the owner of a guest must expect.
 
-The firmware hashes what QEMU encrypts before the guest starts: the flash with
-the firmware, the migration helper, the hashes of kernel, initrd and command
-line, and with SEV-ES the VMSA of each vCPU.  With the owner's TIK and the answer
-of query-sev-launch-measure the command compares the measurement.
+The firmware of the platform hashes what QEMU encrypts before the guest starts:
+the migration helper, the flash with the firmware of the guest, the hashes of
+kernel, initrd and command line, and with SEV-ES the VMSA of each vCPU.  With the
+owner's TIK and the answer of query-sev-launch-measure the command compares the
+measurement.
 
 SPDX-License-Identifier: GPL-2.0-or-later
 """
@@ -21,19 +22,29 @@ from .verify import api_version, build_number
 
 HELP = 'compute the launch digest of a guest'
 KERNEL_MAX = 1 << 30
-HELPER_MAX = 1 << 24
 MEASUREMENT, NONCE, TIK = 32, 16, 16
 
 
-def hexadecimal(text):
-    """Parse a number up to 32 bits, decimal or with 0x."""
+def number(text, bits=63):
+    """Parse a number, decimal or with 0x."""
     try:
         value = int(text, 0)
     except ValueError:
         value = -1
-    if not 0 <= value < 1 << 32:
-        raise argparse.ArgumentTypeError(f'{text!r} is no number of 32 bits')
+    if not 0 <= value < 1 << bits:
+        raise argparse.ArgumentTypeError(f'{text!r} is no number of {bits} '
+                                         'bits')
     return value
+
+
+def word(text):
+    return number(text, 32)
+
+
+def bit(text):
+    if not text.isdigit() or not 32 <= int(text) < 63:
+        raise argparse.ArgumentTypeError(f'{text!r} is no position of a C-bit')
+    return int(text)
 
 
 def cpu_count(text):
@@ -44,20 +55,25 @@ def cpu_count(text):
 
 def add(parser):
     parser.add_argument('--firmware', metavar='FILE', required=True,
-                        help='the firmware in flash unit 0')
+                        help='the firmware in flash unit 0, or of -bios')
     parser.add_argument('--helper', metavar='FILE',
-                        help='the migration helper, as QEMU loads it')
+                        help='the file of the migration helper')
+    parser.add_argument('--helper-address', metavar='N', type=number,
+                        help='address of the private memory of the helper: '
+                        'private-address of query-sev')
+    parser.add_argument('--cbit', metavar='N', type=bit,
+                        help='position of the C-bit, with --helper')
     parser.add_argument('--kernel', metavar='FILE',
                         help='the kernel of -kernel, if kernel-hashes=on')
     parser.add_argument('--initrd', metavar='FILE',
                         help='the initrd of -initrd')
     parser.add_argument('--append', metavar='TEXT', default='',
                         help='the command line of -append')
-    parser.add_argument('--policy', metavar='N', type=hexadecimal, default=1,
+    parser.add_argument('--policy', metavar='N', type=word, default=1,
                         help='policy of the guest (default: 1)')
     parser.add_argument('--cpus', metavar='N', type=cpu_count, default=1,
                         help='number of vCPUs, if the policy has ES (0x4)')
-    parser.add_argument('--signature', metavar='N', type=hexadecimal,
+    parser.add_argument('--signature', metavar='N', type=word,
                         help='EAX of CPUID function 1 in the guest, if the '
                         'policy has ES')
     parser.add_argument('--init2', action='store_true',
@@ -72,6 +88,20 @@ def add(parser):
                         help="the firmware's build, with --tik")
     parser.add_argument('--json', action='store_true',
                         help='print the result as JSON')
+
+
+def _helper_part(args):
+    wanted = args.helper, args.helper_address, args.cbit
+    if all(x is None for x in wanted):
+        return []
+    if any(x is None for x in wanted):
+        raise Stop('--helper, --helper-address and --cbit are needed together')
+    try:
+        return [('migration helper', launch.helper_memory(
+            read_file(args.helper, launch.HELPER_PRIVATE),
+            args.helper_address, args.cbit))]
+    except launch.Malformed as e:
+        raise Stop(f'{args.helper}: {e}') from None
 
 
 def _kernel_part(args, flash):
@@ -104,16 +134,9 @@ def parts(args):
     if not flash or len(flash) % launch.PAGE:
         raise Stop(f'{args.firmware}: {len(flash)} bytes are no flash; QEMU '
                    'wants whole pages')
-    out = [('firmware', flash)]
-    if args.helper:
-        helper = read_file(args.helper, HELPER_MAX)
-        # The firmware encrypts blocks; QEMU loads a helper in whole pages
-        if not helper or len(helper) % launch.PAGE:
-            raise Stop(f'{args.helper}: {len(helper)} bytes are no helper; '
-                       'it has whole pages')
-        out.append(('migration helper', helper))
     try:
-        return out + _kernel_part(args, flash) + _vmsa_parts(args, flash)
+        return [*_helper_part(args), ('firmware', flash),
+                *_kernel_part(args, flash), *_vmsa_parts(args, flash)]
     except launch.Malformed as e:
         raise Stop(f'{args.firmware}: {e}') from None
 

@@ -8,7 +8,7 @@ import signal
 import time
 from dataclasses import dataclass, field
 
-from . import errors, guest, guestcheck, progress
+from . import errors, guest, guestcheck, progress, recorder
 from .errors import Refused, Stop
 
 POLL = 0.25             # seconds
@@ -34,6 +34,7 @@ class Options:
     time_limit: int = 0
     stop_at_limit: bool = False
     quit_source: bool = False
+    picture: str = ''
 
 
 @dataclass
@@ -149,11 +150,15 @@ def check_helper(source):
             raise refuse('--helper: this QEMU has no migration helper '
                          '(sev-guest has no property migration-helper); '
                          'without --helper the firmware sends private pages')
-        value = source.cmd('qom-get', path=path, property='migration-helper')
-        if value in (None, '', 'off', False):
+        helper = guest.sev(source)['migration'].get('helper')
+        if not helper:
             raise refuse('--helper: the guest was launched without the '
                          'migration helper; its owner must launch it with '
                          'migration-helper=on')
+        if not helper['present']:
+            raise refuse('--helper: the memory of the guest has lost the '
+                         'migration helper, because an earlier migration did '
+                         'not use it: ' + helper.get('unused', 'no reason'))
         return
     raise refuse('--helper: the source has no sev-guest object')
 
@@ -207,6 +212,7 @@ class Migration:
         self.stopped = False            # the source's guest, by us
         self.was_running = True
         self.limit_reached = False
+        self.recorder = None
 
     def _capabilities(self):
         o = self.options
@@ -251,6 +257,26 @@ class Migration:
         at, = self.destination.cmd('query-migrate')['socket-address']
         return f'tcp:{address}:{at["port"]}'
 
+    def _record(self):
+        """Let the stream go through a relay, if the user wants a picture."""
+        if self.options.picture:
+            self.recorder = recorder.Recorder(self.source.pid)
+            self.uri = self.recorder.start(self.uri)
+
+    def _close_recorder(self):
+        if self.recorder:
+            self.recorder.close()
+
+    def _draw(self, outcome):
+        """Write the picture of a migration that has ended."""
+        self._close_recorder()
+        if self.recorder and outcome.status == errors.OK:
+            wrong = self.recorder.write(self.options.picture, outcome.info)
+            outcome.text += '; ' + (
+                f'there is no picture: {wrong}' if wrong else
+                f'the picture is {self.options.picture}')
+        return outcome
+
     def start(self):
         """Prepare both sides and start.  Raises Stop if something refuses."""
         sev, state = check_source(self.source)
@@ -266,8 +292,10 @@ class Migration:
             self.source.cmd('migrate-set-sev-info', **self.host.info())
             if self.destination:
                 self.uri = self._listen()
+            self._record()
             self.source.cmd('migrate', uri=self.uri)
         except (Refused, Stop) as e:
+            self._close_recorder()
             self.restore()
             raise refuse(str(e)) from None
 
@@ -392,10 +420,12 @@ class Migration:
                 info = self._follow(interrupts)
                 self.display.end()
                 if info['status'] == 'completed':
-                    return self._completed(info)
-                return self._not_completed(info, bool(interrupts.count))
+                    return self._draw(self._completed(info))
+                return self._draw(self._not_completed(
+                    info, bool(interrupts.count)))
             except (Refused, Stop) as e:
                 self.display.end()
+                self._close_recorder()
                 return Outcome(errors.UNCERTAIN, (
                     f'{e}.  Look at both sides with query-status and '
                     'query-migrate: exactly one of them may run the guest'))

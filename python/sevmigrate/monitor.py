@@ -12,7 +12,10 @@ from qemu.qmp import ExecuteError, QMPClient, QMPError
 
 from .errors import Refused, Stop
 
-TIMEOUT = 20            # seconds until the monitor must answer
+TIMEOUT = 20            # seconds until a monitor must greet
+# Seconds until a command must be answered.  A server that makes a group for
+# Diffie-Hellman (object-add of tls-creds-x509) takes long.
+COMMAND_TIMEOUT = 120
 
 
 def parse(address):
@@ -66,7 +69,7 @@ class Monitor:
             if self.host is None:
                 self.pid = struct.unpack('3i', sock.getsockopt(
                     socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0] or None
-            self._wait(self._client.connect(sock))
+            self._wait(self._client.connect(sock), TIMEOUT)
         except asyncio.TimeoutError:
             self.close()
             raise Stop(f'{address}: the monitor does not answer; it serves one '
@@ -80,9 +83,9 @@ class Monitor:
             self.close()
             raise Stop(f'{address}: this is no QMP monitor: {e}') from None
 
-    def _wait(self, what):
+    def _wait(self, what, timeout):
         return self._loop.run_until_complete(
-            asyncio.wait_for(what, TIMEOUT))
+            asyncio.wait_for(what, timeout))
 
     def cmd(self, command, **arguments):
         """
@@ -90,19 +93,20 @@ class Monitor:
         with an error, Stop if there is no answer.
         """
         try:
-            return self._wait(self._client.execute(command, arguments))
+            return self._wait(self._client.execute(command, arguments),
+                              COMMAND_TIMEOUT)
         except ExecuteError as e:
             raise Refused(str(e)) from None
         except asyncio.TimeoutError:
-            raise Stop(f'{self.address}: no answer to {command} in {TIMEOUT} '
-                       'seconds') from None
+            raise Stop(f'{self.address}: no answer to {command} in '
+                       f'{COMMAND_TIMEOUT} seconds') from None
         except (QMPError, OSError, EOFError) as e:
             raise Stop(f'{self.address}: the connection was lost at {command}: '
                        f'{e or type(e).__name__}') from None
 
     def close(self):
         try:
-            self._wait(self._client.disconnect())
+            self._wait(self._client.disconnect(), TIMEOUT)
         except (QMPError, OSError, EOFError, asyncio.TimeoutError):
             pass            # QEMU has ended, or has hung up
         if not self._loop.is_closed():

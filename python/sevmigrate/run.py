@@ -85,6 +85,9 @@ def add(parser):
                         default='cancel', help='what to do then: cancel the '
                         'migration, or stop the guest so that it ends '
                         '(default: %(default)s)')
+    parser.add_argument('--picture', metavar='FILE', help='write a picture of '
+                        "the guest's memory by the path of its pages, SVG or "
+                        'PNG; not with TLS, --multifd or --postcopy')
     parser.add_argument('--quit', action='store_true', help='end the QEMU of '
                         'the source when the guest runs at the destination')
     parser.add_argument('--quiet', action='store_true',
@@ -101,7 +104,8 @@ def _options(args):
         postcopy=args.postcopy, helper=args.helper,
         downtime_ms=args.downtime or 0, bandwidth=args.bandwidth or 0,
         time_limit=args.time_limit or 0,
-        stop_at_limit=args.on_limit == 'stop', quit_source=args.quit)
+        stop_at_limit=args.on_limit == 'stop', quit_source=args.quit,
+        picture=args.picture or '')
 
 
 def trusted_host(args):
@@ -170,6 +174,10 @@ def run(args):
     if args.domain and '://' not in args.destination:
         raise Stop('with --domain, --destination is the URI of a libvirt, as '
                    'qemu+ssh://HOST/system', errors.USAGE)
+    if args.picture and any((args.tls, args.tls_creds, args.multifd,
+                             args.postcopy, args.domain)):
+        raise Stop('--picture: the stream cannot be read with TLS, --multifd, '
+                   '--postcopy or --domain', errors.USAGE)
     host, wrong = trusted_host(args)
     display = progress.Display(args.quiet or args.json)
     if wrong:

@@ -19,9 +19,9 @@ import time
 import unittest
 
 import migration
-from sevmig import (flipper, flow, hardware, host, psp, stream, tap, tls,
-                    vm)
+from sevmig import flipper, flow, hardware, host, psp, tap, tls, vm
 from sevmig.tap import note
+from sevmigrate import stream
 
 PATIENCE = 180
 HARDWARE = hardware.Hardware()

@@ -24,9 +24,9 @@ import threading
 import time
 import unittest
 
-from sevmig import (counter, flash, flow, guest, hardware,
-                    relay, stream, tap, vm)
+from sevmig import counter, flash, flow, guest, hardware, tap, vm
 from sevmig.tap import note
+from sevmigrate import relay, stream
 
 # Timeouts in seconds.  Nothing else depends on the speed of the machine.
 STEP, MIGRATION = 120, 600

@@ -18,10 +18,10 @@ import tempfile
 import time
 import unittest
 
-from sevmig import (REPO, flash, flow, guest, psp, relay, scan,
-                    stream, tap, vm)
+from sevmig import REPO, flash, flow, guest, psp, scan, tap, vm
 from sevmig.guest import BOOT, MIGRATION, TICKS
 from sevmig.tap import note
+from sevmigrate import relay, stream
 
 OLD_QEMU = os.environ.get('OLD_QEMU', '/usr/bin/qemu-system-x86_64')
 ANALYZE = os.path.join(REPO, 'scripts/analyze-encrypted-ram')

@@ -10,14 +10,17 @@
 #
 # SPDX-License-Identifier: GPL-2.0-or-later
 
+import json
 import os
+import signal
 import subprocess
 import sys
+import threading
 import time
 import unittest
 
 import migration
-from sevmig import flipper, flow, guest, hosts, tap, vm
+from sevmig import flipper, flow, guest, hosts, tap, tls, vm
 from sevmig.guest import BOOT, MIGRATION
 from sevmig.tap import note
 
@@ -261,6 +264,112 @@ class Strangers(TwoHosts):
         self.assertEqual(flipper.last(source).bad, 0)
 
 
+class Tool(TwoHosts):
+    """
+    sev-migrate moves a guest with policy SEV: every step of an operator, from
+    the hosts' files to the end of the source's QEMU.
+    """
+    AMD = '--amd', '$SEV_AMD_CERT', '--cek', '$SEV_AMD_CEK'
+    PORT = 4444
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        shared = cls.a.disks
+        cls.ark = '--ark', '$SEV_AMD_CERT'
+        cls.files = {h.name: os.path.join(shared, f'{h.name}.json')
+                     for h in (cls.a, cls.b)}
+        cls.tls = os.path.join(shared, 'tls')
+        os.makedirs(cls.tls)
+        tls.make(cls.tls, 'host-b')
+        cls.qmp = os.path.join(cls.a.work, 'tool.qmp')
+        cls.source = cls.launch_in(cls.a, flipper.config(
+            cls.a.work, policy=vm.POLICY_SEV,
+            extra=['-qmp', f'unix:{cls.qmp},server=on,wait=off']))
+        flipper.wait_passes(cls.source, 2, PATIENCE)
+
+    def tool(self, host, want, *args):
+        """Run the tool in @host; check its exit status; return its answer."""
+        began = time.monotonic()
+        status, out, err = host.sev_migrate(*args)
+        note(f'{host.name}: sev-migrate {args[0]}: status {status}, '
+             f'{time.monotonic() - began:.1f} s')
+        self.assertEqual(status, want, out + err)
+        return json.loads(out) if '--json' in args else out
+
+    def arrival(self):
+        """Launch a destination; return it and the tool's arguments for it."""
+        type(self).PORT += 1
+        address = f'{self.b.address}:{self.PORT}'
+        config = self.source.config.change(
+            extra=['-qmp', f'tcp:{address},server=on,wait=off'])
+        return self.launch_in(self.b, config, True), [
+            'run', '--source', self.qmp, '--destination', address, *self.ark,
+            '--json', '--host', self.files['host-b']]
+
+    def good(self, v):
+        flipper.wait_more(v, 2, PATIENCE)
+        self.assertEqual({p.bad for p in flipper.passes(v.console())}, {0})
+
+    def test_1_files(self):
+        for host in self.a, self.b:
+            self.tool(host, 0, 'export', self.files[host.name], *self.AMD)
+        # Each host verifies the other's file
+        for host, other in (self.a, self.b), (self.b, self.a):
+            self.tool(host, 0, 'verify', self.files[other.name], *self.ark)
+
+    def test_2_check(self):
+        answer = self.tool(self.a, 0, 'check', '--guest', self.qmp, '--tls',
+                           self.tls, '--json')
+        status = {c['check']: c['status'] for c in answer['checks']}
+        self.assertEqual({status[n] for n in (
+            '/dev/sev', 'firmware', 'KVM', 'QEMU', 'guest', 'policy',
+            'consent', 'blocked', 'memlock', 'TLS client')}, {'ok'}, answer)
+
+    def test_3_estimate(self):
+        answer = self.tool(
+            self.a, 0, 'estimate', '--guest', self.qmp, '--seconds', '1',
+            '--pages-per-second', '10000', '--downtime', '20000', '--json')
+        # This guest writes all the time
+        self.assertGreater(answer['dirty-pages-per-second'], 0)
+        # All of its memory, and that of the firmware
+        self.assertGreaterEqual(
+            answer['private-pages'] + answer['shared-pages'],
+            self.source.config.mem // guest.PAGE)
+
+    def test_4_refused_and_cancelled(self):
+        destination, args = self.arrival()
+        wrong = [self.files['host-a'] if a == self.files['host-b'] else a
+                 for a in args]
+        _, _, said = self.a.sev_migrate(*wrong)
+        self.assertIn('export it again there', said)
+        timer = threading.Timer(3, os.kill, (os.getpid(), signal.SIGINT))
+        timer.start()
+        # The guest writes more than fits into this downtime
+        answer = self.tool(self.a, 5, *args, '--downtime', '1', '--bandwidth',
+                           '200K')
+        self.assertIn('running at the source', answer['text'])
+        destination.stop()
+        self.good(self.source)
+
+    def test_5_run(self):
+        destination, args = self.arrival()
+        answer = self.tool(
+            self.a, 0, *args, '--tls', self.tls, '--tls-hostname', 'host-b',
+            '--multifd', '2', '--downtime', '2000', '--time-limit', '200',
+            '--on-limit', 'stop', '--quit')
+        self.assertTrue(answer['verified'])
+        moved = answer['query-migrate']
+        note(f'moved in {moved["total-time"]} ms, setup '
+             f'{moved["setup-time"]} ms, downtime {moved["downtime"]} ms, '
+             f'{moved["ram"]["dirty-sync-count"]} rounds')
+        self.assertGreater(moved['encrypted-ram']['private-pages'], 0)
+        self.assertGreater(moved['ram']['multifd-bytes'], 0)
+        self.assertNotIn('warning', moved['encrypted-ram'])
+        self.source.wait_for_end(PATIENCE)
+        self.good(destination)
+
+
 class Root(unittest.TestCase):
     """The emulated host has the machine's file tree as its real root."""
 
@@ -295,7 +404,7 @@ def main():
         hosts.serve()
         return
     if len(sys.argv) == 1:
-        sys.argv += ['Root', 'Bare', 'Policy', 'Linux']
+        sys.argv += ['Root', 'Bare', 'Policy', 'Tool', 'Linux']
     tap.main()
 
 

@@ -11,7 +11,7 @@ import subprocess
 import threading
 import time
 
-from sevmig import stream
+from sevmigrate import stream
 
 from monitor import Qmp, QMPError
 

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import \
     decode_dss_signature
 
-from sevmigrate import certs, hostfile
+from sevmigrate import certs, hostfile, launch
 from sevmigrate.__main__ import main
 
 
@@ -121,6 +121,18 @@ class Platform:
             'pdh': self.pdh, 'plat_cert': self.chain(), 'amd_cert': self.amd(),
             'chip_id': bytes(range(64)), 'name': 'host-b', 'api': self.api,
             'build': 15, **kw})
+
+
+def flash(entries, size=4096):
+    """
+    Return @size bytes of firmware, all zero except for its table, which has
+    these (GUID, data).
+    """
+    table = b''.join(data + struct.pack('<H', launch.ENTRY + len(data)) +
+                     guid.bytes_le for guid, data in entries)
+    table += struct.pack('<H', launch.ENTRY + len(table))
+    table += launch.TABLE_FOOTER.bytes_le + bytes(launch.TABLE_END)
+    return table.rjust(size, b'\0')
 
 
 class ToolCase(unittest.TestCase):

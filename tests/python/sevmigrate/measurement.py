@@ -8,7 +8,7 @@ import json
 import struct
 import unittest
 
-from fixture import ToolCase
+from fixture import ToolCase, flash
 from sevmig import tap
 from sevmigrate import launch
 
@@ -20,19 +20,15 @@ VMSA = 0xa00f11
 VMSA_0 = 'f8b52f775502472e5797d2674d9de21f6abc05dc05e9bc49cbb7b6a13688d5e7'
 VMSA_1 = 'bcee5cb289f72882da17abd8dca5e8a7e9f8e2033e7ad96b4db0ab1a383a6487'
 
-
-def firmware(entries, size=4096):
-    """Return a firmware of zeroes with these (GUID, data) in its table."""
-    table = b''.join(data + struct.pack('<H', launch.ENTRY + len(data)) +
-                     guid.bytes_le for guid, data in entries)
-    table += struct.pack('<H', launch.ENTRY + len(table))
-    table += launch.TABLE_FOOTER.bytes_le + bytes(launch.TABLE_END)
-    return table.rjust(size, b'\0')
-
-
+# A helper of one byte, and what mh_image_prepare() makes of it, computed with a
+# C program
+HELPER = launch.HELPER_HEAD.pack(b'SEVMHLP1', 1, 0x40, 0x3000, 0x6000, 4, 16,
+                                 0, 0, 0, 0) + b'\x90'
+HELPER_DIGEST = \
+    '083e5fa3359c5a3bfc3d428b162a6fba3cfbc9a53c5d4738d5b93b6cb71dfb1e'
 HASH_AREA = launch.HASH_TABLE_AREA, struct.pack('<II', 0x80cc00, 1024)
 RESET = launch.ES_RESET_BLOCK, struct.pack('<I', 0x80b004)
-FULL = firmware([HASH_AREA, RESET])
+FULL = flash([HASH_AREA, RESET])
 
 
 class KnownAnswers(unittest.TestCase):
@@ -66,17 +62,32 @@ class KnownAnswers(unittest.TestCase):
                              hashlib.sha256(data).digest())
         self.assertEqual(table[168:], bytes(8))
 
+    def test_helper(self):
+        """The digest is that of the function in QEMU's mh.h."""
+        self.assertEqual(len(HELPER), 65)
+        self.assertEqual(hashlib.sha256(launch.helper_memory(
+            HELPER, 0x8001000000, 51)).hexdigest(), HELPER_DIGEST)
+
+    def test_wrong_helper(self):
+        for file, address in (
+                (b'', 1 << 32), (HELPER[:64], 1 << 32),
+                (HELPER.ljust(0xc001), 1 << 32), (b'x' + HELPER[1:], 1 << 32),
+                (HELPER[:8] + b'\2' + HELPER[9:], 1 << 32),
+                (HELPER, (1 << 32) + 1), (HELPER, 4096)):
+            with self.assertRaises(launch.Malformed, msg=(len(file), address)):
+                launch.helper_memory(file, address, 51)
+
     def test_guid_table(self):
         self.assertEqual(launch.guid_table(FULL), dict([HASH_AREA, RESET]))
         self.assertTrue(launch.has_hash_area(FULL))
         self.assertEqual(launch.guid_table(bytes(4096)), {})
         self.assertFalse(launch.has_hash_area(bytes(4096)))
         # As in Debian's OVMF: there is an entry, but no area
-        self.assertFalse(launch.has_hash_area(firmware(
+        self.assertFalse(launch.has_hash_area(flash(
             [(launch.HASH_TABLE_AREA, bytes(8))])))
-        self.assertFalse(launch.has_hash_area(firmware(
+        self.assertFalse(launch.has_hash_area(flash(
             [(launch.HASH_TABLE_AREA, b'')])))
-        self.assertFalse(launch.has_hash_area(firmware(
+        self.assertFalse(launch.has_hash_area(flash(
             [(launch.HASH_TABLE_AREA, struct.pack('<II', 4096, 175))])))
 
     def test_wrong_guid_table(self):
@@ -102,18 +113,20 @@ class Command(ToolCase):
 
     def test_parts(self):
         """Each part, in the order in which it is launched."""
-        helper, kernel = bytes(range(256)) * 16, b'kernel'
+        kernel = b'kernel'
         got = self.measure(
-            '--helper', self.path('helper', helper),
+            '--helper', self.path('helper', HELPER), '--helper-address',
+            '0x8001000000', '--cbit', '51',
             '--kernel', self.path('kernel', kernel), '--append', 'x',
             '--policy', '5', '--cpus', '3', '--signature', '0xa00f11')
         self.assertEqual([p['part'] for p in got['parts']],
-                         ['firmware', 'migration helper', 'kernel hashes',
+                         ['migration helper', 'firmware', 'kernel hashes',
                           'VMSA of vCPU 0', 'VMSA of vCPU 1',
                           'VMSA of vCPU 2'])
         other = launch.vmsa(False, VMSA, FULL)
         self.assertEqual(got['digest'], hashlib.sha256(
-            FULL + helper + launch.hash_table(kernel, b'', 'x') +
+            launch.helper_memory(HELPER, 0x8001000000, 51) + FULL +
+            launch.hash_table(kernel, b'', 'x') +
             launch.vmsa(True, VMSA, FULL) + other + other).hexdigest())
 
     def test_compare(self):
@@ -130,24 +143,29 @@ class Command(ToolCase):
         self.fails(['ANOTHER'], *args, '3', status=1)
 
     def test_wrong_input(self):
-        def fails(words, *args, flash=FULL, status=3):
+        def fails(words, *args, data=FULL, status=3):
             self.fails([words], 'measure', '--firmware',
-                       self.path('flash', flash), *args, status=status)
+                       self.path('flash', data), *args, status=status)
 
         file = self.path('file', b'x')
         page = self.path('page', bytes(4096))
-        fails('0 bytes', flash=b'')
-        fails('whole pages', flash=FULL[1:])
-        fails('more than', flash=bytes(launch.FLASH_MAX + 4096))
+        fails('0 bytes', data=b'')
+        fails('whole pages', data=FULL[1:])
+        fails('more than', data=bytes(launch.FLASH_MAX + 4096))
         self.fails(['No such file'], 'measure', '--firmware', '/nowhere')
-        fails('no helper', '--helper', file)
-        fails('no helper', '--helper', self.path('empty', b''))
+        fails('needed together', '--helper', file)
+        fails('needed together', '--cbit', '51')
+        place = '--helper-address', '0x8001000000', '--cbit', '51'
+        fails('no migration helper', '--helper', file, *place)
+        fails('no migration helper', '--helper', self.firmware, *place)
+        fails('more than', '--helper', self.path('long', bytes(1 << 17)),
+              *place)
         fails('only with --kernel', '--append', 'x')
         fails('only with --kernel', '--initrd', file)
-        fails('no place for the hashes', '--kernel', file, flash=bytes(4096))
+        fails('no place for the hashes', '--kernel', file, data=bytes(4096))
         fails('--signature', '--policy', '5')
         fails('no reset block', '--policy', '5', '--signature', '1', '--cpus',
-              '2', flash=bytes(4096))
+              '2', data=bytes(4096))
         fails('together', '--tik', page)
         fails('together', '--expect', 'AA==')
         pair = '--api', '1.1', '--build', '1', '--expect', 'AA=='
@@ -158,7 +176,8 @@ class Command(ToolCase):
         for args in (['--policy', '-1'], ['--policy', str(1 << 32)],
                      ['--policy', 'x'], ['--cpus', '0'], ['--cpus', '9999'],
                      ['--signature', 'EPYC'], ['--api', '1'],
-                     ['--build', '999'], ['--firm', 'x']):
+                     ['--build', '999'], ['--cbit', '63'], ['--cbit', '5'],
+                     ['--helper-address', '-1'], ['--firm', 'x']):
             with self.case(args):
                 fails('usage', *args, status=2)
 

@@ -304,8 +304,11 @@ class Run(ToolCase):
         self.source.answers['qom-list'] = lambda path: [
             {'name': 'sev0', 'type': 'child<sev-guest>'}] \
             if path == '/objects' else [{'name': 'migration-helper'}]
-        self.source.answers['qom-get'] = 'off'
         self.refused('launched without', '--helper')
+        sev = self.source.cmd('query-sev')
+        sev['migration']['helper'] = {'present': False, 'unused': 'no AES-NI'}
+        self.source.answers['query-sev'] = sev
+        self.refused('no AES-NI', '--helper')
         self.source.answers['qom-list'] = lambda path: []
         self.refused('no sev-guest', '--helper')
 
@@ -313,7 +316,9 @@ class Run(ToolCase):
         self.source.answers['qom-list'] = lambda path: [
             {'name': 'sev0', 'type': 'child<sev-guest>'}] \
             if path == '/objects' else [{'name': 'migration-helper'}]
-        self.source.answers['qom-get'] = 'on'
+        sev = self.source.cmd('query-sev')
+        sev['migration']['helper'] = {'present': True}
+        self.source.answers['query-sev'] = sev
         self.run_tool('--helper')
 
     def test_qemu_refuses(self):

@@ -43,13 +43,26 @@ def hexcolour(c):
     return '#%02x%02x%02x' % c
 
 
+def block_pixels(last, times):
+    """Return one byte for each page of a block, in whole rows."""
+    pixels = bytes(r + (len(COLOURS) if n > 1 else 0)
+                   for r, n in zip(last, times))
+    return pixels + bytes(-len(pixels) % WIDTH)
+
+
 def block_png(last, times):
     """Return a picture with one pixel per page, and its height."""
-    height = -(-len(last) // WIDTH)
-    pixels = bytearray(r + (len(COLOURS) if n > 1 else 0)
-                       for r, n in zip(last, times))
-    pixels += bytes(WIDTH * height - len(pixels))
-    return png(WIDTH, height, bytes(pixels)), height
+    pixels = block_pixels(last, times)
+    height = len(pixels) // WIDTH
+    return png(WIDTH, height, pixels), height
+
+
+def blocks_png(tally, blocks):
+    """Return one PNG with all @blocks (names), one below the other."""
+    pixels = bytearray()
+    for name in blocks:
+        pixels += block_pixels(tally.last[name], tally.times[name])
+    return png(WIDTH, len(pixels) // WIDTH, bytes(pixels))
 
 
 def timeline(rounds, left, y, width):

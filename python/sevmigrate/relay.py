@@ -85,11 +85,14 @@ class Relay:
         except OSError:
             return          # closed before a source connected
         try:
-            destination = socket.socket(
-                socket.AF_UNIX if isinstance(self.target, str) else
-                socket.AF_INET)
-            self._ends = [source, destination]
-            destination.connect(self.target)
+            self._ends = [source]
+            if isinstance(self.target, str):
+                destination = socket.socket(socket.AF_UNIX)
+                self._ends.append(destination)
+                destination.connect(self.target)
+            else:
+                destination = socket.create_connection(self.target)
+                self._ends.append(destination)
             back = self._start(lambda: self._back(destination, source))
             try:
                 self._forward(source, destination)
