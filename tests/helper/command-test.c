@@ -2,7 +2,7 @@
 /*
  * The migration helper's commands: what it seals, opens and refuses
  *
- * docs/devel/migration/sev-migration-helper.rst names the promise that each
+ * docs/devel/sev-migration-helper.rst names the promise that each
  * function checks.
  */
 #include <nettle/aes.h>
