@@ -353,9 +353,9 @@ class Flushed(Bare):
     still there when the guest uses the pages.
     """
 
-    def test_moves(self):
+    def moves(self, backend):
         config = flipper.config(self.work, where='paused').change(
-            backend=vm.ORDINARY, trace=['sev_migration_flush_shared'])
+            backend=backend, trace=['sev_migration_flush_shared'])
         vms = [self.boot(config)]
         for _ in range(2):
             there, _ = self.move(vms[-1])
@@ -363,6 +363,14 @@ class Flushed(Bare):
             self.good(*vms)
             self.assertRegex(there.log(),
                              r'sev_migration_flush_shared [1-9]\d* shared')
+
+    def test_ordinary_memory(self):
+        self.moves(vm.ORDINARY)
+
+    def test_in_place_memory(self):
+        if os.environ.get('IN_L1') != 'module':
+            self.skipTest('this kernel has no guest_memfd for SEV guests')
+        self.moves(vm.IN_PLACE)
 
 
 class Features(Bare):

@@ -14,8 +14,8 @@
  * caches there.  So the destination flushes all shared pages before the guest
  * runs.
  *
- * KVM flushes private pages when it receives them, and pages of in-place memory
- * when it converts them.
+ * KVM flushes private pages when it receives them.  It does not flush pages when
+ * it converts them: that is the guest's duty.
  */
 #include "qemu/osdep.h"
 #include "qemu/cpuid.h"
@@ -77,7 +77,7 @@ void sev_cache_flush_shared(void)
     }
     WITH_RCU_READ_LOCK_GUARD() {
         RAMBLOCK_FOREACH(rb) {
-            if (sev_ram_is_guest_ram(rb) && !sev_ram_is_in_place(rb)) {
+            if (sev_ram_is_guest_ram(rb)) {
                 npages += flush_block(rb);
             }
         }

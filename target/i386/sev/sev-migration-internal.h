@@ -75,9 +75,8 @@ bool sev_guest_memfd_added(ConfidentialGuestSupport *cgs, RAMBlock *rb,
 /* sev-cache.c */
 
 /**
- * sev_cache_flush_shared: flush all shared pages of ordinary memory from the
- * host's caches, if its processor needs that.  To be called before a guest that
- * has arrived runs.
+ * sev_cache_flush_shared: flush all shared pages from the host's caches, if its
+ * processor needs that.  To be called before a guest that has arrived runs.
  */
 void sev_cache_flush_shared(void);
 
