@@ -11,8 +11,8 @@ SPDX-License-Identifier: GPL-2.0-or-later
 import json
 
 from . import guest, guestcheck, hostcheck
+from .arguments import add_minimum
 from .errors import OK, PROBLEM
-from .verify import api_version, build_number
 
 HELP = 'check this host, and a guest'
 
@@ -26,10 +26,7 @@ def add(parser):
                         help='RAM of a guest that shall run here, as 2G')
     parser.add_argument('--tls', metavar='DIR',
                         help='directory with the TLS credentials of this host')
-    parser.add_argument('--min-api', metavar='MAJOR.MINOR', type=api_version,
-                        help='oldest API version of the firmware')
-    parser.add_argument('--min-build', metavar='BUILD', type=build_number,
-                        help='oldest build of the firmware')
+    add_minimum(parser)
     parser.add_argument('--json', action='store_true',
                         help='print the results as JSON')
 
@@ -43,7 +40,7 @@ def items(args, system):
         out += hostcheck.tls_items(args.tls)
     monitor = guest.connect(args)
     if not monitor:
-        return out + hostcheck.memlock_items(system, args.memory)
+        return out + hostcheck.memlock_items(args.memory)
     with monitor:
         out += guestcheck.items(monitor)
         out += guestcheck.memlock_items(monitor, system)

@@ -15,6 +15,7 @@ import time
 from dataclasses import dataclass
 
 from . import guest, hostcheck
+from .arguments import integer
 from .errors import OK, PROBLEM, Refused, Stop
 from .progress import PAGE, duration
 
@@ -39,12 +40,6 @@ def rate(text):
     return value
 
 
-def seconds(text):
-    if not text.isdigit() or not 1 <= int(text) <= 60:
-        raise argparse.ArgumentTypeError(f'{text!r} is no number from 1 to 60')
-    return int(text)
-
-
 def add(parser):
     guest.add_arguments(parser, True)
     parser.add_argument('--pages-per-second', metavar='N', type=rate,
@@ -55,7 +50,7 @@ def add(parser):
     parser.add_argument('--downtime', metavar='MS', type=rate,
                         help='limit of the downtime (default: that of the '
                         'guest)')
-    parser.add_argument('--seconds', metavar='N', type=seconds, default=2,
+    parser.add_argument('--seconds', metavar='N', type=integer(1, 60), default=2,
                         help='how long to measure (default: %(default)s)')
     parser.add_argument('--json', action='store_true',
                         help='print the result as JSON')
@@ -201,8 +196,8 @@ def advice(load, found, downtime):
 def estimate(monitor, args):
     """Return Load, Forecast, limit of the downtime and notes."""
     migration = guest.sev(monitor)['migration']
-    status = monitor.cmd('query-migrate').get('status', 'none')
-    if status not in ('none', 'completed', 'failed', 'cancelled'):
+    status = guest.migrating(monitor)
+    if status:
         raise Stop(f'a migration of the guest is {status}')
     if monitor.cmd('query-status')['running']:
         dirty = dirty_pages(monitor, args.seconds)

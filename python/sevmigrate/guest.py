@@ -7,6 +7,9 @@ SPDX-License-Identifier: GPL-2.0-or-later
 from .errors import Stop
 from .monitor import Monitor
 
+# query-migrate: how a migration can end
+ENDED = ('completed', 'failed', 'cancelled')
+
 
 def add_arguments(parser, required):
     group = parser.add_mutually_exclusive_group(required=required)
@@ -26,6 +29,12 @@ def connect(args):
         from .domain import Domain  # pylint: disable=import-outside-toplevel
         return Domain(args.connect, args.domain)
     return None
+
+
+def migrating(monitor):
+    """Return the status of a migration that is under way, or ''."""
+    status = monitor.cmd('query-migrate').get('status', 'none')
+    return '' if status in ('none', *ENDED) else status
 
 
 def sev(monitor):

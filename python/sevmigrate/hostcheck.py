@@ -208,7 +208,7 @@ def memlock_item(limit, ram, what):
                 'not need it')
 
 
-def memlock_items(_system, ram):
+def memlock_items(ram):
     """Return the Item of the limit of this user, if there is a @ram."""
     if not ram:
         return []

@@ -16,9 +16,9 @@ import binascii
 import json
 
 from . import launch
+from .arguments import api_version, build_number, integer
 from .errors import OK, PROBLEM, Stop
 from .hostfile import read_file
-from .verify import api_version, build_number
 
 HELP = 'compute the launch digest of a guest'
 KERNEL_MAX = 1 << 30
@@ -41,18 +41,6 @@ def word(text):
     return number(text, 32)
 
 
-def bit(text):
-    if not text.isdigit() or not 32 <= int(text) < 63:
-        raise argparse.ArgumentTypeError(f'{text!r} is no position of a C-bit')
-    return int(text)
-
-
-def cpu_count(text):
-    if not text.isdigit() or not 1 <= int(text) <= 4096:
-        raise argparse.ArgumentTypeError(f'{text!r} is no number of vCPUs')
-    return int(text)
-
-
 def add(parser):
     parser.add_argument('--firmware', metavar='FILE', required=True,
                         help='the firmware in flash unit 0, or of -bios')
@@ -61,7 +49,8 @@ def add(parser):
     parser.add_argument('--helper-address', metavar='N', type=number,
                         help='address of the private memory of the helper: '
                         'private-address of query-sev')
-    parser.add_argument('--cbit', metavar='N', type=bit,
+    parser.add_argument('--cbit', metavar='N',
+                        type=integer(32, 62, 'position of a C-bit'),
                         help='position of the C-bit, with --helper')
     parser.add_argument('--kernel', metavar='FILE',
                         help='the kernel of -kernel, if kernel-hashes=on')
@@ -71,7 +60,8 @@ def add(parser):
                         help='the command line of -append')
     parser.add_argument('--policy', metavar='N', type=word, default=1,
                         help='policy of the guest (default: 1)')
-    parser.add_argument('--cpus', metavar='N', type=cpu_count, default=1,
+    parser.add_argument('--cpus', metavar='N', default=1,
+                        type=integer(1, 4096, 'number of vCPUs'),
                         help='number of vCPUs, if the policy has ES (0x4)')
     parser.add_argument('--signature', metavar='N', type=word,
                         help='EAX of CPUID function 1 in the guest, if the '

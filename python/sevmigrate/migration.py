@@ -14,7 +14,6 @@ from .errors import Refused, Stop
 POLL = 0.25             # seconds
 ARRIVAL = 60            # seconds until the destination must have the guest
 CANCEL = 120            # seconds until a migration must be cancelled
-ENDED = ('completed', 'failed', 'cancelled')
 TLS_ID = 'sev-migrate-tls'
 
 
@@ -169,8 +168,8 @@ def check_source(source):
     """
     sev = guest.sev(source)
     state = source.cmd('query-status')['status']
-    status = source.cmd('query-migrate').get('status', 'none')
-    if status not in ('none', *ENDED):
+    status = guest.migrating(source)
+    if status:
         raise refuse(f'a migration of the guest is {status} already')
     bad = guestcheck.items(source)
     bad = [i for i in bad if i.status == guestcheck.BAD]
@@ -331,7 +330,7 @@ class Migration:
         while True:
             info = self._poll()
             status = info.get('status')
-            if status in ENDED:
+            if status in guest.ENDED:
                 return info
             now = time.monotonic()
             if interrupts.count and cancelled is None:

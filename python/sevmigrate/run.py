@@ -8,29 +8,18 @@ at the destination.  Ctrl-C cancels, and the guest stays at the source.
 SPDX-License-Identifier: GPL-2.0-or-later
 """
 
-import argparse
 import dataclasses
 import json
 
 from . import errors, hostcheck, hostfile, migration, progress, verify
+from .arguments import integer
 from .errors import Stop
 from .monitor import Monitor
 
 HELP = 'migrate a guest'
 SCHEMES = 'tcp:', 'unix:', 'vsock:', 'rdma:', 'exec:', 'fd:', 'file:'
 
-
-def positive(text):
-    if not text.isdigit() or not 0 < int(text) < 1 << 31:
-        raise argparse.ArgumentTypeError(f'{text!r} is no positive number')
-    return int(text)
-
-
-def channels(text):
-    if not text.isdigit() or not 1 <= int(text) <= 255:
-        raise argparse.ArgumentTypeError(f'{text!r} is no number from 1 to '
-                                         '255')
-    return int(text)
+positive = integer(1, (1 << 31) - 1, 'positive number')
 
 
 def add(parser):
@@ -66,7 +55,7 @@ def add(parser):
     parser.add_argument('--tls-hostname', metavar='NAME', help="name in the "
                         "destination's certificate, if it is not that of "
                         '--listen')
-    parser.add_argument('--multifd', metavar='N', type=channels,
+    parser.add_argument('--multifd', metavar='N', type=integer(1, 255),
                         help='number of channels')
     parser.add_argument('--auto-converge', action='store_true',
                         help='slow the guest down if it writes too fast')

@@ -7,29 +7,14 @@ the guest has SEV.  For other guests nothing but this checks it.
 SPDX-License-Identifier: GPL-2.0-or-later
 """
 
-import argparse
 import json
-import re
 from dataclasses import dataclass
 
 from . import certs, hostfile
+from .arguments import add_minimum
 from .errors import OK, PROBLEM, Stop
 
 HELP = "verify the chain of another host's certificates"
-
-
-def api_version(text):
-    """Parse MAJOR.MINOR."""
-    match = re.fullmatch(r'(\d{1,3})\.(\d{1,3})', text)
-    if not match:
-        raise argparse.ArgumentTypeError(f'{text!r} is not MAJOR.MINOR')
-    return int(match[1]), int(match[2])
-
-
-def build_number(text):
-    if not text.isdigit() or int(text) > 255:
-        raise argparse.ArgumentTypeError(f'{text!r} is no number up to 255')
-    return int(text)
 
 
 def add(parser):
@@ -42,10 +27,7 @@ def add(parser):
                         choices=sorted(certs.PRODUCTS.values()),
                         help='the product line that the host must have: '
                         '%(choices)s')
-    parser.add_argument('--min-api', metavar='MAJOR.MINOR', type=api_version,
-                        help='oldest API version of the firmware')
-    parser.add_argument('--min-build', metavar='BUILD', type=build_number,
-                        help='oldest build of the firmware')
+    add_minimum(parser)
     parser.add_argument('--json', action='store_true',
                         help='print the results as JSON')
 
