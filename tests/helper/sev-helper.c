@@ -122,7 +122,6 @@ static void launch(struct vm *vm)
 /* The state that the specification asks for */
 static void helper_new(struct vm *vm, struct helper *helper, unsigned n)
 {
-    struct { struct kvm_cpuid2 c; struct kvm_cpuid_entry2 e[200]; } *cpuid;
     const MhImage *image;
     static uint8_t file[MH_TABLES];
     struct kvm_regs regs = { .rdi = n, .rflags = 2 };
@@ -139,11 +138,7 @@ static void helper_new(struct vm *vm, struct helper *helper, unsigned n)
     };
     helper->run = mmap(NULL, CHECK(ioctl(kvm_fd, KVM_GET_VCPU_MMAP_SIZE, 0)),
                        PROT_READ | PROT_WRITE, MAP_SHARED, helper->fd, 0);
-    cpuid = calloc(1, sizeof(*cpuid));
-    cpuid->c.nent = 200;
-    CHECK(ioctl(kvm_fd, KVM_GET_SUPPORTED_CPUID, &cpuid->c));
-    CHECK(ioctl(helper->fd, KVM_SET_CPUID2, &cpuid->c));
-    free(cpuid);
+    guest_cpuid(helper->fd);
     CHECK(ioctl(helper->fd, KVM_GET_SREGS, &sregs));
     sregs.cr0 = 0x80010033;
     sregs.cr4 = 0x40620;

@@ -105,9 +105,20 @@ static void guest_segment(struct kvm_segment *s, int type, bool code)
     };
 }
 
-static void guest_vcpu(struct vm *vm)
+/* Give @vcpu all the CPUID bits that KVM supports */
+static void guest_cpuid(int vcpu)
 {
     struct { struct kvm_cpuid2 c; struct kvm_cpuid_entry2 e[200]; } *cpuid;
+
+    cpuid = calloc(1, sizeof(*cpuid));
+    cpuid->c.nent = 200;
+    CHECK(ioctl(kvm_fd, KVM_GET_SUPPORTED_CPUID, &cpuid->c));
+    CHECK(ioctl(vcpu, KVM_SET_CPUID2, &cpuid->c));
+    free(cpuid);
+}
+
+static void guest_vcpu(struct vm *vm)
+{
     struct kvm_regs regs = { .rip = GUEST_CODE, .rflags = 2 };
     struct kvm_enable_cap hypercall = {
         .cap = KVM_CAP_EXIT_HYPERCALL, .args = { 1 << KVM_HC_MAP_GPA_RANGE },
@@ -121,11 +132,7 @@ static void guest_vcpu(struct vm *vm)
     if (vm->run == MAP_FAILED) {
         bail("mmap of the vCPU");
     }
-    cpuid = calloc(1, sizeof(*cpuid));
-    cpuid->c.nent = 200;
-    CHECK(ioctl(kvm_fd, KVM_GET_SUPPORTED_CPUID, &cpuid->c));
-    CHECK(ioctl(vm->vcpu, KVM_SET_CPUID2, &cpuid->c));
-    free(cpuid);
+    guest_cpuid(vm->vcpu);
 
     CHECK(ioctl(vm->vcpu, KVM_GET_SREGS, &sregs));
     sregs.cr0 = 0x80010033;
