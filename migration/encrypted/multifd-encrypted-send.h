@@ -18,7 +18,10 @@
 
 void multifd_encrypted_send_setup(void);
 
-/** multifd_encrypted_send_cleanup: the channels may still have work.  BQL. */
+/**
+ * multifd_encrypted_send_cleanup: free the packet that is being filled.  The
+ * channels may still send earlier ones.  BQL.
+ */
 void multifd_encrypted_send_cleanup(void);
 
 /** multifd_encrypted_send_record: returns false if a channel has failed */

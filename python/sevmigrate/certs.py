@@ -25,8 +25,8 @@ __all__ = ('AMD_CERT', 'ARK', 'ASK', 'AmdCert', 'BODY', 'CEK', 'CERT', 'CURVE',
            'RSA_SHA384', 'links', 'product', 'read_amd', 'read_ark',
            'read_chain')
 
-# Bytes of an AMD certificate, by the bits of its key, and of a platform
-# certificate's signed part
+# AMD_CERT: length of an AMD certificate in bytes, by the length of its key in
+# bits.  BODY: length of the signed part of a platform certificate in bytes.
 AMD_CERT, BODY = {2048: 832, 4096: 1600}, 0x414
 SIGNATURES = (BODY, 0x61c)
 AMD_HEAD = 64

@@ -56,10 +56,10 @@ bool machine_load(const uint8_t *data, size_t len);
 /** machine_block: by name; NULL if there is none */
 RAMBlock *machine_block(const char *name);
 
-/* Of the guest that is sent and of the machine that receives it */
+/* The policy of the guest that is sent, which the receiving machine has as well */
 extern const uint32_t machine_policy;
 
-/* Of target/i386/sev/, with everything except the firmware */
+/* The functions of target/i386/sev/ that receive; only the firmware is replaced */
 extern const ConfidentialGuestMigrationOps sev_receive_ops;
 
 #endif

@@ -109,7 +109,10 @@ static void two_files(enum vm_type type)
     vm_destroy(&vm);
 }
 
-/* The file descriptor is what entitles one to convert */
+/*
+ * A process that has the guest_memfd's file descriptor can convert its pages, even
+ * if another process owns the VM
+ */
 static void child(enum vm_type type)
 {
     struct vm vm;

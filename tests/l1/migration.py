@@ -637,7 +637,8 @@ class Booted(Base):
         # Later tests use this guest even if a check below fails
         Booted.history += source.console()
         Booted.source = destination
-        # Four compression threads can leave the guest too little time
+        # Not checked: beside four compression threads the guest may have too
+        # little CPU time to finish a round
         note(f'{len(guest.CHURN.findall(source.console())) - churned} rounds '
              'of conversions while it migrated')
         self.assert_runs(destination, 10)

@@ -514,7 +514,10 @@ static void *run_mapper(void *opaque)
     return opaque;
 }
 
-/* Shared pages of a software-protected guest contain what the guest sees */
+/*
+ * Read shared pages while the guest converts them.  In a software-protected VM the
+ * host sees the same contents as the guest, so they are checked.
+ */
 static void *run_reader(void *opaque)
 {
     while (!stop) {

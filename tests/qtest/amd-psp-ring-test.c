@@ -692,7 +692,10 @@ static void test_shutdown(void)
     psp_close(&p);
 }
 
-/* In the mailbox this command only ends the mode */
+/*
+ * SHUTDOWN in the mailbox ends ring buffer mode and does not shut the platform
+ * down
+ */
 static void test_shutdown_mailbox(void)
 {
     Psp p;

@@ -40,11 +40,12 @@
 uint64_t sev_vmsa_checksum(const uint8_t *vmsa);
 
 /**
- * sev_vmsa_store_checksum: store the checksum of a VMSA in its slot
+ * sev_vmsa_store_checksum: store the checksum of a VMSA at the address that the
+ * VMSA has at SEV_VMSA_CHECKSUM
  * @vmsa: as for sev_vmsa_checksum()
  *
- * Called in the same context as sev_memory_write().  Returns false if the
- * address in the VMSA is not RAM.
+ * Called in the same context as sev_memory_write().  Returns false if this
+ * address is not RAM.
  */
 bool sev_vmsa_store_checksum(const uint8_t *vmsa);
 
