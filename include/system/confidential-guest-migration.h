@@ -128,9 +128,6 @@ typedef struct ConfidentialGuestMigrationOps {
     bool (*receive_final)(ConfidentialGuestSupport *cgs,
                           const uint8_t *final, size_t len, Error **errp);
 
-    /** @can_run: may vCPUs run now?  BQL.  NULL: always. */
-    bool (*can_run)(ConfidentialGuestSupport *cgs, Error **errp);
-
     /**
      * @prepare_guest_memfd: prepare the VM for RAM in guest_memfds that are
      * converted in place.  Called once, before the first memory slot and the
@@ -145,6 +142,9 @@ typedef struct ConfidentialGuestMigrationOps {
      */
     bool (*guest_memfd_added)(ConfidentialGuestSupport *cgs, RAMBlock *rb,
                               Error **errp);
+
+    /** @can_run: may vCPUs run now?  BQL.  NULL: always. */
+    bool (*can_run)(ConfidentialGuestSupport *cgs, Error **errp);
 } ConfidentialGuestMigrationOps;
 
 static inline bool confidential_guest_can_run(ConfidentialGuestSupport *cgs,

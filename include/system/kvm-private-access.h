@@ -76,4 +76,20 @@ void kvm_private_access_hold(KvmPrivateAccessHold *hold, void *host,
                              size_t size);
 void kvm_private_access_release(KvmPrivateAccessHold *hold);
 
+static inline KvmPrivateAccessHold *
+kvm_private_access_auto_hold(KvmPrivateAccessHold *hold, void *host,
+                             size_t size)
+{
+    kvm_private_access_hold(hold, host, size);
+    return hold;
+}
+
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(KvmPrivateAccessHold, kvm_private_access_release)
+
+/** KVM_PRIVATE_ACCESS_HOLD_GUARD: hold a range until the end of the block */
+#define KVM_PRIVATE_ACCESS_HOLD_GUARD(host, size)                           \
+    g_autoptr(KvmPrivateAccessHold)                                         \
+    glue(private_access_hold, __COUNTER__) G_GNUC_UNUSED =                  \
+        kvm_private_access_auto_hold(&(KvmPrivateAccessHold) {}, host, size)
+
 #endif

@@ -155,12 +155,12 @@ MigrationIncomingState *migration_incoming_get_current(void)
     return &incoming;
 }
 
-/* No thread converts pages while the firmware uses them, so nothing to hold */
-
 /* Nothing accesses the memory of this machine, so it has no lines in caches */
 void sev_cache_flush_shared(void)
 {
 }
+
+/* No thread converts pages while the firmware uses them, so nothing to hold */
 
 void kvm_private_access_hold(KvmPrivateAccessHold *hold, void *host,
                              size_t size)
@@ -330,7 +330,7 @@ void machine_new(unsigned config)
     machine.cgs = config & MACHINE_PLAIN ? NULL : guest();
     migration.control = 0;
     migration.announced = false;
-    migration.packets.limit = 0;
+    migration.packets.batch.limit = 0;
     if (config & MACHINE_BIG) {
         block_add("pc.ram", BIG_PAGES, BIG_PAGES, true);
         return;

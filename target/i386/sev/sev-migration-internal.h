@@ -40,9 +40,6 @@ int sev_guest_cmd(ConfidentialGuestSupport *cgs, int cmd, void *data,
 
 /* sev-page-state.c */
 
-/** sev_ram_is_in_place: whether @rb is in-place memory (a guest_memfd) */
-bool sev_ram_is_in_place(const RAMBlock *rb);
-
 /** sev_ram_is_guest_ram: whether @rb belongs to a memory backend */
 bool sev_ram_is_guest_ram(const RAMBlock *rb);
 
@@ -56,21 +53,11 @@ void sev_page_state_init(SevMigration *m);
 void sev_page_state_reset(SevMigration *m);
 
 /**
- * sev_page_state_received: the guest arrived, and all pages have the state
- * that they had at the source.  vCPUs stopped.
- */
-void sev_page_state_received(SevMigration *m);
-
-/**
  * sev_page_state_known: whether no conversion has failed since the guest's
  * reset.  Otherwise the state of its pages is not known, and @errp is set.
  * Any thread.
  */
 bool sev_page_state_known(SevMigration *m, Error **errp);
-
-/** sev_guest_memfd_added: ConfidentialGuestMigrationOps.guest_memfd_added */
-bool sev_guest_memfd_added(ConfidentialGuestSupport *cgs, RAMBlock *rb,
-                           Error **errp);
 
 /* sev-cache.c */
 
@@ -117,8 +104,6 @@ bool sev_is_willing(ConfidentialGuestSupport *cgs, Error **errp);
 bool sev_can_send(ConfidentialGuestSupport *cgs, Error **errp);
 bool sev_send_start(ConfidentialGuestSupport *cgs, GByteArray *session,
                     Error **errp);
-bool sev_send_answer(ConfidentialGuestSupport *cgs, const uint8_t *data,
-                     size_t len, Error **errp);
 int sev_send_pages(ConfidentialGuestSupport *cgs, RAMBlock *rb,
                    uint64_t offset, size_t npages, GByteArray *out,
                    Error **errp);
@@ -131,11 +116,15 @@ void sev_send_done(ConfidentialGuestSupport *cgs, bool finish);
 /* sev-receive.c: more of these members */
 bool sev_receive_start(ConfidentialGuestSupport *cgs, const uint8_t *session,
                        size_t len, Error **errp);
-void sev_receive_answer(ConfidentialGuestSupport *cgs, GByteArray *answer);
 bool sev_receive_pages(ConfidentialGuestSupport *cgs, RAMBlock *rb,
                        uint64_t offset, size_t npages, const uint8_t *in,
                        size_t len, Error **errp);
 bool sev_receive_final(ConfidentialGuestSupport *cgs, const uint8_t *final,
                        size_t len, Error **errp);
+
+/* sev-answer.c: more of these members */
+bool sev_send_answer(ConfidentialGuestSupport *cgs, const uint8_t *data,
+                     size_t len, Error **errp);
+void sev_receive_answer(ConfidentialGuestSupport *cgs, GByteArray *answer);
 
 #endif

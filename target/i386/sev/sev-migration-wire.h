@@ -3,16 +3,16 @@
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
- * docs/specs/sev-migration-payload.rst specifies the four kinds of data.  The
- * functions only convert between bytes and structs; they use neither KVM nor a
- * device.  All input of the decoding functions is untrusted.
+ * docs/specs/sev-migration-payload.rst specifies the data.  The functions
+ * only convert between bytes and structs; they use neither KVM nor a device.
+ * All input of the decoding functions is untrusted.
  */
 #ifndef TARGET_I386_SEV_MIGRATION_WIRE_H
 #define TARGET_I386_SEV_MIGRATION_WIRE_H
 
 #include "qemu/units.h"
 
-/* Version of the session, of the answer and of the final blob */
+/* Version of the data in the stream */
 #define SEV_WIRE_VERSION        1
 
 /*

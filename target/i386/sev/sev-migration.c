@@ -11,7 +11,6 @@
 #include "qemu/osdep.h"
 #include <linux/kvm.h>
 #include <linux/kvm_para.h>
-#include "linux/kvm-page-enc.h"
 #include "qapi/error.h"
 #include "qapi/visitor.h"
 #include "qapi/qapi-visit-common.h"
@@ -102,67 +101,10 @@ bool sev_migration_kvm_init(ConfidentialGuestSupport *cgs, Error **errp)
     return true;
 }
 
-bool sev_migration_needs_init2(ConfidentialGuestSupport *cgs)
-{
-    bool needed;
-
-    /*
-     * The VM type decides which features the initial VMSA has, and the VMSA
-     * is part of the launch measurement of a guest with SEV-ES.  Such a guest
-     * cannot have in-place memory, so it keeps the type that it has on kernels
-     * without in-place memory.  The measurement of other guests does not depend
-     * on the type.
-     *
-     * In-place memory needs the newer VM type.  Whether the guest will have any
-     * is not known yet, because memory backends are created after the VM.
-     */
-    needed = !(sev_guest_policy(cgs) & SEV_POLICY_ES) &&
-             kvm_check_extension(KVM_STATE(current_accel()),
-                                 KVM_CAP_SEV_PRIVATE_MEM) > 0;
-    trace_sev_migration_needs_init2(sev_guest_policy(cgs), needed);
-    return needed;
-}
-
 bool sev_migration_incoming(ConfidentialGuestSupport *cgs)
 {
     return object_dynamic_cast(OBJECT(cgs), TYPE_SEV_GUEST) &&
            runstate_check(RUN_STATE_INMIGRATE);
-}
-
-static bool sev_prepare_guest_memfd(ConfidentialGuestSupport *cgs, Error **errp)
-{
-    SevMigration *m = sev_guest_migration(cgs);
-    MachineState *ms = MACHINE(qdev_get_machine());
-    int ret;
-
-    if (!m->enabled) {
-        error_setg(errp, "SEV: guest_memfd RAM would stay shared, because the "
-                   "guest is not asked which pages are private: %s",
-                   error_get_pretty(m->reason));
-        return false;
-    }
-    if (object_dynamic_cast(OBJECT(ms), TYPE_X86_MACHINE)) {
-        X86MachineState *x86ms = X86_MACHINE(ms);
-
-        /* VMs with in-place memory have no second address space for SMM */
-        if (x86ms->smm == ON_OFF_AUTO_ON) {
-            error_setg(errp, "SEV: guest_memfd RAM does not go with SMM");
-            error_append_hint(errp, "Use -machine smm=off, and firmware that "
-                              "does not need it.\n");
-            return false;
-        }
-        x86ms->smm = ON_OFF_AUTO_OFF;
-    }
-    ret = kvm_vm_enable_cap(kvm_state, KVM_CAP_SEV_PRIVATE_MEM, 0);
-    if (ret < 0) {
-        error_setg_errno(errp, -ret, "SEV: KVM does not let guest_memfd keep "
-                         "the private memory of this VM "
-                         "(KVM_CAP_SEV_PRIVATE_MEM)");
-        error_append_hint(errp, "A VM of the legacy type cannot: try "
-                          "-object sev-guest,legacy-vm-type=off\n");
-        return false;
-    }
-    return true;
 }
 
 static bool sev_can_run(ConfidentialGuestSupport *cgs, Error **errp)
@@ -205,17 +147,17 @@ static const ConfidentialGuestMigrationOps sev_migration_ops = {
     .can_send = sev_can_send,
     .is_willing = sev_is_willing,
     .send_start = sev_send_start,
-    .send_answer = sev_send_answer,
     .send_pages = sev_send_pages,
     .send_final = sev_send_final,
     .send_completed = sev_send_completed,
     .send_done = sev_send_done,
     .send_calls = sev_send_calls,
     .receive_start = sev_receive_start,
-    .receive_answer = sev_receive_answer,
     .receive_pages = sev_receive_pages,
     .receive_final = sev_receive_final,
     .can_run = sev_can_run,
+    .send_answer = sev_send_answer,
+    .receive_answer = sev_receive_answer,
     .prepare_guest_memfd = sev_prepare_guest_memfd,
     .guest_memfd_added = sev_guest_memfd_added,
 };

@@ -15,8 +15,8 @@
 #include "exec/cpu-common.h"
 #include "exec/memory.h"
 #include "cpu.h"
-#include "system/kvm-private-access.h"
 #include "sev-certificates.h"
+#include "sev-in-place.h"
 #include "sev-migration-error.h"
 #include "sev-packets.h"
 
@@ -30,10 +30,10 @@ struct kvm_run;
  *           the VM is made
  * @reason: the migration blocker of a guest that can never leave, or NULL
  * @control: value of MSR_KVM_MIGRATION_CONTROL; atomic
- * @lock: serializes the guest's conversions; protects @announced
- * @announced: the guest has made a hypercall since its reset
+ * @lock: serializes the guest's conversions
+ * @announced: the guest has made a hypercall since its reset; @lock
  * @listener: notices when a memory backend becomes RAM of the guest
- * @unmapped: host addresses of the memory backends that are not; BQL
+ * @unpinned: host addresses of the memory backends that are not pinned; BQL
  * @state_lost: a conversion failed since the reset; atomic
  * @cancel_due: SEND_CANCEL failed, so the firmware's session is open; BQL
  * @certificates: of the next destination, from migrate-set-sev-info until a
@@ -50,7 +50,7 @@ typedef struct SevMigration {
     uint64_t control;
     QemuMutex lock;
     MemoryListener listener;
-    GHashTable *unmapped;
+    GHashTable *unpinned;
     bool announced;
     bool state_lost;
     bool cancel_due;
@@ -78,14 +78,6 @@ bool sev_migration_kvm_init(struct ConfidentialGuestSupport *cgs,
                             Error **errp);
 
 /**
- * sev_migration_needs_init2: whether the VM must have the type that
- * KVM_SEV_INIT2 makes.  A guest with SEV-ES never must, because that would
- * change its launch measurement.
- * @cgs: a sev-guest
- */
-bool sev_migration_needs_init2(struct ConfidentialGuestSupport *cgs);
-
-/**
  * sev_migration_incoming: whether RECEIVE_START will create the firmware's
  * guest context, so that LAUNCH_START must not
  * @cgs: any SEV guest
@@ -102,8 +94,8 @@ bool sev_must_finish_launch(struct ConfidentialGuestSupport *cgs);
 /**
  * sev_migration_ram_added: a RAMBlock at @host was added
  *
- * Returns true if the caller must not pin its pages: in-place memory needs no
- * pinning, and a memory backend is pinned when it becomes RAM of the guest.
+ * Returns true if the caller must not pin its pages, because a memory backend
+ * is pinned when it becomes RAM of the guest.
  */
 bool sev_migration_ram_added(void *host);
 

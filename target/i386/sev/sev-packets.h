@@ -7,66 +7,40 @@
 #define TARGET_I386_SEV_PACKETS_H
 
 #include "qemu/stats64.h"
+#include "sev-batch.h"
 #include "sev-migration-wire.h"
 #include "system/confidential-guest-migration.h"
 
 struct ConfidentialGuestSupport;
 
 /**
- * SevPackets: the packets of one call of send or receive, and their limits
- * @batch: the kernel has an ioctl for many pages
- * @limit: most pages of a packet that the kernel and the firmware of this host
- *         handle for this VM; 0 until the first sev_packets_open().  The
- *         firmware's limit is found by trying, once in the life of the VM
- * @agreed: most pages of a packet that is sent: @limit, or less if the
- *          destination handles less; atomic
+ * SevPackets: the packets of one call of send or receive
  * @hdr: buffers for headers
  * @trans: buffers for data, a page for each page
- * @pages: for the first page of a packet, the number of its pages
  * @packet: the packets; they point into the buffers or into the record
  * @npackets: number of packets
  * @calls: number of ioctls since sev_packets_open()
+ * @batch: limits of packets, and ioctls for many pages
  *
- * One thread at a time uses this, except @agreed, which sev_packets_agree()
- * sets in another thread, and @calls, which any thread may read.
+ * One thread at a time uses this, except @calls, which any thread may read.
  */
 typedef struct SevPackets {
-    bool batch;
-    uint8_t limit;
-    uint8_t agreed;
     uint8_t *hdr;
     uint8_t *trans;
-    uint8_t pages[CGS_MIGRATION_PAGES_MAX];
     SevWirePacket packet[CGS_MIGRATION_PAGES_MAX];
     size_t npackets;
     Stat64 calls;
+    SevBatch batch;
 } SevPackets;
 
-/**
- * sev_packets_open: allocate the buffers, and find out what the kernel offers
- * for @cgs.  Packets that are sent have one page until sev_packets_agree() is
- * called.
- */
+/** sev_packets_trans: buffer for the data of page @i */
+static inline uint8_t *sev_packets_trans(SevPackets *p, size_t i)
+{
+    return p->trans + i * SEV_WIRE_PAGE;
+}
+
+/** sev_packets_open: allocate the buffers, and count calls from 0 on */
 void sev_packets_open(SevPackets *p, struct ConfidentialGuestSupport *cgs);
-
-/**
- * sev_packets_agree: the destination handles packets of up to @npages pages.
- * Any thread, once, after sev_packets_open().
- */
-void sev_packets_agree(SevPackets *p, size_t npages);
-
-/**
- * sev_packets_probe: find the firmware's limit by giving it packets that are
- * not authentic, which it refuses before it writes anything, and which it
- * refuses for their length if they are too long
- * @host: SEV_WIRE_PACKET_PAGES private pages of a guest_memfd, which nothing
- *        was written to
- * @hdr_len: bytes of a packet's header
- *
- * Sets @p->limit.  While receiving, before the first packet.
- */
-void sev_packets_probe(SevPackets *p, struct ConfidentialGuestSupport *cgs,
-                       uint8_t *host, uint32_t hdr_len);
 
 /** sev_packets_close: free the buffers, if there are any */
 void sev_packets_close(SevPackets *p);
@@ -94,8 +68,7 @@ int sev_packets_send(SevPackets *p, struct ConfidentialGuestSupport *cgs,
  * sev_packets_send().
  *
  * Returns 0 or -errno: -EOPNOTSUPP for a packet of several pages if this host
- * takes none, -EPROTO if headers or data of packets beside it have other
- * lengths.
+ * takes none, -EPROTO if the lengths of the packets do not go together.
  */
 int sev_packets_receive(SevPackets *p, struct ConfidentialGuestSupport *cgs,
                         uint8_t *host, size_t npages, size_t *done,

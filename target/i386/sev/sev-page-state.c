@@ -7,10 +7,7 @@
  * encryption bitmap (exec/encbitmap.h).  The guest reports conversions with
  * the hypercall KVM_HC_MAP_GPA_RANGE.
  *
- * Before the guest's first hypercall, all pages of ordinary memory are
- * private. All pages of in-place memory are shared, because firmware shares
- * buffers with devices and makes no hypercalls.  The first hypercall makes
- * them private.
+ * Before the guest's first hypercall, all pages are private.
  */
 #include "qemu/osdep.h"
 #include <linux/kvm.h>
@@ -39,11 +36,6 @@
 #define HC_EINVAL       ((uint64_t)-22)
 #define HC_EAGAIN       ((uint64_t)-11)
 
-bool sev_ram_is_in_place(const RAMBlock *rb)
-{
-    return rb->flags & RAM_GUEST_MEMFD_IN_PLACE;
-}
-
 bool sev_ram_is_guest_ram(const RAMBlock *rb)
 {
     return object_dynamic_cast(memory_region_owner(rb->mr),
@@ -53,12 +45,8 @@ bool sev_ram_is_guest_ram(const RAMBlock *rb)
 bool sev_migration_ram_unpinned(void *host)
 {
     SevMigration *m = sev_guest_migration(sev_migration_guest());
-    ram_addr_t offset;
-    RAMBlock *rb = qemu_ram_block_from_host(host, false, &offset);
 
-    /* The pages of a guest_memfd do not move, so they were not pinned */
-    return g_hash_table_remove(m->unmapped, host) ||
-           (rb && sev_ram_is_in_place(rb));
+    return g_hash_table_remove(m->unpinned, host);
 }
 
 bool sev_migration_ram_added(void *host)
@@ -67,20 +55,13 @@ bool sev_migration_ram_added(void *host)
     ram_addr_t offset;
     RAMBlock *rb = qemu_ram_block_from_host(host, false, &offset);
 
-    if (!rb) {
+    /* ROMs and VGA memory are shared unless LAUNCH_UPDATE encrypts them */
+    if (!rb || !sev_ram_is_guest_ram(rb)) {
         return false;
     }
-    if (sev_ram_is_in_place(rb)) {
-        /* The memory backend creates the encryption bitmap */
-        return true;
-    }
-    if (sev_ram_is_guest_ram(rb)) {
-        /* ram_mapped() pins it if it becomes RAM of the guest */
-        g_hash_table_add(m->unmapped, host);
-        return true;
-    }
-    /* ROMs and VGA memory are shared unless LAUNCH_UPDATE encrypts them */
-    return false;
+    /* ram_mapped() pins it if it becomes RAM of the guest */
+    g_hash_table_add(m->unpinned, host);
+    return true;
 }
 
 /* The guest cannot use memory that is not pinned: end QEMU or stop the guest */
@@ -111,6 +92,10 @@ static void ram_mapped(MemoryListener *listener, MemoryRegionSection *section)
     if (!rb || !sev_ram_is_guest_ram(rb)) {
         return;
     }
+    if (sev_ram_is_in_place(rb)) {
+        /* Its pages do not move, and the memory backend has made its bitmap */
+        return;
+    }
     if (!QEMU_IS_ALIGNED(memory_region_size(rb->mr), TARGET_PAGE_SIZE)) {
         error_setg(&err, "SEV: memory backend %s has 0x%" PRIx64 " bytes, and "
                    "part of a page cannot be encrypted: use a multiple of %d "
@@ -119,7 +104,7 @@ static void ram_mapped(MemoryListener *listener, MemoryRegionSection *section)
         cannot_use_ram(err);
         return;
     }
-    if (!g_hash_table_remove(m->unmapped, rb->host)) {
+    if (!g_hash_table_remove(m->unpinned, rb->host)) {
         return;
     }
     range = (struct kvm_enc_region) {
@@ -130,7 +115,7 @@ static void ram_mapped(MemoryListener *listener, MemoryRegionSection *section)
     trace_sev_migration_ram_mapped(memory_region_name(rb->mr), rb->host,
                                    rb->max_length, ret);
     if (ret < 0) {
-        g_hash_table_add(m->unmapped, rb->host);
+        g_hash_table_add(m->unpinned, rb->host);
         error_setg_errno(&err, -ret, "SEV: memory backend %s: KVM cannot pin "
                          "its 0x%" PRIx64 " bytes (the limit of locked memory "
                          "has to be as large)", memory_region_name(rb->mr),
@@ -149,7 +134,10 @@ void sev_migration_launch_update(void *host, uint64_t len)
     RAMBlock *rb = qemu_ram_block_from_host(host, false, &offset);
     uint64_t first, last;
 
-    if (!sev_migration_enabled() || !rb || !len || sev_ram_is_in_place(rb)) {
+    if (!sev_migration_enabled() || !rb || !len) {
+        return;
+    }
+    if (sev_ram_is_in_place(rb)) {
         return;
     }
     first = offset >> TARGET_PAGE_BITS;
@@ -169,49 +157,6 @@ static void set_state_lost(SevMigration *m, Error *err)
     error_reportf_err(err, "SEV: ");
     error_printf("The guest runs on, but cannot be migrated before its next "
                  "reset.\n");
-}
-
-/*
- * The guest makes its first hypercall since its reset.  It expects all pages
- * that it does not report as shared to be private, so convert all in-place
- * memory.  This includes pages that the guest never reports: ACPI tables and
- * runtime services, and memory that is hidden now but that a PAM register can
- * make visible later.
- *
- * m->lock held.
- */
-static bool announce(SevMigration *m, Error **errp)
-{
-    unsigned nblocks = 0;
-    RAMBlock *rb;
-
-    if (m->announced) {
-        return true;
-    }
-    m->announced = true;
-    RCU_READ_LOCK_GUARD();
-    RAMBLOCK_FOREACH(rb) {
-        if (!sev_ram_is_in_place(rb)) {
-            continue;
-        }
-        if (encbitmap_convert(rb, 0, rb->max_length, true, NULL, errp) < 0) {
-            return false;
-        }
-        nblocks++;
-    }
-    trace_sev_migration_announce(nblocks);
-    return true;
-}
-
-/* Hot-plugged memory is private if the guest already reports its conversions */
-bool sev_guest_memfd_added(ConfidentialGuestSupport *cgs, RAMBlock *rb,
-                           Error **errp)
-{
-    SevMigration *m = sev_guest_migration(cgs);
-
-    QEMU_LOCK_GUARD(&m->lock);
-    return !m->announced ||
-           !encbitmap_convert(rb, 0, rb->max_length, true, NULL, errp);
 }
 
 /* Returns the guest's result.  If a conversion failed, @errp is set. */
@@ -267,7 +212,7 @@ static uint64_t map_gpa_range(SevMigration *m, uint64_t gpa, uint64_t npages,
         return HC_EINVAL;
     }
     QEMU_LOCK_GUARD(&m->lock);
-    if (!announce(m, &err)) {
+    if (!sev_in_place_announce(m, &err)) {
         set_state_lost(m, err);
         return HC_EAGAIN;
     }
@@ -307,7 +252,7 @@ bool sev_page_state_known(SevMigration *m, Error **errp)
 void sev_page_state_init(SevMigration *m)
 {
     qemu_mutex_init(&m->lock);
-    m->unmapped = g_hash_table_new(NULL, NULL);
+    m->unpinned = g_hash_table_new(NULL, NULL);
     m->listener = (MemoryListener) {
         .name = "sev-ram",
         .region_add = ram_mapped,
@@ -315,28 +260,33 @@ void sev_page_state_init(SevMigration *m)
     memory_listener_register(&m->listener, &address_space_memory);
 }
 
+static void reset_block(SevMigration *m, RAMBlock *rb)
+{
+    bool to_private = true;
+    Error *err = NULL;
+
+    /* Memory that was launched encrypted, such as flash, stays private */
+    if (!sev_ram_is_guest_ram(rb) || !encbitmap_npages(rb)) {
+        return;
+    }
+    if (sev_ram_is_in_place(rb)) {
+        to_private = false;
+    }
+    if (encbitmap_convert(rb, 0, rb->used_length, to_private, NULL,
+                          &err) < 0) {
+        set_state_lost(m, err);
+    }
+}
+
 void sev_page_state_reset(SevMigration *m)
 {
     RAMBlock *rb;
 
     QEMU_LOCK_GUARD(&m->lock);
-    m->announced = false;
+    sev_in_place_reset(m);
     qatomic_set(&m->state_lost, false);
     RCU_READ_LOCK_GUARD();
     RAMBLOCK_FOREACH(rb) {
-        Error *err = NULL;
-
-        /* Memory that was launched encrypted, such as flash, stays private */
-        if (sev_ram_is_guest_ram(rb) && encbitmap_npages(rb) &&
-            encbitmap_convert(rb, 0, rb->used_length, !sev_ram_is_in_place(rb),
-                              NULL, &err) < 0) {
-            set_state_lost(m, err);
-        }
+        reset_block(m, rb);
     }
-}
-
-void sev_page_state_received(SevMigration *m)
-{
-    QEMU_LOCK_GUARD(&m->lock);
-    m->announced = true;
 }

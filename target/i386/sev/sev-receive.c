@@ -9,19 +9,13 @@
 #include "qemu/osdep.h"
 #include <linux/kvm.h>
 #include "qapi/error.h"
-#include "qemu/rcu.h"
 #include "cpu.h"
-#include "exec/encbitmap.h"
 #include "exec/ramblock.h"
-#include "exec/ramlist.h"
 #include "sev.h"
 #include "sev-migration-internal.h"
 #include "sev-migration-wire.h"
 #include "standard-headers/asm-x86/kvm_para.h"
 #include "trace.h"
-
-/* Bytes of a packet header: SEV API 0.24, table "SEND_UPDATE_DATA" */
-#define SEV_PACKET_HEADER_LEN   52
 
 /* Whether this host and this VM can receive the guest of session @s */
 static bool check_session(ConfidentialGuestSupport *cgs,
@@ -83,61 +77,6 @@ bool sev_receive_start(ConfidentialGuestSupport *cgs,
     return true;
 }
 
-/* A block of in-place memory, if all RAM of the guest is in-place memory */
-static RAMBlock *in_place_block(void)
-{
-    RAMBlock *rb, *found = NULL;
-
-    RAMBLOCK_FOREACH(rb) {
-        if (sev_ram_is_in_place(rb)) {
-            found = rb;
-        } else if (sev_ram_is_guest_ram(rb) && encbitmap_npages(rb)) {
-            return NULL;
-        }
-    }
-    return found;
-}
-
-/* The first pages of @rb are shared and empty, before and after the probe */
-static void probe_firmware(ConfidentialGuestSupport *cgs, RAMBlock *rb)
-{
-    SevMigration *m = sev_guest_migration(cgs);
-    const uint64_t size = SEV_WIRE_PACKET_PAGES * TARGET_PAGE_SIZE;
-    KvmPrivateAccessHold hold;
-
-    if (rb->used_length < size ||
-        encbitmap_count(rb, 0, SEV_WIRE_PACKET_PAGES) ||
-        encbitmap_convert(rb, 0, size, true, NULL, NULL) < 0) {
-        m->packets.limit = 1;
-        return;
-    }
-    kvm_private_access_hold(&hold, rb->host, size);
-    sev_packets_probe(&m->packets, cgs, rb->host, SEV_PACKET_HEADER_LEN);
-    kvm_private_access_release(&hold);
-    if (encbitmap_convert(rb, 0, size, false, NULL, NULL) < 0) {
-        m->packets.limit = 1;
-    }
-}
-
-void sev_receive_answer(ConfidentialGuestSupport *cgs,
-                        GByteArray *answer)
-{
-    SevMigration *m = sev_guest_migration(cgs);
-    size_t npages = 1;
-    RAMBlock *rb;
-
-    if (m->packets.limit > 1) {
-        RCU_READ_LOCK_GUARD();
-        rb = in_place_block();
-        if (rb) {
-            probe_firmware(cgs, rb);
-            npages = m->packets.limit;
-        }
-    }
-    trace_sev_migration_receive_answer(npages);
-    sev_wire_put_answer(answer, npages);
-}
-
 /*
  * Read the packets of @npages pages.  They must be all that @in has.  Returns
  * false with @errp set, and the number of pages before the bad packet in
@@ -172,14 +111,14 @@ static bool get_packets(SevPackets *p, const uint8_t *in, size_t len,
     return true;
 }
 
-static void unpack_error(RAMBlock *rb, const SevPackets *p, int ret,
+static void unpack_error(const SevPackets *p, size_t npages, int ret,
                          int fw_error, Error **errp)
 {
-    if (ret == -EOPNOTSUPP && !(p->limit > 1 && sev_ram_is_in_place(rb))) {
-        /* The kernel can make only the pages of a guest_memfd contiguous */
-        error_setg(errp, "SEV: a packet of several pages, which this host can "
-                   "receive only into in-place memory, and which the source "
-                   "was not told to send");
+    if (ret == -EOPNOTSUPP && p->npackets < npages) {
+        /* One command cannot unpack into pages that are not contiguous */
+        error_setg(errp, "SEV: a packet of several pages, which this host "
+                   "cannot receive into this memory, and which the source was "
+                   "not told to send");
     } else if (ret == -EPROTO) {
         error_setg(errp, "SEV: packets of several pages, and other headers "
                    "or parts of pages beside them");
@@ -194,7 +133,6 @@ bool sev_receive_pages(ConfidentialGuestSupport *cgs, RAMBlock *rb,
 {
     ERRP_GUARD();
     SevMigration *m = sev_guest_migration(cgs);
-    KvmPrivateAccessHold hold;
     int fw_error, ret;
     size_t done;
 
@@ -205,13 +143,10 @@ bool sev_receive_pages(ConfidentialGuestSupport *cgs, RAMBlock *rb,
     if (!get_packets(&m->packets, in, len, npages, &done, errp)) {
         goto fail;
     }
-    kvm_private_access_hold(&hold, rb->host + offset,
-                            npages * TARGET_PAGE_SIZE);
     ret = sev_packets_receive(&m->packets, cgs, rb->host + offset, npages,
                               &done, &fw_error);
-    kvm_private_access_release(&hold);
     if (ret < 0) {
-        unpack_error(rb, &m->packets, ret, fw_error, errp);
+        unpack_error(&m->packets, npages, ret, fw_error, errp);
         goto fail;
     }
     m->pages += npages;
@@ -251,7 +186,7 @@ bool sev_receive_final(ConfidentialGuestSupport *cgs,
     }
     sev_packets_close(&m->packets);
     sev_consent_received(m, control);
-    sev_page_state_received(m);
+    sev_in_place_received(m);
     sev_guest_set_state(cgs, SEV_STATE_RUNNING);
     trace_sev_migration_receive_final(m->pages,
                                       stat64_get(&m->packets.calls));

@@ -208,18 +208,6 @@ bool sev_send_start(ConfidentialGuestSupport *cgs, GByteArray *session,
     return true;
 }
 
-bool sev_send_answer(ConfidentialGuestSupport *cgs, const uint8_t *data,
-                     size_t len, Error **errp)
-{
-    size_t npages;
-
-    if (!sev_wire_get_answer(data, len, &npages, errp)) {
-        return false;
-    }
-    sev_packets_agree(&sev_guest_migration(cgs)->packets, npages);
-    return true;
-}
-
 /* Whether page @offset of @rb was not packed because the guest converts it */
 static bool changed_state(RAMBlock *rb, uint64_t offset, int ret)
 {
@@ -258,18 +246,14 @@ int sev_send_pages(ConfidentialGuestSupport *cgs, RAMBlock *rb,
                    Error **errp)
 {
     SevMigration *m = sev_guest_migration(cgs);
-    KvmPrivateAccessHold hold;
     int fw_error, ret;
     size_t done;
 
     if (!may_be_sent(m, errp)) {
         return -EPERM;
     }
-    kvm_private_access_hold(&hold, rb->host + offset,
-                            npages * TARGET_PAGE_SIZE);
     ret = sev_packets_send(&m->packets, cgs, rb->host + offset, m->hdr_len,
                            npages, &done, &fw_error);
-    kvm_private_access_release(&hold);
     offset += done * TARGET_PAGE_SIZE;
     if (done) {
         m->send_faults = 0;

@@ -1,0 +1,85 @@
+/*
+ * Batches: packing and unpacking of many pages with one ioctl
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * The functions use the buffers of SevPackets, which contains a SevBatch.
+ */
+#ifndef TARGET_I386_SEV_BATCH_H
+#define TARGET_I386_SEV_BATCH_H
+
+#include "system/confidential-guest-migration.h"
+
+struct ConfidentialGuestSupport;
+struct SevPackets;
+
+/**
+ * SevBatch: what the kernel and the firmware offer for packets
+ * @supported: the kernel has an ioctl for many pages
+ * @limit: most pages of a packet that the kernel and the firmware of this host
+ *         handle for this VM; 0 until the first sev_batch_open().  The
+ *         firmware's limit is found by trying, once in the life of the VM
+ * @agreed: most pages of a packet that is sent: @limit, or less if the
+ *          destination handles less; atomic
+ * @pages: for the first page of a packet, the number of its pages
+ *
+ * One thread at a time uses this, except @agreed, which sev_batch_agree() sets
+ * in another thread.
+ */
+typedef struct SevBatch {
+    bool supported;
+    uint8_t limit;
+    uint8_t agreed;
+    uint8_t pages[CGS_MIGRATION_PAGES_MAX];
+} SevBatch;
+
+/**
+ * sev_batch_open: find out what the kernel offers for @cgs.  Packets that are
+ * sent have one page until sev_batch_agree() is called.
+ */
+void sev_batch_open(SevBatch *b, struct ConfidentialGuestSupport *cgs);
+
+/**
+ * sev_batch_agree: the destination handles packets of up to @npages pages.
+ * Any thread, once, after sev_batch_open().
+ */
+void sev_batch_agree(SevBatch *b, size_t npages);
+
+/**
+ * sev_batch_probe: find the firmware's limit by giving it packets that are not
+ * authentic, which it refuses before it writes anything, and which it refuses
+ * for their length if they are too long
+ * @host: SEV_WIRE_PACKET_PAGES private pages of a guest_memfd, which nothing
+ *        was written to
+ * @hdr_len: bytes of a packet's header
+ *
+ * Sets SevBatch.limit.  While receiving, before the first packet.
+ */
+void sev_batch_probe(struct SevPackets *p,
+                     struct ConfidentialGuestSupport *cgs, uint8_t *host,
+                     uint32_t hdr_len);
+
+/** sev_batch_can_send: whether sev_batch_send() can pack @npages pages */
+bool sev_batch_can_send(const struct SevPackets *p, size_t npages);
+
+/** sev_batch_send: sev_packets_send() with batches */
+int sev_batch_send(struct SevPackets *p, struct ConfidentialGuestSupport *cgs,
+                   uint8_t *host, uint32_t hdr_len, size_t npages,
+                   size_t *done, int *fw_error);
+
+/**
+ * sev_batch_can_receive: whether sev_batch_receive() is for the packets in
+ * SevPackets.packet, which together have @npages pages
+ */
+bool sev_batch_can_receive(const struct SevPackets *p, size_t npages);
+
+/**
+ * sev_batch_receive: sev_packets_receive() with batches.  Returns -EPROTO if
+ * the headers or the data of packets beside one of several pages have other
+ * lengths.
+ */
+int sev_batch_receive(struct SevPackets *p,
+                      struct ConfidentialGuestSupport *cgs, uint8_t *host,
+                      size_t npages, size_t *done, int *fw_error);
+
+#endif

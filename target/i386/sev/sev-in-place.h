@@ -1,0 +1,56 @@
+/*
+ * In-place memory of an SEV guest: guest_memfds that KVM converts in place
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#ifndef TARGET_I386_SEV_IN_PLACE_H
+#define TARGET_I386_SEV_IN_PLACE_H
+
+#include "exec/cpu-common.h"
+#include "system/kvm-private-access.h"
+
+struct ConfidentialGuestSupport;
+struct SevMigration;
+
+/** sev_ram_is_in_place: whether @rb is in-place memory (a guest_memfd) */
+bool sev_ram_is_in_place(const RAMBlock *rb);
+
+/**
+ * sev_migration_needs_init2: whether the VM must have the type that
+ * KVM_SEV_INIT2 makes.  A guest with SEV-ES never must, because that would
+ * change its launch measurement.
+ * @cgs: a sev-guest
+ */
+bool sev_migration_needs_init2(struct ConfidentialGuestSupport *cgs);
+
+/* Members of ConfidentialGuestMigrationOps, without the prefix sev_ */
+bool sev_prepare_guest_memfd(struct ConfidentialGuestSupport *cgs,
+                             Error **errp);
+bool sev_guest_memfd_added(struct ConfidentialGuestSupport *cgs, RAMBlock *rb,
+                           Error **errp);
+
+/**
+ * sev_in_place_announce: the guest makes a hypercall, so it reports its
+ * conversions.  The first one after its reset makes all in-place memory
+ * private.  Returns false with @errp set if that fails.
+ *
+ * Context: SevMigration.lock is held.
+ */
+bool sev_in_place_announce(struct SevMigration *m, Error **errp);
+
+/**
+ * sev_in_place_reset: the guest starts again and has made no hypercall
+ *
+ * Context: SevMigration.lock is held.
+ */
+void sev_in_place_reset(struct SevMigration *m);
+
+/**
+ * sev_in_place_received: the guest arrived.  Its pages have the state that they
+ * had at the source, and its next hypercall converts only what it names.
+ *
+ * Context: vCPUs are stopped.
+ */
+void sev_in_place_received(struct SevMigration *m);
+
+#endif
