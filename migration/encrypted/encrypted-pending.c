@@ -7,7 +7,6 @@
 #include "qemu/bitmap.h"
 #include "qemu/lockable.h"
 #include "qemu/rcu.h"
-#include "qemu/thread.h"
 #include "qemu/timer.h"
 #include "exec/encbitmap.h"
 #include "exec/ramblock.h"
@@ -15,7 +14,6 @@
 #include "exec/target_page.h"
 #include "migration/register.h"
 #include "encrypted-pending.h"
-#include "encrypted-rate.h"
 #include "migration/migration.h"
 #include "migration/migration-stats.h"
 #include "migration/options.h"
@@ -44,37 +42,16 @@
 /* How often a wait for a pong checks whether the migration is ending */
 #define PONG_POLL_MS 50
 
-/*
- * With multifd, a ping overtakes data in the channels unless they are flushed
- */
-typedef enum FlushState {
-    FLUSH_NONE,
-    FLUSH_DUE,          /* the next section of RAM shall flush the channels */
-    FLUSH_DONE,         /* they were flushed, nothing was sent since */
-} FlushState;
-
-/*
- * The migration thread uses these fields, except where noted and except that
- * encrypted_pending_start() and encrypted_pending_stop() run with the BQL.
- */
-static struct {
-    EncryptedStats *stats;          /* NULL: there is nothing to do */
-    FlushState flush;
-    int64_t ping_ns;                /* when the last ping was sent */
-    bool counted;                   /* private pages counted at 1st sync */
-    uint64_t downtime_ns;           /* estimate at the last sync */
-
-    QemuMutex lock;                 /* protects the fields below */
-    QemuCond pong;
-    EncryptedRate rate;             /* also for the return path thread */
-    uint32_t ping;                  /* number of the last ping */
-} pending;
-
-static void __attribute__((constructor)) init_pending(void)
+static EncryptedPending *current_pending(void)
 {
-    qemu_mutex_init(&pending.lock);
-    qemu_cond_init(&pending.pong);
-    pending.ping = PING_FIRST;
+    return &migrate_get_current()->encrypted.pending;
+}
+
+void encrypted_pending_init(EncryptedPending *p)
+{
+    qemu_mutex_init(&p->lock);
+    qemu_cond_init(&p->pong);
+    p->ping = PING_FIRST;
 }
 
 static uint64_t count_block(const RAMBlock *rb)
@@ -99,7 +76,7 @@ static uint64_t count_block(const RAMBlock *rb)
  * goes on writing and converting, so the count is as inexact as the count of
  * dirty pages.
  */
-static void count_pages(void)
+static void count_pages(EncryptedPending *p)
 {
     uint64_t pages = 0;
     RAMBlock *rb;
@@ -110,8 +87,8 @@ static void count_pages(void)
             pages += count_block(rb);
         }
     }
-    pending.counted = true;
-    encrypted_stats_remaining(pending.stats, pages);
+    p->counted = true;
+    encrypted_stats_remaining(p->stats, pages);
 }
 
 /*
@@ -119,9 +96,9 @@ static void count_pages(void)
  * memory, so the estimate assumes that the rest compresses like the pages that
  * were sent last.
  */
-static EncryptedWork work_done(void)
+static EncryptedWork work_done(EncryptedPending *p)
 {
-    EncryptedSent sent = encrypted_stats_get_sent(pending.stats);
+    EncryptedSent sent = encrypted_stats_get_sent(p->stats);
     uint64_t normal = stat64_get(&mig_stats.normal_pages);
     uint64_t zero = stat64_get(&mig_stats.zero_pages);
 
@@ -134,9 +111,9 @@ static EncryptedWork work_done(void)
 }
 
 /* @bytes: of all dirty memory, private and shared */
-static EncryptedWork work_left(uint64_t bytes)
+static EncryptedWork work_left(EncryptedPending *p, uint64_t bytes)
 {
-    uint64_t pages = encrypted_stats_get_sent(pending.stats).remaining;
+    uint64_t pages = encrypted_stats_get_sent(p->stats).remaining;
 
     /*
      * Some pages may have become shared, and been sent, since they were
@@ -150,15 +127,15 @@ static EncryptedWork work_left(uint64_t bytes)
 }
 
 /* Estimate the downtime in ns if the guest is stopped with @left to send */
-static uint64_t downtime_ns(const EncryptedWork *left)
+static uint64_t downtime_ns(EncryptedPending *p, const EncryptedWork *left)
 {
     uint64_t bw = migrate_avail_switchover_bandwidth();
-    EncryptedPacked packed = encrypted_stats_get_packed(pending.stats);
+    EncryptedPacked packed = encrypted_stats_get_packed(p->stats);
     double by_user;
 
     if (!bw || (left->pages && !packed.pages)) {
-        QEMU_LOCK_GUARD(&pending.lock);
-        return encrypted_rate_estimate(&pending.rate, left);
+        QEMU_LOCK_GUARD(&p->lock);
+        return encrypted_rate_estimate(&p->rate, left);
     }
     /*
      * The user's bandwidth describes the channel, so only the platform is
@@ -172,15 +149,16 @@ static uint64_t downtime_ns(const EncryptedWork *left)
     return by_user < INT64_MAX ? (uint64_t)by_user : INT64_MAX;
 }
 
-static bool fits(const EncryptedWork *left)
+static bool fits(EncryptedPending *p, const EncryptedWork *left)
 {
-    return downtime_ns(left) <= migrate_downtime_limit() * (uint64_t)SCALE_MS;
+    return downtime_ns(p, left) <=
+           migrate_downtime_limit() * (uint64_t)SCALE_MS;
 }
 
-static uint32_t unanswered(void)
+static uint32_t unanswered(EncryptedPending *p)
 {
-    QEMU_LOCK_GUARD(&pending.lock);
-    return encrypted_rate_unacked(&pending.rate);
+    QEMU_LOCK_GUARD(&p->lock);
+    return encrypted_rate_unacked(&p->rate);
 }
 
 /*
@@ -188,31 +166,31 @@ static uint32_t unanswered(void)
  * before it.  Returns false if no ping was sent: none is due, or the channels
  * of multifd must be flushed first.
  */
-static bool send_ping(MigrationState *s, bool now)
+static bool send_ping(EncryptedPending *p, MigrationState *s, bool now)
 {
     EncryptedWork done;
     uint32_t ping;
 
-    if (!now && (qemu_clock_get_ns(QEMU_CLOCK_REALTIME) - pending.ping_ns <
-                 PING_NS || unanswered() >= PINGS_UNANSWERED)) {
+    if (!now && (qemu_clock_get_ns(QEMU_CLOCK_REALTIME) - p->ping_ns <
+                 PING_NS || unanswered(p) >= PINGS_UNANSWERED)) {
         return false;
     }
-    if (migrate_multifd() && pending.flush != FLUSH_DONE) {
-        pending.flush = FLUSH_DUE;
+    if (migrate_multifd() && p->flush != ENCRYPTED_FLUSH_DONE) {
+        p->flush = ENCRYPTED_FLUSH_DUE;
         return false;
     }
-    pending.flush = FLUSH_NONE;
-    done = work_done();
-    WITH_QEMU_LOCK_GUARD(&pending.lock) {
+    p->flush = ENCRYPTED_FLUSH_NONE;
+    done = work_done(p);
+    WITH_QEMU_LOCK_GUARD(&p->lock) {
         /* Set this before the pong can come; the write below may block */
-        ping = ++pending.ping;
-        encrypted_rate_mark(&pending.rate, ping, &done,
+        ping = ++p->ping;
+        encrypted_rate_mark(&p->rate, ping, &done,
                             qemu_clock_get_ns(QEMU_CLOCK_REALTIME));
     }
     trace_encrypted_pending_mark(ping, done.pages, done.bytes);
     qemu_savevm_send_ping(s->to_dst_file, ping);
     qemu_fflush(s->to_dst_file);
-    pending.ping_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
+    p->ping_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
     return true;
 }
 
@@ -220,10 +198,10 @@ static bool send_ping(MigrationState *s, bool now)
  * Wait until the destination has loaded everything that was sent.  Returns
  * false if the migration is ending instead.
  */
-static bool wait_pong(MigrationState *s)
+static bool wait_pong(EncryptedPending *p, MigrationState *s)
 {
-    QEMU_LOCK_GUARD(&pending.lock);
-    while (encrypted_rate_unacked(&pending.rate)) {
+    QEMU_LOCK_GUARD(&p->lock);
+    while (encrypted_rate_unacked(&p->rate)) {
         if (migrate_has_error(s)) {
             /*
              * The destination reported the error, or the return path has ended
@@ -234,9 +212,9 @@ static bool wait_pong(MigrationState *s)
             qemu_file_get_error(s->to_dst_file)) {
             return false;
         }
-        qemu_cond_timedwait(&pending.pong, &pending.lock, PONG_POLL_MS);
+        qemu_cond_timedwait(&p->pong, &p->lock, PONG_POLL_MS);
     }
-    encrypted_rate_idle(&pending.rate, qemu_clock_get_ns(QEMU_CLOCK_REALTIME));
+    encrypted_rate_idle(&p->rate, qemu_clock_get_ns(QEMU_CLOCK_REALTIME));
     return true;
 }
 
@@ -249,16 +227,17 @@ static void pending_estimate(void *opaque, uint64_t *must_precopy,
                              uint64_t *can_postcopy)
 {
     MigrationState *s = migrate_get_current();
+    EncryptedPending *p = opaque;
     EncryptedWork left;
     bool sent, can_stop;
 
-    if (!pending.counted) {
-        count_pages();
+    if (!p->counted) {
+        count_pages(p);
     }
-    left = work_left(*must_precopy);
-    can_stop = fits(&left);
-    sent = send_ping(s, can_stop);
-    if (!can_stop || !sent || !wait_pong(s) || !fits(&left)) {
+    left = work_left(p, *must_precopy);
+    can_stop = fits(p, &left);
+    sent = send_ping(p, s, can_stop);
+    if (!can_stop || !sent || !wait_pong(p, s) || !fits(p, &left)) {
         *must_precopy = NOT_YET;
         return;
     }
@@ -270,19 +249,22 @@ static void pending_estimate(void *opaque, uint64_t *must_precopy,
 static void pending_exact(void *opaque, uint64_t *must_precopy,
                           uint64_t *can_postcopy)
 {
+    EncryptedPending *p = opaque;
     EncryptedWork left;
 
-    count_pages();
-    left = work_left(*must_precopy);
-    pending.downtime_ns = downtime_ns(&left);
+    count_pages(p);
+    left = work_left(p, *must_precopy);
+    p->downtime_ns = downtime_ns(p, &left);
     trace_encrypted_pending(left.pages, left.bytes,
-                            pending.downtime_ns / SCALE_MS);
-    *must_precopy = fits(&left) ? 0 : NOT_YET;
+                            p->downtime_ns / SCALE_MS);
+    *must_precopy = fits(p, &left) ? 0 : NOT_YET;
 }
 
 static bool pending_is_active(void *opaque)
 {
-    return pending.stats;
+    EncryptedPending *p = opaque;
+
+    return p->stats;
 }
 
 /* The handler has no section of its own; RAM's sections have all pages */
@@ -292,54 +274,59 @@ static const SaveVMHandlers handlers = {
     .state_pending_exact = pending_exact,
 };
 
-void encrypted_pending_start(EncryptedStats *stats)
+void encrypted_pending_start(EncryptedPending *p, EncryptedStats *stats)
 {
-    static bool registered;
     int64_t now = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
 
-    if (!registered) {
-        register_savevm_live("encrypted-pending", 0, 1, &handlers, NULL);
-        registered = true;
+    if (!p->registered) {
+        register_savevm_live("encrypted-pending", 0, 1, &handlers, p);
+        p->registered = true;
     }
-    pending.stats = stats;
-    pending.flush = FLUSH_NONE;
-    pending.ping_ns = now;
-    pending.counted = false;
-    pending.downtime_ns = ENCRYPTED_RATE_UNKNOWN;
-    WITH_QEMU_LOCK_GUARD(&pending.lock) {
-        encrypted_rate_start(&pending.rate, pending.ping, now);
+    p->stats = stats;
+    p->flush = ENCRYPTED_FLUSH_NONE;
+    p->ping_ns = now;
+    p->counted = false;
+    p->downtime_ns = ENCRYPTED_RATE_UNKNOWN;
+    WITH_QEMU_LOCK_GUARD(&p->lock) {
+        encrypted_rate_start(&p->rate, p->ping, now);
     }
 }
 
-void encrypted_pending_stop(void)
+void encrypted_pending_stop(EncryptedPending *p)
 {
-    pending.stats = NULL;
+    p->stats = NULL;
 }
 
 bool encrypted_pending_flush_channels(void)
 {
-    if (!pending.stats || pending.flush == FLUSH_NONE) {
+    EncryptedPending *p = current_pending();
+
+    if (!p->stats || p->flush == ENCRYPTED_FLUSH_NONE) {
         return false;
     }
-    pending.flush = FLUSH_DONE;
+    p->flush = ENCRYPTED_FLUSH_DONE;
     return true;
 }
 
 void encrypted_pending_pong(uint32_t value)
 {
-    QEMU_LOCK_GUARD(&pending.lock);
+    EncryptedPending *p = current_pending();
+
+    QEMU_LOCK_GUARD(&p->lock);
     if (value > PING_FIRST) {
-        encrypted_rate_ack(&pending.rate, value,
+        encrypted_rate_ack(&p->rate, value,
                            qemu_clock_get_ns(QEMU_CLOCK_REALTIME));
-        trace_encrypted_pending_ack(value, pending.rate.page_ns,
-                                    pending.rate.byte_ns ?
-                                    SCALE_MS / pending.rate.byte_ns : 0);
-        qemu_cond_signal(&pending.pong);
+        trace_encrypted_pending_ack(value, p->rate.page_ns,
+                                    p->rate.byte_ns ?
+                                    SCALE_MS / p->rate.byte_ns : 0);
+        qemu_cond_signal(&p->pong);
     }
 }
 
 int64_t encrypted_pending_downtime_ms(void)
 {
-    return pending.stats && pending.downtime_ns != ENCRYPTED_RATE_UNKNOWN ?
-           pending.downtime_ns / SCALE_MS : 0;
+    EncryptedPending *p = current_pending();
+
+    return p->stats && p->downtime_ns != ENCRYPTED_RATE_UNKNOWN ?
+           p->downtime_ns / SCALE_MS : 0;
 }

@@ -17,7 +17,42 @@
 #ifndef MIGRATION_ENCRYPTED_PENDING_H
 #define MIGRATION_ENCRYPTED_PENDING_H
 
+#include "qemu/thread.h"
+#include "encrypted-rate.h"
 #include "encrypted-stats.h"
+
+/*
+ * With multifd, a ping overtakes data in the channels unless they are flushed
+ */
+typedef enum EncryptedPendingFlush {
+    ENCRYPTED_FLUSH_NONE,
+    /* The next section of RAM shall flush the channels */
+    ENCRYPTED_FLUSH_DUE,
+    /* They were flushed, nothing was sent since */
+    ENCRYPTED_FLUSH_DONE,
+} EncryptedPendingFlush;
+
+/*
+ * Part of MigrationState.  The migration thread uses these fields, except where
+ * noted and except that encrypted_pending_start() and encrypted_pending_stop()
+ * run with the BQL.
+ */
+typedef struct EncryptedPending {
+    bool registered;                /* as a savevm handler; once */
+    EncryptedStats *stats;          /* NULL: there is nothing to do */
+    EncryptedPendingFlush flush;
+    int64_t ping_ns;                /* when the last ping was sent */
+    bool counted;                   /* private pages counted at 1st sync */
+    uint64_t downtime_ns;           /* estimate at the last sync */
+
+    QemuMutex lock;                 /* protects the fields below */
+    QemuCond pong;
+    EncryptedRate rate;             /* also for the return path thread */
+    uint32_t ping;                  /* number of the last ping */
+} EncryptedPending;
+
+/** encrypted_pending_init: called once, before the first migration */
+void encrypted_pending_init(EncryptedPending *p);
 
 /**
  * encrypted_pending_start: a migration with private pages begins
@@ -25,13 +60,13 @@
  *
  * BQL.
  */
-void encrypted_pending_start(EncryptedStats *stats);
+void encrypted_pending_start(EncryptedPending *p, EncryptedStats *stats);
 
 /**
  * encrypted_pending_stop: the migration has ended.  BQL; the migration thread
  * does not run any more.
  */
-void encrypted_pending_stop(void);
+void encrypted_pending_stop(EncryptedPending *p);
 
 /**
  * encrypted_pending_flush_channels: shall the current section of RAM end with

@@ -199,7 +199,7 @@ bool encrypted_save_setup(QEMUFile *f, struct RAMState *rs,
     if (!encrypted_session_open(cgs, ops, data, errp)) {
         return false;
     }
-    encrypted_pending_start(outgoing->session.stats);
+    encrypted_pending_start(&outgoing->pending, outgoing->session.stats);
     if (migrate_multifd()) {
         multifd_encrypted_send_setup();
     }
@@ -231,7 +231,7 @@ void encrypted_save_cleanup(void)
     EncryptedOutgoing *outgoing = &migrate_get_current()->encrypted;
     EncryptedSave *s = g_steal_pointer(&outgoing->save);
 
-    encrypted_pending_stop();
+    encrypted_pending_stop(&outgoing->pending);
     if (outgoing->session.stats) {
         /* The migration may have ended within a round */
         end_round(&outgoing->session, 0);

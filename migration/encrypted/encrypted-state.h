@@ -10,6 +10,7 @@
 
 #include "encrypted-answer.h"
 #include "encrypted-load.h"
+#include "encrypted-pending.h"
 #include "encrypted-reason.h"
 #include "encrypted-session.h"
 
@@ -21,6 +22,8 @@ typedef struct EncryptedOutgoing {
     EncryptedReason reason;
     /* The answer of the destination's platform to the session */
     EncryptedAnswer answer;
+    /* What is left to send, and whether the guest can be stopped */
+    EncryptedPending pending;
     /*
      * State of the migration thread's sender, from encrypted_save_setup() to
      * encrypted_save_cleanup(); NULL if the guest is not confidential
