@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-# Shell functions of these tests; sourced.
+# Shell functions for the tests in this directory, which source this file.
 # shellcheck shell=bash
 
 PATH=$PATH:/usr/sbin:/sbin
@@ -7,7 +7,7 @@ PATH=$PATH:/usr/sbin:/sbin
 modules=(kvm kvm-amd kvm-intel ccp)
 failed=0
 
-# check TEXT CMD...: CMD succeeds
+# check TEXT CMD...: run CMD and print a result line with TEXT, "ok" if it succeeds
 # shellcheck disable=SC2034 # for the programs that source this
 check() {
     local text=$1; shift
@@ -16,22 +16,22 @@ check() {
 not() { ! "$@"; }
 skip() { echo "SKIP: $*"; exit 77; }
 
-# stock KERNEL MODULE: the distribution's own file of it
+# stock KERNEL MODULE: print the path of the distribution's own module
 stock() { find "/lib/modules/$1/kernel" -name "$2.ko*" | grep .; }
-# untouched: no file of a package with one of these modules is another than it was
+# untouched: are all files kvm* and ccp* of the kernels' packages unchanged?
 untouched() {
     local p
     for p in $(dpkg-query -W -f '${Package}\n' 'linux-modules-*' 'linux-image-*' 2> /dev/null); do
         ! dpkg -V "$p" 2> /dev/null | grep -E '/(kvm|ccp)' || return 1
     done
 }
-# Where modprobe would take MODULE from: found KERNEL MODULE
+# found KERNEL MODULE: print the path from which modprobe would load MODULE
 found() { modinfo -k "$1" -F filename "$2" 2> /dev/null | sed 's,^/usr/lib/,/lib/,'; }
-# is DIR KERNEL MODULE: from DIR of the kernel's
+# is DIR KERNEL MODULE: would modprobe load MODULE from DIR of the kernel's modules?
 is() { case $(found "$2" "$3") in /lib/modules/$2/$1/*) ;; *) false ;; esac; }
-# ours KERNEL MODULE
+# ours KERNEL MODULE: is the module that modprobe would load one of this package?
 ours() { modinfo -k "$1" -F version "$2" 2> /dev/null | grep -q '^kvm-page-enc-'; }
-# sections KERNEL MODULE: of its object file
+# sections KERNEL MODULE: print the sections of the module's object file
 sections() {
     local file
     file=$(mktemp)
@@ -40,7 +40,8 @@ sections() {
     rm "$file"
 }
 
-# Kernels that DKMS has built for, and all that there are
+# built: print the kernels for which DKMS has installed our modules.
+# kernels: print all installed kernels.
 built() {
     dkms status kvm-page-enc | sed -n 's,^kvm-page-enc/[^ ]*\, \([^ ]*\)\, .*: installed.*,\1,p'
 }

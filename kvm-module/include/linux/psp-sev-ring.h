@@ -10,7 +10,10 @@ struct file;
 /* This platform command is missing in <linux/psp-sev.h>. */
 #define SEV_CMD_RING_BUFFER	0x00F
 
-/* A queue has 256 entries, but must not be full, because it would look empty. */
+/*
+ * Maximum number of commands in a queue.  The queue has 256 entries, but with all of
+ * them in use, head and tail would be equal, as in an empty queue.
+ */
 #define SEV_RING_MAX		255
 
 /**
@@ -18,13 +21,14 @@ struct file;
  *
  * @low_cmds: physical address of the page of commands of the low priority queue
  * @low_statuses: physical address of the page of the statuses of these commands
- * @high_cmds: the same for the high priority queue
- * @high_statuses: the same for the high priority queue
+ * @high_cmds: physical address of the page of commands of the high priority queue
+ * @high_statuses: physical address of the page of the statuses of these commands
  * @low_size: number of pages of commands of the low priority queue: 1
- * @high_size: the same for the high priority queue: 0 or 1
+ * @high_size: number of pages of commands of the high priority queue: 0 or 1
  * @low_threshold: number of remaining commands at which the low priority queue counts
  *	as nearly empty, or 0
- * @high_threshold: the same for the high priority queue
+ * @high_threshold: number of remaining commands at which the high priority queue
+ *	counts as nearly empty, or 0
  * @flags: SEV_RING_INT_ON_EMPTY
  */
 struct sev_data_ring_buffer {

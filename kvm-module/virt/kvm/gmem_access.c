@@ -6,15 +6,15 @@
  * hook in __gfn_to_hva_many() returns an error.  The result of an access depends
  * on @kvm_may_access of the file's attributes:
  *
- * - If KVM itself protects the VM, it must read instructions, page tables and
- *   operands in order to emulate instructions.  It accesses the page in the
+ * - true (a software-protected VM): in order to emulate instructions, KVM must read
+ *   the guest's instructions, page tables and operands.  KVM accesses the page in the
  *   guest_memfd.
- * - If the page is encrypted, KVM would read ciphertext and its writes would destroy
- *   the guest's data.  The access fails with EFAULT.
+ * - false (the page is encrypted): KVM would read ciphertext, and KVM's writes would
+ *   destroy the guest's data.  The access fails with EFAULT.
  *
  * KVM uses host addresses to access structures that it shares with the guest
- * (kvmclock, steal time, pages of Xen and Hyper-V).  It does not access them while
- * their page is private, for both kinds of VM.
+ * (kvmclock, steal time, pages of Xen and Hyper-V).  If the page of such a structure
+ * is private, KVM does not access the structure, whether @kvm_may_access is set or not.
  */
 #include <linux/file.h>
 #include <linux/highmem.h>

@@ -121,7 +121,7 @@ void gmem_attributes_set(struct gmem_attributes *attributes, pgoff_t start,
 		unsigned long mask = GENMASK((next - 1) % BITS_PER_LONG,
 					     start % BITS_PER_LONG);
 
-		/* Readers of other pages of the word hold no lock. */
+		/* Faults read other bits of the word at the same time, without a lock. */
 		WRITE_ONCE(*word, private ? *word | mask : *word & ~mask);
 		word++;
 		start = next;
@@ -153,7 +153,7 @@ unsigned long gmem_attributes_change(struct gmem_attributes *attributes,
 		unsigned long other = gmem_attributes_other(attributes, i, start,
 							    end, private);
 
-		/* Readers of other pages of the word hold no lock. */
+		/* Faults read other bits of the word at the same time, without a lock. */
 		if (other)
 			WRITE_ONCE(*word, *word ^ other);
 		changed[i - first] = other;
@@ -164,7 +164,7 @@ unsigned long gmem_attributes_change(struct gmem_attributes *attributes,
 
 /**
  * gmem_attributes_reach - record that a page is about to be mapped or pinned
- * @attributes: attributes of the guest_memfd, which may not keep any
+ * @attributes: attributes of the guest_memfd; if it keeps none, nothing is recorded
  * @index: the page
  *
  * The caller holds the guest_memfd's invalidate_lock, at least shared, and took it
@@ -199,9 +199,10 @@ void gmem_attributes_unreach(struct gmem_attributes *attributes,
 
 /**
  * gmem_attributes_use_cpu - record that the LRU batch of this CPU is about to get a page
- * @attributes: attributes of the guest_memfd, which may not keep any
+ * @attributes: attributes of the guest_memfd; if it keeps none, nothing is recorded
  *
- * The caller disables migration until the page is in the batch.
+ * The caller keeps its task on this CPU (migrate_disable()) until the page is in the
+ * batch.
  */
 void gmem_attributes_use_cpu(struct gmem_attributes *attributes)
 {

@@ -22,7 +22,10 @@ struct kvm;
 
 /* Number of pages per bit of @reached, which is the number per word of @private */
 #define GMEM_REACH_PAGES	BITS_PER_LONG
-/* A conversion changes this number of words of @private, then marks their pages dirty. */
+/*
+ * Number of words of @private that a conversion changes before it marks their pages
+ * dirty.  A longer conversion repeats both steps.
+ */
 #define GMEM_CHANGE_WORDS	64
 #define GMEM_CHANGE_PAGES	(GMEM_CHANGE_WORDS * BITS_PER_LONG)
 

@@ -168,7 +168,10 @@ static int gmem_replace(struct inode *inode,
 		r = gmem_pin_run(inode, attributes, index, npages, pages);
 	filemap_invalidate_unlock(mapping);
 
-	/* A guest that already runs has allocated one of the pages: the caller retries. */
+	/*
+	 * With -EEXIST or fewer than @npages pages, the guest, which already runs, has
+	 * allocated one of the pages.  The caller retries after -EAGAIN.
+	 */
 	if (r > 0 && r < npages)
 		unpin_user_pages(pages, r);
 	return r == -EEXIST || (r > 0 && r < npages) ? -EAGAIN : r;

@@ -19,8 +19,8 @@
 
 /*
  * How often a conversion checks a held page again, and how often it drains LRU
- * batches.  The references of page faults and device commands are gone by then;
- * those of long-term pins are not.
+ * batches.  After this number of tries, page faults and commands of devices have
+ * dropped their references, so the remaining ones belong to long-term pins.
  */
 #define GMEM_CONVERT_TRIES	8
 #define GMEM_CONVERT_DRAINS	2
@@ -95,8 +95,10 @@ static bool gmem_find_held(struct address_space *mapping,
 	lockdep_assert_held_write(&mapping->invalidate_lock);
 
 	/*
-	 * Lockless pinning takes the reference first and then rechecks the
-	 * mapping, which is gone by now.
+	 * Lockless pinning (GUP-fast) first takes a reference and then checks again that
+	 * the page is mapped.  The caller has unmapped the page.  With this barrier,
+	 * either this function sees the reference, or GUP-fast sees that the page is not
+	 * mapped and drops the reference.
 	 */
 	smp_mb();
 
@@ -173,9 +175,9 @@ static int gmem_take_from_host(struct address_space *mapping,
 
 /*
  * Prepare a long conversion in parts: unmap pages from the host and from the guest,
- * and check which of them are held.  This is most of the work of a conversion, and
- * it can be split because it changes no state: faults and signals are handled
- * between two parts.  The conversion then only has to unmap and check the pages that
+ * and check which of them are held.  This is most of the work of a conversion.  It
+ * changes the state of no page, so it can be split into parts, between which faults and
+ * signals are handled.  The conversion then only has to unmap and check the pages that
  * were accessed again meanwhile.
  *
  * Returns 0, or -EINTR if a fatal signal is pending.
@@ -249,7 +251,7 @@ static void gmem_mark_dirty(struct kvm_memory_slot *slot, pgoff_t start,
 			to = (atomic_long_t *)bits +
 			     BIT_WORD(word - slot->gmem.pgoff);
 		}
-		/* vCPUs set bits and the dirty log clears them at the same time. */
+		/* Atomic: vCPUs set bits and the dirty log clears bits at the same time. */
 		if (pages << shift)
 			atomic_long_or(pages << shift, to);
 		if (shift && pages >> (BITS_PER_LONG - shift))
@@ -335,7 +337,10 @@ static int gmem_convert(struct inode *inode, struct gmem_attributes *attributes,
 			return -EINTR;
 		r = 0;
 		if (gmem_attributes_narrow(attributes, &first, &last, c->private)) {
-			/* Most references belong to LRU batches: drain before sleeping. */
+			/*
+			 * Most references belong to LRU batches, so drain them once before
+			 * waiting for other references.
+			 */
 			if (c->private)
 				r = gmem_take_from_host(mapping, attributes,
 							first, last, &c->held,

@@ -52,9 +52,10 @@ static void gmem_drain_cpu(struct work_struct *work)
 	struct folio_batch batch;
 
 	/*
-	 * If a caller still reads the old number, the pages that were in this CPU's
-	 * batch at that time are drained below.  Pages are added to the batch on
-	 * this CPU only, so this needs no barrier.
+	 * gmem_drain_queue() reads @began and waits for the drain with the next number.
+	 * If it reads the number before this store, it waits for this drain, and the code
+	 * below drains all pages that were in the batch at that time.  No barrier is
+	 * needed, because only this CPU adds pages to its batch.
 	 */
 	WRITE_ONCE(drain->began, began);
 

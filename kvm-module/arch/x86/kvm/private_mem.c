@@ -18,9 +18,10 @@ EXPORT_SYMBOL_FOR_KVM_INTERNAL(kvm_private_mem_enabled);
 
 #ifdef CONFIG_KVM_SW_PROTECTED_VM
 /*
- * Create software-protected VMs in in-place mode.  SEV VMs enter the mode one by one
- * (KVM_CAP_SEV_PRIVATE_MEM), and Linux 7.4 has this parameter for VMs of other types.
- * Only builds for tests support software-protected VMs.
+ * Module parameter: create software-protected VMs in in-place mode.  SEV VMs do not
+ * need it, because user space requests the mode for each of them with
+ * KVM_CAP_SEV_PRIVATE_MEM.  Linux 7.4 has a parameter of the same name for VMs of
+ * other types.  Only builds for tests support software-protected VMs.
  */
 static bool gmem_in_place_conversion;
 module_param(gmem_in_place_conversion, bool, 0644);
@@ -30,8 +31,9 @@ module_param(gmem_in_place_conversion, bool, 0644);
  * kvm_arch_gmem_in_place - is a new VM in in-place mode from the beginning?
  * @type: KVM_X86_*_VM
  *
- * The firmware of SNP and TDX keeps track of private pages as well and would have to
- * take part in a conversion.  For VMs of other types, only KVM keeps track of them.
+ * An SEV VM enters the mode later (kvm_private_mem_enable()).  SNP and TDX VMs never
+ * do, because their firmware also keeps track of private pages and would have to take
+ * part in each conversion.
  */
 bool kvm_arch_gmem_in_place(unsigned long type)
 {
@@ -47,8 +49,11 @@ bool kvm_arch_gmem_in_place(unsigned long type)
  * kvm_arch_gmem_block - number of pages that a guest_memfd allocates together
  * @kvm: the VM, in in-place mode
  *
- * Return: a power of two.  One command of the SEV firmware takes several pages if
- * they are contiguous in memory.  Other VMs gain nothing from that.
+ * One command of the SEV firmware can handle several pages if they are contiguous in
+ * memory, so an SEV VM allocates several pages together.  VMs of other types would gain
+ * nothing from contiguous pages, so they get 1.
+ *
+ * Return: a power of two.
  */
 unsigned int kvm_arch_gmem_block(struct kvm *kvm)
 {
@@ -80,7 +85,10 @@ void kvm_arch_gmem_flush(struct page *page)
 	kunmap_local(at);
 }
 
-/* Can KVM_CAP_SEV_PRIVATE_MEM be enabled on @kvm, or on some VM if it is NULL? */
+/*
+ * Can KVM_CAP_SEV_PRIVATE_MEM be enabled on @kvm?  If @kvm is NULL: can the host have
+ * any VM on which it can be enabled?
+ */
 static bool kvm_private_mem_supported(struct kvm *kvm)
 {
 	return kvm ? kvm->arch.vm_type == KVM_X86_SEV_VM :
@@ -106,9 +114,10 @@ int kvm_private_mem_arch_extension(struct kvm *kvm, long cap)
  * @kvm: an SEV VM
  * @cap: the argument
  *
- * A VM in in-place mode has no address space for SMM, so it must enter the mode
- * before anything depends on the number of address spaces.  A guest_memfd that was
- * created before would not keep attributes.
+ * Fails with EBUSY if the VM already has a vCPU, a memory slot or a guest_memfd.
+ * In-place mode removes the address space for SMM, and vCPUs and slots depend on the
+ * number of address spaces.  A guest_memfd that was created before the VM entered the
+ * mode does not keep attributes.
  */
 int kvm_private_mem_enable(struct kvm *kvm, struct kvm_enable_cap *cap)
 {
@@ -139,9 +148,10 @@ int kvm_private_mem_enable(struct kvm *kvm, struct kvm_enable_cap *cap)
  * @prefetch: KVM prefetches the page, and the guest does not wait for it
  *
  * Called for a private fault on a shared page, or a shared fault on a private
- * page.  In in-place mode, KVM derives the kind of a fault from the attributes, so a
- * conversion must have changed them since then.  User space would interpret the fault
- * as a request to convert the page back, so the guest retries the access instead.
+ * page.  In in-place mode, KVM derives the kind of a fault from the attributes.  If the
+ * two differ, a conversion must have changed the attributes after the fault.  User
+ * space would interpret an exit for such a fault as a request to convert the page back,
+ * so KVM lets the guest retry the access instead.
  */
 bool kvm_private_mem_fault_raced(struct kvm_vcpu *vcpu, bool prefetch)
 {

@@ -65,7 +65,8 @@ struct sev_ring_status {
  * @statuses: page for the statuses of @cmds
  * @absent: the firmware does not have the mode, or did not behave as expected
  * @on: the mode was entered and not left
- * @next: index of the next entry to fill; the queue is empty
+ * @next: index of the next entry to fill.  Between two groups, the queue is empty, so
+ *	this is also the index of the firmware's head.
  *
  * Protected by sev_cmd_mutex.
  */
@@ -77,7 +78,7 @@ struct sev_ring {
 	u8 next;
 };
 
-/* Off by default, because no hardware has run the mode yet */
+/* Off by default, because this code has only been tested with an emulated PSP */
 static bool sev_ring_enabled;
 module_param_named(sev_ring, sev_ring_enabled, bool, 0644);
 MODULE_PARM_DESC(sev_ring, " Use the ring buffer mode of the PSP, if it has it (default: N)");
@@ -89,7 +90,7 @@ static struct sev_ring *sev_ring_get(struct sev_device *sev)
 
 	lockdep_assert_held(&sev_cmd_mutex);
 
-	/* Indices wrap as a u8 does */
+	/* A queue has 256 entries, so an index of type u8 wraps where the queue does */
 	BUILD_BUG_ON(SEV_RING_MAX != U8_MAX);
 	BUILD_BUG_ON((SEV_RING_MAX + 1) * sizeof(*ring->cmds) != PAGE_SIZE);
 	BUILD_BUG_ON((SEV_RING_MAX + 1) * sizeof(*ring->statuses) != PAGE_SIZE);
@@ -125,7 +126,10 @@ static bool sev_ring_is_on(struct sev_device *sev, struct sev_ring *ring,
 	u32 control = ioread32(sev->io_regs + sev->vdata->cmdresp_reg);
 	u32 head = ioread32(sev->io_regs + sev->vdata->cmdbuff_addr_lo_reg);
 
-	/* In mailbox mode, this register would hold the address of the last argument. */
+	/*
+	 * RING_BUFFER sets the head to 0.  In mailbox mode, the register would still hold
+	 * the address of RING_BUFFER's argument.
+	 */
 	if (entered)
 		return !head;
 	return (control & SEV_RING_ACTIVE) &&
@@ -168,8 +172,9 @@ static int sev_ring_enter(struct sev_device *sev, struct sev_ring *ring)
 		return ret;
 
 	/*
-	 * If the platform is not initialized, the firmware may still have the mode.
-	 * The caller then issues single commands, which return the same error.
+	 * This error does not mean that the firmware lacks the mode: the platform is not
+	 * initialized.  The caller then issues single commands, which fail with the same
+	 * error.
 	 */
 	if (error != SEV_RET_INVALID_PLATFORM_STATE) {
 		dev_info(sev->dev, "SEV: no ring buffer mode (%#x)\n", error);
@@ -184,7 +189,7 @@ static int sev_ring_enter(struct sev_device *sev, struct sev_ring *ring)
  *
  * The caller holds sev_cmd_mutex and is about to write to the mailbox.
  *
- * Return: 0, or -%EBUSY if the PSP was given up.
+ * Return: 0, or -%EBUSY if the PSP did not answer and is not used any more (psp_dead).
  */
 int sev_ring_leave(struct sev_device *sev)
 {
@@ -203,9 +208,9 @@ int sev_ring_leave(struct sev_device *sev)
 		return 0;
 
 	/*
-	 * If the PSP did not answer, psp_dead is set by now.  If it did, the mailbox
-	 * works and the guests are not affected, but the firmware was not in the
-	 * mode as expected, so do not use the mode again.
+	 * If the PSP did not answer, psp_dead is set by now.  If the PSP answered, the
+	 * mailbox works and the guests are not affected, but the firmware was not in
+	 * the mode as expected, so do not use the mode again.
 	 */
 	dev_err(sev->dev,
 		"SEV: the ring buffer was left with %d, %#x, it will not be used again\n",
@@ -286,8 +291,8 @@ static int sev_ring_run(struct sev_device *sev, struct sev_ring *ring, int cmd,
 
 /*
  * Get the number of commands that succeeded and the status of the first one that
- * did not.  The head only limits how many statuses are read: a command whose status
- * the firmware did not write was not executed.
+ * did not.  The head only limits how many statuses this function reads.  It does not
+ * prove that the firmware has executed a command; only a written status does.
  */
 static int sev_ring_result(struct sev_device *sev, struct sev_ring *ring,
 			   unsigned int head, unsigned int n,
@@ -339,7 +344,7 @@ static int sev_do_cmds_locked(int cmd, void *data, size_t size, unsigned int n,
 
 	/*
 	 * With SNP, the firmware must own the memory to which it writes.  Only
-	 * __sev_do_cmd_locked() transfers the ownership, and only for one command.
+	 * __sev_do_cmd_locked() transfers the ownership, and it issues single commands.
 	 */
 	sev = psp->sev_data;
 	if (!READ_ONCE(sev_ring_enabled) || sev->snp_initialized)
@@ -361,7 +366,10 @@ static int sev_do_cmds_locked(int cmd, void *data, size_t size, unsigned int n,
 		return ret;
 
 	ret = sev_ring_result(sev, ring, head, n, done, psp_ret);
-	/* A failed command has stopped the queue, which still has later commands */
+	/*
+	 * The queue is paused at the failed command and still contains the commands after
+	 * it.  Leaving the mode discards them.
+	 */
 	if (ret)
 		sev_ring_leave(sev);
 	return ret;

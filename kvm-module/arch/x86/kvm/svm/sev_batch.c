@@ -59,7 +59,10 @@ static int sev_batch_check_args(struct kvm *kvm,
 	bool packets = args->flags & KVM_SEV_UPDATE_BATCH_PACKETS;
 	u64 end;
 
-	/* Packets of several pages need contiguous pages, which other memory may not have. */
+	/*
+	 * The pages of a packet must be contiguous in memory.  Only VMs in in-place mode
+	 * arrange that, so only they may have packets of several pages.
+	 */
 	if ((args->flags & ~KVM_SEV_UPDATE_BATCH_PACKETS) ||
 	    (packets && !kvm_private_mem_enabled(kvm)) ||
 	    (!packets && args->packets_uaddr) ||
@@ -105,11 +108,12 @@ static int sev_batch_packet_pages(const struct sev_batch *batch, u32 i)
 	return n && n <= batch->group.max && n <= batch->args.count - i ? n : -EINVAL;
 }
 
+/* Tell the caller that the packet that begins with page @i has @n pages. */
 static int sev_batch_tell_pages(const struct sev_batch *batch, u32 i, u8 n)
 {
 	u8 packets[SEV_PACKET_PAGES] = { n };
 
-	/* The other pages of the packet get 0. */
+	/* The entry of the first page gets @n, those of the packet's other pages get 0. */
 	if ((batch->args.flags & KVM_SEV_UPDATE_BATCH_PACKETS) &&
 	    copy_to_user(u64_to_user_ptr(batch->args.packets_uaddr) + i,
 			 packets, n))
@@ -223,7 +227,8 @@ static int sev_batch_pages(struct sev_batch *batch, u32 *done, int *error)
  *
  * The caller does not hold kvm->lock.
  *
- * Return: 0 if all pages are done, otherwise the error of the first page that is not.
+ * Return: 0 if all pages are done, otherwise the error of the first page that was not
+ * sent or received.
  */
 int sev_update_batch(struct kvm *kvm, void __user *argp,
 		     struct kvm_sev_cmd *cmd)

@@ -29,8 +29,8 @@ static_assert(sizeof(struct sev_data_send_update_data) ==
 	      sizeof(struct sev_data_receive_update_data));
 
 /*
- * Entering the mode takes a command, and so does leaving it before the next mailbox
- * command, so a smaller group would hardly be faster than single commands.
+ * Entering the ring buffer mode takes one command, and leaving it takes another one.
+ * A group of fewer packets than this would hardly be faster than single commands.
  */
 #define SEV_GROUP_MIN	4U
 #define SEV_GROUP_MAX	((u32)(PAGE_SIZE / sizeof(struct sev_group_cmd)))
@@ -44,14 +44,15 @@ static_assert(SEV_GROUP_MAX <= SEV_RING_MAX);
  * struct sev_pace - the best number of packets in a group, determined by measurement
  * @packets: number of packets; 1 if groups are not faster
  * @hold: number of groups until @packets may change
- * @good: the last group was faster than single commands and short enough
+ * @good: the last group was faster than single commands, and no longer than SEV_GROUP_NS
  * @single_ns: duration of a single command by number of pages, in nanoseconds; 0 if
  *	unknown
  *
  * A group is faster than single commands if the firmware spends most of the time of a
  * command on the doorbell, and not on the command itself.  The measured time includes
- * commands of other VMs that run in between.  A single slow group therefore changes
- * nothing, unless it is the first group; two slow groups in a row do.
+ * commands of other VMs that run in between, so a single slow group proves little.
+ * sev_pace_group() therefore reduces @packets only if the group before was slow as well,
+ * or if there was no group before.
  *
  * All VMs share the structure, which has no lock: each field is written with a single
  * store, and a race at most results in a group of another size.
@@ -63,7 +64,10 @@ struct sev_pace {
 	u64 single_ns[SEV_PACKET_PAGES];
 };
 
-/* For receiving and for sending.  The first command is a single one, to measure it. */
+/*
+ * Indexed by struct sev_group.send.  @hold is 1 so that the first command is a single
+ * one, which measures @single_ns before the first group is tried.
+ */
 static struct sev_pace sev_paces[2] = {
 	{ .packets = 1, .hold = 1 }, { .packets = 1, .hold = 1 },
 };
@@ -92,7 +96,10 @@ static void sev_pace_single(struct sev_pace *pace, u32 npages, u64 ns)
 		WRITE_ONCE(pace->hold, hold - 1);
 }
 
-/* Get the duration of a command of @npages, or of any known size if that is unknown. */
+/*
+ * Get the duration of a single command of @npages pages.  If it is unknown, get the
+ * duration of a command of another size.
+ */
 static u64 sev_pace_single_ns(struct sev_pace *pace, u32 npages)
 {
 	u64 ns = READ_ONCE(pace->single_ns[npages - 1]);
@@ -169,7 +176,7 @@ static bool sev_group_add_room(struct sev_group *group)
 	/* Zeroed, because user space gets the whole buffer even if the firmware writes less. */
 	gfp_t gfp = GFP_KERNEL_ACCOUNT | __GFP_ZERO;
 
-	/* Only the first packet is required. */
+	/* The batch can go on with one packet, so fail quickly for the others. */
 	if (group->room)
 		gfp |= __GFP_NORETRY | __GFP_NOWARN;
 
@@ -212,7 +219,10 @@ static int sev_group_pin(struct sev_group *group, struct sev_packet *packet,
 	bool send = group->send;
 	int n;
 
-	/* A later conversion of a page to shared also marks the page dirty. */
+	/*
+	 * The guest can still convert a pinned page to shared.  The conversion marks the
+	 * page dirty, so the source sends it again.
+	 */
 	n = kvm_gmem_pin_block(kvm, uaddr, packet->npages, !send, packet->pages);
 	packet->ordinary = n == -ENOENT;
 	if (packet->ordinary) {
@@ -347,7 +357,10 @@ u32 sev_group_issue(struct sev_group *group, unsigned long uaddr, u32 n,
 
 	if (pinned >= SEV_GROUP_MIN)
 		r = sev_group_ring(group, cmd, pinned, &done, error);
-	/* Hold kvm->lock for one command only.  The caller repeats the call for the rest. */
+	/*
+	 * Issue only the first command, so that kvm->lock is not held for several of
+	 * them.  The caller calls this function again for the other packets.
+	 */
 	if (r == -EOPNOTSUPP)
 		r = sev_group_single(group, cmd, &done, error);
 

@@ -9,7 +9,8 @@
 
 /*
  * The firmware that AMD has published (AMD-ASPFW) accepts up to 20 KiB per command.
- * 16 KiB is the largest power of two below that, as the page allocator requires.
+ * The buffer of a packet comes from the page allocator, which allocates powers of two,
+ * and 16 KiB is the largest power of two below 20 KiB.
  */
 #define SEV_PACKET_PAGES	KVM_SEV_UPDATE_BATCH_PACKET_MAX
 
