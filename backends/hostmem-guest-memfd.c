@@ -3,10 +3,10 @@
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
- * One guest_memfd is both the guest's RAM and QEMU's mapping of it.  A page is
+ * QEMU maps the same guest_memfd that contains the guest's RAM.  A page is
  * either shared or private, never both, and KVM converts it in place.  KVM
- * creates the file for one VM, so the accelerator must exist before the
- * backend.  QEMU creates all memory backends after the accelerator.
+ * creates the file for one VM, so the VM must exist before the backend.  It
+ * does, because QEMU creates the accelerator before all memory backends.
  */
 #include "qemu/osdep.h"
 #include "qapi/error.h"
@@ -83,7 +83,10 @@ bool hostmem_guest_memfd_alloc(HostMemoryBackend *backend, bool hugetlb,
     if (fd < 0) {
         return false;
     }
-    /* These defaults come from -machine.  Private pages allow neither. */
+    /*
+     * The defaults of merge and dump come from -machine.  Turn both off,
+     * because neither KSM nor a core dump can read private pages.
+     */
     backend->merge = false;
     backend->dump = false;
     backend->aligned = true;

@@ -39,8 +39,8 @@
 
 /*
  * A page cannot become private while somebody holds a reference to it.  I/O
- * holds a shared page for a short time.  A page that is held for longer than
- * this is pinned permanently.
+ * holds a shared page for a short time only.  If a page is still held after all
+ * these retries (1 s), it is considered to be pinned permanently.
  */
 #define CONVERT_RETRIES         1000
 #define CONVERT_RETRY_US        1000
@@ -64,7 +64,10 @@ typedef struct Piece {
 static GArray *pieces;
 static QemuMutex pieces_lock;
 
-/* Probe for the calls, because old kernels know no capability for them. */
+/*
+ * Probe for the ioctls with empty arguments, which a kernel that has the ioctls
+ * rejects with EINVAL.  Old kernels have no capability for them.
+ */
 static bool probe_bitmap(void)
 {
     struct kvm_page_enc_bitmap none = {};
@@ -220,7 +223,7 @@ static int page_enc_convert(RAMBlock *rb, uint64_t offset, uint64_t size,
 
     if (ret == -EAGAIN) {
         *error_offset = attr.error_offset;
-        /* refuse_assigned_devices() does not see devices that are plugged in */
+        /* refuse_assigned_device() only recognizes vfio-pci */
         warn_report_once("A page of guest_memfd has been pinned for more than "
                          "a second and cannot become private: assigned devices "
                          "(VFIO, vDPA) cannot be used with RAM in a "
@@ -403,7 +406,8 @@ bool kvm_page_enc_init_block(RAMBlock *rb, Error **errp)
      * The kernel marks converted pages dirty.  A vCPU that changes the memory
      * map at the same time can cause QEMU to remove the slot and to add it
      * again, which loses the marks.  That is harmless if all pages of a new
-     * slot are dirty.  They are not with dirty rings.
+     * slot are dirty.  With dirty rings, they are not, so QEMU must mark
+     * converted pages itself.
      */
     page_enc_provider.dirties = kvm_state->manual_dirty_log_protect &
                                 KVM_DIRTY_LOG_INITIALLY_SET;

@@ -21,10 +21,11 @@
 #endif
 
 /*
- * Number of pages of zeros at a time.  A write allocates memory for such a
- * page, so this also limits the memory that a guest can make QEMU allocate (4
- * MiB).  When all are used, the mapping is restored everywhere, and a thread
- * that still accesses a private page faults again.
+ * Maximum number of private pages that are replaced by pages of zeros at a
+ * time.  A write allocates memory for a page of zeros, so this also limits the
+ * memory that a guest can make QEMU allocate (4 MiB).  When the maximum is
+ * reached, make_accessible() maps the file again at all these pages, and a
+ * thread that still accesses one of them faults again.
  */
 #define FILLED_MAX 1024
 
@@ -43,8 +44,8 @@ typedef struct Region {
     int fd;
     char *name;
     /*
-     * Pages that were replaced, and the first of them; protected by the
-     * spinlock
+     * Number of pages that were replaced, and offset of the first of them;
+     * protected by the spinlock
      */
     uint64_t accesses;
     uint64_t first_offset;
@@ -127,7 +128,7 @@ static void restore(const char *host, size_t size)
         if (mmap(f->page, state.page_size, PROT_READ | PROT_WRITE,
                  MAP_SHARED | MAP_FIXED, f->region->fd,
                  f->page - f->region->host) == MAP_FAILED) {
-            /* Replace a mapping by another one of the same size */
+            /* Replacing a mapping by one of the same size never fails */
             abort();
         }
         advise(f->page);
@@ -172,9 +173,9 @@ bool kvm_private_access_poisoned(const void *host, size_t size)
 /*
  * Make @page, which is in @r, accessible.  The caller holds the spinlock.
  * @poisoned: the kernel has said that the memory of the page is bad
- * First asks the kernel whether the page is still inaccessible: a conversion
- * to shared has either happened before that, or it will find the page among
- * those to restore.
+ * madvise() succeeds if the page has become shared meanwhile.  If a conversion
+ * to shared comes after madvise(), kvm_private_access_restore() waits for the
+ * spinlock, finds the page in state.filled and maps the file again.
  */
 static bool make_accessible(Region *r, char *page, bool poisoned)
 {
@@ -235,8 +236,8 @@ static void call_next(int sig, siginfo_t *info, void *context)
         state.next.sa_handler(sig);
     } else {
         /*
-         * Restore the default action: the access is repeated and ends the
-         * process
+         * Restore the default action.  The thread then repeats the access,
+         * which ends the process.
          */
         sigaction(sig, &state.next, NULL);
     }
@@ -256,7 +257,7 @@ static void sigbus_handler(int sig, siginfo_t *info, void *context)
         handle_fault(info->si_addr, info->si_code == BUS_MCEERR_AR)) {
         qemu_bh_schedule(state.report_bh);
     } else if (info->si_code == BUS_MCEERR_AO && !current_cpu) {
-        /* The previous handler takes locks, so it cannot run here */
+        /* The previous handler takes locks, so report_ao() calls it later */
         qatomic_set(&state.ao_addr, info->si_addr);
         qemu_bh_schedule(state.ao_bh);
     } else {
@@ -302,9 +303,9 @@ static void report_accesses(void *opaque)
 }
 
 /*
- * QEMU creates threads with SIGBUS unblocked.  The main thread reads SIGBUS
- * from a signalfd and blocks it, but the kernel kills a process that faults
- * while the signal is blocked.
+ * QEMU creates threads with SIGBUS unblocked.  The main thread, however, blocks
+ * SIGBUS and reads it from a signalfd.  The kernel kills a process whose thread
+ * faults while SIGBUS is blocked, so unblock it in the main thread, too.
  */
 static void install_handler(void)
 {

@@ -1,5 +1,5 @@
 /*
- * Who vouches for emulated AMD PSPs: root and signing key
+ * The authority that signs emulated AMD PSPs
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -18,7 +18,7 @@
 #define KEY_LEN             (KEY_BITS / 8)
 #define EXPONENT            65537
 
-/* A certificate in AMD's format: the signed part, then the signature */
+/* Offsets in AMD's format of a certificate: the signed part, its signature */
 #define AMD_VERSION         0x00
 #define AMD_KEY_ID          0x04
 #define AMD_CERTIFYING_ID   0x14    /* the key that signed */
@@ -97,7 +97,7 @@ static bool key_generate(RsaKey *key)
                                 NULL, NULL, KEY_BITS, 0);
 }
 
-/* Compute the key from its primes.  Returns false if they make no key. */
+/* Compute the key from its primes.  Returns false if they are unusable. */
 static bool key_complete(RsaKey *key)
 {
     struct rsa_private_key *k = &key->priv;
@@ -132,8 +132,8 @@ static void key_name(RsaKey *key)
 }
 
 /*
- * Sign with RSA-PSS and SHA-384.  The salt is derived from key and data, so
- * that a certificate that is made again is identical.
+ * Sign with RSA-PSS and SHA-384.  The salt is derived from the key and the
+ * data, so signing a certificate again gives the same bytes.
  */
 static bool key_sign(const RsaKey *key, const void *data, size_t len,
                      uint8_t sig[KEY_LEN])
@@ -230,7 +230,7 @@ static bool authority_complete(AmdPspAuthority *a)
     }
     key_name(&a->ask);
     key_name(&a->ark);
-    /* If the file's numbers are not primes, the signatures are not valid */
+    /* If the numbers in the file are not primes, these checks fail */
     return make_cert(&a->ask, AMD_PSP_CERT_ASK, &a->ark, ask) &&
            make_cert(&a->ark, AMD_PSP_CERT_ARK, &a->ark, ark) &&
            check_cert(ask, AMD_PSP_CERT_ASK, &a->ark) &&
@@ -309,7 +309,10 @@ static bool authority_create(const char *path, Error **errp)
     prime_store(file, "ark", "p", a->ark.priv.p);
     prime_store(file, "ark", "q", a->ark.priv.q);
     data = g_key_file_to_data(file, &len, NULL);
-    /* The file appears with its whole contents: other processes may read it */
+    /*
+     * Other processes may read the file as soon as it has its name, so the name
+     * is linked to complete contents
+     */
     if (!write_all(fd, data, len) ||
         (link(temp, path) < 0 && errno != EEXIST)) {
         error_setg_errno(errp, errno, "cannot write '%s'", path);

@@ -10,8 +10,8 @@
 #include "hw/misc/amd-psp-certs.h"
 
 /*
- * A certificate: the header and the public key, which the signatures cover,
- * then two places for signatures
+ * Offsets in a certificate.  It consists of the header and the public key,
+ * which the signatures cover, and of two slots for signatures.
  */
 #define CERT_VERSION        0x000
 #define CERT_API_MAJOR      0x004
@@ -191,7 +191,7 @@ bool amd_psp_cert_verify(const uint8_t cert[AMD_PSP_CERT_LEN],
         !amd_psp_cert_key(parent, parent_usage, &q)) {
         return false;
     }
-    /* The algorithm of a PDH is ECDH, because a PDH signs nothing */
+    /* A key for ECDH, such as a PDH, cannot have signed @cert */
     if (algo != AMD_PSP_ALGO_ECDSA_SHA256 &&
         algo != AMD_PSP_ALGO_ECDSA_SHA384) {
         return false;

@@ -12,7 +12,8 @@
  * In: [0] handle, [4] length, [8] from, [16] to
  *
  * The host cannot move a page itself, because the physical address is part of
- * the encryption.  The API has no limit for the length; PACKET_MAX is ours.
+ * the encryption.  The API does not limit the length, but this emulation does
+ * (PACKET_MAX).
  */
 static AmdPspStatus cmd_copy(AmdPspPlatform *p, AmdPspGuest *g, uint8_t *b)
 {

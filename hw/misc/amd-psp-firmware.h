@@ -3,7 +3,7 @@
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
- * Calls go down in this list only:
+ * A file of this list calls functions of files below it only:
  *
  *   amd-psp-commands.c     finds a command and checks states
  *   amd-psp-platform.c     commands for the platform, its keys and certificates
@@ -20,7 +20,7 @@
 #include "qemu/bitops.h"
 #include "hw/misc/amd-psp.h"
 
-/* Bytes that one UPDATE_DATA of SEND or RECEIVE, or a DBG command, can take */
+/* Maximum data of one command that sends, receives or copies guest memory */
 #define PACKET_MAX          (16 * 1024)
 
 /* Bytes of memory that INIT requires for SEV-ES */
@@ -41,7 +41,10 @@
 #define PLATFORM_IN_ANY     (PLATFORM_IN(UNINIT) | PLATFORM_IN(INIT) | \
                              PLATFORM_IN(WORKING))
 
-/* When the buffer is written back: as in the source of AMD's firmware */
+/*
+ * When the firmware writes the copy of the buffer back to the host's memory, as
+ * the source of AMD's firmware does
+ */
 typedef enum PspReply {
     PSP_REPLY_NEVER,
     PSP_REPLY_SUCCESS,
@@ -50,7 +53,7 @@ typedef enum PspReply {
 
 /**
  * PspCommandFn: execute a command
- * @g: the guest that the buffer names, NULL if the command has no guest states
+ * @g: the guest whose handle is in the buffer; NULL if PspCommand.states is 0
  * @b: copy of the command buffer, which may be changed
  */
 typedef AmdPspStatus PspCommandFn(AmdPspPlatform *p, AmdPspGuest *g,
@@ -62,17 +65,20 @@ typedef struct PspCommand {
     PspCommandFn *fn;
     uint8_t buffer_len;
     PspReply reply;
-    /* Checks before the platform's state; the guest is NULL */
+    /* Called before the platform's state is checked, with @g == NULL */
     PspCommandFn *before_state;
-    /* Checks before those of the guest, which may be NULL */
+    /* Called before the guest is checked; @g is NULL if there is no guest */
     PspCommandFn *first;
-    /* Guest states; not 0: the buffer has the handle of a guest */
+    /* Allowed guest states; 0: the buffer has no handle of a guest */
     uint8_t states;
     /* The guest must be active */
     bool active;
-    /* The guest's policy must have ES */
+    /* AMD_PSP_POLICY_ES must be set in the guest's policy */
     bool es;
-    /* Platform states; 0: WORKING for a guest command, else all but UNINIT */
+    /*
+     * Allowed platform states.  0: WORKING if @states is not 0, otherwise INIT
+     * and WORKING
+     */
     uint8_t platform;
     /* Offset of the handle in the buffer */
     uint8_t handle_at;
@@ -151,7 +157,8 @@ hwaddr psp_address(const uint8_t *b, size_t offset);
 /**
  * psp_read: read memory for a command
  *
- * As sev_memory_read(), but false as well for the pages of the ring's queues.
+ * Like sev_memory_read(), but also returns false if the range contains a part
+ * of the ring's queues.
  */
 bool psp_read(AmdPspPlatform *p, hwaddr pa, unsigned asid, void *buf,
               size_t len);
@@ -159,8 +166,8 @@ bool psp_read(AmdPspPlatform *p, hwaddr pa, unsigned asid, void *buf,
 /**
  * psp_write: write output of a command to memory
  *
- * As sev_memory_write(), but false as well for the pages of the ring's queues.
- * A fault may flip a bit of the output.
+ * Like sev_memory_write(), but also returns false if the range contains a part
+ * of the ring's queues.  An injected fault may flip a bit of the output.
  */
 bool psp_write(AmdPspPlatform *p, hwaddr pa, unsigned asid, const void *buf,
                size_t len);

@@ -21,7 +21,7 @@
 /* Limit of the number of cores in ACTIVATE_EX; the value is ours */
 #define ACTIVATE_EX_IDS_MAX 1024
 
-/* The report of ATTESTATION; the signature covers what is before SIG_USAGE */
+/* Offsets in the report of ATTESTATION; bytes before SIG_USAGE are signed */
 #define REPORT_DIGEST       16
 #define REPORT_POLICY       48
 #define REPORT_SIG_USAGE    52
@@ -141,7 +141,7 @@ static AmdPspStatus guest_activate(AmdPspPlatform *p, AmdPspGuest *g,
     Error *err = NULL;
 
     if (!asid || asid > sev_memory_max_asid() ||
-        /* The lower ASIDs are for guests with SEV-ES, the others are not */
+        /* Guests with SEV-ES have the lower ASIDs, other guests the higher */
         !(g->policy & AMD_PSP_POLICY_ES) != (asid > sev_memory_max_es_asid())) {
         return AMD_PSP_INVALID_ASID;
     }
@@ -223,8 +223,9 @@ static AmdPspStatus cmd_guest_status(AmdPspPlatform *p, AmdPspGuest *none,
 }
 
 /*
- * Check that this platform can enforce @policy.  The firmware checks only the
- * policy of a session; a host that launches without one may pass any policy.
+ * Check that this platform can enforce @policy.  AMD's firmware makes this
+ * check only for a guest with a session.  If the host launches a guest without
+ * a session, it may pass any policy.
  */
 static AmdPspStatus check_policy(uint32_t policy)
 {

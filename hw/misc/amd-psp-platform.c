@@ -107,10 +107,10 @@ static AmdPspStatus platform_start(AmdPspPlatform *p, uint32_t flags,
         return AMD_PSP_INVALID_ADDRESS;
     }
     p->initialized = true;
-    /* Linux's driver sets the flag on any CPU */
+    /* Ignore INIT_ES without SEV-ES, because Linux's driver always sets it */
     p->es = es && sev_memory_max_es_asid();
     p->tmr = tmr;
-    /* Caches may contain data of guests from before */
+    /* Caches may contain data of guests that ran before INIT */
     bitmap_fill(p->df_flush, SEV_MEMORY_MAX_ASID + 1);
     sev_memory_forget_wbinvd();
     sev_memory_watch();
@@ -226,7 +226,11 @@ static AmdPspStatus cmd_factory_reset(AmdPspPlatform *p, AmdPspGuest *g,
     return AMD_PSP_SUCCESS;
 }
 
-/* In: [0] address, [8] length of an image, none of which has our signature */
+/*
+ * In: [0] address, [8] length of an image
+ *
+ * No image is signed for this platform, so the command always fails.
+ */
 static AmdPspStatus cmd_download_firmware(AmdPspPlatform *p, AmdPspGuest *g,
                                           uint8_t *b)
 {
@@ -312,7 +316,7 @@ static AmdPspStatus cmd_pek_cert_import(AmdPspPlatform *p, AmdPspGuest *g,
     }
     if (!amd_psp_cert_verify(oca, AMD_PSP_CERT_OCA, oca, AMD_PSP_CERT_OCA) ||
         !amd_psp_cert_verify(pek, AMD_PSP_CERT_PEK, oca, AMD_PSP_CERT_OCA) ||
-        /* The certificate is of this PEK */
+        /* The certificate must be for the platform's current PEK */
         memcmp(pek, p->pek_cert, AMD_PSP_CERT_BODY_LEN) ||
         !amd_psp_cert_copy_signature(pek, p->pek_cert, AMD_PSP_CERT_CEK)) {
         return AMD_PSP_INVALID_CERTIFICATE;

@@ -1,5 +1,6 @@
 /*
- * Emulated AMD Platform Security Processor: monitor commands without it
+ * Monitor commands of a QEMU without the emulated AMD Platform Security
+ * Processor
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */

@@ -43,9 +43,10 @@ static bool check_owner(const Identity *id)
 }
 
 /*
- * Check that a guest with @policy may be sent to @id.  If the policy has
- * neither SEV nor DOMAIN, AMD's firmware checks no certificate: the host can
- * name a key of its own.  No firmware is as strict as always_check_certs.
+ * Check that a guest with @policy may be sent to @id.  If neither the bit SEV
+ * nor the bit DOMAIN of the policy is set, AMD's firmware checks no
+ * certificate, so the host can pass a PDH that it has made itself.
+ * always_check_certs makes this emulation stricter than AMD's firmware.
  */
 static AmdPspStatus check_destination(AmdPspPlatform *p, uint32_t policy,
                                       const Identity *id)
@@ -82,7 +83,7 @@ static AmdPspStatus first_send_start(AmdPspPlatform *p, AmdPspGuest *g,
     return AMD_PSP_SUCCESS;
 }
 
-/* Read those certificates of the destination that the guest's policy needs */
+/* Read the certificates of the destination that check_destination() checks */
 static AmdPspStatus read_identity(AmdPspPlatform *p, const AmdPspGuest *g,
                                   const uint8_t *b, Identity *id)
 {
@@ -203,7 +204,7 @@ static AmdPspStatus first_send_packet(AmdPspPlatform *p, AmdPspGuest *g,
     return AMD_PSP_SUCCESS;
 }
 
-/* In: [0] handle, Packet; out: [16] length of the header */
+/* In: [0] handle, [8] to [48] a Packet; out: [16] length of the header */
 static AmdPspStatus send_packet(AmdPspPlatform *p, AmdPspGuest *g, uint8_t *b,
                                 bool vmsa)
 {
@@ -273,7 +274,7 @@ static AmdPspStatus cmd_receive_start(AmdPspPlatform *p, AmdPspGuest *none,
     return psp_guest_start(p, b, AMD_PSP_GUEST_RUPDATE);
 }
 
-/* In: [0] handle, Packet */
+/* In: [0] handle, [8] to [48] a Packet */
 static AmdPspStatus receive_packet(AmdPspPlatform *p, AmdPspGuest *g,
                                    uint8_t *b, AmdPspPacketType type,
                                    bool vmsa)
@@ -299,8 +300,9 @@ static AmdPspStatus receive_packet(AmdPspPlatform *p, AmdPspGuest *g,
         return AMD_PSP_INVALID_ADDRESS;
     }
     /*
-     * AMD's firmware cannot decompress either.  It checks the MAC of a secret,
-     * and only of a secret, before it looks at the flag.
+     * Like AMD's firmware, refuse compressed data.  AMD's firmware refuses a
+     * compressed secret after it has checked the MAC, but other compressed
+     * packets before.
      */
     compressed = le32_to_cpu(header.flags) & PACKET_COMPRESSED;
     if (compressed && type != AMD_PSP_PACKET_SECRET) {

@@ -35,7 +35,7 @@ AmdPspStatus psp_vmsa_set_up(AmdPspPlatform *p, AmdPspGuest *g, uint8_t *vmsa,
     }
     stq_le_p(vmsa + SEV_VMSA_ZEROS, 0);
     stq_le_p(vmsa + SEV_VMSA_CHECKSUM, vmsa_checksum_at(p, i));
-    /* The host can put the queues of the ring into this memory */
+    /* Fail if the host has put a queue of the ring into this memory */
     if (!psp_is_ram(p, vmsa_checksum_at(p, i), SEV_VMSA_CHECKSUM_LEN) ||
         !sev_vmsa_store_checksum(vmsa)) {
         return AMD_PSP_INVALID_ADDRESS;

@@ -16,7 +16,8 @@
  *
  * In ring buffer mode (amd-psp-ring.h) the same registers are the control, tail
  * and head of queues.  A command of a queue executes in the same ways as one of
- * the mailbox.  The device starts the next command when it has ended.
+ * the mailbox.  The device starts the next command of a queue when the previous
+ * one has ended.
  */
 
 #include "qemu/osdep.h"
@@ -66,14 +67,15 @@ OBJECT_DECLARE_SIMPLE_TYPE(AmdPspState, AMD_PSP)
 #define CMDRESP_CMD_LEN     11
 #define CMDRESP_DONE        BIT(31)
 
-/* Linux's driver takes all ones for a processor without firmware */
+/* Not all ones, which Linux's driver takes for a processor without firmware */
 #define BOOTLOADER_VERSION  0x00010000
 
 #define FEATURE_SEV         BIT(0)
 
 /*
- * Limits for one write of a register, which holds the BQL: the number of
- * commands of queues, and the time after which no further command is started
+ * Limits for one write of a register, during which the vCPU holds the BQL: the
+ * number of commands of queues that the vCPU executes, and the time after which
+ * it does not execute a further command
  */
 #define COMMANDS_AT_ONCE    64
 #define AT_ONCE_NS          (2 * SCALE_MS)
@@ -126,7 +128,7 @@ struct AmdPspState {
     bool hung;                          /* it never ends */
     bool queued;                        /* it is from a queue */
     bool left;                          /* not executed: it ended the mode */
-    bool doorbell;                      /* it is the first after a write */
+    bool doorbell;                      /* it is the first after a doorbell */
     bool faulty;                        /* fault hits it */
     SevPlatformFault fault;
     uint32_t command;
@@ -157,7 +159,7 @@ static bool amd_psp_has_fault(AmdPspState *s, SevPlatformFaultKind kind)
     return s->faulty && s->fault.kind == kind;
 }
 
-/* Execute s->command; in a context for amd_psp_execute() */
+/* Execute s->command.  Called in a context that amd_psp_execute() allows. */
 static void amd_psp_run(AmdPspState *s)
 {
     int64_t start = get_clock(), corrupt = -1;
@@ -239,8 +241,9 @@ static void amd_psp_end(AmdPspState *s)
                  s->status;
     if (amd_psp_ring_on(s)) {
         /*
-         * The command was RING_BUFFER, so these are now tail and head.  The
-         * head stays 0 until the host writes the control register.
+         * The command was RING_BUFFER, so these registers are now the tail and
+         * the head.  The head stays 0 until the host writes the control
+         * register.
          */
         s->cmdbuf_hi = 0;
         s->cmdbuf_lo = 0;
@@ -250,14 +253,17 @@ static void amd_psp_end(AmdPspState *s)
     }
 }
 
-/* The command has the status s->status; end it, at once or after its costs */
+/*
+ * s->command was executed with the status s->status.  End the command at once,
+ * or when it has taken its minimum time (AmdPspCosts).
+ */
 static void amd_psp_executed(AmdPspState *s)
 {
     AmdPspCounter *c = amd_psp_counter(s, s->command);
     int64_t end = s->start;
 
     if (s->status == AMD_PSP_CONTINUE) {
-        /* Continue from the main loop, so that vCPUs run and the BQL is free */
+        /* Let vCPUs run and others take the BQL before the command continues */
         qemu_bh_schedule(s->continue_bh);
         return;
     }
@@ -309,7 +315,7 @@ static void amd_psp_continue_bh(void *opaque)
     }
 }
 
-/* @here: whether the command may execute here, if the caller is a vCPU */
+/* @here: a vCPU that calls this function may execute the command itself */
 static void amd_psp_start(AmdPspState *s, uint32_t id, hwaddr buffer,
                           bool here)
 {
@@ -350,7 +356,10 @@ static void amd_psp_start(AmdPspState *s, uint32_t id, hwaddr buffer,
     }
 }
 
-/* Start the command in the mailbox.  @left: it has ended ring buffer mode */
+/*
+ * Start the command in the mailbox.  @left: the command has ended ring buffer
+ * mode and is not executed
+ */
 static void amd_psp_start_mailbox(AmdPspState *s, bool left)
 {
     s->cmdresp &= CMDRESP_IOC | MAKE_64BIT_MASK(CMDRESP_CMD_SHIFT,
@@ -375,7 +384,7 @@ static bool amd_psp_start_next(AmdPspState *s, bool here)
         step = amd_psp_ring_next(&s->platform.ring, s->cmdresp, s->cmdbuf_hi,
                                  &id, &buffer);
         if (step == AMD_PSP_RING_COMMAND) {
-            /* Show the bits that the host cleared, and a resumed queue */
+            /* The host may have cleared bits of the head or resumed a queue */
             s->cmdbuf_lo = s->platform.ring.head;
         }
     }
@@ -584,8 +593,8 @@ static void amd_psp_restart_work(CPUState *cs, run_on_cpu_data data)
 }
 
 /*
- * The registers become 0 only when the platform has been reset.  A driver that
- * sees them may then send commands.
+ * Clear the registers only after the platform has been reset, because a driver
+ * may send commands as soon as it reads 0.
  */
 static void amd_psp_restart_timer(void *opaque)
 {
@@ -626,7 +635,10 @@ static bool amd_psp_make_seed(AmdPspState *s, uint8_t *seed, Error **errp)
                               strlen(s->seed), &seed, &len, errp) == 0;
 }
 
-/* Write the signed CEK, which AMD provides for its processors on a server */
+/*
+ * Write the signed CEK to a file.  For processors of AMD, AMD provides this
+ * certificate on a server.
+ */
 static bool amd_psp_write_cek(AmdPspState *s, Error **errp)
 {
     g_autoptr(GError) err = NULL;

@@ -48,14 +48,14 @@ struct CGTestState {
     uint32_t busy_every;    /* each busy_every-th run is busy; 0: none */
     uint32_t page_us;       /* time to pack or unpack a page, in us */
     bool rewrite;           /* mark sent pages dirty while the guest runs */
-    uint64_t bad_page;      /* n-th received page is not authentic; 0: none */
+    uint64_t bad_page;      /* refuse the n-th received page; 0: none */
     bool lazy;              /* a page has no memory until it is written */
     uint64_t begin_touched; /* lazy: number of pages that begin with memory */
     /* lazy: the guest writes to each n-th run reported unallocated; 0: none */
     uint32_t touch_every;
     uint64_t bad_memory;    /* offset of a page that the host lost; 0: none */
     uint32_t shared_mib;    /* MiB of RAM, from its start, that are shared */
-    uint64_t host_page_size; /* page size that RAM claims; 0: the real one */
+    uint64_t host_page_size; /* page size to set in the RAMBlock; 0: keep it */
     bool unwilling;         /* the guest has not agreed to be migrated */
     /* Calls that open or end an outgoing session are appended to this file */
     char *ops_log;
@@ -360,7 +360,7 @@ static void convert_and_write(CGTestState *s, GRand *rand, uint64_t count)
     uint64_t n = MIN(g_rand_int_range(rand, 1, 100), npages - first);
     int64_t start = qemu_clock_get_us(QEMU_CLOCK_REALTIME);
 
-    /* After a completed migration the guest runs only if it was taken back */
+    /* If the source takes the guest back, send_done() clears completed first */
     assert(!CGTEST_GUEST(current_machine->cgs)->completed);
     encbitmap_convert(s->rb, first * size, n * size, g_rand_boolean(rand),
                       NULL, &error_abort);

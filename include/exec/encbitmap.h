@@ -25,8 +25,9 @@ typedef struct EncBitmap EncBitmap;
  * EncBitmapProvider: connection to the kernel that keeps the state of pages
  * @name: for trace events
  * @dirties: @convert also marks the pages dirty, in the log that the next dirty
- *           sync reads.  It cannot mark pages that no memory slot contains, so
- *           QEMU marks each page whose bit changes as well.
+ *           sync reads.  @convert cannot mark pages that no memory slot
+ *           contains, so encbitmap_convert() also marks each page whose bit
+ *           changes.
  * @convert: convert [@offset, @offset + @size) bytes of @rb, completely or not
  *           at all.  Returns 0, or -errno.  With -EAGAIN, @error_offset (bytes
  *           in the RAMBlock) is the first page to which somebody holds a
@@ -89,7 +90,7 @@ uint64_t encbitmap_allocated_run(RAMBlock *rb, uint64_t page, uint64_t npages,
 
 /**
  * encbitmap_poisoned: did a read of @page (index in the block, target pages)
- * return zeros because the host's memory is bad?  To be called after the read.
+ * return zeros because the host's memory is bad?  Call it after the read.
  */
 bool encbitmap_poisoned(RAMBlock *rb, uint64_t page);
 
@@ -108,7 +109,8 @@ void encbitmap_set(RAMBlock *rb, uint64_t first, uint64_t npages,
 /**
  * encbitmap_update: set the bits of pages [@first, @first + @npages) from @le,
  * a little-endian bitmap whose bit 0 is page @first.  If the provider does not
- * mark pages dirty itself, this marks all pages of each word that changes.
+ * mark pages dirty (@dirties is false), this function marks all pages of each
+ * word that changes.
  * Returns the number of words that changed.  The caller holds the writer's
  * lock.
  */

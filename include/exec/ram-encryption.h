@@ -6,7 +6,7 @@
  * A machine that emulates memory encryption can keep a page in RAM as the
  * plaintext that a guest of the machine sees.  Only the vCPU that runs this
  * guest may see the plaintext.  Code that accesses RAM other than through a
- * vCPU's TLB calls these functions first and gets the ciphertext.
+ * vCPU's TLB calls these functions first.
  */
 
 #ifndef EXEC_RAM_ENCRYPTION_H
@@ -17,11 +17,14 @@
 typedef struct RamEncryptionOps {
     /*
      * Read or write @len bytes at @addr of RAM as ciphertext.  Returns false
-     * without an access if RAM contains the right bytes already, so that the
-     * caller can access RAM itself.
+     * without an access if no page of the range is plaintext.  The caller then
+     * accesses RAM itself.
      */
     bool (*access)(ram_addr_t addr, void *buf, size_t len, bool is_write);
-    /* A caller gets a pointer to these bytes: store them as ciphertext */
+    /*
+     * Count plaintext in these bytes, to which the caller is about to get a
+     * pointer.  Accesses through the pointer see the plaintext.
+     */
     void (*map)(ram_addr_t addr, size_t len, bool is_write);
     /* Store all of RAM as ciphertext.  No vCPU may run during the call. */
     void (*write_back)(void);

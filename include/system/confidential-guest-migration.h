@@ -22,23 +22,24 @@
 #include "system/confidential-guest-support.h"
 #include "exec/cpu-common.h"
 
-/* Number of pages in one call of send_pages or receive_pages, at most */
+/* Maximum number of pages in one call of send_pages or receive_pages */
 #define CGS_MIGRATION_PAGES_MAX 64
-/* Bytes of session data or final data, and bytes of a packed page, at most */
+/* Maximum size in bytes of session data and final data, and of a packed page */
 #define CGS_MIGRATION_SESSION_MAX (64 * KiB)
 #define CGS_MIGRATION_PAGE_MAX (4 * KiB + 512)
 
 typedef struct ConfidentialGuestMigrationOps {
     /**
-     * @can_send: can the guest leave now?  If not, the error says what is
-     * missing and what to do.  BQL.
+     * @can_send: can a migration of the guest to another host begin now?  If
+     * not, the error says what is missing and what to do.  BQL.
      */
     bool (*can_send)(ConfidentialGuestSupport *cgs, Error **errp);
 
     /**
-     * @is_willing: has the guest agreed to be migrated?  Does not look at
-     * migration blockers and at what the user must set for the destination.  If
-     * not, the error says what is missing and what to do.  BQL.  NULL: always.
+     * @is_willing: has the guest agreed to be migrated?  If not, the error says
+     * what is missing and what to do.  Ignores migration blockers and
+     * parameters that the user must set for the destination.  BQL.  NULL:
+     * every guest has agreed.
      */
     bool (*is_willing)(ConfidentialGuestSupport *cgs, Error **errp);
 
@@ -50,11 +51,12 @@ typedef struct ConfidentialGuestMigrationOps {
                        Error **errp);
 
     /**
-     * @send_answer: the destination's answer to the session.  @data is
+     * @send_answer: handle the destination's answer to the session.  @data is
      * untrusted.  Before the answer arrives, and if the destination does not
-     * know answers, send_pages makes what every destination can receive.
-     * Called at most once, by the thread of the return path, from send_start
-     * until send_completed or send_done.  NULL: no answer is wanted.
+     * support answers, send_pages must pack pages in a form that every
+     * destination can receive.  Called at most once, by the thread of the
+     * return path, from send_start until send_completed or send_done.  NULL:
+     * the source does not ask for an answer.
      */
     bool (*send_answer)(ConfidentialGuestSupport *cgs, const uint8_t *data,
                         size_t len, Error **errp);
@@ -65,17 +67,17 @@ typedef struct ConfidentialGuestMigrationOps {
      *
      * Returns the number of pages that were packed.  It is less than @npages if
      * the guest is converting the page after them.  If the guest is converting
-     * the first page, the result is -EAGAIN, and the caller has to send all of
-     * them again.  Otherwise -errno.  @errp is set with every -errno, and @out
-     * may have grown then.
+     * the first page, the result is -EAGAIN, and the caller has to send all
+     * pages of the call later.  Other failures return another -errno.  With any
+     * -errno, @errp is set and @out may have grown.
      */
     int (*send_pages)(ConfidentialGuestSupport *cgs, RAMBlock *rb,
                       uint64_t offset, size_t npages, GByteArray *out,
                       Error **errp);
 
     /**
-     * @send_final: the guest is stopped and all pages are sent.  Appends to
-     * @final what else the destination needs.
+     * @send_final: called when the guest is stopped and all pages are sent.
+     * Appends to @final all other data that the destination needs.
      */
     bool (*send_final)(ConfidentialGuestSupport *cgs, GByteArray *final,
                        Error **errp);
@@ -110,9 +112,9 @@ typedef struct ConfidentialGuestMigrationOps {
                           const uint8_t *session, size_t len, Error **errp);
 
     /**
-     * @receive_answer: the source asks for an answer.  Append to @answer up to
-     * 256 bytes for its send_answer.  Called after receive_start.  BQL.  NULL:
-     * nothing.
+     * @receive_answer: called after receive_start, when the source asks for an
+     * answer.  Appends to @answer up to 256 bytes, which the source passes to
+     * its send_answer.  BQL.  NULL: the answer is empty.
      */
     void (*receive_answer)(ConfidentialGuestSupport *cgs, GByteArray *answer);
 
@@ -124,21 +126,25 @@ typedef struct ConfidentialGuestMigrationOps {
                           uint64_t offset, size_t npages,
                           const uint8_t *in, size_t len, Error **errp);
 
-    /** @receive_final: all pages were received, and their state was checked */
+    /**
+     * @receive_final: complete the incoming session.  Called when all pages
+     * were received and their state was checked.
+     */
     bool (*receive_final)(ConfidentialGuestSupport *cgs,
                           const uint8_t *final, size_t len, Error **errp);
 
     /**
      * @prepare_guest_memfd: prepare the VM for RAM in guest_memfds that are
      * converted in place.  Called once, before the first memory slot and the
-     * first vCPU.  BQL.  NULL: not possible.
+     * first vCPU.  BQL.  NULL: the guest cannot have such RAM.
      */
     bool (*prepare_guest_memfd)(ConfidentialGuestSupport *cgs, Error **errp);
 
     /**
-     * @guest_memfd_added: @rb is a new guest_memfd of that kind.  Its pages are
-     * shared, and the guest cannot access it yet.  Give its pages the state
-     * that the guest expects.  BQL.  NULL: they stay shared.
+     * @guest_memfd_added: give the pages of @rb the state that the guest
+     * expects.  @rb is a new RAMBlock in a guest_memfd that is converted in
+     * place.  Its pages are shared, and the guest cannot access it yet.  BQL.
+     * NULL: the pages stay shared.
      */
     bool (*guest_memfd_added)(ConfidentialGuestSupport *cgs, RAMBlock *rb,
                               Error **errp);

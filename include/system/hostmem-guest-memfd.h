@@ -15,9 +15,10 @@
  * @mode: the value of its guest-memfd option
  * @hugetlb: the value of its hugetlb option
  *
- * "auto" means "on" for a confidential guest whose kernel converts pages in
- * place, unless another option of @backend rules that out.  The trace event
- * hostmem_guest_memfd_auto has the reason if it becomes "off".
+ * "auto" means "on" for a confidential guest if the host's kernel can convert
+ * pages in place and no other option of @backend excludes a guest_memfd.
+ * Otherwise "auto" means "off", and the trace event hostmem_guest_memfd_auto
+ * has the reason.
  *
  * Context: BQL.
  */

@@ -6,16 +6,17 @@
  * The kernel raises SIGBUS when QEMU touches a private page through the mapping
  * of a guest_memfd that is converted in place.  Any code that holds a pointer
  * into guest memory can do that: a monitor command, an emulated device, a dump
- * of registers and code.  It may also lose a race with a conversion.
+ * of registers and code.  Code that accesses shared pages only can do it, too,
+ * if the guest converts the page at the same time.
  *
- * A handler for SIGBUS puts a page of zeros in the place of the private one,
- * and the access goes on: reads give zeros, writes are lost.  The file is
- * mapped there again when the page becomes shared.  Accesses to shared pages,
- * and all accesses of other guests, cost nothing.  See
+ * A handler for SIGBUS maps a page of zeros in the place of the private one,
+ * and the access goes on: reads give zeros, writes are lost.  When the page
+ * becomes shared, QEMU maps the file there again.  Accesses to shared pages,
+ * and accesses in machines without such a guest_memfd, cost nothing.  See
  * docs/devel/migration/private-access.rst.
  *
- * Locking: a spinlock of this file, which the signal handler takes as well.
- * Nobody touches guest memory with it held.
+ * Locking: a spinlock in kvm-private-access.c protects the state.  The signal
+ * handler takes it as well, so code that holds it must not access guest memory.
  */
 #ifndef SYSTEM_KVM_PRIVATE_ACCESS_H
 #define SYSTEM_KVM_PRIVATE_ACCESS_H
@@ -25,7 +26,7 @@
 /**
  * kvm_private_access_add: survive accesses to private pages of a mapping
  * @host: address of the mapping, aligned to the host's page size
- * @size: bytes, a multiple of that
+ * @size: bytes, a multiple of the host's page size
  * @fd: the guest_memfd, mapped from its offset 0 on with MAP_SHARED.  It stays
  *      open until kvm_private_access_remove().
  * @name: for messages
@@ -34,14 +35,18 @@
  */
 void kvm_private_access_add(void *host, size_t size, int fd, const char *name);
 
-/** kvm_private_access_remove: undo it, before the memory is unmapped.  BQL */
+/**
+ * kvm_private_access_remove: undo kvm_private_access_add()
+ *
+ * Called with the BQL held, before the memory is unmapped.
+ */
 void kvm_private_access_remove(void *host);
 
 /**
  * kvm_private_access_restore: map the file again wherever pages of zeros are
  * @host, @size: of the range; NULL, SIZE_MAX: everywhere
  *
- * To be called after a conversion to shared.
+ * Called after a conversion to shared.
  */
 void kvm_private_access_restore(void *host, size_t size);
 
@@ -49,10 +54,10 @@ void kvm_private_access_restore(void *host, size_t size);
  * kvm_private_access_poisoned: has an access found bad memory in a range?
  * @host, @size: the range, in bytes
  *
- * A page whose memory is bad (a machine check) also becomes a page of zeros.
- * A reader that must not take these zeros for the page's contents asks this
- * after it has read the page.  The answer does not change back until
- * kvm_private_access_remove().
+ * The signal handler also maps a page of zeros in the place of a page whose
+ * memory is bad (a machine check).  A reader that must not take these zeros for
+ * the page's contents calls this function after it has read the page.  Once the
+ * result is true, it stays true until kvm_private_access_remove().
  *
  * Context: any thread.
  */

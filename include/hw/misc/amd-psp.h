@@ -148,8 +148,9 @@ typedef struct AmdPspGuest {
 /* The firmware and its secrets */
 typedef struct AmdPspPlatform {
     uint8_t seed[AMD_PSP_SEED_LEN];
-    /* Number of times that the platform has generated OCA and PEK, and PDH */
+    /* Number of times that the platform has generated OCA and PEK */
     uint32_t pek_count;
+    /* Number of times that the platform has generated the PDH */
     uint32_t pdh_count;
     AmdPspEcKey pdh;
     AmdPspEcKey pek;

@@ -100,7 +100,7 @@ static inline unsigned sev_cpu_phys_bits(CPUX86State *env, bool host)
            (host && cpu->sev ? cpu->sev_reduced_phys_bits : 0);
 }
 
-/* Set when the firmware is initialized; pages can be plaintext only after it */
+/* Set when the firmware is initialized.  Before, no page can be plaintext. */
 extern bool sev_memory_active;
 
 /**

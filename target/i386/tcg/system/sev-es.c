@@ -89,8 +89,8 @@ void helper_vmgexit(CPUX86State *env)
 #define VMSA_X87_DS             0x414
 #define VMSA_X87_CS             0x416
 #define VMSA_X87_RIP            0x418
-#define VMSA_X87_MANTISSA       0x420   /* of ST(0) to ST(7), 8 bytes each */
-#define VMSA_X87_EXPONENT       0x460   /* of ST(0) to ST(7), 2 bytes each */
+#define VMSA_X87_MANTISSA       0x420   /* ST(0) to ST(7), 8 bytes each */
+#define VMSA_X87_EXPONENT       0x460   /* the same with signs, 2 bytes each */
 #define VMSA_XMM                0x470
 #define VMSA_YMM_HIGH           0x570
 /* This CPU does not use the VMSA and the host save area beyond this offset */
@@ -443,7 +443,10 @@ static bool exit_is_automatic(uint64_t exit_code, uint64_t exit_info_1)
     case SVM_EXIT_ERR:
         return true;
     case SVM_EXIT_NPF:
-        /* Hypervisors set reserved bits in nested page tables for MMIO */
+        /*
+         * Hypervisors set reserved bits in nested page tables for MMIO, which
+         * the guest must handle in #VC
+         */
         return !(exit_info_1 & PG_ERROR_RSVD_MASK);
     default:
         return false;

@@ -56,7 +56,7 @@
 /* Bytes of a cache line; a PageCache has one bit for each line of a page */
 #define LINE_LEN    64
 
-/* A PC cannot have as many CPUs */
+/* More CPUs than a PC can have */
 #define MAX_CPUS    4096
 
 bool sev_memory_active;
@@ -422,7 +422,7 @@ void sev_memory_touch(CPUState *cs, hwaddr pa, bool is_write, int *prot)
         return;
     }
     if (!is_write) {
-        /* The first write after a flush must come here again */
+        /* The first write after a flush must call this function again */
         if (qatomic_read(&cache->lines) != UINT64_MAX) {
             *prot &= ~PAGE_WRITE;
         }
@@ -952,7 +952,7 @@ static void sev_memory_wbinvd_work(CPUState *cs, run_on_cpu_data data)
     sev_memory_flush_tlbs();
 }
 
-/* WBINVD ends its translation block, so the work is done before the next one */
+/* WBINVD ends its translation block, so safe work runs before the next block */
 void helper_wbinvd(CPUX86State *env)
 {
     unsigned cpu = env_cpu(env)->cpu_index;

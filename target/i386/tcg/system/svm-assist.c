@@ -107,7 +107,7 @@ void svm_assist(CPUX86State *env, uint64_t exit_code, uint64_t *exit_info_1)
             bytes[0] = svm_assist_fetch(env, bytes + 1, sizeof(bytes) - 1);
         }
         break;
-    /* The gap between the ranges is TASK_SWITCH, FERR_FREEZE and SHUTDOWN */
+    /* TASK_SWITCH, FERR_FREEZE and SHUTDOWN, in between, are not included */
     case SVM_EXIT_IDTR_READ ... SVM_EXIT_MSR:
     case SVM_EXIT_VMRUN ... SVM_EXIT_XSETBV:
         next = true;
