@@ -67,7 +67,7 @@ static struct {
     Filled filled[FILLED_MAX];
     size_t nfilled;
     char *poisoned[POISONED_MAX];
-    size_t npoisoned;   /* written with the spinlock held, atomic */
+    size_t npoisoned;   /* written atomically, with the spinlock held */
 
     /* Written before the handler is installed */
     size_t page_size;
@@ -76,7 +76,8 @@ static struct {
     QEMUBH *ao_bh;
 
     /*
-     * Address of an "action optional" machine check in the main thread; atomic
+     * Address from the last BUS_MCEERR_AO ("action optional" machine check)
+     * outside of vCPU threads, for report_ao(); atomic
      */
     void *ao_addr;
 } state;

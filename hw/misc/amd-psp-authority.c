@@ -325,7 +325,10 @@ out:
     return ok;
 }
 
-/* Write the file with the certificates, which other platforms' users need */
+/*
+ * Write the certificates of ASK and ARK to a file.  Users of other platforms
+ * pass them to SEND_START.
+ */
 static bool publish(const AmdPspAuthority *a, const char *path, Error **errp)
 {
     g_autofree char *name = g_strdup_printf("%s.cert", path);

@@ -26,7 +26,7 @@
 /* Bytes of memory that INIT requires for SEV-ES */
 #define TMR_LEN             (1024 * 1024)
 
-/* The certificates that PDH_CERT_EXPORT exports beside the PDH */
+/* The chain of certificates that PDH_CERT_EXPORT exports besides the PDH's */
 #define CHAIN_LEN           (3 * AMD_PSP_CERT_LEN)
 #define CHAIN_PEK           0
 #define CHAIN_OCA           AMD_PSP_CERT_LEN
@@ -48,7 +48,7 @@
 typedef enum PspReply {
     PSP_REPLY_NEVER,
     PSP_REPLY_SUCCESS,
-    PSP_REPLY_LENGTH,       /* also if the command ends with INVALID_LEN */
+    PSP_REPLY_LENGTH,       /* after success, and after INVALID_LEN */
 } PspReply;
 
 /**
@@ -178,7 +178,9 @@ bool psp_write(AmdPspPlatform *p, hwaddr pa, unsigned asid, const void *buf,
 bool psp_is_ram(AmdPspPlatform *p, hwaddr pa, size_t len);
 
 /**
- * psp_random: fill @buf with random bytes; false, after a report, on failure
+ * psp_random: fill @buf with random bytes
+ *
+ * Returns false on failure, after reporting the error.
  */
 bool psp_random(void *buf, size_t len);
 

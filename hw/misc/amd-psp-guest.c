@@ -18,7 +18,7 @@
 /* The length that the host must put into the buffer of ACTIVATE_EX */
 #define ACTIVATE_EX_LEN     24
 
-/* Limit of the number of cores in ACTIVATE_EX; the value is ours */
+/* Limit of the number of cores in ACTIVATE_EX; the API defines none */
 #define ACTIVATE_EX_IDS_MAX 1024
 
 /* Offsets in the report of ATTESTATION; bytes before SIG_USAGE are signed */
@@ -106,7 +106,7 @@ static void guest_deactivate(AmdPspPlatform *p, AmdPspGuest *g)
         bool used = sev_memory_asid_valid(g->asid);
 
         sev_memory_clear_key(g->asid);
-        /* Caches contain data of the guest only if it could run */
+        /* If the guest could not run, caches cannot contain its data */
         if (used) {
             set_bit(g->asid, p->df_flush);
             sev_memory_forget_wbinvd();

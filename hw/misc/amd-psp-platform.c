@@ -13,7 +13,7 @@
 /* The length that the host must put into the buffer of INIT_EX */
 #define INIT_EX_LEN         36
 
-/* Limit of the length of a firmware image; the value is ours */
+/* Limit of the length of a firmware image; the API defines none */
 #define FIRMWARE_MAX        (1024 * 1024)
 
 /*
@@ -28,7 +28,7 @@
 #define NV_OWNED            16
 #define NV_PEK_CERT         64      /* with the owner's signature */
 #define NV_OCA_CERT         (NV_PEK_CERT + AMD_PSP_CERT_LEN)
-#define NV_MAC              (NV_LEN - AMD_PSP_MAC_LEN)  /* of all before it */
+#define NV_MAC              (NV_LEN - AMD_PSP_MAC_LEN)  /* of bytes before it */
 
 /* PLATFORM_STATUS flags */
 #define FLAG_OWNED          (1u << 0)
@@ -157,7 +157,7 @@ static AmdPspStatus nv_load(AmdPspPlatform *p, const uint8_t *nv)
     uint8_t mac[AMD_PSP_MAC_LEN];
     uint32_t pek, pdh;
 
-    /* Empty storage */
+    /* The storage is empty, so there is nothing to restore */
     if (buffer_is_zero(nv, NV_LEN) ||
         (nv[0] == 0xff && !memcmp(nv, nv + 1, NV_LEN - 1))) {
         return AMD_PSP_SUCCESS;

@@ -139,8 +139,8 @@ struct AmdPspState {
     uint64_t busy_ns;
 
     /*
-     * Protects platform, because safe work does not hold the BQL.  Taken after
-     * the BQL.
+     * Protects @platform, which safe work uses without the BQL.  A thread that
+     * takes both takes the BQL first.
      */
     QemuMutex lock;
     AmdPspPlatform platform;
@@ -615,7 +615,7 @@ static void amd_psp_reset_hold(Object *obj, ResetType type)
     s->intsts = 0;
     amd_psp_reset_mailbox(s);
     if (current_cpu) {
-        /* The guest resets the bus, and its other vCPUs continue to run */
+        /* A vCPU has reset the bus.  Safe work stops the other vCPUs. */
         async_safe_run_on_cpu(current_cpu, amd_psp_reset_platform,
                               RUN_ON_CPU_HOST_PTR(s));
     } else {

@@ -53,7 +53,7 @@ struct CGTestState {
     uint64_t begin_touched; /* lazy: number of pages that begin with memory */
     /* lazy: the guest writes to each n-th run reported unallocated; 0: none */
     uint32_t touch_every;
-    uint64_t bad_memory;    /* offset of a page that the host lost; 0: none */
+    uint64_t bad_memory;    /* offset of a page to report as bad; 0: none */
     uint32_t shared_mib;    /* MiB of RAM, from its start, that are shared */
     uint64_t host_page_size; /* page size to set in the RAMBlock; 0: keep it */
     bool unwilling;         /* the guest has not agreed to be migrated */

@@ -43,8 +43,8 @@ void kvm_private_access_add(void *host, size_t size, int fd, const char *name);
 void kvm_private_access_remove(void *host);
 
 /**
- * kvm_private_access_restore: map the file again wherever pages of zeros are
- * @host, @size: of the range; NULL, SIZE_MAX: everywhere
+ * kvm_private_access_restore: map the file again in the place of pages of zeros
+ * @host, @size: the range in which to do so; NULL, SIZE_MAX: everywhere
  *
  * Called after a conversion to shared.
  */
@@ -63,7 +63,7 @@ void kvm_private_access_restore(void *host, size_t size);
  */
 bool kvm_private_access_poisoned(const void *host, size_t size);
 
-/** KvmPrivateAccessHold: a range in which no page is replaced */
+/** KvmPrivateAccessHold: a range in which pages of zeros replace no page */
 typedef struct KvmPrivateAccessHold {
     char *host;
     size_t size;

@@ -48,7 +48,7 @@
 
 /* Flags of an entry */
 #define AMD_PSP_RING_INT_COMPLETE   BIT(0)
-#define AMD_PSP_RING_GO_ON          BIT(1)  /* continue even if it fails */
+#define AMD_PSP_RING_GO_ON          BIT(1)  /* do not pause if it fails */
 
 typedef enum AmdPspRingPriority {
     AMD_PSP_RING_LOW,
@@ -69,7 +69,7 @@ typedef struct AmdPspRing {
     AmdPspRingQueue queues[AMD_PSP_RING_QUEUES];
     uint32_t head;
     bool interrupt;                 /* see amd_psp_ring_interrupt() */
-    /* Queue and entry flags of the command that was taken last */
+    /* Queue of the command that was taken last, and flags of its entry */
     AmdPspRingPriority priority;
     uint16_t flags;
 } AmdPspRing;
@@ -125,7 +125,8 @@ void amd_psp_ring_post(AmdPspRing *r, uint16_t status);
 /**
  * amd_psp_ring_skip: move the head behind the command that was taken
  *
- * Does not write a status; used by a fault.  Called with the BQL held.
+ * Does not write a status, as the fault "skip" requires.  Called with the BQL
+ * held.
  */
 void amd_psp_ring_skip(AmdPspRing *r);
 

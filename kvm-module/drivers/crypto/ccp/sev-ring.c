@@ -28,17 +28,17 @@
 #include "psp-dev.h"
 #include "sev-dev.h"
 
-/* Bits of the control register, which is the command register */
+/* Bits of the control register.  In mailbox mode, it is the command register. */
 #define SEV_RING_CLEAR		BIT(29)	/* clear the status bits of the head */
 #define SEV_RING_ACTIVE		BIT(30)
 #define SEV_RING_HOST		BIT(31)	/* PSP_CMDRESP_RESP, for sev_irq_handler() */
 
-/* Bits of the head, which is the low register of the argument's address */
+/* Bits of the head.  In mailbox mode, it is the low half of the argument's address. */
 #define SEV_RING_HEAD_LOW	GENMASK(7, 0)
 #define SEV_RING_RUNNING	BIT(11)	/* cleared when a command fails */
 #define SEV_RING_EMPTY		BIT(28)
 
-/* The tail, which is the high register of the argument's address */
+/* Bits of the tail.  In mailbox mode, it is the high half of the argument's address. */
 #define SEV_RING_TAIL_LOW	GENMASK(7, 0)
 
 /* If @flags is 0, a failing command pauses the queue, and success raises no interrupt. */
@@ -432,7 +432,10 @@ int sev_issue_cmds_external_user(struct file *filep, int cmd, void *data,
 			 !virt_addr_valid(data + n * size - 1)))
 		return -EINVAL;
 
-	/* The interrupt would not be delivered, see sev_wait_cmd_ioc(). */
+	/*
+	 * The interrupt for which sev_ring_run() waits would not be delivered, as in
+	 * sev_wait_cmd_ioc().
+	 */
 	if (irqs_disabled())
 		return -EOPNOTSUPP;
 

@@ -26,7 +26,7 @@
 void helper_vmgexit(CPUX86State *env)
 {
     if (!env->sev_es_asid) {
-        /* Without SEV-ES the prefix is ignored, and this is VMMCALL */
+        /* VMGEXIT is VMMCALL with a prefix, which is ignored without SEV-ES */
         cpu_svm_check_intercept_param(env, SVM_EXIT_VMMCALL, 0, GETPC());
         raise_exception_ra(env, EXCP06_ILLOP, GETPC());
     }
@@ -90,7 +90,7 @@ void helper_vmgexit(CPUX86State *env)
 #define VMSA_X87_CS             0x416
 #define VMSA_X87_RIP            0x418
 #define VMSA_X87_MANTISSA       0x420   /* ST(0) to ST(7), 8 bytes each */
-#define VMSA_X87_EXPONENT       0x460   /* the same with signs, 2 bytes each */
+#define VMSA_X87_EXPONENT       0x460   /* ST(0) to ST(7), with signs, 2 each */
 #define VMSA_XMM                0x470
 #define VMSA_YMM_HIGH           0x570
 /* This CPU does not use the VMSA and the host save area beyond this offset */
@@ -338,7 +338,7 @@ bool sev_es_load(CPUX86State *env)
         env->sev_es_asid = 0;
         return false;
     }
-    /* Hardware has a separate register for the guest's PAT */
+    /* Hardware has a separate register for the guest's PAT, and TCG has not */
     env->sev_es_host_pat = env->pat;
     env->int_ctl = x86_ldl_phys(cs, env->vm_vmcb + CONTROL(int_ctl));
     env->hflags2 &= ~(HF2_HIF_MASK | HF2_VINTR_MASK);

@@ -106,7 +106,7 @@ static struct {
     /* Chunks by physical address; NULL: all lines are clean */
     PageCache **caches;
     SevMemoryCacheCheck cache_check;
-    /* vCPUs that have executed WBINVD, by index */
+    /* vCPUs, by index, with a WBINVD since sev_memory_forget_wbinvd() */
     DECLARE_BITMAP(wbinvd, MAX_CPUS);
 } sev;
 

@@ -21,7 +21,10 @@
 #include "sev_batch.h"
 #include "sev_group.h"
 
-/* Both commands have the same argument.  The arguments of a group fit in one page. */
+/*
+ * Argument of a command.  SEND_UPDATE_DATA and RECEIVE_UPDATE_DATA have arguments of
+ * the same layout.  The arguments of all commands of a group fit in one page.
+ */
 struct sev_group_cmd {
 	struct sev_data_send_update_data data;
 } __aligned(64);
