@@ -10,7 +10,7 @@
  *   amd-psp-transport.c    commands that send and receive guests
  *   amd-psp-debug.c        commands that copy guest memory
  *   amd-psp-guest.c        guest contexts, and commands that launch guests
- *   amd-psp-vmsa.c         the places for checksums of VMSAs
+ *   amd-psp-vmsa.c         the slots for checksums of VMSAs
  *   amd-psp-memory.c       access to the machine's memory
  */
 
@@ -128,7 +128,7 @@ void psp_guest_finish(AmdPspGuest *g);
  * psp_vmsa_set_up: make @vmsa a state from which a vCPU of @g can start
  * @vmsa: plaintext of @len bytes, which is changed
  *
- * Assigns a place for the checksum and stores the checksum there.
+ * Assigns a slot for the checksum and stores the checksum there.
  */
 AmdPspStatus psp_vmsa_set_up(AmdPspPlatform *p, AmdPspGuest *g, uint8_t *vmsa,
                              size_t len);
@@ -143,7 +143,7 @@ bool psp_vmsa_is_valid(AmdPspPlatform *p, AmdPspGuest *g, const uint8_t *vmsa,
                        size_t len);
 
 /**
- * psp_vmsa_free: free the places for checksums that @g has
+ * psp_vmsa_free: free the slots for checksums that @g has
  */
 void psp_vmsa_free(AmdPspPlatform *p, const AmdPspGuest *g);
 

@@ -288,7 +288,8 @@ static AmdPspStatus find_sharer(AmdPspPlatform *p, uint32_t handle,
  * [8] address and [16] length of the PDH certificate of the session's sender;
  * [24] address and [32] length of the session; out: [0] handle of the new guest
  *
- * LAUNCH_START does not need a session: the address of the certificate is 0.
+ * LAUNCH_START does not need a session.  For a launch without a session, the
+ * host sets the address of the certificate to 0.
  */
 AmdPspStatus psp_guest_start(AmdPspPlatform *p, uint8_t *b,
                              AmdPspGuestState state)

@@ -1,5 +1,5 @@
 /*
- * Emulated AMD Platform Security Processor: the places for checksums of VMSAs
+ * Emulated AMD Platform Security Processor: the slots for checksums of VMSAs
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */

@@ -110,9 +110,8 @@ void encbitmap_set(RAMBlock *rb, uint64_t first, uint64_t npages,
  * encbitmap_update: set the bits of pages [@first, @first + @npages) from @le,
  * a little-endian bitmap whose bit 0 is page @first.  If the provider does not
  * mark pages dirty (@dirties is false), this function marks all pages of each
- * word that changes.
- * Returns the number of words that changed.  The caller holds the writer's
- * lock.
+ * word that changes.  Returns the number of words that changed.  The caller
+ * holds the writer's lock.
  */
 uint64_t encbitmap_update(RAMBlock *rb, uint64_t first, uint64_t npages,
                           const uint64_t *le);

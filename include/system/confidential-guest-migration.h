@@ -3,17 +3,18 @@
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
- * The migration code calls these operations and knows no vendor.  A vendor's
- * implementation packs pages into bytes and unpacks them, and knows no
- * migration stream.  docs/specs/encrypted-ram-migration.rst describes the
- * stream, in which the vendor's bytes are opaque.
+ * The migration code calls these operations and does not depend on a vendor.  A
+ * vendor's implementation packs pages into bytes and unpacks them, and does not
+ * depend on the format of the migration stream.  The vendor's bytes are opaque
+ * in the stream, which docs/specs/encrypted-ram-migration.rst describes.
  *
  * A class whose guests can be migrated sets
  * ConfidentialGuestSupportClass.migration.
  *
- * The migration code passes only private pages.  The guest may convert a page
- * while it is being packed.  The result is useless then but must do no harm,
- * and the page is sent again, because a conversion marks it dirty (see
+ * The migration code passes only private pages to these operations.  The guest
+ * may convert a page while send_pages packs it.  The packed page is then
+ * useless, but the destination must be able to unpack it without harm.  The
+ * source sends the page again, because a conversion marks it dirty (see
  * exec/encbitmap.h).
  */
 #ifndef SYSTEM_CONFIDENTIAL_GUEST_MIGRATION_H

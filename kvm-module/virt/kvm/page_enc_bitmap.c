@@ -115,8 +115,8 @@ void kvm_page_enc_end(struct kvm *kvm)
 
 /*
  * Calculate the generation of the bitmap that @slots and all files define.  It is the
- * sum of two counters that never decrease: the changes of private pages, and the
- * generation of the slots.  The latter changes when new slots become active, and again
+ * sum of two counters that never decrease: the number of changes of private pages, and
+ * the generation of the slots.  The latter changes when new slots become active, and again
  * when the old slots have no readers any more.  Because neither counter ever decreases,
  * two readings of the sum are equal only if neither counter has changed.  The sum is
  * at least 1, because the uapi reserves 0.

@@ -3,10 +3,10 @@
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
- * AMD64 Architecture Programmer's Manual, volume 2, sections 15.7.1 (State
- * Saved on Exit) and 15.8.4 (Nested and intercepted #PF: Guest Instruction
- * Bytes, Decode Assists).  A hypervisor cannot read the code of an SEV guest,
- * so it needs the assists to emulate an instruction of the guest.
+ * See the AMD64 Architecture Programmer's Manual, volume 2, sections 15.7.1
+ * (State Saved on Exit) and 15.8.4 (Nested and intercepted #PF: Guest
+ * Instruction Bytes, Decode Assists).  A hypervisor cannot read the code of an
+ * SEV guest, so it needs the assists to emulate an instruction of the guest.
  */
 
 #include "qemu/osdep.h"
