@@ -82,7 +82,7 @@ typedef struct PspCommand {
     uint8_t platform;
     /* Offset of the handle in the buffer */
     uint8_t handle_at;
-    /* The command changes what vCPUs see, so no vCPU may run */
+    /* The command calls sev_memory_clear_key(), so no vCPU may run */
     bool stops_cpus;
 } PspCommand;
 

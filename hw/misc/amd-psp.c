@@ -124,17 +124,17 @@ struct AmdPspState {
      * schedules executed_bh.
      */
     bool busy;
-    bool to_work;                       /* safe work must execute it */
-    bool hung;                          /* it never ends */
-    bool queued;                        /* it is from a queue */
-    bool left;                          /* not executed: it ended the mode */
-    bool doorbell;                      /* it is the first after a doorbell */
-    bool faulty;                        /* fault hits it */
+    bool to_work;                       /* safe work must execute the command */
+    bool hung;                          /* the command never ends */
+    bool queued;                        /* the command is from a queue */
+    bool left;                          /* it ended the mode: not executed */
+    bool doorbell;                      /* first command after a doorbell */
+    bool faulty;                        /* @fault applies to the command */
     SevPlatformFault fault;
     uint32_t command;
     hwaddr buffer;
     int64_t start;                      /* virtual time */
-    uint32_t status;                    /* AmdPspStatus, or a fault's */
+    uint32_t status;                    /* AmdPspStatus, or one of a fault */
     uint64_t guest_bytes;
     uint64_t busy_ns;
 
@@ -552,7 +552,7 @@ static void amd_psp_reset_platform(CPUState *cs, run_on_cpu_data data)
     amd_psp_platform_reset(&s->platform);
 }
 
-/* Drop the current command, and execute no further entry of a ring */
+/* Drop the current command, and execute no further command of a queue */
 static void amd_psp_stop(AmdPspState *s)
 {
     timer_del(s->end_timer);

@@ -41,7 +41,7 @@ uint64_t sev_vmsa_checksum(const uint8_t *vmsa);
 
 /**
  * sev_vmsa_store_checksum: store the checksum of a VMSA at the address that the
- * VMSA has at SEV_VMSA_CHECKSUM
+ * VMSA contains at offset SEV_VMSA_CHECKSUM
  * @vmsa: as for sev_vmsa_checksum()
  *
  * Called in the same context as sev_memory_write().  Returns false if this

@@ -241,7 +241,7 @@ static void gmem_mark_dirty(struct kvm_memory_slot *slot, pgoff_t start,
 		if (!pages)
 			continue;
 
-		/* The first bit of the slot can be anywhere in a word of the file's bitmap. */
+		/* The slot can begin anywhere in a word of the file's bitmap, so shift. */
 		if (word < slot->gmem.pgoff) {
 			pages >>= slot->gmem.pgoff - word;
 			shift = 0;

@@ -68,7 +68,7 @@ bool sev_memory_active;
  */
 typedef struct PageCache {
     uint64_t lines;     /* bit n: the line at n * LINE_LEN */
-    uint64_t writers;   /* bit n: a vCPU whose index is n modulo 64 */
+    uint64_t writers;   /* bit n: a vCPU whose index modulo 64 is n */
     /* Value of sev.flushes when a vCPU last got a TLB entry for the page */
     uint32_t filled;
     /* The page is in sev.plain; changes only in exclusive sections */
