@@ -17,8 +17,8 @@
 #define FIRMWARE_MAX        (1024 * 1024)
 
 /*
- * The storage of INIT_EX.  The API specifies only its length; the format is
- * ours.
+ * Offsets in the storage of INIT_EX.  The API specifies only the length of the
+ * storage; this emulation defines the format.
  */
 #define NV_LEN              (32 * 1024)
 #define NV_MAGIC            "amdpspnv"
