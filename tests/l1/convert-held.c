@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * A page that somebody holds cannot become private: the call fails with
- * EAGAIN, reports the page, and converts nothing.  A page that nobody holds
- * always can.
+ * KVM does not make a page private while somebody holds a reference to it: the
+ * call fails with EAGAIN, reports the page, and converts nothing.  A conversion
+ * of pages to which nobody holds a reference always succeeds.
  */
 #define _GNU_SOURCE
 #include <pthread.h>
@@ -14,7 +14,7 @@
 
 #define SIZE (4ULL << 20)
 
-/* Hold pages by a pipe, as direct I/O would hold them */
+/* A pipe that holds references to pages, as direct I/O would */
 struct hold {
     int fds[2];
     size_t bytes;
@@ -87,8 +87,10 @@ static void held(struct vm *vm)
 }
 
 /*
- * Pages that nobody else has touched, at the limits of the record of pages in
- * the host's reach
+ * KVM finds a held page even if the host has accessed no other page of the
+ * file.  KVM has one bit per 64 pages that says whether the host may have mapped
+ * or pinned one of them (@reached in gmem_attributes.h), and checks no other
+ * pages.  The pages here are at the limits of these groups of 64.
  */
 static void held_alone(enum vm_type type)
 {
@@ -109,7 +111,11 @@ static void held_alone(enum vm_type type)
     }
 }
 
-/* Pages that were just allocated, on either CPU, do not count as held */
+/*
+ * A page that was just allocated does not count as held, although the LRU batch
+ * of the CPU that allocated it may still hold a reference, and another CPU
+ * converts the page
+ */
 static void fresh(struct vm *vm)
 {
     int bad = 0, i, n = 0;
@@ -145,8 +151,9 @@ static void *toucher(void *opaque)
 }
 
 /*
- * Faults on neighbouring pages, which the same call unmaps while they are
- * mapped again
+ * Conversions succeed while another thread accesses every second page from 0
+ * on.  The conversion to shared unmaps these pages, too, so that they are
+ * mapped again all the time.
  */
 static void faults(struct vm *vm)
 {
@@ -266,8 +273,8 @@ static void others_run(bool run)
 }
 
 /*
- * A real-time task that never yields, such as a vCPU, does not block a
- * conversion
+ * A conversion does not have to wait for a real-time task that never yields its
+ * CPU, such as a vCPU
  */
 static void busy_cpu(void)
 {

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Conversions where the file and the memory slots are not one to one: several
- * slots of one file, several files, other processes, a VM that is gone, and
- * slots that have attributes of the VM instead.
+ * Conversions of guest_memfds that are not simply the memory of one slot of a
+ * running VM: one file in several slots, several files in one VM, a file that
+ * another process converts, a file whose VM is gone, and a file that user space
+ * cannot map.
  */
 #define _GNU_SOURCE
 #include <sys/socket.h>
@@ -14,7 +15,7 @@
 #define SIZE    (4ULL << 20)
 #define LOG     KVM_MEM_LOG_DIRTY_PAGES
 
-/* Private pages among gfns [@gfn, @gfn + 256), as 4 words */
+/* Read which of the gfns [@gfn, @gfn + 256) are private: 4 words of @bits */
 static void private_at(struct vm *vm, uint64_t gfn, uint64_t *bits)
 {
     MUST(vm_bitmap(vm, gfn, 256, bits));
@@ -28,9 +29,10 @@ static void dirty_in(struct vm *vm, uint32_t slot, uint64_t *bits)
 }
 
 /*
- * Slot 0 is pages 0x100-0x1ff of the file at gfn 0x1000, slot 1 its pages
- * 0x200-0x2ff at gfn 0x500: neighbours in the file, in the other order for the
- * guest; the rest is in no slot.
+ * Slot 0 has the file's pages 0x100-0x1ff, at gfn 0x1000.  Slot 1 has the file's
+ * pages 0x200-0x2ff, at gfn 0x500.  The slots are therefore adjacent in the file,
+ * but in the opposite order in the guest's memory.  The file's other pages are
+ * in no slot.
  */
 static void two_slots(enum vm_type type)
 {
@@ -40,7 +42,7 @@ static void two_slots(enum vm_type type)
     vm_create(&vm, type, SIZE);
     MUST(vm_slot(&vm, 0, LOG, 0x1000 * PAGE, 0x100 * PAGE, 0x100 * PAGE));
     MUST(vm_slot(&vm, 1, LOG, 0x500 * PAGE, 0x100 * PAGE, 0x200 * PAGE));
-    vm.mem[0x1f8 * PAGE] = 1;           /* some pages are there, most are not */
+    vm.mem[0x1f8 * PAGE] = 1;           /* allocate only two of the pages */
     vm.mem[0x207 * PAGE] = 1;
     MUST(vm_convert(&vm, 0x1f0 * PAGE, 0x20 * PAGE, PRIVATE));
     private_at(&vm, 0x1000, p0);
@@ -110,8 +112,8 @@ static void two_files(enum vm_type type)
 }
 
 /*
- * A process that has the guest_memfd's file descriptor can convert its pages, even
- * if another process owns the VM
+ * A process that has the guest_memfd's file descriptor can convert its pages,
+ * even if another process owns the VM
  */
 static void child(enum vm_type type)
 {
@@ -165,7 +167,10 @@ static void send_fd(int socket, int fd)
     CHECK(sendmsg(socket, &msg, 0));
 }
 
-/* Converts by @g, with a mapping of its own: is all as it should be? */
+/*
+ * Convert the first two pages of the guest_memfd @g, access them through a new
+ * mapping, and punch a hole.  Returns whether all of this worked as it should.
+ */
 static bool works(int g)
 {
     struct kvm_memory_attributes2 args = { .size = 2 * PAGE };
@@ -186,7 +191,11 @@ static bool works(int g)
     return good;
 }
 
-/* The file holds the VM, whatever becomes of its descriptor and its process */
+/*
+ * A guest_memfd can be used after user space has closed its VM, and after the
+ * process that owned the VM has ended, because the file holds a reference to
+ * the VM
+ */
 static void without_vm(enum vm_type type)
 {
     int pair[2], g, status;
@@ -248,8 +257,9 @@ static uint64_t stat_of(struct vm *vm, const char *name)
 }
 
 /*
- * A file that cannot be mapped keeps attributes as well.  The guest then has
- * private pages from the file, and shared pages from the slot's host address.
+ * A guest_memfd that user space cannot map keeps attributes as well.  The
+ * guest's private pages are then pages of the file, and its shared pages are
+ * the memory at the slot's host address.
  */
 static void not_mapped(void)
 {
@@ -266,7 +276,7 @@ static void not_mapped(void)
     vm_create(&vm, VM_SW_PROTECTED, GUEST_SIZE);
     MUST(vm_slot(&vm, 0, 0, 0, half, 0));
     g = CHECK(vm_gmem(&vm, half, 0));
-    /* Host memory that could be mapped by 2 MiB */
+    /* Host memory that KVM could map with a 2 MiB page */
     p = mmap(NULL, 2 * half, PROT_READ | PROT_WRITE,
              MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     p = (uint64_t *)(((uintptr_t)p + half - 1) & -half);
@@ -336,7 +346,7 @@ static void statistics(enum vm_type type)
     vm_destroy(&vm);
 }
 
-/* Have all of a range of guest memory mapped: 0, or -errno */
+/* Make KVM map all pages of a range for the guest.  Returns 0, or -errno. */
 static int map_all(struct vm *vm, uint64_t gpa, uint64_t size)
 {
     struct kvm_pre_fault_memory range = { .gpa = gpa, .size = size };
@@ -349,9 +359,10 @@ static int map_all(struct vm *vm, uint64_t gpa, uint64_t size)
 }
 
 /*
- * Private and shared pages are never under one large mapping, whatever is
- * converted; ordinary memory in the same VM has large ones, which shows that
- * they would be seen.
+ * KVM maps a guest_memfd that keeps attributes with 4 KiB pages only, whatever
+ * is converted, so that no mapping contains both private and shared pages.  The
+ * same VM has 2 MiB mappings of ordinary memory, which shows that the test would
+ * notice them.
  */
 static void large_mappings(void)
 {

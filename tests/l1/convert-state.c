@@ -11,10 +11,10 @@
 
 static volatile bool stop;
 
-/* The knowledge of a VMM without locks about the pages of slot 0 */
-#define WATCHED         64
+#define WATCHED         64              /* pages of slot 0 */
 #define LARGE           (16ULL << 30)
 
+/* What a VMM without locks knows about the pages of slot 0 */
 struct vmm {
     struct vm *vm;
     uint64_t generation;
@@ -74,7 +74,10 @@ static void without_locks(void)
     struct vm vm;
     unsigned i;
 
-    /* A small slot is marked first, and a large slot after it */
+    /*
+     * A conversion marks pages dirty in the small slot first, and then in the
+     * large slot.  The VMM's rounds fall between the two.
+     */
     vm_create(&vm, VM_SW_PROTECTED, LARGE);
     MUST(vm_slot(&vm, 0, KVM_MEM_LOG_DIRTY_PAGES, 0, WATCHED * PAGE, 0));
     MUST(vm_slot(&vm, 1, KVM_MEM_LOG_DIRTY_PAGES, WATCHED * PAGE,
@@ -89,7 +92,7 @@ static void without_locks(void)
             vmm_round(&vmm);
             rounds++;
         }
-        /* The last round, with a stopped guest */
+        /* In the last round of a migration, no guest converts any more */
         vmm_round(&vmm);
         lost += vmm.sent != (i & 1 ? ~0ULL : 0);
         vmm.sent = i & 1 ? ~0ULL : 0;
@@ -185,7 +188,10 @@ static void files_and_generations(void)
        "the generation of another", i, reads, wrong);
 }
 
-/* Slots that begin at any bit of a word of the file's bitmap */
+/*
+ * A conversion marks exactly the changed pages in the dirty logs of slots that
+ * begin at any bit of a word of the file's bitmap
+ */
 static void marks(void)
 {
     static const struct { uint64_t gfn, pages, index; } slots[] = {
@@ -233,7 +239,10 @@ static void marks(void)
     vm_destroy(&vm);
 }
 
-/* The VM frees the memory that one large request has needed */
+/*
+ * KVM does not keep the memory that it allocates to answer one large
+ * KVM_GET_PAGE_ENC_BITMAP
+ */
 static void spare(void)
 {
     const uint64_t pages = 1ULL << 30;

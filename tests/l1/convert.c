@@ -17,7 +17,7 @@ static bool is_mapped(const void *p)
     return entry >> 63;
 }
 
-/* Which pages of [@p, @p + 8) raise SIGBUS: bit i for page i */
+/* Of the 8 pages from @p on: bit i is 1 if an access to page i raises SIGBUS */
 static unsigned bus_mask(const uint8_t *p)
 {
     unsigned mask = 0, i;
@@ -113,7 +113,7 @@ static void pages(struct vm *vm)
         ok(p[PAGE] == 0x11 && p[PAGE + 4095] == 0x11, "its contents stayed");
     }
 
-    /* Already in that state */
+    /* Conversions of pages that already have the requested state */
     memset(p, 0x22, 4 * PAGE);
     ok(is_mapped(p) && !vm_convert(vm, 0x10000, 4 * PAGE, SHARED) &&
        is_mapped(p) && p[0] == 0x22, "shared to shared: nothing is unmapped");
@@ -126,7 +126,7 @@ static void pages(struct vm *vm)
        !vm_convert(vm, 0x10000, 4 * PAGE, SHARED) && bus_mask(p) == 0,
        "and back, in two steps");
 
-    /* Before there is a page */
+    /* Conversions of pages that are not allocated yet */
     p = vm->mem + 0x20000;
     ok(!vm_convert(vm, 0x20000, 2 * PAGE, PRIVATE) && bus_mask(p) == 0x03,
        "a conversion before allocation is remembered");
@@ -134,7 +134,7 @@ static void pages(struct vm *vm)
        bus_mask(p) == 0x02, "and undone: a page of zeros");
     MUST(vm_convert(vm, 0x20000, 2 * PAGE, SHARED));
 
-    /* Eight folios, every second of them there */
+    /* Eight pages, of which every second one is allocated */
     p = vm->mem + 0x30000;
     for (int i = 0; i < 8; i += 2) {
         p[i * PAGE] = i + 1;
@@ -222,9 +222,10 @@ static long count(void)
 }
 
 /*
- * A conversion leaves the page with its guest, who has to flush what it wrote
- * with the other C-bit, as without guest_memfd.  It is when a page leaves the
- * guest that nothing of it may stay in a cache: WBINVD, on all CPUs.
+ * KVM does not flush caches at a conversion, because the page stays with its
+ * guest, and the guest must flush what it wrote with the other C-bit, as it must
+ * without guest_memfd.  When a page is freed, none of its cache lines may remain,
+ * so KVM calls kvm_arch_guest_memory_reclaimed(), which flushes all CPUs' caches.
  */
 static void caches(struct vm *vm)
 {
@@ -235,7 +236,7 @@ static void caches(struct vm *vm)
     if (!count_begin("kvm_arch_guest_memory_reclaimed")) {
         return;
     }
-    /* Mapped by the host, and one of them held */
+    /* The host maps 16 pages, and a pipe holds one of them */
     memset(vm->mem + 0x90000, 0x22, 16 * PAGE);
     CHECK(pipe(pipes));
     CHECK(vmsplice(pipes[1], &iov, 1, 0));
@@ -262,7 +263,10 @@ static void caches(struct vm *vm)
     count_end();
 }
 
-/* What a conversion does depends on the range, not on how its pages alternate */
+/*
+ * A conversion of a range whose pages alternate between private and shared
+ * marks the slot dirty once or twice, and not once per page
+ */
 static void alternating(struct vm *vm)
 {
     const uint64_t first = 0x200, n = 512;
@@ -417,7 +421,10 @@ static void killed(struct vm *vm)
     free(bits);
 }
 
-/* The size of real guests: whole RAM at once, then a page here and there */
+/*
+ * A guest of a realistic size: convert its whole RAM with one call, then single
+ * pages
+ */
 static void large(enum vm_type type)
 {
     const uint64_t size = 64ULL << 30;
@@ -436,7 +443,10 @@ static void large(enum vm_type type)
     r |= vm_convert(&vm, 0, size, PRIVATE);
     t1 = now();
     if (counted) {
-        /* Each ends before the lock is dropped, and others get their turn. */
+        /*
+         * KVM calls the function once per part, before it drops the lock so
+         * that other threads can take it
+         */
         long parts = count();
 
         count_end();

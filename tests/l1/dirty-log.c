@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Dirty logging of guest_memfd slots: the guest's writes and conversions. */
+/*
+ * The dirty log of a slot whose memory is a guest_memfd contains the guest's
+ * writes and the conversions.
+ */
 #include "guest.h"
 
 #define PAGES   (GUEST_SIZE / PAGE)
@@ -67,7 +70,10 @@ static void writes(struct vm *vm)
     ok(guest_read(vm, 0x21000) != ~0ULL && (fetch(vm), true) &&
        guest_read(vm, 0x21000) != ~0ULL && dirty_is(vm, 0, 0),
        "it reads one");
-    /* A migration does not send pages that nobody has accessed */
+    /*
+     * A migration does not send the contents of a page that nobody has accessed.
+     * The first access must therefore mark the page dirty, even if it is a read.
+     */
     ok(guest_read(vm, 0x380000) != ~0ULL && dirty_is(vm, 0x380, 0x381),
        "it reads one that was not there yet: dirty");
     guest_write(vm, 0x20008, 2);
@@ -84,7 +90,8 @@ static void writes(struct vm *vm)
 }
 
 /*
- * Conversions in both directions are in the next log, in every mode of the log
+ * In every mode of the dirty log, the next log contains the conversions in both
+ * directions
  */
 static void modes(struct vm *vm)
 {

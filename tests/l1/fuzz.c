@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Calls with random arguments, many at a boundary, against a model that says
- * what each has to answer and what it has to leave behind.
+ * Make ioctls with random arguments, many of them boundary values, and compare
+ * the result of each ioctl and the state of the pages with a model.
  *
  *   l1-fuzz [SECONDS [SEED]]
  *
- * First the seeds of fuzz-seeds.h, then new ones for SECONDS (without arguments:
- * 10 seconds of seeds that are always the same).  A failure names its seed:
- * "l1-fuzz 0 SEED" does the same again.
+ * The program runs the seeds of fuzz-seeds.h first, and then new random seeds for
+ * SECONDS.  Without arguments, it runs 10 seconds with consecutive seeds from
+ * FIRST_SEED on.  For a failed seed it prints the command that repeats the
+ * failure: "l1-fuzz 0 SEED".
  */
 #define _GNU_SOURCE
 #include <sys/random.h>
@@ -17,7 +18,7 @@
 #define FILES           2
 #define FILE_PAGES      256ULL
 #define SLOTS           4
-#define GFNS            4096            /* the model's; slots are below */
+#define GFNS            4096            /* the model has gfns below this one */
 #define ANON_PAGES      64
 #define BUFFER          8192
 #define FIRST_SEED      0x1000
@@ -36,11 +37,14 @@ static struct {
     bool private[FILES][FILE_PAGES];
     struct slot slot[SLOTS];
     uint64_t generation;
-    uint8_t bits[BUFFER];               /* of that generation */
+    uint8_t bits[BUFFER];               /* bitmap with this generation */
     uint64_t bits_first, bits_pages;
 } m;
 
-/* A buffer that ends where nothing is, one that cannot be written */
+/*
+ * @buffer has BUFFER bytes and ends where no memory is mapped.  @read_only is a
+ * page that cannot be written.
+ */
 static uint8_t *buffer, *read_only;
 static uint64_t state;
 static char what[512];
@@ -70,7 +74,7 @@ static bool one_in(uint64_t n)
     return !below(n);
 }
 
-/* Numbers that things go wrong at */
+/* A random number, often one of those at which code tends to go wrong */
 static uint64_t odd(void)
 {
     static const uint64_t odds[] = {
@@ -95,7 +99,7 @@ static void __attribute__((format(printf, 1, 2))) fail(const char *fmt, ...)
     putchar('\n');
 }
 
-/* What came of a call; @want of 1 is "nobody can say" */
+/* Check a call's result.  @want is 0 or -errno, or 1 if any result is right. */
 static void expect(int got, int want)
 {
     calls++;
@@ -105,7 +109,11 @@ static void expect(int got, int want)
     }
 }
 
-/* Where an argument is: where it should be, mostly.  Fills in @fault. */
+/*
+ * Copy an ioctl's argument to @buffer, or in some calls to a page that the kernel
+ * cannot write (@no_write), or choose an address that it cannot read (@fault).
+ * Returns the address to pass to the ioctl.
+ */
 static void *place(const void *args, size_t size, bool *fault, bool *no_write)
 {
     uint8_t *p = buffer + BUFFER - 512;
@@ -131,7 +139,7 @@ static void *place(const void *args, size_t size, bool *fault, bool *no_write)
     return p;
 }
 
-/* Whose guest_memfd is @gfn of? */
+/* The slot that contains @gfn, or NULL */
 static struct slot *slot_of(uint64_t gfn)
 {
     for (int i = 0; i < SLOTS; i++) {
@@ -234,7 +242,10 @@ static void bitmap(void)
     if (one_in(8)) {
         args.start_gfn = (1ULL << 52) - args.num_pages + below(2);
     }
-    /* Exactly what it takes, up to where nothing is; or too little */
+    /*
+     * Let the bitmap begin at the start of @buffer or end at its middle, or pass
+     * an address that the kernel cannot write
+     */
     bytes = args.num_pages / 8 + !!(args.num_pages % 8);
     if (bytes <= BUFFER / 2) {
         to = buffer + (one_in(2) ? 0 : BUFFER / 2 - bytes);
@@ -262,12 +273,12 @@ static void bitmap(void)
     } else if (bytes > (uint64_t)(buffer + BUFFER - to) || no_write) {
         want = -EFAULT;
     } else if (bytes > BUFFER / 2) {
-        want = 1;       /* it writes over its own argument */
+        want = 1;       /* the bitmap overwrites the argument in @buffer */
     }
     r = xioctl(m.vm.fd, KVM_GET_PAGE_ENC_BITMAP, p);
     if (!r && want == -EFAULT && !no_write && !fault &&
         (p->flags & KVM_PAGE_ENC_BITMAP_UNCHANGED)) {
-        want = 0;       /* nothing was to be written */
+        want = 0;       /* KVM does not write an unchanged bitmap */
     }
     expect(r, want);
     if (r || want) {
@@ -281,7 +292,7 @@ static void bitmap(void)
             p->generation != args.generation || p->generation != m.generation) {
             fail("unchanged since generation %lld", (long long)p->generation);
         }
-        /* Nothing that was read then has become something else */
+        /* The pages must have the state that they had in the last bitmap */
         for (i = 0; i < m.bits_pages; i++) {
             if ((m.bits[i / 8] >> (i % 8) & 1) != is_private(m.bits_first + i)) {
                 fail("unchanged, but gfn %#llx is not",
@@ -321,7 +332,11 @@ static bool slots_overlap(int id, uint64_t gfn, uint64_t pages)
     return false;
 }
 
-/* What KVM_SET_USER_MEMORY_REGION2 has to say, and the model after it */
+/*
+ * Returns the result that KVM_SET_USER_MEMORY_REGION2 must have for @r, and
+ * updates the model if the call must succeed.  @foreign: r->guest_memfd is not a
+ * guest_memfd of this VM.
+ */
 static int set_region(const struct kvm_userspace_memory_region2 *r, int file,
                       bool foreign)
 {
@@ -446,7 +461,7 @@ static void region(void)
              (long long)r.guest_phys_addr, (long long)r.memory_size,
              (long long)r.userspace_addr, file, foreign ? "no" : "yes",
              (long long)r.guest_memfd_offset);
-    /* Would be good, and out of what the model looks at */
+    /* Skip calls that would succeed but create a slot outside of the model */
     if (r.guest_phys_addr / PAGE + r.memory_size / PAGE > GFNS &&
         r.guest_phys_addr / PAGE + r.memory_size / PAGE <= 1ULL << 40 &&
         r.memory_size) {
@@ -456,7 +471,6 @@ static void region(void)
         r.memory_size < 1ULL << 47) {
         return;
     }
-    /* fget(-1) is not reached where there is no slot to compare with */
     if (!place(&r, sizeof(r), &fault, &no_write) || fault) {
         void *p = (void *)0x1000;
 
@@ -467,7 +481,10 @@ static void region(void)
     expect(xioctl(m.vm.fd, KVM_SET_USER_MEMORY_REGION2, &r), want);
 }
 
-/* The VM keeps no attributes, so all of them are refused */
+/*
+ * The attributes are in the guest_memfds, so KVM refuses to set attributes of
+ * the VM
+ */
 static void vm_attributes(void)
 {
     struct kvm_memory_attributes args = {
@@ -548,7 +565,10 @@ static void create(void)
     if (one_in(4)) {
         args.flags = odd();
     }
-    /* A gigabyte for the attributes: works or not */
+    /*
+     * Skip sizes for which the attributes need so much memory that the result
+     * depends on how much is free
+     */
     if (args.size > 1ULL << 30 && args.size < 1ULL << 50) {
         return;
     }
@@ -587,7 +607,7 @@ static bool in_file(uint64_t address)
     return false;
 }
 
-/* Could the host write it? */
+/* Can the host write to this host address? */
 static bool open_to_host(uint64_t address)
 {
     uint64_t anon = (uintptr_t)m.anon;
@@ -603,16 +623,17 @@ static bool open_to_host(uint64_t address)
 }
 
 /*
- * What pinning the pages of a range gives.  If the first page is one of a
- * guest_memfd, KVM finds all of them in files, whether or not they are private
- * and in a slot.  Otherwise KVM pins what the host may write.
+ * The result that KVM must have when it pins the pages of a range.  If the first
+ * page is in a mapping of a guest_memfd, KVM looks up all pages in such
+ * mappings; they may be private, and need not be in a slot.  Otherwise KVM can
+ * pin only pages that the host can write.
  */
 static int pin(uint64_t address, uint64_t length)
 {
     uint64_t first = address & -PAGE, last = (address + length - 1) & -PAGE;
     bool file = in_file(first);
 
-    /* Not a < end: the last page may be the address space's last */
+    /* "a < end" would be wrong: @last may be the address space's last page */
     for (uint64_t a = first; file ? in_file(a) : open_to_host(a); a += PAGE) {
         if (a == last) {
             return 0;
@@ -709,9 +730,9 @@ static void send_page(bool receive)
         want = -EINVAL;
     } else if (args.hdr_uaddr != (uintptr_t)packet.header ||
                args.trans_uaddr != (uintptr_t)packet.data) {
-        want = 1;       /* before or after the firmware */
+        want = 1;       /* KVM finds the error before or after the command */
     } else {
-        /* Nothing is being sent or received */
+        /* The firmware refuses the command, because no session is open */
         want = pin(args.guest_uaddr & -PAGE, PAGE) ?: -EIO;
     }
     r = sev_cmd(&m.vm, receive ? KVM_SEV_RECEIVE_UPDATE_DATA :
@@ -774,9 +795,9 @@ static void enc_region(void)
     } else if (mapped) {
         want = 0;
     } else {
-        want = 1;       /* pinned, as ever: or not */
+        want = 1;       /* KVM pins the pages, if they exist */
     }
-    /* Pins would make conversions fail, which is as it should be */
+    /* Skip calls that may pin pages, because conversions of them would fail */
     if (want == 1) {
         return;
     }
@@ -795,7 +816,10 @@ static void punch(void)
                      first * PAGE, pages * PAGE) ? -errno : 0, 0);
 }
 
-/* All of what the model says */
+/*
+ * Compare the bitmap of all gfns, and the host's accesses to some pages of one
+ * file, with the model
+ */
 static void verify(void)
 {
     static uint8_t bits[GFNS / 8];
@@ -833,7 +857,7 @@ static void begin(void)
     for (int f = 1; f < FILES; f++) {
         m.fd[f] = vm_gmem(&m.vm, FILE_PAGES * PAGE, GUEST_MEMFD_FLAG_MMAP |
                                                     GUEST_MEMFD_FLAG_INIT_SHARED);
-        /* No other mapping may begin where it ends */
+        /* Leave a gap after the mapping, so that no other begins at its end */
         m.map[f] = mmap(NULL, (FILE_PAGES + 1) * PAGE, PROT_NONE,
                         MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         m.map[f] = mmap(m.map[f], FILE_PAGES * PAGE, PROT_READ | PROT_WRITE,
@@ -859,7 +883,7 @@ static void end(void)
     vm_destroy(&m.vm);
 }
 
-/* Is all as the model has it? */
+/* Make STEPS random calls.  Returns whether all of them agreed with the model. */
 static bool run(uint64_t seed)
 {
     state = seed;
@@ -920,7 +944,10 @@ int main(int argc, char **argv)
     }
     ok(!bad, "%d kept seeds, %d failed", n, bad);
 
-    /* Without arguments, what fails once fails always */
+    /*
+     * Without arguments the seeds begin at FIRST_SEED, so that each run repeats
+     * a failure.  With arguments they begin at a random number.
+     */
     first = FIRST_SEED;
     if (argc > 1 && getrandom(&first, sizeof(first), 0) != sizeof(first)) {
         bail("getrandom");

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The owner of an SEV guest: makes the session for the launch, verifies the
- * measurement, and encrypts secrets for the guest.  Follows AMD's "Secure
- * Encrypted Virtualization API" (publication 55766).  Uses nettle and shares no
- * code with the emulated firmware, so that an error in one of them is noticed.
+ * The part of the owner of an SEV guest: this code makes the session for the
+ * launch, verifies the measurement, and encrypts secrets for the guest.  It
+ * follows AMD's "Secure Encrypted Virtualization API" (publication 55766).  It
+ * shares no code with the emulated firmware and uses another crypto library
+ * (nettle), so that the tests notice an error in either of the two.
  */
 #ifndef TESTS_L1_GUEST_OWNER_H
 #define TESTS_L1_GUEST_OWNER_H
@@ -68,7 +69,7 @@ owner_mac_add(struct hmac_sha256_ctx *mac, const void *p, size_t len)
     hmac_sha256_update(mac, len, p);
 }
 
-/* Key derivation of NIST SP 800-108 in counter mode, for one block of output */
+/* Derive a key of 16 bytes by NIST SP 800-108 in counter mode */
 static void owner_kdf(const uint8_t *key, size_t key_len, const char *label,
                       const void *context, size_t context_len, uint8_t out[16])
 {

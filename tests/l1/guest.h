@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * A guest with one vCPU, 64-bit code, and page tables that have the C-bit.
- * The test writes an operation and its arguments to the vCPU's registers; the
- * host can access the registers of an SEV guest without SEV-ES.
+ * A guest with one vCPU that runs 64-bit code with page tables that have the
+ * C-bit.  The test writes an operation and its arguments to the vCPU's registers.
+ * This works for SEV guests, too, because they have no SEV-ES, so that the host
+ * can access their registers.
  *
  * Page 2 has the code, and pages 3 to 7 have the page tables.  Tests use all
  * other pages.  The guest maps its first 4 MiB with 4 KiB pages.
@@ -47,9 +48,9 @@ asm(".pushsection .rodata\n"
     "   jmp guest_code\n"
     /*
      * Repeat until (%r9) != 0: for each page from %rdi to %rsi, check that its
-     * first word is its address + %rdx (not if %r13 != 0), and increment the
-     * word at offset %rcx.  %r10 is the number of passes; %rax is the page at
-     * which the guest has stopped.
+     * first word is its address + %rdx, and increment the word at offset %rcx.
+     * If %r13 != 0, do not check the first word.  %r10 counts the passes; %rax
+     * is the page at which the guest has stopped.
      */
     "6: mov %rdi, %rax\n"
     "7: lea (%rax, %rdx), %r12\n"
@@ -176,7 +177,10 @@ static int guest_run(struct vm *vm)
     }
 }
 
-/* Let the guest do one operation; @regs has its arguments and its results */
+/*
+ * Let the guest do one operation.  @regs has the operation's arguments before the
+ * call, and its results after it.
+ */
 static int guest_do(struct vm *vm, struct kvm_regs *regs)
 {
     struct kvm_regs now;
@@ -221,8 +225,9 @@ guest_convert(struct vm *vm, uint64_t gfn, uint64_t pages, bool private)
     uint64_t i;
 
     /*
-     * A guest flushes a page before it changes the C-bit, because caches may not
-     * be coherent across it.  The code of this guest does not, so do it here.
+     * A guest must flush a page before it changes the C-bit, because the lines
+     * of both mappings may not be coherent.  The code of this guest does not
+     * flush, so flush the page here.
      */
     for (i = 0; private && i < pages * PAGE; i += 64) {
         __builtin_ia32_clflush(vm->mem + gfn * PAGE + i);

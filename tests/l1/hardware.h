@@ -2,7 +2,7 @@
 /*
  * Access to the emulated SEV platform through the QMP of the QEMU that
  * emulates the host: counters of firmware commands, and injection of faults.
- * Only a host that is started with scripts/l1 --qmp has it.
+ * Only a host that was started with scripts/l1 --qmp has this access.
  */
 #ifndef TESTS_L1_HARDWARE_H
 #define TESTS_L1_HARDWARE_H
@@ -51,7 +51,7 @@ static void hardware_cmd(const char *request)
     }
 }
 
-/* Connect to QMP.  Returns false if the host has no connection to it. */
+/* Connect to QMP.  Returns false if the host has no port for it. */
 static bool hardware_open(void)
 {
     char name[16];

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * For every test program of this directory: TAP output, time, and accesses
- * that may raise SIGBUS.  Each program is one C file, which includes this
- * header once.
+ * Functions that every test program of this directory uses: TAP output, time,
+ * and memory accesses that may raise SIGBUS.  Each program is one C file, which
+ * includes this header once.
  */
 #ifndef TESTS_L1_HARNESS_H
 #define TESTS_L1_HARNESS_H
@@ -94,7 +94,7 @@ bail(const char *fmt, ...)
     ret_;                                                               \
 })
 
-/* The same for calls that return 0 or -errno */
+/* Like CHECK(), for calls that return 0 or -errno */
 #define MUST(call) do {                                                 \
     long ret_ = (call);                                                 \
     if (ret_) {                                                         \
@@ -109,7 +109,10 @@ static int __attribute__((unused)) done_testing(void)
     return !tap_cases || tap_failed;
 }
 
-/* Per thread, because the thread that accesses the page gets the signal */
+/*
+ * One per thread, because the kernel sends SIGBUS to the thread that accesses the
+ * page
+ */
 static __thread sigjmp_buf harness_bus;
 
 static void harness_on_bus(int sig)
@@ -117,7 +120,7 @@ static void harness_on_bus(int sig)
     siglongjmp(harness_bus, sig);
 }
 
-/* touch - read a byte: 0, or the signal that it raised */
+/* touch - read a byte.  Returns 0, or the signal that the access raised. */
 static int __attribute__((unused)) touch(const volatile void *p)
 {
     int sig = sigsetjmp(harness_bus, 1);
@@ -128,7 +131,7 @@ static int __attribute__((unused)) touch(const volatile void *p)
     return sig;
 }
 
-/* poke - write a byte: 0, or the signal that it raised */
+/* poke - write a byte.  Returns 0, or the signal that the access raised. */
 static int __attribute__((unused)) poke(volatile void *p, uint8_t byte)
 {
     int sig = sigsetjmp(harness_bus, 1);

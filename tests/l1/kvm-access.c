@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Accesses by KVM itself to guest memory: the structures that KVM shares with
- * a guest, which it must not touch while their page is private, and, for
- * software-protected VMs, emulated instructions whose page tables, code and
- * operands are in private pages.
+ * Accesses of KVM itself to guest memory.  KVM must not touch a structure that
+ * it shares with the guest while the structure's page is private.  For
+ * software-protected VMs, KVM must emulate instructions whose page tables, code
+ * and operands are in private pages.
  */
 #define _GNU_SOURCE
 #include <pthread.h>
@@ -18,13 +18,13 @@
 #define LOW             0x300000        /* size of the slot */
 
 /*
- * An instruction with KVM's prefix, which raises #UD so that KVM emulates it.
- * RDI, RSI, RAX, RBX: operands.
+ * KVM's force emulation prefix: it raises #UD, and KVM then emulates the
+ * instruction that follows.  The operands are in RDI, RSI, RAX and RBX.
  */
 #define FEP "ud2; .ascii \"kvm\"; "
 asm(".pushsection .rodata\n"
     ".code64\n"
-    "   .balign 64\n"                  /* before the label: it is emulated, too */
+    "   .balign 64\n"                  /* put code n at access_code + 64 * n */
     "access_code:\n"
     "   " FEP "mov (%rdi), %rsi\n           out %al, $0x10\n"
     "   .balign 64\n" FEP "mov %rsi, (%rdi)\n           out %al, $0x10\n"
@@ -40,8 +40,8 @@ static uint64_t mmio_written, mmio_value;
 static unsigned mmio_reads, mmio_writes;
 
 /*
- * Run one of these instructions and continue with the code of guest.h.
- * Returns 0, or -1.
+ * Run the instruction @what of access_code, and let the vCPU continue in the
+ * code of guest.h.  Returns 0, or -1 on an unexpected exit.
  */
 static int do_access(struct vm *vm, enum access what, struct kvm_regs *regs)
 {
@@ -61,7 +61,7 @@ static int do_access(struct vm *vm, enum access what, struct kvm_regs *regs)
             struct kvm_regs back;
 
             CHECK(ioctl(vm->vcpu, KVM_GET_REGS, regs));
-            /* after the OUT with which guest_do() begins */
+            /* guest_do() expects that the guest has executed the first OUT */
             back = *regs;
             back.rip = GUEST_CODE + 2;
             CHECK(ioctl(vm->vcpu, KVM_SET_REGS, &back));
@@ -106,6 +106,8 @@ static bool dirty_has(struct vm *vm, uint64_t page)
 }
 
 /*
+ * KVM emulates instructions in private pages.
+ *
  * @foreign: the slot's host address maps other memory than the guest_memfd
  */
 static void emulation(bool foreign)
@@ -150,8 +152,8 @@ static void emulation(bool foreign)
     MUST(xioctl(vm.fd, KVM_SET_USER_MEMORY_REGION2, &region));
     dirty_has(&vm, 0);
     /*
-     * No accessed and no dirty bit; the page table is in a private page as
-     * well
+     * Clear the accessed and the dirty bit, which KVM must then set in a page
+     * table that is in a private page as well
      */
     MUST(guest_write(&vm, pte, DATA_GPA | 3));
     regs = (struct kvm_regs) { .rdi = DATA_GPA + 8, .rsi = 0x5555 };
@@ -188,7 +190,7 @@ static void emulation(bool foreign)
     ok(!do_access(&vm, READ, &regs) && regs.rsi == 0,
        "a private page that was not there yet: zeros");
 
-    /* KVM holds no page after it has read it */
+    /* KVM keeps no reference to a page that it has accessed */
     ok(!vm_convert(&vm, DATA_GPA, PAGE, SHARED) && p[1] == 0x9966 &&
        p[2] == mmio_value, "shared, the host sees all of it");
     if (foreign) {
@@ -235,7 +237,10 @@ static void run_with_clock(struct vm *vm)
     }
 }
 
-/* @version: counter of KVM's updates */
+/*
+ * KVM updates the structure in the page at PV_GPA if and only if the page is
+ * shared.  @version is the offset of the field that counts KVM's updates.
+ */
 static void shared_structure(struct vm *vm, const char *name, size_t version)
 {
     static uint8_t before[PAGE], after[PAGE];
@@ -268,7 +273,10 @@ static void shared_structure(struct vm *vm, const char *name, size_t version)
     }
     ok(i == 3, "not while its page is private, and again after that");
 
-    /* KVM looks addresses up again when a slot is added or removed */
+    /*
+     * A new slot makes KVM's cached host addresses invalid, so KVM looks them up
+     * again, this time while the page is private
+     */
     MUST(vm_convert(vm, PV_GPA, PAGE, PRIVATE));
     MUST(vm_slot(vm, 1, 0, 1ULL << 32, PAGE, GUEST_SIZE - PAGE));
     run_with_clock(vm);
@@ -308,7 +316,7 @@ static void shared_structures(enum vm_type type)
      */
     shared_structure(&vm, "kvmclock", 0);
 
-    /* All of these at the same time */
+    /* KVM updates both structures while another thread converts their page */
     set_msr(&vm, MSR_KVM_STEAL_TIME, (PV_GPA + 0x400) | KVM_MSR_ENABLED);
     pthread_create(&thread, NULL, vm_run_converter, &c);
     for (n = 0; n < 300 || (c.done < 200 && n < 20000); n++) {

@@ -10,7 +10,7 @@
 #include <string.h>
 #include "harness.h"
 
-/* A line of /proc/meminfo */
+/* The value of the line @what of /proc/meminfo */
 static long meminfo(const char *what)
 {
     FILE *f = fopen("/proc/meminfo", "r");
@@ -31,7 +31,7 @@ static long meminfo(const char *what)
     return kb;
 }
 
-/* Free memory in the lists of the CPUs, which MemFree does not include */
+/* Free pages in the per-CPU lists, which MemFree does not include */
 static inline long per_cpu_lists_kb(void)
 {
     FILE *f = fopen("/proc/zoneinfo", "r");
@@ -52,7 +52,7 @@ static inline long per_cpu_lists_kb(void)
 
 /*
  * Free unused slab memory.  KASAN keeps freed objects, up to 1/32 of the
- * memory, to detect later uses of them; shrinking a slab releases its objects.
+ * memory, to detect uses after free; shrinking a slab cache releases them.
  */
 static inline void shrink_slabs(void)
 {

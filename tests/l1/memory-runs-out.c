@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Memory runs out within each call, at each allocation of the kernel.  The
- * call must then fail without an effect, and the next call must succeed.
+ * The kernel runs out of memory at any allocation of an ioctl or system call.
+ * The call must then fail without an effect, and the next call must succeed.
  *
- * Needs a kernel with fault injection (scripts/l1 --kernel kasan).  The n-th
- * allocation, or access to user memory, of a call fails, for n = 1, 2, ...
- * until the call has no n-th one.
+ * The test needs a kernel with fault injection (scripts/l1 --kernel kasan).  It
+ * repeats a call and lets the call's n-th allocation or access to user memory
+ * fail, for n = 1, 2, ..., until the call ends before its n-th one.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -35,7 +35,7 @@ static void arm(int n)
     char s[16];
     int len = snprintf(s, sizeof(s), "%d", n);
 
-    /* This also accesses user memory, so it may be what fails once */
+    /* pwrite() accesses user memory, too, so an armed failure may hit it */
     while (pwrite(fail_nth, s, len, 0) < 0) {
         if (errno != EFAULT) {
             bail("/proc/self/fail-nth");
@@ -48,7 +48,10 @@ static bool disarm(void)
 {
     char s[16] = "";
 
-    /* If this call failed, the call before it did not */
+    /*
+     * If pread() fails, it was hit itself, so the tested call was not.  The
+     * value is 0 if the failure has happened.
+     */
     bool happened = pread(fail_nth, s, sizeof(s) - 1, 0) > 0 && !atoi(s);
 
     arm(0);
@@ -106,7 +109,7 @@ static void run(const char *what, call_fn *call, call_fn *undo)
             break;
         }
         injected++;
-        if (r >= 0) {       /* the call has succeeded in another way */
+        if (r >= 0) {       /* the call did not need what failed */
             survived++;
             if (undo && undo() < 0) {
                 ok(false, "%s: cannot be undone", what);
@@ -244,7 +247,10 @@ static int receive_page(void)
     return transport_receive(&other, 0x20000, &packet);
 }
 
-/* kvm_gmem_rebind() fails after half of its range; see fail_rebind.c */
+/*
+ * The module fail_rebind makes kvm_gmem_rebind() fail after half of its range.
+ * KVM must then undo the first half.
+ */
 static void rebind(void)
 {
     static const char left[] = "/sys/module/fail_rebind/parameters/left";

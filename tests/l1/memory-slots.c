@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Memory slots of guest_memfds that keep attributes: which changes KVM allows,
- * which it refuses, and that all memory is freed with them.
+ * Memory slots whose guest_memfd keeps attributes.  The test checks which
+ * changes of a slot KVM allows and refuses, and that KVM frees all memory of a
+ * VM and its slots.
  */
 #define _GNU_SOURCE
 #include "guest.h"
@@ -112,7 +113,10 @@ static void ordinary(void)
     vm_destroy(&vm);
 }
 
-/* VMs without private memory have none of this */
+/*
+ * A slot whose guest_memfd keeps no attributes has the same restrictions as in
+ * unmodified Linux
+ */
 static void plain(void)
 {
     struct vm vm = { .size = GUEST_SIZE };
@@ -138,7 +142,11 @@ static long free_kb(void)
     return meminfo("MemFree") + per_cpu_lists_kb();
 }
 
-/* The kernel adds up its per-CPU counters once a second */
+/*
+ * The host's unevictable memory in kB.  Waits until the value is @limit or less,
+ * for 5 s at most, because the kernel adds up its per-CPU counters only once a
+ * second.
+ */
 static long unevictable(long limit)
 {
     long now = 0;
@@ -154,8 +162,8 @@ static long unevictable(long limit)
 }
 
 /*
- * Every order of closing files, with and without a log, with shared and
- * private pages
+ * VMs with and without shared pages, with and without a dirty log, and with their
+ * guest_memfd closed before or after the VM must not leave memory allocated
  */
 static void leaks(void)
 {
@@ -179,7 +187,7 @@ static void leaks(void)
             MUST(vm_slot(&vm, 0, LOG, 0, GUEST_SIZE, 0));
             guest_write(&vm, 0x200000, 1);
         }
-        if (i & 4) {    /* while the guest could still run */
+        if (i & 4) {    /* close the file while the VM still exists */
             close(vm.gmem);
             vm.gmem = -1;
         }

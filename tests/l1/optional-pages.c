@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Pages that KVM allocates together with the requested page, so that one
- * firmware command can process all of them.  This must happen for SEV guests
- * only, never after a hole was punched, and never so that a task of the
- * control group is killed.
+ * KVM allocates the other pages of a block together with the requested page, so
+ * that one firmware command can process all of them.  It must do so for SEV
+ * guests only, not after user space has punched a hole, and not if the memory
+ * control group would run out of memory and a task of it would be killed.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -15,7 +15,10 @@
 #define CGROUP  "/run/optional-pages"
 #define GROUP   CGROUP "/vm"
 #define SIZE    (64ULL << 20)
-/* One page of each four is requested: 16 MiB, or 64 MiB with the other pages */
+/*
+ * The test requests every fourth page.  These are 16 MiB, or 64 MiB if KVM
+ * allocates the other pages of the blocks, too.
+ */
 #define STRIDE  (4 * PAGE)
 #define LIMIT   (40ULL << 20)
 
@@ -51,7 +54,10 @@ static long long get(const char *path, const char *key)
     return value;
 }
 
-/* Write one page of each four.  Returns the growth of used memory in KiB. */
+/*
+ * Write to every fourth page.  Returns by how many KiB the memory use of the
+ * control group has grown.
+ */
 static long touch_some(struct vm *vm)
 {
     long long before = get(GROUP "/memory.current", NULL);
@@ -62,7 +68,10 @@ static long touch_some(struct vm *vm)
     return (get(GROUP "/memory.current", NULL) - before) >> 10;
 }
 
-/* Run in a child process, which may be killed.  Returns its answer, or -1. */
+/*
+ * Call touch_some() in a child process in the control group, because the OOM
+ * killer may kill it.  Returns the child's result, or -1.
+ */
 static long in_group(enum vm_type type, bool punch)
 {
     long kib = -1;

@@ -1,13 +1,16 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* KVM_GET_PAGE_ENC_BITMAP, against a model of what it should say. */
+/* Compare the results of KVM_GET_PAGE_ENC_BITMAP with a model. */
 #define _GNU_SOURCE
 #include <pthread.h>
 #include "vm.h"
 
 /*
- * Three slots of one guest_memfd, out of order and with holes between:
- * gfn 0x100-0x2ff is its pages 0x200-0x3ff, gfn 0x300-0x30a its pages 0-0xa,
- * gfn 0x1001-0x1080 its pages 0x100-0x17f.
+ * Three slots of one guest_memfd, which have another order in the file than in
+ * the guest's memory, and gaps between them:
+ *
+ *   gfns 0x100-0x2ff      pages 0x200-0x3ff of the file
+ *   gfns 0x300-0x30a      pages 0-0xa
+ *   gfns 0x1001-0x1080    pages 0x100-0x17f
  */
 #define SIZE    (4ULL << 20)
 static const struct { uint64_t gfn, pages, index; } slots[] = {
@@ -37,7 +40,10 @@ static int set(struct vm *vm, uint64_t index, uint64_t pages, bool private)
     return r;
 }
 
-/* The answer for a range, in a buffer whose other bits are @fill */
+/*
+ * Is the bitmap of a range right, and does KVM leave the other bits of a buffer
+ * as they were, which is filled with @fill before?
+ */
 static bool right(struct vm *vm, uint64_t gfn, uint64_t pages, uint8_t fill)
 {
     static uint8_t bits[LIMIT / 8 + 16];
@@ -202,7 +208,10 @@ static void arguments(struct vm *vm)
     munmap(page, PAGE);
 }
 
-/* Attributes of the VM, for memory that is not of such a guest_memfd */
+/*
+ * The bitmap of a VM that keeps the attributes itself, because it is not in
+ * in-place mode
+ */
 static void wide(void)
 {
     struct vm vm = { .type = VM_SW_PROTECTED, .size = SIZE };
@@ -242,7 +251,7 @@ static void *converter(void *opaque)
     bool private = false;
 
     while (!stop) {
-        /* All of the slot, in one call */
+        /* Convert the whole slot with one call */
         if (vm_convert(vm, 0x200 * PAGE, 0x200 * PAGE, private ? PRIVATE : 0)) {
             return opaque;
         }
@@ -252,7 +261,7 @@ static void *converter(void *opaque)
     return NULL;
 }
 
-/* All of the VM's guest_memfd, in one call */
+/* Convert all of the VM's guest_memfd with one call, repeatedly */
 static void *whole_converter(void *opaque)
 {
     struct vm *vm = opaque;
@@ -268,7 +277,7 @@ static void *whole_converter(void *opaque)
     return NULL;
 }
 
-/* All of the VM, by its own attributes */
+/* Change the attributes of the whole VM with one call, repeatedly */
 static void *wide_converter(void *opaque)
 {
     struct vm *vm = opaque;
@@ -286,7 +295,10 @@ static void *wide_converter(void *opaque)
     return NULL;
 }
 
-/* A conversion is in the bitmap as a whole; what is missing shows */
+/*
+ * A bitmap contains a concurrent conversion completely or not at all.  In the
+ * second case, the next bitmap has another generation.
+ */
 static void races(struct vm *vm)
 {
     uint8_t bits[0x200 / 8], later[0x200 / 8];
@@ -326,8 +338,9 @@ static void races(struct vm *vm)
 }
 
 /*
- * A conversion of more pages than fit in a page of bits, seen through two slots
- * in the other order, is in one answer whole or not at all.
+ * A bitmap contains a conversion completely or not at all, even if the bits of
+ * the converted pages fill more than a page, and if the pages are in two slots
+ * in the opposite order.
  */
 static void large_races(void)
 {
@@ -359,7 +372,10 @@ static void large_races(void)
     free(bits);
 }
 
-/* The same where attributes are the VM's */
+/*
+ * A bitmap contains a conversion completely or not at all, also in a VM that
+ * keeps the attributes itself
+ */
 static void wide_races(void)
 {
     const uint64_t pages = 0x4000;
@@ -395,7 +411,7 @@ static void wide_races(void)
     free(bits);
 }
 
-/* Requests much larger than what there are slots of */
+/* Bitmaps of ranges that are much larger than the slots in them */
 static void sparse(void)
 {
     const uint64_t pages = 1ULL << 24;

@@ -53,7 +53,7 @@ static void *poison(void *opaque)
 {
     unsigned seed = 1;
 
-    /* Poisoned pages are lost, so poison only a few MiB */
+    /* The host loses poisoned pages until it restarts, so poison 1000 at most */
     for (;;) {
         unsigned page = next_random(&seed) % PAGES;
 
@@ -118,7 +118,10 @@ static void *bind_slot(void *opaque)
     return opaque;
 }
 
-/* Has a counter that must change stayed the same? */
+/*
+ * Has a counter of one of the @threads not changed since @before?  See beside()
+ * for the letters.
+ */
 static bool stuck(const struct progress *before, const char *threads)
 {
     return (strchr(threads, 'h') && before->poisoned == progress->poisoned) ||
@@ -129,9 +132,10 @@ static bool stuck(const struct progress *before, const char *threads)
 }
 
 /*
- * @threads: h poison, p punch holes, c convert, t touch, s bind and unbind.
- * They run in a child process, because threads that are deadlocked in the
- * kernel never end.
+ * Run threads beside each other, and check that none of them gets stuck.  Each
+ * letter of @threads is one thread: h poisons pages, p punches holes, c converts,
+ * t touches pages, s removes and adds the slot.  The threads run in a child
+ * process, because threads that are deadlocked in the kernel never end.
  */
 static void beside(const char *threads, const char *what)
 {
@@ -179,8 +183,8 @@ static void beside(const char *threads, const char *what)
 }
 
 /*
- * Nobody gets another page in place of a poisoned one, and it blocks no
- * operation
+ * The kernel does not replace a poisoned page by a new page until user space
+ * punches a hole, and a poisoned page makes no operation on the file fail
  */
 static void one(void)
 {

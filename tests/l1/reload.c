@@ -12,16 +12,16 @@
 #include "meminfo.h"
 
 /*
- * Cycles before the first measurement of memory, for allocations that happen
- * once
+ * Cycles before the first measurement of memory: they make the allocations that
+ * the kernel makes once and never frees
  */
 #define WARM            4
 /* More SEV VMs than any emulated host has ASIDs */
 #define MAX_ASIDS       1024
 /*
- * Memory that may be missing at the end: a constant number of pages, and a
- * number of pages per cycle.  A VM that is not freed needs more; see the
- * control.
+ * Memory in kB that may be missing at the end: a constant part and a part per
+ * cycle.  A VM that is not freed takes more: main() leaks CONTROL_KB per cycle
+ * and checks that the test would notice it.
  */
 #define SLACK_KB        1024
 #define SLACK_CYCLE_KB  16
@@ -147,8 +147,8 @@ static int count_asids(void)
 }
 
 /*
- * Used memory in kB: the minimum of several measurements, because other work
- * disturbs them
+ * Used memory in kB.  Returns the minimum of several measurements, because other
+ * work in the host can only increase a measurement.
  */
 static long used_kb(void)
 {
@@ -196,7 +196,10 @@ static int kvm_slabs(void)
     return n;
 }
 
-/* Print the kernel's complaints since the first call */
+/*
+ * Print the warnings and errors that the kernel has logged since the first call.
+ * Returns their number.
+ */
 static int complaints(void)
 {
     static const char *const bad[] = {
@@ -232,7 +235,7 @@ static bool refused(void)
 {
     int fd = kvm_fd, amd, common;
 
-    /* This process uses the module, too */
+    /* This process uses the module, too, as long as it has /dev/kvm open */
     close(fd);
     kvm_fd = -1;
     amd = unload("kvm_amd");
@@ -274,7 +277,7 @@ static void in_use(enum vm_type type)
     munmap(p, PAGE);
 }
 
-/* Replace our modules by the distribution's, and back */
+/* Replace our modules by the distribution's, then load ours again */
 static void exchange(void)
 {
     int vm;

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * KVM_SEV_SEND_UPDATE_BATCH and KVM_SEV_RECEIVE_UPDATE_BATCH: they must give
- * the same pages as single commands in both directions, report what was done
- * if a page fails, and let other calls of the VM run meanwhile.
+ * KVM_SEV_SEND_UPDATE_BATCH and KVM_SEV_RECEIVE_UPDATE_BATCH must transfer the
+ * same contents as commands for single pages, also if only one of the two sides
+ * uses batches.  If a page fails, they must report how many pages were done.
+ * Other ioctls of the VM must be able to run meanwhile.
  */
 #define _GNU_SOURCE
 #include <pthread.h>
@@ -174,8 +175,9 @@ static void arguments(struct vm *vm)
 }
 
 /*
- * Packets of several pages.  The packets show which pages are contiguous in
- * the host's memory: the four pages of a block, unless somebody punches holes.
+ * Tests of packets with several pages.  A packet has only pages that are
+ * contiguous in the host's memory.  The four pages of a block are contiguous,
+ * unless user space has punched holes.
  */
 
 static int count_packets(const uint8_t *pages, unsigned n)
@@ -202,8 +204,8 @@ static void scatter(struct vm *vm, uint64_t gpa, unsigned n)
                         gpa + (i * 4 + 1) * PAGE, PAGE));
     }
     /*
-     * The allocator returns the page that was freed last, which is of another
-     * block
+     * The page allocator returns the page that was freed last, so these pages
+     * come from other blocks than before
      */
     for (unsigned i = 0; i < n; i++) {
         CHECK(fallocate(vm->gmem, FALLOC_FL_KEEP_SIZE,
@@ -256,7 +258,10 @@ static void large(struct vm *a, struct vm *b)
        "received into a shared page: EAGAIN");
     MUST(vm_convert(b, FIRST + 10 * PAGE, PAGE, PRIVATE));
 
-    /* The receiver replaces pages that are not contiguous */
+    /*
+     * A receiver whose pages are not contiguous can still receive packets of
+     * several pages: KVM replaces the pages by contiguous ones
+     */
     scatter(b, FIRST, N / 4);
     ok(!transport_batch(b, RECEIVE, FIRST, N, &p) && p.done == N,
        "received where the host's memory was scattered");
@@ -291,7 +296,10 @@ static void wrong_vms(void)
     close(vm.fd);
 }
 
-/* Memory that is not a guest_memfd, of a VM without private memory */
+/*
+ * Batches also work for ordinary memory, of a VM without
+ * KVM_CAP_SEV_PRIVATE_MEM
+ */
 static void ordinary(void)
 {
     struct kvm_userspace_memory_region region = { .memory_size = GUEST_SIZE };
@@ -334,7 +342,7 @@ static struct vm *busy;
 static volatile bool stop, sending;
 static volatile long calls, errors;
 
-/* An operation that needs kvm->lock */
+/* Call an ioctl that needs kvm->lock, repeatedly */
 static void *run_status(void *opaque)
 {
     while (!stop) {
@@ -356,7 +364,10 @@ static void on_alarm(int sig)
     alarms += sig == SIGALRM;
 }
 
-/* The batch holds kvm->lock and the pages for one command at a time */
+/*
+ * Other ioctls and conversions succeed while a batch runs, because the batch
+ * holds kvm->lock and its pages only for one command at a time
+ */
 static void beside(struct vm *vm)
 {
     static uint8_t pages[N];

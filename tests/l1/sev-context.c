@@ -18,7 +18,7 @@ static int from(struct vm *vm, uint32_t cap, int source)
     return xioctl(vm->fd, KVM_ENABLE_CAP, &args);
 }
 
-/* A new SEV VM */
+/* A new SEV VM without memory and without private memory enabled */
 static struct vm bare_vm(void)
 {
     return (struct vm) {
@@ -34,8 +34,9 @@ static void launch_start(struct vm *vm)
 }
 
 /*
- * A context that is copied or moved would give its new VM memory that it
- * cannot access, because the guest_memfds belong to the old VM.
+ * KVM refuses to copy or move the SEV context of a VM that has private memory,
+ * because the guest_memfds would still belong to the old VM, so that the new VM
+ * could not use its memory.
  */
 static void contexts(void)
 {
@@ -81,7 +82,10 @@ static void contexts(void)
     vm_destroy(&a);
 }
 
-/* The loop makes more VMs than there are ASIDs */
+/*
+ * KVM frees the ASID of a destroyed VM.  The loop creates more VMs, one after the
+ * other, than there are ASIDs.
+ */
 static void asids(void)
 {
     uint32_t a, b, asids, min_sev;
@@ -109,7 +113,10 @@ static void asids(void)
     ok(!bad, "%u VMs come and go with %u ASIDs", i, asids);
 }
 
-/* The firmware processes multiples of 16 bytes, and KVM any number of bytes */
+/*
+ * KVM's debug commands accept any number of bytes, although the firmware
+ * processes multiples of 16 bytes only
+ */
 static void debug(struct vm *vm)
 {
     static uint8_t in[PAGE] __attribute__((aligned(4096)));
@@ -144,7 +151,10 @@ static void debug(struct vm *vm)
        !vm_convert(vm, 0x30000, 2 * PAGE, PRIVATE), "no page stays held");
 }
 
-/* A secret with a wrong MAC: the test checks how far the command gets */
+/*
+ * LAUNCH_SECRET by host address.  The MAC is wrong, so the firmware refuses the
+ * secret; its error shows that KVM found the page and gave it to the firmware.
+ */
 static void secret(void)
 {
     static uint8_t blob[PAGE];
@@ -177,7 +187,10 @@ static void secret(void)
     vm_destroy(&vm);
 }
 
-/* The pages of a command count against RLIMIT_MEMLOCK while it runs */
+/*
+ * KVM counts the pages of a command against RLIMIT_MEMLOCK only while the command
+ * runs
+ */
 static void accounting(void)
 {
     struct kvm_sev_launch_update_data update = { 0 };

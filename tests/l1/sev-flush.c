@@ -53,8 +53,8 @@ int main(void)
        unflushed() - before);
 
     /*
-     * The host's page fault clears a page, and nobody writes it before the
-     * guest does
+     * The host's read fault allocates the page and clears it.  Nobody writes to
+     * the page between this fault and the guest's first write.
      */
     before = unflushed();
     MUST(vm_convert(&vm, 0x140000, 0x40000, SHARED));

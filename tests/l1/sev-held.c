@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * A page that the firmware processes cannot become private meanwhile: the
- * conversion fails with EAGAIN and reports the page.  The test needs slow
- * firmware:
+ * While the firmware processes a page, the page can become shared, but cannot
+ * become private again: the conversion fails with EAGAIN and reports the page.
+ * The test needs slow firmware:
  *
  *   L1_HW='-global amd-psp.cost-command-ns=100000000'
  */

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * An SEV guest whose RAM is a guest_memfd: launch in place, ciphertext for the
- * host, and the debug commands by host address.
+ * An SEV guest whose RAM is a guest_memfd.  The firmware encrypts the launched
+ * pages in place, DRAM contains only ciphertext of them, and the debug commands
+ * find the guest's pages by their host address.
  */
 #define _GNU_SOURCE
 #include "guest.h"
@@ -12,8 +13,9 @@
 #define INVALID_STATE   2       /* SEV_RET_INVALID_GUEST_STATE */
 
 /*
- * Read a page's contents in DRAM: convert it without the guest and without a
- * PSP command
+ * DRAM does not contain the plain text of private pages.  To read what DRAM
+ * contains, convert the pages to shared without the guest and without a firmware
+ * command, so that the host reads them without the guest's key.
  */
 static void seen_from_outside(struct vm *vm)
 {
@@ -78,14 +80,14 @@ static void ordinary_memory(void)
        "LAUNCH_UPDATE_DATA of ordinary memory in the same VM");
     ok(!touch(p), "which stays mapped");
 
-    /* Two adjacent slots of one mapping */
+    /* LAUNCH_UPDATE_DATA of a range that is in two slots of one mapping */
     vm_destroy(&vm);
     vm_create(&vm, VM_SEV, GUEST_SIZE);
     MUST(vm_slot(&vm, 0, 0, 0, 0x100000, 0));
     MUST(vm_slot(&vm, 1, 0, 0x40000000, GUEST_SIZE - 0x100000, 0x100000));
     memset(vm.mem, 0, GUEST_SIZE);
     MUST(vm_convert(&vm, 0, GUEST_SIZE, PRIVATE));
-    start.handle = 0;   /* also a valid answer */
+    start.handle = 0;   /* KVM has written the handle of the last VM here */
     SEV_MUST(&vm, KVM_SEV_LAUNCH_START, &start);
     update.uaddr = (uintptr_t)vm.mem + 0xf0000;
     update.len = 0x20000;

@@ -1,17 +1,17 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Private pages without a memory slot can be sent and received.  KVM finds
- * them by the mapping at their host address, which must be of a file of this
- * VM.
+ * them by their host address, where a guest_memfd of this VM must be mapped.
  */
 #define _GNU_SOURCE
 #include "sev-transport.h"
 
-#define LOW     0xc0000ULL      /* memory that PAM registers hide */
+#define LOW     0xc0000ULL      /* PAM registers can hide this memory */
 #define COUNT   8
 
 /*
- * Send or receive @count pages at @uaddr, with the same arguments for each VM
+ * Send or receive @count pages at @uaddr.  The host address need not be in the
+ * memory of @vm.
  */
 static int batch_at(struct vm *vm, uint32_t id, void *uaddr, uint32_t count,
                     struct packets *packets)
@@ -52,7 +52,7 @@ static void foreign(struct vm *from, struct vm *to, struct packets *packets)
        "it cannot be registered: EINVAL");
 }
 
-/* A mapping that is longer than its file */
+/* A page of a mapping that is beyond the end of the guest_memfd is refused */
 static void past_the_end(struct vm *vm)
 {
     static struct packet packet;
@@ -101,7 +101,7 @@ int main(void)
     CHECK(ioctl(a.vcpu, KVM_GET_SREGS, &sregs));
     foreign(&a, &b, &packets);
 
-    /* The source has closed its PAM registers again */
+    /* PAM registers of the source have hidden the memory, so it has no slot */
     MUST(vm_slot(&a, 0, 0, 0, 0, 0));
     ok(!transport_send(&a, LOW, &packet), "a page of a slot that is gone is sent");
     ok(!transport_batch(&a, KVM_SEV_SEND_UPDATE_BATCH, LOW + PAGE, COUNT - 1,
@@ -112,7 +112,10 @@ int main(void)
        "so are packets of four pages");
     past_the_end(&a);
 
-    /* The destination has not loaded its device state yet */
+    /*
+     * The destination receives pages before it loads the state of the PAM
+     * registers, so there is no slot yet
+     */
     MUST(vm_convert(&b, LOW, 2 * COUNT * PAGE, PRIVATE));
     ok(!transport_receive(&b, LOW, &packet),
        "a page is received where there is no slot yet");

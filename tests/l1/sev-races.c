@@ -33,8 +33,9 @@ static void *run_guest(void *opaque)
 }
 
 /*
- * One round, which begins with an empty log.  Returns whether the log is
- * right.
+ * Switch the dirty log on and clear it, send pages while the guest writes and
+ * another thread converts, and read the log.  Returns whether the log has exactly
+ * the pages that were written or converted.
  */
 static bool round_is_right(long *sends, long *unsent)
 {

@@ -1,16 +1,17 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Batches whose commands are given to the firmware in groups, by the ring buffer
- * mode of our ccp: that there are such groups, and that everything is as it is
- * without them.
+ * Batches whose commands our ccp gives to the firmware in groups, in the
+ * firmware's ring buffer mode.  The test checks that there are groups, and that
+ * batches have the same results as without groups.
  *
- *   sev-ring           the mode is there; in the end the firmware hangs in it
- *   sev-ring absent    firmware that does not have the mode, or that does not
- *                      do in it what it says; ccp is reloaded for each
+ *   sev-ring           firmware that has the mode; the last case makes the
+ *                      firmware hang in the mode
+ *   sev-ring absent    firmware that does not have the mode, or that reports
+ *                      success without doing its work; reloads ccp for each case
  *
- * The mode is off by default; these tests switch it on.  They need scripts/l1
- * --qmp and a platform whose doorbell takes long (cost-doorbell-ns), so that
- * groups pay.
+ * The mode is off by default, and the test switches it on.  The test needs
+ * scripts/l1 --qmp, and a platform whose doorbell takes so long
+ * (cost-doorbell-ns) that kvm-amd forms groups.
  */
 #define _GNU_SOURCE
 #include <pthread.h>
@@ -31,7 +32,7 @@
 
 static struct packets packets;
 
-/* Of the two VMs, @b receives what @a sends */
+/* @a sends pages to @b */
 static struct vm a, b;
 
 static bool file_write(const char *path, int flags, const char *text)
@@ -53,9 +54,12 @@ static void must_write(const char *path, int flags, const char *text)
     }
 }
 
-/* Groups since this was asked last: by a probe at the end of ccp's function */
+/*
+ * Number of groups, by their result, between the last two calls of groups_look().
+ * A kernel probe reports each return of sev_issue_cmds_external_user().
+ */
 static struct { int good, failed, refused; } groups;
-/* Not where the kernel has no probes, as those that look for errors */
+/* False if the kernel has no probes, as some debug kernels have none */
 static bool watching;
 #define SEEN(groups)    (!watching || (groups))
 
@@ -110,7 +114,7 @@ static void groups_unwatch(void)
     must_write(TRACING "kprobe_events", O_APPEND, "-:sev_ring_ends");
 }
 
-/* N pages; 0 if all are done */
+/* Send or receive N pages.  Returns 0 if the kernel has done all of them. */
 static int batch(struct vm *vm, uint32_t id)
 {
     int r = transport_batch(vm, id, FIRST, N, &packets);
@@ -147,8 +151,8 @@ static bool arrived(struct vm *vm)
 }
 
 /*
- * After 64 commands one by one a group is tried at the latest, so each of these
- * batches has one.
+ * Send and receive a batch.  kvm-amd tries a group after 64 single commands
+ * (SEV_PACE_HOLD) at the latest, so each batch of N commands has a group.
  */
 static void both_ways(struct vm *a, struct vm *b)
 {
@@ -173,7 +177,7 @@ static void both_ways(struct vm *a, struct vm *b)
        "and are received, some of them in %d groups", groups.good);
 }
 
-/* The firmware's own commands, in the mailbox */
+/* Does ccp still execute a single command through the mailbox? */
 static bool mailbox_works(void)
 {
     struct sev_user_data_status status = { 0 };
@@ -184,7 +188,10 @@ static bool mailbox_works(void)
     return !ioctl(sev_fd, SEV_ISSUE_CMD, &cmd) && status.state == 2;
 }
 
-/* A forged packet, wherever it comes in a group */
+/*
+ * The firmware refuses a forged packet at any place in a group.  KVM reports the
+ * packets before it as done, and the batch can be continued.
+ */
 static void forged(struct vm *b)
 {
     int in_group = 0, wrong = 0, tries = 0, other = 0;
@@ -219,7 +226,7 @@ static void forged(struct vm *b)
     ok(!other, "then the mailbox works, and from there on it goes on");
 }
 
-/* Statuses that the firmware can answer at any time */
+/* The firmware fails a command in the middle of a batch */
 static void refused(struct vm *a, struct vm *b)
 {
     static uint8_t pages[N];
@@ -277,7 +284,10 @@ static struct vm *busy;
 static volatile bool stop;
 static volatile long calls, others, errors;
 
-/* Something that needs kvm->lock, and something else that needs the firmware */
+/*
+ * Call an ioctl that needs kvm->lock, and a command of the platform that needs the
+ * firmware's mailbox, repeatedly
+ */
 static void *run_beside(void *opaque)
 {
     while (!stop) {
@@ -327,7 +337,10 @@ static void beside(struct vm *vm)
        batches, good, calls, others, c.done, c.refused, shared);
 }
 
-/* Last: the PSP is given up then, until it is reset */
+/*
+ * The firmware hangs in a group.  This must be the last case, because ccp does
+ * not use the PSP any more until the PSP is reset.
+ */
 static void hangs(struct vm *a)
 {
     struct sev_user_data_status status = { 0 };
@@ -356,7 +369,7 @@ static void hangs(struct vm *a)
        "nothing more is given to it: EBUSY");
 }
 
-/* Nobody has asked for it */
+/* ccp does not use the ring buffer mode until its parameter is set */
 static void unused(struct vm *a, struct vm *b)
 {
     unsigned long ring = hardware_count("RING_BUFFER");
@@ -389,8 +402,9 @@ static void absent(struct vm *a, struct vm *b)
 }
 
 /*
- * A firmware that says that it entered the mode but did not.  Its mailbox would
- * take the tail of a queue for an address.
+ * The firmware reports that it has entered the mode, but has not.  If ccp did not
+ * notice this, the mailbox would take the tail of a queue for the address of a
+ * command.
  */
 static void not_entered(void)
 {
@@ -408,12 +422,12 @@ static void not_entered(void)
     ok(arrived(&b), "all pages have arrived");
 }
 
-#define SKIPPED 150     /* the command that is skipped, from 1 */
+#define SKIPPED 150     /* number of the skipped command; the first is 1 */
 
 /*
- * The firmware does not execute a command of a group, executes those behind it,
- * and moves the head over all of them.  Returns false if the command was not in
- * a group, where the fault has another effect.
+ * The firmware skips one command of a group, executes the commands after it, and
+ * moves the head over all of them.  Returns false if the skipped command was not
+ * in a group, because the fault then has another effect.
  */
 static bool skipped(void)
 {
@@ -452,9 +466,10 @@ static bool skipped(void)
 }
 
 /*
- * The firmware restarts between two groups and has forgotten its guests.  No
- * command can succeed, but none is lost, and the PSP is not given up.  Returns
- * false if the mode was not on at that time.
+ * The firmware restarts between two groups and forgets its guests.  Commands of
+ * guests then fail, but ccp gets an answer to each of them and continues to use
+ * the PSP.  Returns false if the firmware was not in ring buffer mode when it
+ * restarted.
  */
 static bool restarted(void)
 {
@@ -490,7 +505,7 @@ static bool restarted(void)
     return true;
 }
 
-/* The VMs, and pages to send */
+/* Create the two VMs, and let @a have N pages with known contents to send */
 static bool pair_open(void)
 {
     vm_require(VM_SEV);
@@ -517,7 +532,10 @@ static void pair_close(void)
     vm_destroy(&b);
 }
 
-/* A ccp that has not been told anything of the firmware; the mode is on */
+/*
+ * Reload ccp with the mode switched on, because ccp remembers what it has found
+ * out about the firmware.  Then create the VMs again.
+ */
 static bool pair_reopen(void)
 {
     char line[512];

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * LAUNCH_SECRET into a guest_memfd: a secret that the owner encrypts for the
- * measured guest is written to a private page, found by its host address, and
- * to no other page.
+ * LAUNCH_SECRET into a guest_memfd.  The owner encrypts a secret for the measured
+ * guest.  KVM finds the private page by its host address, and the firmware writes
+ * the secret to this page and to no other.
  *
  * Links with: -lhogweed -lnettle -lgmp
  */
@@ -30,7 +30,10 @@ static int inject(struct vm *vm, const uint8_t *address, const uint8_t *sealed,
     return sev_cmd(vm, KVM_SEV_LAUNCH_SECRET, &args);
 }
 
-/* Verify the measurement: was this memory launched on this firmware? */
+/*
+ * Does the measurement prove that memory with this digest was launched on this
+ * firmware?
+ */
 static bool measured(const struct owner *owner, const uint8_t measure[48],
                      const uint8_t digest[SHA256_DIGEST_SIZE])
 {
@@ -76,7 +79,10 @@ static void launch(struct vm *vm, struct owner *owner,
     SEV_MUST(vm, KVM_SEV_LAUNCH_UPDATE_DATA, &high);
 }
 
-/* Wrong input is refused; the page keeps its contents and is not held */
+/*
+ * If the input is wrong, the firmware refuses the secret, the page keeps its
+ * contents, and KVM keeps no reference to it
+ */
 static void refused(struct vm *vm, const struct owner *owner,
                     const uint8_t measure[48])
 {

@@ -125,9 +125,9 @@ transport_receive(struct vm *vm, uint64_t gpa, struct packet *packet)
 
 /*
  * Buffers of transport_batch(), which sends or receives @count pages from @gpa
- * on and returns 0, or -errno with sev_error set.  @done is then the number of
- * pages that the kernel has reported as done, or all ones if it has reported
- * nothing. If @pages is not NULL, packets can have several pages.
+ * on and returns 0, or -errno with sev_error set.  After the call, @done is the
+ * number of pages that the kernel has reported as done, or all ones if it has
+ * reported nothing.  If @pages is not NULL, a packet can have several pages.
  */
 struct packets {
     uint8_t (*headers)[HEADER_SIZE];

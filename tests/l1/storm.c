@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * All operations at the same time: vCPUs that write, threads that convert,
- * dirty logs, bitmaps, hole punching, mappings, memory slots that are added,
- * changed and removed, and processes that hold pages.
+ * Run all operations on a guest_memfd at the same time: vCPUs write, threads
+ * convert pages, read dirty logs and bitmaps, punch holes, map and unmap the
+ * file, hold pages, and add, change and remove memory slots.
  *
  *   l1-storm [SECONDS [sw|sev [BREAK]]]
  *
- * The program checks its invariants during the run and at the end.  Without
- * arguments, it first checks that it notices errors: with BREAK, it violates
- * the named invariant itself, and the run must fail.
+ * The program checks invariants during the run and at the end.  With BREAK, it
+ * violates the named invariant itself.  Without a type of VM, it first runs
+ * itself with each BREAK and checks that these runs report the violation.
  */
 #define _GNU_SOURCE
 #include <pthread.h>
@@ -28,7 +28,7 @@
 #define MORE            120
 
 /* Purpose of the pages, by gfn */
-#define SWEPT           0x180           /* two vCPUs, content is checked */
+#define SWEPT           0x180           /* two vCPUs write and check them */
 #define SWEPT_END       0x280
 #define ATOMIC          0x300           /* always converted as one range */
 #define ATOMIC_END      0x340
@@ -74,7 +74,7 @@ static long count[OP_MAX], violations;
  * thread does
  */
 static pthread_mutex_t harvest = PTHREAD_MUTEX_INITIALIZER;
-/* State that the page's only converter has set last */
+/* The state that a page's only converter thread has set last: true is private */
 static bool expected[PAGES];
 
 static void did(enum op op)
@@ -130,7 +130,8 @@ static int convert(int gmem, uint64_t first, uint64_t end, bool private,
 }
 
 /*
- * Convert a range and classify the result.  Returns whether it was converted.
+ * Convert a range, and count it as converted or refused.  Returns whether the
+ * range was converted.
  */
 static bool try_convert(uint64_t first, uint64_t end, bool private)
 {
@@ -213,8 +214,8 @@ static void harvest_log(void *bits)
 }
 
 /*
- * These pages have no other converter.  The next dirty log, bitmap and access
- * must show each conversion, and must show no other one.
+ * Convert pages that no other thread converts.  The next dirty log, bitmap and
+ * access must show exactly this conversion.
  */
 static void *run_strict(void *opaque)
 {
@@ -242,7 +243,8 @@ static void *run_strict(void *opaque)
         pthread_mutex_lock(&harvest);
         harvest_log(log);
         /*
-         * No mapping of other threads covers these pages, so nobody holds them
+         * No other thread accesses these pages, so nobody holds them, and the
+         * conversion must succeed
          */
         if (convert(vm.gmem, first, end, !private, NULL)) {
             violated("a page that nobody holds is not converted");
@@ -305,8 +307,8 @@ static void *run_strict(void *opaque)
 }
 
 /*
- * No range is converted in part, and pages without a converter keep their
- * state
+ * Read bitmaps, and check that none of them shows a part of the conversion of
+ * ATOMIC, and that pages which no thread converts keep their state
  */
 static void *run_bitmap(void *opaque)
 {
@@ -358,7 +360,10 @@ static void *run_bitmap(void *opaque)
     return NULL;
 }
 
-/* Read again at once; a conversion may have happened meanwhile */
+/*
+ * Read the bitmap twice, the second time only if it has changed.  A conversion
+ * may have happened between the two calls.
+ */
 static void *run_unchanged(void *opaque)
 {
     uint64_t bits[PAGES / 64];
@@ -493,8 +498,9 @@ static void *run_mapper(void *opaque)
         }
         for (i = 0; i < pages; i++) {
             /*
-             * STRICT must be converted back without EAGAIN, so no thread may
-             * access it: a fault can hold a page for any time
+             * run_strict() expects no EAGAIN for the pages of STRICT.  An access
+             * here could make a conversion fail, because a fault can hold its
+             * page for any time.
              */
             if (first + i >= STRICT && first + i < CHILD_END) {
                 continue;
@@ -515,8 +521,8 @@ static void *run_mapper(void *opaque)
 }
 
 /*
- * Read shared pages while the guest converts them.  In a software-protected VM the
- * host sees the same contents as the guest, so they are checked.
+ * Read shared pages while threads convert them.  In a software-protected VM the
+ * host sees the same contents as the guest, so check them.
  */
 static void *run_reader(void *opaque)
 {
@@ -542,7 +548,10 @@ static void *run_reader(void *opaque)
     return opaque;
 }
 
-/* Another process, with a copy of the mappings and the same guest_memfd */
+/*
+ * Convert the pages of CHILD in a child process, which has copies of the mappings
+ * and of the guest_memfd's file descriptor
+ */
 static void *run_forker(void *opaque)
 {
     bool private = true;
@@ -590,7 +599,7 @@ static void *run_holder(void *opaque)
         struct iovec iov = { vm.mem + i * PAGE, 16 * PAGE };
 
         CHECK(pipe(fds));
-        /* As many pages as are shared */
+        /* vmsplice() takes the shared pages before the first private one */
         if (vmsplice(fds[1], &iov, 1, SPLICE_F_NONBLOCK) > 0) {
             did(OP_HOLD);
             /* Hold some pages longer than a conversion waits */
@@ -653,8 +662,8 @@ static void start(void)
 }
 
 /*
- * After all threads have ended: check states, and contents as the guest sees
- * them
+ * After all threads have ended, check the state of the pages, and the contents
+ * that the guest reads
  */
 static void finish(struct sweeper *sweepers)
 {
@@ -692,7 +701,11 @@ static void finish(struct sweeper *sweepers)
     }
 }
 
-/* A sweeping vCPU counts at the end of a sweep, and does at least one sweep */
+/*
+ * Has every operation happened at least once?  Sweeps are not checked, because
+ * run_sweeper() adds them to the count only when the vCPU stops.  A vCPU always
+ * completes a sweep.
+ */
 static bool everything_was_done(void)
 {
     for (unsigned i = 0; i < OP_MAX; i++) {
@@ -703,7 +716,7 @@ static bool everything_was_done(void)
     return true;
 }
 
-/* Returns whether no invariant was violated */
+/* Run all threads for @seconds.  Returns whether no invariant was violated. */
 static bool storm(int seconds)
 {
     static void *(*const run[])(void *) = {
@@ -771,7 +784,10 @@ static bool storm(int seconds)
     return !idle && !violations;
 }
 
-/* A run that violates @what must report this error and no other */
+/*
+ * Run this program with BREAK = @what.  The run must come to its end and report
+ * that an invariant was violated.
+ */
 static void control(const char *what)
 {
     char line[256];

@@ -19,7 +19,8 @@
 #define PORT        0x10
 
 /*
- * Real mode code: KVM handles the exit of CPUID, and this program that of OUT
+ * Real mode code of the guest: KVM handles the exits of CPUID, and this program
+ * handles the exits of OUT
  */
 static const uint8_t code[] = {
     0xbe, 0x2c, 0x01,           /* again: mov $300, %si */

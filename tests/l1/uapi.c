@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The uapi: the values of the capabilities, and the probes that work without
- * them.  The header must compile alone, beside <linux/kvm.h>, and beside the
- * <linux/kvm.h> of a kernel that has upstream's names.  The build of this program
- * tests that (uapi-alone.c, uapi-beside.c, uapi-upstream.c).
+ * The userspace interface (<linux/kvm-page-enc.h>): the values of the
+ * capabilities, and the probes by which a VMM can detect the ioctls without the
+ * capabilities' numbers.  The build of this program also tests that the header
+ * compiles alone, beside <linux/kvm.h>, and beside the <linux/kvm.h> of a kernel
+ * that has upstream's names (uapi-alone.c, uapi-beside.c, uapi-upstream.c).
  */
 #include <sys/mount.h>
 #include "vm.h"
@@ -25,7 +26,10 @@ static int create_vm(unsigned long type)
     return CHECK(ioctl(kvm_fd, KVM_CREATE_VM, type));
 }
 
-/* kvm.gmem_in_place_conversion decides for each VM when it is created */
+/*
+ * When a software-protected VM is created, the module parameter
+ * gmem_in_place_conversion of kvm decides whether the VM is in in-place mode
+ */
 static void software_protected(void)
 {
     int wide, in_place;
@@ -50,7 +54,10 @@ static void software_protected(void)
     close(in_place);
 }
 
-/* Our calls answer to no number that Linux assigns or will assign soon */
+/*
+ * The module's capabilities and ioctls use none of the numbers that Linux will
+ * assign next
+ */
 static void linux_numbers(void)
 {
     struct kvm_page_enc_bitmap bitmap = { 0 };
@@ -127,7 +134,7 @@ int main(void)
        "attributes are the guest_memfd's, not the VM's");
     ok(!enable(fd, 0, 0), "enabled twice is enabled");
 
-    /* Probes that do not depend on a capability's number */
+    /* A VMM can detect the ioctls without the number of a capability */
     vm.fd = fd;
     g = CHECK(vm_gmem(&vm, PAGE, GUEST_MEMFD_FLAG_MMAP));
     ok(xioctl(g, KVM_SET_MEMORY_ATTRIBUTES2, &attributes) == -EINVAL,
@@ -154,7 +161,10 @@ int main(void)
     close(g);
     close(fd);
 
-    /* It would be one whose pages are all shared, whatever it is asked for */
+    /*
+     * A guest_memfd that was created before KVM_CAP_SEV_PRIVATE_MEM is enabled
+     * keeps no attributes, so KVM refuses to enable the capability afterwards
+     */
     fd = create_vm(KVM_X86_SEV_VM);
     vm.fd = fd;
     ok(vm_gmem(&vm, PAGE, ~0ULL) == -EINVAL && !enable(fd, 0, 0),

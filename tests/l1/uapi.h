@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Sizes, offsets and numbers of the interface, so that no change is accidental */
+/* The build fails if a size, an offset or a number of the interface changes. */
 _Static_assert(sizeof(struct kvm_memory_attributes2) == 128, "size");
 _Static_assert(KVM_SET_MEMORY_ATTRIBUTES2 == 0xC080AED2, "number");
 _Static_assert(__builtin_offsetof(struct kvm_memory_attributes2, offset) == 0 &&
@@ -19,7 +19,7 @@ _Static_assert(KVM_MEMORY_ATTRIBUTE_PRIVATE == 8, "value");
 _Static_assert(KVM_CAP_PAGE_ENC_BITMAP == 0x50454e00 &&
                KVM_CAP_SEV_PRIVATE_MEM == 0x50454e01 &&
                KVM_CAP_SEV_UPDATE_BATCH == 0x50454e02, "capabilities");
-/* The number is Linux's where <linux/kvm.h> has the name. */
+/* If <linux/kvm.h> defines the name, the number is Linux's. */
 #ifdef UPSTREAM_HAS_ATTRIBUTES2
 _Static_assert(KVM_CAP_GUEST_MEMFD_MEMORY_ATTRIBUTES == UPSTREAM_CAP,
                "upstream's capability");

@@ -87,7 +87,7 @@ static void __attribute__((unused)) vm_require(enum vm_type type)
     }
 }
 
-/* Firmware status of the last command */
+/* Status that the firmware has returned for the last sev_cmd() */
 static uint32_t sev_error;
 
 /* Issue a KVM_SEV_* command.  Returns 0, or -errno with sev_error set. */
@@ -102,7 +102,7 @@ static int sev_cmd(struct vm *vm, uint32_t id, void *data)
     return r;
 }
 
-/* The same; ends the program if the command fails */
+/* Like sev_cmd(), but end the program if the command fails */
 #define SEV_MUST(vm, id, data) do {                                     \
     if (sev_cmd(vm, id, data)) {                                        \
         bail("%s:%d: %s, firmware %#x", __FILE__, __LINE__, #id, sev_error); \
@@ -132,7 +132,10 @@ static int vm_slot(struct vm *vm, uint32_t slot, uint32_t flags, uint64_t gpa,
     return xioctl(vm->fd, KVM_SET_USER_MEMORY_REGION2, &region);
 }
 
-/* Does the next software-protected VM keep attributes in its guest_memfds? */
+/*
+ * Set whether software-protected VMs that are created from now on keep attributes
+ * in their guest_memfds
+ */
 static void __attribute__((unused)) vm_in_place(bool in_place)
 {
     int fd = open("/sys/module/kvm/parameters/gmem_in_place_conversion",
@@ -187,13 +190,13 @@ static void vm_create(struct vm *vm, enum vm_type type, size_t size)
     }
 }
 
-/* The same, with the whole guest_memfd in slot 0 at guest address 0 */
+/* Like vm_create(), with the whole guest_memfd in slot 0 at guest address 0 */
 static void __attribute__((unused))
 vm_init(struct vm *vm, enum vm_type type, size_t size)
 {
     vm_create(vm, type, size);
     if (type == VM_SEV) {
-        /* Before the slot exists, as in QEMU */
+        /* QEMU registers the memory before the slot exists, too */
         struct kvm_enc_region region = { (uintptr_t)vm->mem, size };
 
         CHECK(ioctl(vm->fd, KVM_MEMORY_ENCRYPT_REG_REGION, &region));
