@@ -88,9 +88,9 @@ static void held(struct vm *vm)
 
 /*
  * KVM finds a held page even if the host has accessed no other page of the
- * file.  KVM has one bit per 64 pages that says whether the host may have mapped
- * or pinned one of them (@reached in gmem_attributes.h), and checks no other
- * pages.  The pages here are at the limits of these groups of 64.
+ * file.  KVM has one bit per 64 pages that says whether the host may have
+ * mapped or pinned one of them (@reached in gmem_attributes.h), and checks no
+ * other pages.  The pages here are at the limits of these groups of 64.
  */
 static void held_alone(enum vm_type type)
 {

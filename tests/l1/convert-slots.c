@@ -29,10 +29,10 @@ static void dirty_in(struct vm *vm, uint32_t slot, uint64_t *bits)
 }
 
 /*
- * Slot 0 has the file's pages 0x100-0x1ff, at gfn 0x1000.  Slot 1 has the file's
- * pages 0x200-0x2ff, at gfn 0x500.  The slots are therefore adjacent in the file,
- * but in the opposite order in the guest's memory.  The file's other pages are
- * in no slot.
+ * Slot 0 has the file's pages 0x100-0x1ff, at gfn 0x1000.  Slot 1 has the
+ * file's pages 0x200-0x2ff, at gfn 0x500.  The slots are therefore adjacent in
+ * the file, but in the opposite order in the guest's memory.  The file's other
+ * pages are in no slot.
  */
 static void two_slots(enum vm_type type)
 {
@@ -361,8 +361,8 @@ static int map_all(struct vm *vm, uint64_t gpa, uint64_t size)
 /*
  * KVM maps a guest_memfd that keeps attributes with 4 KiB pages only, whatever
  * is converted, so that no mapping contains both private and shared pages.  The
- * same VM has 2 MiB mappings of ordinary memory, which shows that the test would
- * notice them.
+ * same VM has 2 MiB mappings of ordinary memory, which shows that the test
+ * would notice them.
  */
 static void large_mappings(void)
 {

@@ -71,8 +71,9 @@ static void writes(struct vm *vm)
        guest_read(vm, 0x21000) != ~0ULL && dirty_is(vm, 0, 0),
        "it reads one");
     /*
-     * A migration does not send the contents of a page that nobody has accessed.
-     * The first access must therefore mark the page dirty, even if it is a read.
+     * A migration does not send the contents of a page that nobody has
+     * accessed.  The first access must therefore mark the page dirty, even if
+     * it is a read.
      */
     ok(guest_read(vm, 0x380000) != ~0ULL && dirty_is(vm, 0x380, 0x381),
        "it reads one that was not there yet: dirty");

@@ -5,9 +5,9 @@
  *
  *   l1-fuzz [SECONDS [SEED]]
  *
- * The program runs the seeds of fuzz-seeds.h first, and then new random seeds for
- * SECONDS.  Without arguments, it runs 10 seconds with consecutive seeds from
- * FIRST_SEED on.  For a failed seed it prints the command that repeats the
+ * The program runs the seeds of fuzz-seeds.h first, and then new random seeds
+ * for SECONDS.  Without arguments, it runs 10 seconds with consecutive seeds
+ * from FIRST_SEED on.  For a failed seed it prints the command that repeats the
  * failure: "l1-fuzz 0 SEED".
  */
 #define _GNU_SOURCE
@@ -110,9 +110,9 @@ static void expect(int got, int want)
 }
 
 /*
- * Copy an ioctl's argument to @buffer, or in some calls to a page that the kernel
- * cannot write (@no_write), or choose an address that it cannot read (@fault).
- * Returns the address to pass to the ioctl.
+ * Copy an ioctl's argument to @buffer, or in some calls to a page that the
+ * kernel cannot write (@no_write), or choose an address that it cannot read
+ * (@fault).  Returns the address to pass to the ioctl.
  */
 static void *place(const void *args, size_t size, bool *fault, bool *no_write)
 {
@@ -243,8 +243,8 @@ static void bitmap(void)
         args.start_gfn = (1ULL << 52) - args.num_pages + below(2);
     }
     /*
-     * Let the bitmap begin at the start of @buffer or end at its middle, or pass
-     * an address that the kernel cannot write
+     * Let the bitmap begin at the start of @buffer or end at its middle, or
+     * pass an address that the kernel cannot write
      */
     bytes = args.num_pages / 8 + !!(args.num_pages % 8);
     if (bytes <= BUFFER / 2) {
@@ -334,8 +334,8 @@ static bool slots_overlap(int id, uint64_t gfn, uint64_t pages)
 
 /*
  * Returns the result that KVM_SET_USER_MEMORY_REGION2 must have for @r, and
- * updates the model if the call must succeed.  @foreign: r->guest_memfd is not a
- * guest_memfd of this VM.
+ * updates the model if the call must succeed.  @foreign: r->guest_memfd is not
+ * a guest_memfd of this VM.
  */
 static int set_region(const struct kvm_userspace_memory_region2 *r, int file,
                       bool foreign)
@@ -623,8 +623,8 @@ static bool open_to_host(uint64_t address)
 }
 
 /*
- * The result that KVM must have when it pins the pages of a range.  If the first
- * page is in a mapping of a guest_memfd, KVM looks up all pages in such
+ * The result that KVM must have when it pins the pages of a range.  If the
+ * first page is in a mapping of a guest_memfd, KVM looks up all pages in such
  * mappings; they may be private, and need not be in a slot.  Otherwise KVM can
  * pin only pages that the host can write.
  */
@@ -883,7 +883,9 @@ static void end(void)
     vm_destroy(&m.vm);
 }
 
-/* Make STEPS random calls.  Returns whether all of them agreed with the model. */
+/*
+ * Make STEPS random calls.  Returns whether all of them agreed with the model.
+ */
 static bool run(uint64_t seed)
 {
     state = seed;

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * A guest with one vCPU that runs 64-bit code with page tables that have the
- * C-bit.  The test writes an operation and its arguments to the vCPU's registers.
- * This works for SEV guests, too, because they have no SEV-ES, so that the host
- * can access their registers.
+ * C-bit.  The test writes an operation and its arguments to the vCPU's
+ * registers.  This works for SEV guests, too, because they have no SEV-ES, so
+ * that the host can access their registers.
  *
  * Page 2 has the code, and pages 3 to 7 have the page tables.  Tests use all
  * other pages.  The guest maps its first 4 MiB with 4 KiB pages.
@@ -178,8 +178,8 @@ static int guest_run(struct vm *vm)
 }
 
 /*
- * Let the guest do one operation.  @regs has the operation's arguments before the
- * call, and its results after it.
+ * Let the guest do one operation.  @regs has the operation's arguments before
+ * the call, and its results after it.
  */
 static int guest_do(struct vm *vm, struct kvm_regs *regs)
 {

@@ -110,8 +110,8 @@ static int __attribute__((unused)) done_testing(void)
 }
 
 /*
- * One per thread, because the kernel sends SIGBUS to the thread that accesses the
- * page
+ * One per thread, because the kernel sends SIGBUS to the thread that accesses
+ * the page
  */
 static __thread sigjmp_buf harness_bus;
 

@@ -274,8 +274,8 @@ static void shared_structure(struct vm *vm, const char *name, size_t version)
     ok(i == 3, "not while its page is private, and again after that");
 
     /*
-     * A new slot makes KVM's cached host addresses invalid, so KVM looks them up
-     * again, this time while the page is private
+     * A new slot makes KVM's cached host addresses invalid, so KVM looks them
+     * up again, this time while the page is private
      */
     MUST(vm_convert(vm, PV_GPA, PAGE, PRIVATE));
     MUST(vm_slot(vm, 1, 0, 1ULL << 32, PAGE, GUEST_SIZE - PAGE));

@@ -143,9 +143,9 @@ static long free_kb(void)
 }
 
 /*
- * The host's unevictable memory in kB.  Waits until the value is @limit or less,
- * for 5 s at most, because the kernel adds up its per-CPU counters only once a
- * second.
+ * The host's unevictable memory in kB.  Waits until the value is @limit or
+ * less, for 5 s at most, because the kernel adds up its per-CPU counters only
+ * once a second.
  */
 static long unevictable(long limit)
 {
@@ -162,8 +162,9 @@ static long unevictable(long limit)
 }
 
 /*
- * VMs with and without shared pages, with and without a dirty log, and with their
- * guest_memfd closed before or after the VM must not leave memory allocated
+ * VMs with and without shared pages, with and without a dirty log, and with
+ * their guest_memfd closed before or after the VM must not leave memory
+ * allocated
  */
 static void leaks(void)
 {

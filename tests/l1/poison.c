@@ -53,7 +53,9 @@ static void *poison(void *opaque)
 {
     unsigned seed = 1;
 
-    /* The host loses poisoned pages until it restarts, so poison 1000 at most */
+    /*
+     * The host loses poisoned pages until it restarts, so poison 1000 at most
+     */
     for (;;) {
         unsigned page = next_random(&seed) % PAGES;
 
@@ -133,9 +135,9 @@ static bool stuck(const struct progress *before, const char *threads)
 
 /*
  * Run threads beside each other, and check that none of them gets stuck.  Each
- * letter of @threads is one thread: h poisons pages, p punches holes, c converts,
- * t touches pages, s removes and adds the slot.  The threads run in a child
- * process, because threads that are deadlocked in the kernel never end.
+ * letter of @threads is one thread: h poisons pages, p punches holes, c
+ * converts, t touches pages, s removes and adds the slot.  The threads run in a
+ * child process, because threads that are deadlocked in the kernel never end.
  */
 static void beside(const char *threads, const char *what)
 {

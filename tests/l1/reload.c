@@ -147,8 +147,8 @@ static int count_asids(void)
 }
 
 /*
- * Used memory in kB.  Returns the minimum of several measurements, because other
- * work in the host can only increase a measurement.
+ * Used memory in kB.  Returns the minimum of several measurements, because
+ * other work in the host can only increase a measurement.
  */
 static long used_kb(void)
 {
@@ -197,8 +197,8 @@ static int kvm_slabs(void)
 }
 
 /*
- * Print the warnings and errors that the kernel has logged since the first call.
- * Returns their number.
+ * Print the warnings and errors that the kernel has logged since the first
+ * call.  Returns their number.
  */
 static int complaints(void)
 {

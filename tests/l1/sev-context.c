@@ -83,8 +83,8 @@ static void contexts(void)
 }
 
 /*
- * KVM frees the ASID of a destroyed VM.  The loop creates more VMs, one after the
- * other, than there are ASIDs.
+ * KVM frees the ASID of a destroyed VM.  The loop creates more VMs, one after
+ * the other, than there are ASIDs.
  */
 static void asids(void)
 {
@@ -188,8 +188,8 @@ static void secret(void)
 }
 
 /*
- * KVM counts the pages of a command against RLIMIT_MEMLOCK only while the command
- * runs
+ * KVM counts the pages of a command against RLIMIT_MEMLOCK only while the
+ * command runs
  */
 static void accounting(void)
 {

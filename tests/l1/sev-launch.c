@@ -14,8 +14,8 @@
 
 /*
  * DRAM does not contain the plain text of private pages.  To read what DRAM
- * contains, convert the pages to shared without the guest and without a firmware
- * command, so that the host reads them without the guest's key.
+ * contains, convert the pages to shared without the guest and without a
+ * firmware command, so that the host reads them without the guest's key.
  */
 static void seen_from_outside(struct vm *vm)
 {

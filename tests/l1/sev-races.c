@@ -34,8 +34,8 @@ static void *run_guest(void *opaque)
 
 /*
  * Switch the dirty log on and clear it, send pages while the guest writes and
- * another thread converts, and read the log.  Returns whether the log has exactly
- * the pages that were written or converted.
+ * another thread converts, and read the log.  Returns whether the log has
+ * exactly the pages that were written or converted.
  */
 static bool round_is_right(long *sends, long *unsent)
 {

@@ -7,7 +7,8 @@
  *   sev-ring           firmware that has the mode; the last case makes the
  *                      firmware hang in the mode
  *   sev-ring absent    firmware that does not have the mode, or that reports
- *                      success without doing its work; reloads ccp for each case
+ *                      success without doing its work; reloads ccp for each
+ *                      case
  *
  * The mode is off by default, and the test switches it on.  The test needs
  * scripts/l1 --qmp, and a platform whose doorbell takes so long
@@ -55,8 +56,9 @@ static void must_write(const char *path, int flags, const char *text)
 }
 
 /*
- * Number of groups, by their result, between the last two calls of groups_look().
- * A kernel probe reports each return of sev_issue_cmds_external_user().
+ * Number of groups, by their result, between the last two calls of
+ * groups_look().  A kernel probe reports each return of
+ * sev_issue_cmds_external_user().
  */
 static struct { int good, failed, refused; } groups;
 /* False if the kernel has no probes, as some debug kernels have none */
@@ -189,8 +191,8 @@ static bool mailbox_works(void)
 }
 
 /*
- * The firmware refuses a forged packet at any place in a group.  KVM reports the
- * packets before it as done, and the batch can be continued.
+ * The firmware refuses a forged packet at any place in a group.  KVM reports
+ * the packets before it as done, and the batch can be continued.
  */
 static void forged(struct vm *b)
 {
@@ -285,8 +287,8 @@ static volatile bool stop;
 static volatile long calls, others, errors;
 
 /*
- * Call an ioctl that needs kvm->lock, and a command of the platform that needs the
- * firmware's mailbox, repeatedly
+ * Call an ioctl that needs kvm->lock, and a command of the platform that needs
+ * the firmware's mailbox, repeatedly
  */
 static void *run_beside(void *opaque)
 {
@@ -402,9 +404,9 @@ static void absent(struct vm *a, struct vm *b)
 }
 
 /*
- * The firmware reports that it has entered the mode, but has not.  If ccp did not
- * notice this, the mailbox would take the tail of a queue for the address of a
- * command.
+ * The firmware reports that it has entered the mode, but has not.  If ccp did
+ * not notice this, the mailbox would take the tail of a queue for the address
+ * of a command.
  */
 static void not_entered(void)
 {
@@ -425,9 +427,9 @@ static void not_entered(void)
 #define SKIPPED 150     /* number of the skipped command; the first is 1 */
 
 /*
- * The firmware skips one command of a group, executes the commands after it, and
- * moves the head over all of them.  Returns false if the skipped command was not
- * in a group, because the fault then has another effect.
+ * The firmware skips one command of a group, executes the commands after it,
+ * and moves the head over all of them.  Returns false if the skipped command
+ * was not in a group, because the fault then has another effect.
  */
 static bool skipped(void)
 {

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * LAUNCH_SECRET into a guest_memfd.  The owner encrypts a secret for the measured
- * guest.  KVM finds the private page by its host address, and the firmware writes
- * the secret to this page and to no other.
+ * LAUNCH_SECRET into a guest_memfd.  The owner encrypts a secret for the
+ * measured guest.  KVM finds the private page by its host address, and the
+ * firmware writes the secret to this page and to no other.
  *
  * Links with: -lhogweed -lnettle -lgmp
  */

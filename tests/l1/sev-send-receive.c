@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Move a running SEV guest to another VM page by page.  The test sends and
- * receives private pages with firmware commands by their host address, and copies
- * shared pages.  The guest then continues in the other VM.
+ * receives private pages with firmware commands by their host address, and
+ * copies shared pages.  The guest then continues in the other VM.
  */
 #define _GNU_SOURCE
 #include "sev-transport.h"
@@ -11,8 +11,8 @@
 #define BAD_MEASUREMENT 0xb     /* SEV_RET_BAD_MEASUREMENT */
 
 /*
- * Move every page to the other VM: private pages with the firmware, shared pages
- * with a copy.  Returns the number of failures.
+ * Move every page to the other VM: private pages with the firmware, shared
+ * pages with a copy.  Returns the number of failures.
  */
 static int transport_all(struct vm *from, struct vm *to)
 {
@@ -86,8 +86,8 @@ int main(void)
         return done_testing();
     }
     /*
-     * guest_launch() does not encrypt these pages.  Their contents are undefined
-     * until the guest writes to them.
+     * guest_launch() does not encrypt these pages.  Their contents are
+     * undefined until the guest writes to them.
      */
     MUST(guest_write(&a, 0x50000, 0x1001));
     MUST(guest_convert(&a, 0x60, 2, false));

@@ -74,7 +74,9 @@ static long count[OP_MAX], violations;
  * thread does
  */
 static pthread_mutex_t harvest = PTHREAD_MUTEX_INITIALIZER;
-/* The state that a page's only converter thread has set last: true is private */
+/*
+ * The state that a page's only converter thread has set last: true is private
+ */
 static bool expected[PAGES];
 
 static void did(enum op op)
@@ -498,9 +500,9 @@ static void *run_mapper(void *opaque)
         }
         for (i = 0; i < pages; i++) {
             /*
-             * run_strict() expects no EAGAIN for the pages of STRICT.  An access
-             * here could make a conversion fail, because a fault can hold its
-             * page for any time.
+             * run_strict() expects no EAGAIN for the pages of STRICT.  An
+             * access here could make a conversion fail, because a fault can
+             * hold its page for any time.
              */
             if (first + i >= STRICT && first + i < CHILD_END) {
                 continue;
@@ -549,8 +551,8 @@ static void *run_reader(void *opaque)
 }
 
 /*
- * Convert the pages of CHILD in a child process, which has copies of the mappings
- * and of the guest_memfd's file descriptor
+ * Convert the pages of CHILD in a child process, which has copies of the
+ * mappings and of the guest_memfd's file descriptor
  */
 static void *run_forker(void *opaque)
 {

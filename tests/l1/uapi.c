@@ -3,8 +3,9 @@
  * The userspace interface (<linux/kvm-page-enc.h>): the values of the
  * capabilities, and the probes by which a VMM can detect the ioctls without the
  * capabilities' numbers.  The build of this program also tests that the header
- * compiles alone, beside <linux/kvm.h>, and beside the <linux/kvm.h> of a kernel
- * that has upstream's names (uapi-alone.c, uapi-beside.c, uapi-upstream.c).
+ * compiles alone, beside <linux/kvm.h>, and beside the <linux/kvm.h> of a
+ * kernel that has upstream's names (uapi-alone.c, uapi-beside.c,
+ * uapi-upstream.c).
  */
 #include <sys/mount.h>
 #include "vm.h"

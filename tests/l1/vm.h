@@ -133,8 +133,8 @@ static int vm_slot(struct vm *vm, uint32_t slot, uint32_t flags, uint64_t gpa,
 }
 
 /*
- * Set whether software-protected VMs that are created from now on keep attributes
- * in their guest_memfds
+ * Set whether software-protected VMs that are created from now on keep
+ * attributes in their guest_memfds
  */
 static void __attribute__((unused)) vm_in_place(bool in_place)
 {
