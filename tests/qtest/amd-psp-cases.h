@@ -3,8 +3,9 @@
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
- * The offsets in command buffers are not shared with the device: they are an
- * interface, and a test that shared them would not notice a change.
+ * This file has its own definitions of the offsets in command buffers.  They
+ * are an interface to drivers, and a test that used the device's definitions
+ * would not notice a change.
  */
 
 #ifndef TESTS_QTEST_AMD_PSP_CASES_H
@@ -24,8 +25,8 @@
 #define TRANS       0x150000
 #define OUT         0x160000
 #define ASK_ARK     0x180000
-#define PAGE_A      0x200000    /* of the first guest */
-#define PAGE_B      0x300000    /* of the second */
+#define PAGE_A      0x200000    /* page of the first guest */
+#define PAGE_B      0x300000    /* page of the second guest */
 #define VMSA_A      0x210000    /* the state of a vCPU of the first guest */
 #define VMSA_B      0x310000
 #define NV          0x400000    /* the storage of INIT_EX */
@@ -39,16 +40,19 @@
 #define ASK_ARK_LEN 3200
 #define MSI_ADDR    0x170000
 
-/* A file of zeros; no vCPU executes it */
+/* The machine's firmware, a file of zeros that no vCPU executes */
 extern char *firmware;
 
-/* A directory for files of tests, and the authority of platforms in it */
+/* A directory for files of the tests, and the authority's file in it */
 extern char *dir, *ark;
 
 /* The file to which a platform with an authority writes its signed CEK */
 extern char *cek;
 
-/* @device: argument of -device; @cpu: added to the name of the CPU */
+/*
+ * Start a machine with the PSP.  @device is the argument of -device, and @cpu
+ * is added to the name of the CPU.
+ */
 static inline void psp_open_cpu(Psp *p, const char *device, const char *cpu)
 {
     memset(p, 0, sizeof(*p));
@@ -139,7 +143,7 @@ static inline unsigned activate(Psp *p, uint32_t handle, uint32_t asid)
     return psp_cmd(p, 0x21);
 }
 
-/* Get the state of a guest; 0: there is no such guest */
+/* Get the state of a guest, or 0 if there is no such guest */
 static inline unsigned guest_state(Psp *p, uint32_t handle)
 {
     g_assert_cmphex(guest_cmd(p, 0x23, handle), ==, 0);
@@ -269,7 +273,10 @@ static inline void fill(uint8_t page[4096])
     }
 }
 
-/* Launch a guest with the text of fill() at PAGE_A, active as @asid, RUNNING */
+/*
+ * Launch a guest with the text of fill() at PAGE_A, and activate it with @asid.
+ * Returns its handle; the guest is in the state RUNNING.
+ */
 static inline uint32_t launch(Psp *p, uint32_t policy, uint32_t asid)
 {
     uint32_t handle = launch_start(p, policy);
@@ -315,7 +322,10 @@ static inline void assert_takes(Psp *p, const char *name, unsigned cmd,
     uint64_t before = psp_stat_of(p, name, "busy-ns");
 
     psp_give(p, cmd, BUF, false);
-    /* Wait until the command was executed; its end then waits for the clock */
+    /*
+     * Wait until the device has executed the command.  It then reports the end
+     * after the time that the clock is moved by below.
+     */
     while (psp_stat_of(p, name, "busy-ns") == before) {
         g_usleep(100);
     }

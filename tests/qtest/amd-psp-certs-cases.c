@@ -49,8 +49,9 @@ static void get_identity(Psp *p, Identity *id)
 }
 
 /*
- * Get the identity of the platform @p, which has an authority.  The CEK that it
- * exports has no signature; the signed one is in a file.
+ * Get the identity of the platform @p, which has an authority.  PDH_CERT_EXPORT
+ * returns the CEK without a signature, so take the signed CEK from the file
+ * @cek.
  */
 static void get_signed_identity(Psp *p, Identity *id)
 {
@@ -61,7 +62,7 @@ static void get_signed_identity(Psp *p, Identity *id)
     get_identity(p, id);
     g_assert(g_file_get_contents(cek, &signed_cek, &len, NULL));
     g_assert_cmpuint(len, ==, CERT_LEN);
-    /* The exported CEK has no signature, the file has that of the ASK */
+    /* The exported CEK has no signature; the CEK in the file has the ASK's */
     g_assert_cmpmem(exported, 0x414, signed_cek, 0x414);
     g_assert_cmphex(ldl_le_p(exported + 0x414), ==, 0x1000);
     g_assert_cmphex(ldl_le_p(signed_cek + 0x414), ==, 0x13);
@@ -74,7 +75,10 @@ static void put_identity(Psp *p, const Identity *id)
     qtest_memwrite(p->qts, CHAIN, id->chain, sizeof(id->chain));
 }
 
-/* Try to send a guest with @policy to the platform at PDH, CHAIN and ASK_ARK */
+/*
+ * Try to send a guest with @policy to the platform whose certificates are in
+ * memory at PDH, CHAIN and ASK_ARK.  Returns the status of SEND_START.
+ */
 static unsigned may_go(Psp *p, uint32_t policy)
 {
     uint32_t h = launch(p, policy, 1);
@@ -88,7 +92,7 @@ static unsigned may_go(Psp *p, uint32_t policy)
     return st;
 }
 
-/* Each link of the chain is checked: a wrong bit anywhere is noticed */
+/* SEND_START verifies each link of the chain and notices any wrong bit */
 static void test_chain_links(void)
 {
     static const struct {
@@ -224,7 +228,7 @@ static void test_chain_by_policy(void)
     g_assert_cmphex(ldl_le_p(mine.chain + 2 * CERT_LEN + 0x414), ==, 0x1000);
     g_assert_cmphex(may_go(&p, 0), ==, 0);
     g_assert_cmphex(may_go(&p, 0x10), ==, 0);       /* DOMAIN */
-    g_assert_cmphex(may_go(&p, 0x20), ==, 0x06);    /* SEV: by whom? */
+    g_assert_cmphex(may_go(&p, 0x20), ==, 0x06);    /* SEV: no CEK signature */
     broken = mine;
     broken.chain[CERT_LEN + 0x41c] ^= 1;
     put_identity(&p, &broken);
@@ -232,7 +236,10 @@ static void test_chain_by_policy(void)
     g_assert_cmphex(may_go(&p, 0x10), ==, 0x06);
     psp_close(&p);
 
-    /* The same with a root: only the certificate of the PDH is read */
+    /*
+     * On a platform that has a root as well, a policy without DOMAIN and SEV
+     * lets the firmware read the certificate of the PDH only
+     */
     psp_open(&p, "");
     psp_init(&p);
     get_signed_identity(&p, &mine);
@@ -245,7 +252,10 @@ static void test_chain_by_policy(void)
     put_identity(&p, &mine);
     g_assert_cmphex(may_go(&p, 0x20), ==, 0);
     g_assert_cmphex(may_go(&p, 0x30), ==, 0);
-    /* The certificates of PDH_CERT_EXPORT are not enough for the policy SEV */
+    /*
+     * A policy with SEV needs a signed CEK, but PDH_CERT_EXPORT returns the CEK
+     * without a signature
+     */
     get_identity(&p, &mine);
     put_identity(&p, &mine);
     g_assert_cmphex(may_go(&p, 0x20), ==, 0x06);
@@ -280,7 +290,10 @@ static void test_cek(void)
     }
 }
 
-/* Make the certificates of a platform whose keys the test has, with any API */
+/*
+ * Make the certificates of a platform with the API version @major.@minor, whose
+ * keys the test knows
+ */
 static void make_identity(Identity *id, const AmdPspAuthority *a,
                           unsigned major, unsigned minor)
 {
@@ -297,7 +310,10 @@ static void make_identity(Identity *id, const AmdPspAuthority *a,
     amd_psp_cert_make(&oca_key.q, AMD_PSP_CERT_OCA, major, minor, oca);
     amd_psp_cert_make(&cek_key.q, AMD_PSP_CERT_CEK, major, minor, cek);
     g_assert(amd_psp_cert_sign(id->pdh, AMD_PSP_CERT_PEK, &pek_key));
-    /* The device has the two signatures in the other order */
+    /*
+     * The device's PEK has the signatures of OCA and CEK in the other order.
+     * SEND_START must accept both orders.
+     */
     g_assert(amd_psp_cert_sign(pek, AMD_PSP_CERT_CEK, &cek_key));
     g_assert(amd_psp_cert_sign(pek, AMD_PSP_CERT_OCA, &oca_key));
     g_assert(amd_psp_cert_sign(oca, AMD_PSP_CERT_OCA, &oca_key));
@@ -439,7 +455,7 @@ static void test_pek_cert_import(void)
     qtest_memread(p.qts, NV, nv, NV_LEN);
     psp_close(&p);
 
-    /* The storage keeps it */
+    /* The storage keeps the ownership */
     psp_open(&p, ",seed=alice");
     qtest_memwrite(p.qts, NV, nv, NV_LEN);
     g_assert_cmphex(init_ex(&p, 36, NV, NV_LEN), ==, 0);

@@ -33,7 +33,9 @@ static void test_interrupt(void)
     psp_open(&p, "");
     psp_enable_msi(&p, MSI_ADDR);
 
-    /* No interrupt was requested: no status, no message */
+    /*
+     * A command without a requested interrupt sets no status and sends no MSI
+     */
     psp_write(&p, INTEN, ~0u);
     g_assert_cmphex(psp_cmd_at(&p, 0x04, BUF, false), ==, 0);
     g_assert_cmphex(psp_read(&p, INTSTS), ==, 0);
@@ -185,7 +187,7 @@ static void test_cost(void)
     psp_inject(&p, "[{'kind': 'late', 'delay-us': 2}]");
     assert_takes(&p, "DF_FLUSH", 0x0a, 3500, 0);
 
-    /* 4 KiB more */
+    /* LAUNCH_UPDATE_DATA costs more, by its 4 KiB of data */
     h = launch_start(&p, 0);
     g_assert_cmphex(activate(&p, h, 1), ==, 0);
     clear(&p);
@@ -217,7 +219,10 @@ static void set_costs(Psp *p, const char *json, const char *error)
     qobject_unref(answer);
 }
 
-/* Costs of single commands; the properties are the default for each value */
+/*
+ * The property that sets the costs of single commands.  The properties
+ * cost-*-ns are the defaults of values that it does not set.
+ */
 static void test_costs(void)
 {
     Psp p;
@@ -248,7 +253,10 @@ static void test_costs(void)
     psp_close(&p);
 }
 
-/* Keys and plaintext do not leave the machine, with or without guests */
+/*
+ * A machine with the device cannot be migrated or saved, even without guests,
+ * because its keys and plaintext must not leave it
+ */
 static void test_stays(void)
 {
     const char *why = "amd-psp: keys and encrypted memory";

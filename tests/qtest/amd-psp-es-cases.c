@@ -77,7 +77,7 @@ static void test_es_init(void)
     psp_close(&p);
 }
 
-/* Guests with and without SEV-ES have ASIDs of their own */
+/* Guests with SEV-ES and guests without it use different ranges of ASIDs */
 static void test_es_asids(void)
 {
     uint32_t es, plain;
@@ -117,7 +117,10 @@ static uint32_t crc32c_byte(uint32_t crc, uint8_t byte)
     return crc;
 }
 
-/* As the source of the firmware for "Genoa" computes it */
+/*
+ * Compute a VMSA's checksum by the algorithm in AMD's published source of the
+ * firmware for "Genoa"
+ */
 static uint64_t vmsa_checksum(const uint8_t *vmsa)
 {
     uint32_t crc[3] = { ~0u, ~0u, ~0u }, all = ~0u;
@@ -131,7 +134,7 @@ static uint64_t vmsa_checksum(const uint8_t *vmsa)
     return (uint64_t)(~crc[0] ^ ~crc[1] ^ ~crc[2]) << 32 | (uint32_t)~all;
 }
 
-/* A platform with SEV-ES, initialized, that has exported its certificates */
+/* Open a platform, initialize it with SEV-ES, and export its certificates */
 static void open_es_platform(Psp *p)
 {
     psp_open_es(p);
@@ -141,7 +144,10 @@ static void open_es_platform(Psp *p)
     g_assert_cmphex(export_certs(p), ==, 0);
 }
 
-/* A running guest with the page at PAGE_A and the vCPU at VMSA_A, ASID 1 */
+/*
+ * Launch a guest with SEV-ES and ASID 1, which has the page at PAGE_A and a
+ * vCPU whose state is at VMSA_A
+ */
 static uint32_t launch_es(Psp *p)
 {
     uint8_t page[4096], vmsa[4096];
@@ -166,7 +172,10 @@ static void read_plaintext(Psp *p, uint32_t handle, uint64_t pa,
     qtest_memread(p->qts, OUT, page, 4096);
 }
 
-/* The VMSA at @pa has the text, and its checksum is where it says */
+/*
+ * Check that the VMSA at @pa has the text of fill_vmsa(), and that the right
+ * checksum is at the address that the VMSA contains
+ */
 static void assert_vmsa(Psp *p, uint32_t handle, uint64_t pa)
 {
     uint8_t vmsa[4096], text[4096];
@@ -184,7 +193,7 @@ static void assert_vmsa(Psp *p, uint32_t handle, uint64_t pa)
     g_assert_cmphex(qtest_readq(p->qts, at), ==, vmsa_checksum(vmsa));
 }
 
-/* LAUNCH_UPDATE_VMSA: its statuses, and what it measures */
+/* LAUNCH_UPDATE_VMSA: which status it returns, and which data it measures */
 static void test_es_launch_vmsa(void)
 {
     uint8_t page[4096], vmsa[4096], got[4096], report[208], digest[32];
@@ -194,7 +203,7 @@ static void test_es_launch_vmsa(void)
     Psp p;
 
     psp_open_es(&p);
-    /* The length comes first, even before INIT */
+    /* The firmware checks the length first, even before the platform's state */
     g_assert_cmphex(launch_vmsa(&p, 1, VMSA_A, 4080), ==, 0x04);
     g_assert_cmphex(launch_vmsa(&p, 1, VMSA_A, 4096), ==, 0x01);
     g_assert_cmphex(init_es(&p, TMR, 1 << 20), ==, 0);
@@ -228,7 +237,10 @@ static void test_es_launch_vmsa(void)
     g_assert_cmphex(guest_cmd(&p, 0x35, a), ==, 0);
     g_assert_cmphex(launch_vmsa(&p, a, VMSA_A, 4096), ==, 0x02);
 
-    /* What the host wrote is measured, and nothing that was refused */
+    /*
+     * The measurement covers the VMSA as the host wrote it, and nothing that a
+     * refused command named
+     */
     g_checksum_update(sum, page, sizeof(page));
     g_checksum_update(sum, vmsa, sizeof(vmsa));
     g_checksum_get_digest(sum, digest, &digest_len);
@@ -250,7 +262,7 @@ static void test_es_vmsa(void)
     g_assert_cmphex(send_start(&p, a), ==, 0);
     g_assert_cmphex(receive_start(&p, 1 << 2, &b), ==, 0);
     g_assert_cmphex(activate(&p, b, 2), ==, 0);
-    /* Only what was launched as a VMSA of this guest */
+    /* SEND_UPDATE_VMSA sends only a page that is a VMSA of this guest */
     g_assert_cmphex(update_data(&p, 0x42, a, VMSA_A, 4080), ==, 0x16);
     g_assert_cmphex(update_data(&p, 0x42, a, VMSA_A + 16, 4096), ==, 0x16);
     g_assert_cmphex(update_data(&p, 0x42, a, PAGE_A, 4096), ==, 0x16);
@@ -267,7 +279,10 @@ static void test_es_vmsa(void)
     g_assert_cmphex(update_data(&p, 0x52, b, VMSA_B, 4096), ==, 0x0b);
     qtest_writeb(p.qts, TRANS + 9, got[9]);
     g_assert_cmphex(update_data(&p, 0x52, b, VMSA_B, 4096), ==, 0);
-    /* The receiver assigns another place for the checksum */
+    /*
+     * The receiving firmware writes its own address of the checksum into the
+     * VMSA
+     */
     assert_vmsa(&p, b, VMSA_B);
     read_plaintext(&p, b, VMSA_B, got);
     g_assert_cmphex(ldq_le_p(got + VMSA_CHECKSUM), !=, TMR + (512 << 10));
@@ -280,7 +295,7 @@ static void test_es_vmsa(void)
     psp_close(&p);
 }
 
-/* Flip a bit of a private page in the way that a debugger can */
+/* Flip a bit of a private page with DBG_DECRYPT and DBG_ENCRYPT */
 static void flip_private(Psp *p, uint32_t handle, uint64_t pa)
 {
     uint64_t block = pa & ~15ull;
@@ -319,7 +334,10 @@ static void test_es_vmsa_checksum(void)
         flip_private(&p, a, VMSA_A + bytes[i].offset);
         g_assert_cmphex(update_data(&p, 0x42, a, VMSA_A, 4096), ==, 0);
     }
-    /* The host has no way to write the checksum itself on hardware */
+    /*
+     * SEND_UPDATE_VMSA also refuses a wrong checksum.  On hardware, the host
+     * could not write to the checksum.
+     */
     read_plaintext(&p, a, VMSA_A, vmsa);
     at = ldq_le_p(vmsa + VMSA_CHECKSUM);
     qtest_writeq(p.qts, at, qtest_readq(p.qts, at) ^ 1);
@@ -330,8 +348,8 @@ static void test_es_vmsa_checksum(void)
 }
 
 /*
- * A header that says that the data are compressed is refused before the data
- * are read; other flags are just covered by the MAC.
+ * The firmware refuses a header whose flags say that the data are compressed,
+ * before it reads the data.  It checks other flags only as part of the MAC.
  */
 static void test_es_compressed(void)
 {

@@ -33,7 +33,7 @@ static void test_fault_status(void)
     psp_open(&p, "");
     psp_init(&p);
 
-    /* The second and third of one command; other commands do not count */
+    /* Fail the second and third PLATFORM_STATUS; other commands do not count */
     psp_inject(&p, "[{'kind': 'status', 'command': 'PLATFORM_STATUS', 'nth': 2,"
                    "  'count': 2, 'status': 23}]");
     clear(&p);
@@ -55,7 +55,7 @@ static void test_fault_status(void)
     g_assert_cmpuint(psp_stat_of(&p, NULL, "guests"), ==, 0);
     launch_start(&p, 0);
 
-    /* All commands from now on, including unknown ones, with any status */
+    /* All commands from now on fail, including unknown ones */
     psp_inject(&p, "[{'kind': 'status', 'count': 0, 'status': 65535}]");
     g_assert_cmphex(psp_cmd(&p, 0x0a), ==, 0xffff);
     g_assert_cmphex(psp_cmd(&p, 0x7f), ==, 0xffff);
@@ -148,7 +148,10 @@ static void test_fault_corrupt(void)
     again[10] ^= 1;
     g_assert_cmpmem(id, sizeof(id), again, sizeof(again));
 
-    /* Without other output the command buffer changes, but nothing beyond */
+    /*
+     * If a command's only output is its buffer, the fault corrupts the buffer,
+     * but no byte after its end
+     */
     psp_inject(&p, "[{'kind': 'corrupt', 'command': 'PLATFORM_STATUS',"
                    "  'offset': 8},"
                    " {'kind': 'corrupt', 'command': 'PLATFORM_STATUS',"
@@ -178,7 +181,7 @@ static void test_fault_corrupt(void)
     g_assert_cmphex(update_data(&p, 0x41, a, PAGE_A, 4096), ==, 0);
     g_assert_cmphex(update_data(&p, 0x51, b, PAGE_B, 4096), ==, 0);
 
-    /* Corrupt memory of the guest */
+    /* Corrupt the guest memory that RECEIVE_UPDATE_DATA writes */
     psp_inject(&p, "[{'kind': 'corrupt', 'command': 'RECEIVE_UPDATE_DATA',"
                    "  'offset': 7}]");
     g_assert_cmphex(update_data(&p, 0x41, a, PAGE_A, 4096), ==, 0);
@@ -210,7 +213,10 @@ static void test_fault_no_interrupt(void)
     psp_close(&p);
 }
 
-/* The property: accepted values, value when read, and the command line */
+/*
+ * The property "faults": which values it accepts, what a read returns, and that
+ * the command line can set it
+ */
 static void test_fault_property(void)
 {
     static const char *const bad[] = {
@@ -244,7 +250,10 @@ static void test_fault_property(void)
         g_assert(qdict_haskey(answer, "error"));
         qobject_unref(answer);
     }
-    /* The old fault is still pending, with a smaller "nth" */
+    /*
+     * The values that were refused have not replaced the fault, whose "nth" has
+     * become smaller
+     */
     faults = get_faults(&p);
     f = qobject_to(QDict, qlist_peek(faults));
     g_assert_cmpstr(qdict_get_str(f, "kind"), ==, "status");

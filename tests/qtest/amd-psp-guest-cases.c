@@ -38,7 +38,7 @@ static void test_launch(void)
     g_assert_cmpmem(raw, sizeof(raw), page, sizeof(page));
     g_assert_cmphex(launch_update(&p, h, PAGE_A, 4096), ==, 0);
 
-    /* The host sees ciphertext now, and the guest its page */
+    /* The host sees ciphertext now; DBG_DECRYPT returns the guest's page */
     qtest_memread(p.qts, PAGE_A, raw, sizeof(raw));
     g_assert(memcmp(raw, page, 16));
     g_assert_null(memmem(raw, sizeof(raw), "private", 7));
@@ -208,7 +208,7 @@ static void test_policy(void)
     psp_init(&p);
     g_assert_cmphex(export_certs(&p), ==, 0);
     for (i = 0; i < ARRAY_SIZE(bad); i++) {
-        /* In the session of an owner, and in that of another platform */
+        /* LAUNCH_START with an owner's session, and RECEIVE_START */
         g_assert_cmphex(start_in_session(&p, 0x30, bad[i].policy), ==,
                         bad[i].status);
         g_assert_cmphex(start_in_session(&p, 0x50, bad[i].policy), ==,
@@ -283,8 +283,8 @@ static void test_asids(void)
 }
 
 /*
- * The code of the machine's CPU: wait until the byte at 0x500 is set, execute
- * WBINVD, clear the byte.
+ * The code that the machine's CPU executes: wait until the byte at 0x500 is
+ * set, execute WBINVD, clear the byte, and repeat.
  *
  *     xor %ax, %ax; mov %ax, %ds
  *  1: cmpb $0, 0x500; je 1b; wbinvd; movb $0, 0x500; jmp 1b
@@ -315,7 +315,7 @@ static void wbinvd(Psp *p)
 static void test_flushes(void)
 {
     static const struct {
-        const char *before;     /* in this order */
+        const char *before;     /* one letter per operation, in this order */
         unsigned df_flush, activate;
     } cases[] = {
         /* After INIT */
@@ -325,19 +325,19 @@ static void test_flushes(void)
         { "FW", 0, 0x0f },
         { "WF", 0, 0 },
         { "WFF", 0, 0 },
-        /* After DEACTIVATE; the ASID was used by somebody else */
+        /* After DEACTIVATE of another guest that used the ASID */
         { "WFD", 0x0e, 0x0f },
         { "WFDF", 0x0e, 0x0f },
         { "WFDW", 0, 0x0f },
         { "WFDFW", 0, 0x0f },
         { "WFDWF", 0, 0 },
-        /* Of another ASID */
+        /* After DEACTIVATE of a guest with another ASID */
         { "WFd", 0x0e, 0 },
         { "WFdF", 0x0e, 0 },
         /* After DEACTIVATE of a guest that was never launched to the end */
         { "WFN", 0, 0 },
         { "WFDWFN", 0, 0 },
-        /* SHUTDOWN and INIT */
+        /* After SHUTDOWN and another INIT */
         { "WFI", 0x0e, 0x0f },
         { "WFIWF", 0, 0 },
     };
@@ -352,7 +352,7 @@ static void test_flushes(void)
     memcpy(rom + 0xfff0, jump_to_it, sizeof(jump_to_it));
     g_assert(g_file_set_contents(name, rom, 64 * 1024, NULL));
     memset(&p, 0, sizeof(p));
-    /* The second CPU is never started, and not waited for */
+    /* The firmware does not wait for the second CPU, which is never started */
     p.qts = qtest_initf("-accel tcg -nodefaults -machine q35 -bios %s -smp 2 "
                         "-cpu EPYC-Milan,+svm,+sev "
                         "-device amd-psp,id=psp,addr=04.0", name);
@@ -396,7 +396,7 @@ static void test_flushes(void)
     unlink(name);
 }
 
-/* A report on what was launched, signed by the PEK */
+/* ATTESTATION returns a report on the launched data, signed with the PEK */
 static void test_attestation(void)
 {
     uint8_t report[208], zero[32] = { 0 }, digest[32], page[4096];
@@ -438,7 +438,10 @@ static void test_attestation(void)
     report[16] ^= 1;
     g_assert(!amd_psp_ecdsa_verify(&q, false, report, 52, &sig));
 
-    /* A guest that comes from elsewhere was not launched here */
+    /*
+     * ATTESTATION refuses a guest that is being received, because it was not
+     * launched on this platform
+     */
     g_assert_cmphex(send_start(&p, a), ==, 0);
     g_assert_cmphex(receive_start(&p, 0x2, &b), ==, 0);
     g_assert_cmphex(attestation(&p, b, OUT, 4096), ==, 0x02);
@@ -471,7 +474,10 @@ static void test_activate_ex(void)
     psp_close(&p);
 }
 
-/* Sharing a key: with whom, and whether policies allow it */
+/*
+ * LAUNCH_START and RECEIVE_START refuse to let a guest share the key of another
+ * one that does not exist, whose policy has NOKS, or whose policy differs
+ */
 static void test_policy_noks(void)
 {
     uint32_t open, closed;
@@ -491,12 +497,12 @@ static void test_policy_noks(void)
     put32(&p, 0, open);
     put32(&p, 4, 2);
     g_assert_cmphex(psp_cmd(&p, 0x30), ==, 0x07);
-    /* Policies that differ, though either allows it */
+    /* The policies differ, although each of them allows sharing of the key */
     clear(&p);
     put32(&p, 0, open);
     put32(&p, 4, 1);
     g_assert_cmphex(psp_cmd(&p, 0x30), ==, 0x07);
-    /* The same of a guest that is received */
+    /* A guest that is received cannot share a key if its policy has NOKS */
     g_assert_cmphex(export_certs(&p), ==, 0);
     g_assert_cmphex(start_in_session(&p, 0x50, 2), ==, 0);
     clear(&p);
@@ -510,7 +516,10 @@ static void test_policy_noks(void)
     psp_close(&p);
 }
 
-/* Guests that share a key can read each other's memory, and no more */
+/*
+ * Guests that share a key can read each other's memory, but have their own
+ * handles, states and ASIDs
+ */
 static void test_key_sharing(void)
 {
     static const struct {
@@ -534,7 +543,7 @@ static void test_key_sharing(void)
         g_assert_cmphex(psp_cmd(&p, 0x30), ==, 0);
         h = get32(&p, 0);
         g_assert_cmpuint(h, !=, first);
-        /* It is a guest of its own */
+        /* It is a separate guest, with its own state and ASID */
         g_assert_cmpuint(guest_state(&p, h), ==, 1);
         g_assert_cmphex(activate(&p, h, 1), ==, 0x0c);
         g_assert_cmphex(activate(&p, h, others[i].asid), ==, 0);
@@ -543,7 +552,7 @@ static void test_key_sharing(void)
         g_assert_cmpint(!memcmp(buf, page, sizeof(buf)), ==,
                         others[i].shared);
     }
-    /* It has the key for as long as it likes */
+    /* The second guest keeps the key after the first one is gone */
     g_assert_cmphex(guest_cmd(&p, 0x22, first), ==, 0);
     g_assert_cmphex(guest_cmd(&p, 0x20, first), ==, 0);
     g_assert_cmphex(dbg(&p, 0x60, first + 1, PAGE_A, OUT, 4096), ==, 0);

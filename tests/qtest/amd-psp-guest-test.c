@@ -6,7 +6,7 @@
  * The machine runs a hypervisor of 130 bytes, which executes the commands of
  * the test, and a guest of 70 bytes.  The test checks whether the guest's
  * memory can be read outside of the guest.  The test itself creates page tables
- * and VMCB in the machine's memory, and issues the commands of the PSP.
+ * and the VMCB in the machine's memory, and issues the commands of the PSP.
  */
 
 #include "qemu/osdep.h"
@@ -239,8 +239,9 @@ static void launch(Host *h)
     h->psp = qpci_device_find(h->bus, QPCI_DEVFN(4, 0));
     g_assert_nonnull(h->psp);
     /*
-     * Map the BAR before the device is enabled.  Sizing writes ones to the BAR,
-     * and an enabled device would then cover the ROM with the hypervisor's code
+     * Map the BAR before the device is enabled.  Mapping writes ones to the BAR
+     * to find its size, and the BAR of an enabled device would then cover the
+     * ROM with the hypervisor's code.
      */
     h->bar = qpci_iomap(h->psp, 2, NULL);
     qpci_device_enable(h->psp);
@@ -712,7 +713,10 @@ static void assert_unflushed(Host *h, int64_t by_host, int64_t by_guest,
     g_assert_cmpint(memory(h, "unflushed-commands"), ==, commands);
 }
 
-/* Lines must be flushed between a write and an access through another view */
+/*
+ * QEMU counts pages that were written with one C-bit, not flushed, and then
+ * written with the other C-bit or used by a firmware command
+ */
 static void test_unflushed(void)
 {
     g_autofree char *name = g_strdup_printf("%s/trace", dir);
@@ -761,13 +765,13 @@ static void test_unflushed(void)
     guest_writes(&h);
     assert_unflushed(&h, 1, 1, 1);
 
-    /* With all lines flushed in time, the check is not fatal */
+    /* With "fatal", QEMU does not abort as long as all lines are flushed */
     hypervisor_does(&h, DO_WBINVD);
     set_cache_check(&h, "fatal");
     hypervisor_does(&h, DO_WRITE);
     hypervisor_does(&h, DO_FLUSH);
     guest_writes(&h);
-    /* A command that only reads is counted and is not fatal */
+    /* A firmware command that only reads is counted, and QEMU does not abort */
     hypervisor_does(&h, DO_WBINVD);
     hypervisor_does(&h, DO_WRITE);
     debug_decrypts(&h);

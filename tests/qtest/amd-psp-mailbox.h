@@ -3,9 +3,9 @@
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
- * Bits and offsets are written out here instead of shared with the device:
- * they are an interface, and a test that has them from the device would not
- * notice that they changed.
+ * This file has its own definitions of bits and offsets instead of the
+ * device's.  They are an interface to drivers, and a test that used the
+ * device's definitions would not notice a change.
  */
 
 #ifndef TESTS_QTEST_AMD_PSP_MAILBOX_H
@@ -38,14 +38,15 @@ struct Psp {
     QPCIBus *bus;
     QPCIDevice *dev;
     QPCIBar bar;
-    int64_t step;   /* ns of virtual time that pass in each step of a wait */
+    int64_t step;   /* ns of virtual time to pass per step of a wait */
     /* Called to write registers; NULL: the test writes them itself */
     void (*write)(Psp *p, uint64_t reg, uint32_t value);
 };
 
 /*
- * Set the device of p->qts up.  The BAR gets its address before it is enabled,
- * because while its size is read it would cover the ROM that vCPUs execute.
+ * Set up the device of p->qts.  Map the BAR before the device is enabled.
+ * Mapping writes ones to the BAR to find its size, and the BAR of an enabled
+ * device would then cover the ROM that vCPUs execute.
  */
 static inline void psp_attach(Psp *p)
 {
@@ -81,7 +82,8 @@ static inline void psp_write(Psp *p, uint64_t reg, uint32_t value)
 }
 
 /*
- * Wait until a register is @value; commands execute in parallel with the test
+ * Wait until the bits @mask of a register are @value, because the device
+ * executes commands in parallel with the test
  */
 static inline void psp_await(Psp *p, uint64_t reg, uint32_t mask,
                              uint32_t value)
@@ -120,7 +122,7 @@ static inline unsigned psp_cmd_at(Psp *p, unsigned cmd, uint64_t buf, bool ioc)
     return psp_wait(p, cmd);
 }
 
-/* Make the MSI a write to RAM at @addr, where the test can see it */
+/* Let the device write its MSI to RAM at @addr, where the test can read it */
 static inline void psp_enable_msi(Psp *p, uint32_t addr)
 {
     uint8_t cap = qpci_find_capability(p->dev, PCI_CAP_ID_MSI, 0);
@@ -166,7 +168,8 @@ static inline QDict *psp_query(Psp *p)
 }
 
 /*
- * A number in the answer of query-sev-platform; of @command, unless it is NULL
+ * Get the number @key from the result of query-sev-platform.  If @command is
+ * not NULL, get the number of this command's statistics.
  */
 static inline uint64_t psp_stat_of(Psp *p, const char *command,
                                    const char *key)
@@ -191,8 +194,9 @@ static inline uint64_t psp_stat_of(Psp *p, const char *command,
 }
 
 /*
- * The trace events that QEMU has written to @path, which is deleted.  QEMU must
- * have ended.  Without the trace backend 'log' the text is empty.
+ * Return the trace events that QEMU has written to the file @path, and delete
+ * the file.  QEMU must have ended.  Without the trace backend 'log' the text is
+ * empty.
  */
 static inline char *psp_take_trace(const char *path)
 {

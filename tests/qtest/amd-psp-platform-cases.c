@@ -38,7 +38,7 @@ static void test_platform(void)
     g_assert_cmpuint(qtest_readb(p.qts, BUF + 2), ==, 2);   /* WORKING */
     g_assert_cmpuint(get32(&p, 8), ==, 1);
 
-    /* SHUTDOWN forgets guests */
+    /* SHUTDOWN removes all guests */
     g_assert_cmphex(psp_cmd(&p, 0x02), ==, 0);
     psp_init(&p);
     g_assert_cmpuint(guest_state(&p, handle), ==, 0);
@@ -99,13 +99,13 @@ static void test_certs(void)
         g_assert_cmphex(qtest_readl(p.qts, CHAIN + i * CERT_LEN + 8), ==,
                         usage[i]);
     }
-    /* PDH_GEN makes another */
+    /* PDH_GEN makes another PDH */
     clear(&p);
     g_assert_cmphex(psp_cmd(&p, 0x09), ==, 0);
     g_assert_cmphex(export_certs(&p), ==, 0);
     qtest_memread(p.qts, PDH, b, CERT_LEN);
     g_assert(memcmp(a, b, CERT_LEN));
-    /* A buffer that is no RAM, or too short */
+    /* The output buffer is not in RAM, or is too short */
     put64(&p, 0, NOT_RAM);
     g_assert_cmphex(psp_cmd(&p, 0x08), ==, 0x09);
     put64(&p, 0, PDH);
@@ -113,7 +113,10 @@ static void test_certs(void)
     g_assert_cmphex(psp_cmd(&p, 0x08), ==, 0x04);
     psp_close(&p);
 
-    /* A seed is an identity, no seed is one of its own */
+    /*
+     * Platforms with the same seed have the same keys.  A platform without a
+     * seed has its own keys.
+     */
     read_pdh(",seed=alice", a);
     read_pdh(",seed=alice", b);
     read_pdh(",seed=bob", c);
@@ -142,7 +145,10 @@ static void test_pek_csr(void)
     qtest_memread(p.qts, OUT, csr, CERT_LEN);
     g_assert_cmphex(export_certs(&p), ==, 0);
     qtest_memread(p.qts, CHAIN, pek, CERT_LEN);
-    /* The same key; what is signed is before 0x414 */
+    /*
+     * The CSR is the PEK without signatures.  The signed part of a certificate,
+     * which includes the key, ends at offset 0x414.
+     */
     g_assert_cmpmem(csr, 0x414, pek, 0x414);
     g_assert_cmphex(ldl_le_p(csr + 0x414), ==, 0x1000);
     g_assert_cmphex(ldl_le_p(csr + 0x61c), ==, 0x1000);
@@ -181,7 +187,10 @@ static void get_pdh(Psp *p, uint8_t pdh[CERT_LEN])
     qtest_memread(p->qts, PDH, pdh, CERT_LEN);
 }
 
-/* The keys of a platform outlive it in the storage that the host keeps */
+/*
+ * INIT_EX: the firmware writes the platform's keys to storage that the host
+ * keeps, and reads them from there the next time
+ */
 static void test_init_ex(void)
 {
     g_autofree uint8_t *nv = g_malloc(NV_LEN);
@@ -205,7 +214,10 @@ static void test_init_ex(void)
     qtest_memread(p.qts, NV, nv, NV_LEN);
     psp_close(&p);
 
-    /* Without it, the keys are those of the beginning */
+    /*
+     * INIT without the storage gives the keys that follow from the seed.
+     * INIT_EX with the storage gives the keys that were generated last.
+     */
     psp_open(&p, ",seed=alice");
     psp_init(&p);
     get_pdh(&p, got);
@@ -217,7 +229,10 @@ static void test_init_ex(void)
     g_assert_cmpmem(got, CERT_LEN, second, CERT_LEN);
     g_assert_cmphex(psp_cmd(&p, 0x02), ==, 0);
 
-    /* Somebody changed it: it is made anew, and the next try works */
+    /*
+     * If the storage was changed, INIT_EX fails and initializes the storage, so
+     * that the next INIT_EX succeeds
+     */
     nv[8] ^= 1;
     qtest_memwrite(p.qts, NV, nv, NV_LEN);
     g_assert_cmphex(init_ex(&p, 36, NV, NV_LEN), ==, 0x18);
@@ -226,7 +241,7 @@ static void test_init_ex(void)
     nv[8] ^= 1;
     psp_close(&p);
 
-    /* Another platform's is of no use */
+    /* A platform does not accept the storage of another platform */
     psp_open(&p, ",seed=bob");
     qtest_memwrite(p.qts, NV, nv, NV_LEN);
     g_assert_cmphex(init_ex(&p, 36, NV, NV_LEN), ==, 0x18);

@@ -3,8 +3,8 @@
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
- * Bits and offsets are written out here instead of shared with the device, as
- * in amd-psp-test.c, which has the commands themselves.
+ * Like amd-psp-mailbox.h, this file has its own definitions of bits and offsets
+ * instead of the device's.  amd-psp-test.c tests the commands themselves.
  */
 
 #include "qemu/osdep.h"
@@ -34,7 +34,7 @@
 #define GO_ON       2
 
 /* Layout of the machine's memory */
-#define BUF         0x100000    /* RING_BUFFER's, or the mailbox's */
+#define BUF         0x100000    /* buffer of commands in the mailbox */
 #define ARG         0x110000    /* buffers of the entries, 256 bytes each */
 #define OUT         0x120000
 #define LOW         0x130000    /* entries, followed by statuses */
@@ -56,11 +56,11 @@
 #define NONE        0x7f
 
 /*
- * Code of the vCPU, in tests that have one: it writes registers on behalf of
- * the test, as a host's driver would, so that commands execute within its
- * write.
+ * Code of the vCPU, in tests that have one.  The vCPU writes registers on
+ * behalf of the test, as a host's driver would.  The device then executes
+ * commands while the vCPU's write is in progress.
  */
-#define TODO        0x500       /* not 0: write WHAT to WHERE */
+#define TODO        0x500       /* if not 0: write WHAT to WHERE */
 #define TODO_WHERE  0x504
 #define TODO_WHAT   0x508
 
@@ -181,7 +181,7 @@ static unsigned ring_enter(Psp *p, const Config *c)
     return psp_cmd(p, RING_BUFFER);
 }
 
-/* A value that the firmware never writes as a status */
+/* Fill the statuses with a value that the firmware never writes as a status */
 static void forget_statuses(Psp *p)
 {
     qtest_memset(p->qts, LOW + PAGE, 0xaa, PAGE);
@@ -254,7 +254,7 @@ static unsigned ring_cmd(Psp *p, unsigned index, unsigned cmd, uint64_t buf)
     return qtest_readw(p->qts, LOW + PAGE + index * 16);
 }
 
-/* RING_BUFFER refuses these arguments, and then changes nothing */
+/* RING_BUFFER refuses invalid arguments without an effect */
 static void test_enter(void)
 {
     static const Config bad_param[] = {
@@ -291,7 +291,10 @@ static void test_enter(void)
     clear(&p);
     g_assert_cmphex(psp_cmd(&p, STATUS), ==, 0);
 
-    /* Pages of a queue that does not exist; addresses with the C-bit */
+    /*
+     * RING_BUFFER ignores the pages of a queue of size 0, and the C-bit of an
+     * address
+     */
     c = low_only;
     c.pages[0] |= CBIT;
     c.pages[2] = NOT_RAM;
@@ -323,7 +326,7 @@ static void test_enter(void)
     psp_close(&p);
 }
 
-/* N commands with one doorbell */
+/* One doorbell executes several commands */
 static void test_batch(void)
 {
     Psp p;
@@ -379,7 +382,7 @@ static void test_wrap(void)
     psp_close(&p);
 }
 
-/* A command that fails pauses its queue, unless its entry has the flag */
+/* A command that fails pauses its queue, unless its entry has the flag GO_ON */
 static void test_pause(void)
 {
     Psp p;
@@ -395,12 +398,15 @@ static void test_pause(void)
     assert_not_posted(&p, LOW, 2);
 
     /*
-     * A doorbell does not resume the queue; it clears the bits before the
-     * firmware looks for entries
+     * A doorbell without RESUME does not resume the queue.  CLEAR clears the
+     * bits of the head register before the firmware looks for entries.
      */
     ring_go(&p, 5, CLEAR);
     g_assert_cmphex(psp_read(&p, CMDBUF_LO), ==, EMPTY | 2);
-    /* The queue runs again, and executes entries when the bit is cleared */
+    /*
+     * With RESUME the queue runs again.  It executes entries at the next
+     * doorbell without RESUME.
+     */
     ring_go(&p, 5, CLEAR | RESUME);
     g_assert_cmphex(psp_read(&p, CMDBUF_LO), ==, LOW_RUNS | EMPTY | 2);
     g_assert(!query_is(&p, "busy"));
@@ -412,8 +418,8 @@ static void test_pause(void)
     g_assert_cmpuint(psp_stat_of(&p, "unknown", "failed"), ==, 2);
 
     /*
-     * With CLEAR in the control register, the pause bit is cleared at the next
-     * check
+     * While CLEAR is set in the control register, the firmware clears the bit
+     * PAUSED again when it looks for the next entry
      */
     put_entry(&p, LOW, 5, NONE, 0, 0);
     ring_go(&p, 6, CLEAR);
@@ -436,7 +442,7 @@ static void test_pause_one(void)
     assert_not_posted(&p, HIGH, 1);
     assert_status(&p, LOW, 1, 0);
 
-    /* For a queue that runs, this bit means that it waits */
+    /* RESUME makes a queue that runs already wait, and executes no entries */
     put_entries(&p, LOW, 2, 1, STATUS);
     ring_go(&p, HIGH_AT(2) | 3, CLEAR | RESUME);
     g_assert_cmphex(psp_read(&p, CMDBUF_LO), ==, LOW_RUNS | HIGH_AT(1) | 2);
@@ -448,7 +454,7 @@ static void test_pause_one(void)
     assert_status(&p, HIGH, 1, 0);
     psp_close(&p);
 
-    /* Without a high queue, there is none to resume and none to execute */
+    /* Without a high queue, its bits and entries have no effect */
     ring_open(&p, "", &low_only);
     put_entries(&p, HIGH, 0, 1, STATUS);
     ring_go(&p, HIGH_AT(1), RESUME << 1);
@@ -487,8 +493,8 @@ static void test_interrupts(void)
     ring_go(&p, 1, 0);
     g_assert(!interrupted(&p));
     /*
-     * An interrupt at the end of a command; the bit stays, and there is only
-     * one interrupt
+     * An entry with INT_DONE raises an interrupt at the end of its command.
+     * The bit COMPLETE stays set, and there is only one interrupt.
      */
     put_entry(&p, LOW, 1, STATUS, INT_DONE, ARG);
     ring_go(&p, 2, 0);
@@ -500,8 +506,8 @@ static void test_interrupts(void)
     ring_go(&p, 2, CLEAR);
     g_assert_cmphex(psp_read(&p, CMDBUF_LO) & INTS, ==, 0);
     /*
-     * A command that fails has an interrupt too, and so has the pause of the
-     * queue
+     * A command that fails raises an interrupt, too, and the pause of a queue
+     * raises another
      */
     put_entry(&p, LOW, 2, NONE, INT_DONE | GO_ON, 0);
     ring_go(&p, 3, 0);
@@ -512,8 +518,8 @@ static void test_interrupts(void)
     await_head(&p, COMPLETE | PAUSED | HIGH_RUNS | 4);
     g_assert(interrupted(&p));
     /*
-     * As for a command in the mailbox, which must request it; this command
-     * leaves the mode
+     * A command in the mailbox raises an interrupt only if it requests one.
+     * This command also ends the mode.
      */
     g_assert_cmphex(psp_cmd(&p, STATUS), ==, 0x1f);
     g_assert(!interrupted(&p));
@@ -526,21 +532,24 @@ static void test_interrupts(void)
     g_assert(interrupted(&p));
 
     /*
-     * Two entries are not nearly empty.  One entry is, but this interrupt is
-     * disabled.
+     * A queue with two entries is not nearly empty.  A queue with one entry is
+     * nearly empty, but the interrupt for this is disabled.
      */
     put_entries(&p, LOW, 0, 8, STATUS);
     ring_go(&p, 3, 0);
     await_head(&p, LOW_RUNS | HIGH_RUNS | 3);
     g_assert(!interrupted(&p));
-    /* It is enabled for the other queue only */
+    /* The interrupt is enabled for the other queue only */
     ring_go(&p, 4, NEAR_INT << 1);
     await_head(&p, LOW_RUNS | HIGH_RUNS | 4);
     g_assert(!interrupted(&p));
     ring_go(&p, 5, NEAR_INT);
     await_head(&p, NEAR | LOW_RUNS | HIGH_RUNS | 5);
     g_assert(interrupted(&p));
-    /* With three and with two entries; nothing is reported for the third one */
+    /*
+     * Three and two entries are not nearly empty.  The second command fails and
+     * pauses the queue; NEAR is not set for the one entry that is left.
+     */
     put_entry(&p, LOW, 6, NONE, 0, 0);
     ring_go(&p, 8, NEAR_INT | CLEAR);
     await_head(&p, HIGH_RUNS | 7);
@@ -548,7 +557,10 @@ static void test_interrupts(void)
     psp_close(&p);
 }
 
-/* Both parts of a command's time: before and after its execution */
+/*
+ * Wait until the device has executed @name, which changes its busy time from
+ * @before.  The device spends a command's time after that.
+ */
 static void await_executed(Psp *p, const char *name, uint64_t before)
 {
     for (int i = 0; i < 100000; i++) {
@@ -561,8 +573,8 @@ static void await_executed(Psp *p, const char *name, uint64_t before)
 }
 
 /*
- * The present command ends after exactly @ns: then the head is @head, and just
- * before it was not.
+ * Check that the present command ends after exactly @ns of virtual time: the
+ * head register must become @head then, and not 1 ns earlier.
  */
 static void assert_takes(Psp *p, const char *name, uint64_t *busy_ns,
                          int64_t ns, uint32_t head)
@@ -600,7 +612,10 @@ static void test_costs(void)
     assert_takes(&p, "PLATFORM_STATUS", &busy, 1500, LOW_RUNS | 4);
     assert_takes(&p, "PLATFORM_STATUS", &busy, 1000, LOW_RUNS | EMPTY | 5);
 
-    /* A command that ends the mode is read, and not executed */
+    /*
+     * A command in the mailbox ends the mode and is not executed, so it takes
+     * only the time of the doorbell
+     */
     psp_give(&p, STATUS, BUF, false);
     qtest_clock_step(p.qts, 499);
     g_assert_cmphex(psp_read(&p, CMDRESP), ==, STATUS << 16);
@@ -649,7 +664,7 @@ static void test_leave(void)
     g_assert_cmpuint(psp_stat_of(&p, "PLATFORM_STATUS", "count"), ==, 2);
     g_assert_cmpuint(psp_stat_of(&p, "PLATFORM_STATUS", "failed"), ==, 1);
 
-    /* With one of the two bits, or with none */
+    /* A write to the mailbox ends the mode with any value of bits 30 and 31 */
     for (unsigned i = 0; i < ARRAY_SIZE(also); i++) {
         g_assert_cmphex(ring_enter(&p, &low_only), ==, 0);
         psp_write(&p, CMDBUF_HI, 1);
@@ -660,7 +675,10 @@ static void test_leave(void)
     }
     psp_close(&p);
 
-    /* While a command executes: it ends, and the next one does not begin */
+    /*
+     * If the mode ends while a command of a queue executes, this command is
+     * completed, and the next one does not begin
+     */
     ring_open(&p, COSTS, &low_only);
     put_entries(&p, LOW, 0, 4, STATUS);
     ring_go(&p, 4, CLEAR);
@@ -745,14 +763,14 @@ static void test_overlap(void)
         ring_go(&p, n, CLEAR);
         await_head(&p, LOW_RUNS | HIGH_RUNS | EMPTY | n);
         assert_status(&p, LOW, n - 1, is_bad ? 0x09 : 0);
-        /* A command buffer, which the firmware reads after the entries */
+        /* A command whose buffer is in the pages of a queue */
         put_entry(&p, LOW, n++, STATUS, GO_ON, to);
         ring_go(&p, n, CLEAR);
         await_head(&p, LOW_RUNS | HIGH_RUNS | EMPTY | n);
         if (to != LOW - 63) {
             assert_status(&p, LOW, n - 1, is_bad ? 0x09 : 0);
         }
-        /* Guest memory */
+        /* A command whose guest memory is in the pages of a queue */
         qtest_memset(p.qts, ARG, 0, 64);
         qtest_writel(p.qts, ARG, handle);
         qtest_writeq(p.qts, ARG + 8, to & ~15ull);
@@ -764,7 +782,10 @@ static void test_overlap(void)
             assert_status(&p, LOW, n - 1, is_bad ? 0x09 : 0);
         }
     }
-    /* Memory that is only read: the list of cores of ACTIVATE_EX */
+    /*
+     * Commands cannot read the pages either: ACTIVATE_EX with a list of cores
+     * that is in them
+     */
     qtest_memset(p.qts, ARG, 0, 64);
     qtest_writel(p.qts, ARG, 24);
     qtest_writel(p.qts, ARG + 4, handle);
@@ -794,7 +815,7 @@ static void set_pam(Psp *p, bool ram)
     qtest_outb(p->qts, 0xcfd, ram ? 0x33 : 0);
 }
 
-/* The memory of queues disappears while they are used */
+/* The host switches off the RAM of a queue while the queue is used */
 static void test_no_ram(void)
 {
     Config c = low_only;
@@ -854,7 +875,10 @@ static void test_faults(void)
     ring_go(&p, 4, CLEAR | RESUME);
     g_assert(interrupted(&p));
 
-    /* The API's major version is 1 */
+    /*
+     * Corrupt the second command's output, of which the first byte would be the
+     * API's major version, 1
+     */
     psp_inject(&p, "[{'kind': 'corrupt', 'offset': 0, 'nth': 2}]");
     ring_go(&p, 6, CLEAR);
     await_head(&p, LOW_RUNS | EMPTY | 6);
@@ -865,7 +889,8 @@ static void test_faults(void)
     g_assert(interrupted(&p));
 
     /*
-     * The command that uses the last fault; the next doorbell has an interrupt
+     * The fault suppresses the interrupt of the doorbell whose command uses it
+     * up; the next doorbell raises an interrupt again
      */
     psp_inject(&p, "[{'kind': 'no-interrupt', 'nth': 2}]");
     ring_go(&p, 8, CLEAR);
@@ -905,7 +930,10 @@ static void test_faults(void)
     psp_close(&p);
 }
 
-/* A skipped command is not executed, and its status says nothing about it */
+/*
+ * The fault "skip": the firmware does not execute a command of a queue and
+ * writes no status for it
+ */
 static void test_fault_skip(void)
 {
     Psp p;
@@ -925,7 +953,10 @@ static void test_fault_skip(void)
     g_assert_cmpuint(psp_stat_of(&p, "PLATFORM_STATUS", "faults"), ==, 1);
     g_assert_cmphex(psp_cmd(&p, STATUS), ==, 0x1f);
 
-    /* In the mailbox it reports success, but the mode is not entered */
+    /*
+     * A skipped command in the mailbox reports success.  RING_BUFFER then has
+     * not entered the mode.
+     */
     psp_inject(&p, "[{'kind': 'skip'}]");
     g_assert_cmphex(ring_enter(&p, &low_only), ==, 0);
     g_assert(!query_is(&p, "ring"));
@@ -933,7 +964,10 @@ static void test_fault_skip(void)
     psp_close(&p);
 }
 
-/* A firmware that restarts has lost all state except the enabled interrupts */
+/*
+ * The fault "restart": the firmware restarts and loses all state except the
+ * enabled interrupts
+ */
 static void test_fault_restart(void)
 {
     g_autofree char *text = NULL;
@@ -958,7 +992,10 @@ static void test_fault_restart(void)
     g_assert_cmphex(psp_read(&p, INTEN), ==, 2);
     g_assert(!query_is(&p, "ring"));
 
-    /* The next command is one of the mailbox, and the platform is UNINIT */
+    /*
+     * The firmware takes the next command from the mailbox, because the mode
+     * has ended, and the platform is UNINIT
+     */
     clear(&p);
     g_assert_cmphex(psp_cmd(&p, STATUS), ==, 0);
     g_assert_cmpuint(qtest_readb(p.qts, BUF + 2), ==, 0);
@@ -979,7 +1016,7 @@ static void test_fault_restart(void)
     psp_close(&p);
 }
 
-/* Only a reset helps */
+/* The fault "hang": the firmware executes no command until it is reset */
 static void test_hang(void)
 {
     Psp p;
@@ -1070,8 +1107,9 @@ static void test_trace(void)
 }
 
 /*
- * Registers written by a vCPU: commands execute within its write, except a
- * command that stops all vCPUs, and commands after a certain number
+ * If a vCPU writes the doorbell, the device executes the commands within this
+ * write.  The exceptions are commands that stop all vCPUs, and the commands
+ * after a certain number, which the device executes later.
  */
 static void test_vcpu(void)
 {
@@ -1087,7 +1125,7 @@ static void test_vcpu(void)
     g_assert_cmphex(ring_enter(&p, &low_only), ==, 0);
     put_entries(&p, LOW, 0, 8, STATUS);
     ring_go(&p, 8, CLEAR);
-    /* Executed as soon as the register was written */
+    /* The commands were executed when the vCPU's write has ended */
     g_assert_cmphex(psp_read(&p, CMDBUF_LO), ==, LOW_RUNS | EMPTY | 8);
     g_assert(interrupted(&p));
     for (unsigned i = 0; i < 8; i++) {

@@ -7,7 +7,10 @@
 #include "qemu/osdep.h"
 #include "amd-psp-cases.h"
 
-/* States of a guest in which a command is possible, as GUEST_STATUS has them */
+/*
+ * Guest commands, and the states of the guest in which each is possible.
+ * States are numbers that GUEST_STATUS returns.
+ */
 static const struct {
     unsigned cmd;
     const char *states;
@@ -36,7 +39,10 @@ static const struct {
     { 0x61, "123456" },     /* DBG_ENCRYPT */
 };
 
-/* States of the platform: 0 UNINIT, 1 INIT, 2 WORKING */
+/*
+ * Platform commands, and the states of the platform in which each is possible:
+ * 0 UNINIT, 1 INIT, 2 WORKING
+ */
 static const struct {
     unsigned cmd;
     const char *states;
@@ -60,7 +66,11 @@ static const struct {
     { 0x50, "12" },         /* RECEIVE_START */
 };
 
-/* A guest in a state; PDH, CHAIN and SESSION are this platform's, for itself */
+/*
+ * Return the handle of a guest in @state.  This platform's own certificates are
+ * at PDH and CHAIN, and at SESSION is a session that the platform has made for
+ * itself.
+ */
 static uint32_t guest_in(Psp *p, unsigned state)
 {
     uint32_t h;
@@ -93,7 +103,10 @@ static uint32_t guest_in(Psp *p, unsigned state)
     return h;
 }
 
-/* The buffer of guest_commands[@i], with lengths that are looked at first */
+/*
+ * Write the buffer of guest_commands[@i], with valid lengths, because the
+ * firmware checks lengths before the guest's state
+ */
 static void put_guest_command(Psp *p, size_t i, uint32_t handle)
 {
     clear(p);
@@ -113,8 +126,8 @@ static void put_guest_command(Psp *p, size_t i, uint32_t handle)
 }
 
 /*
- * What is written back: nothing after a failure but a length that was asked
- * for, and nothing else of the buffer then
+ * What the firmware writes back to command buffers.  A command that fails
+ * writes nothing, or only the length that the host should have given.
  */
 static void test_replies(void)
 {
@@ -127,7 +140,10 @@ static void test_replies(void)
     g_assert_cmphex(export_certs(&p), ==, 0);
     h = launch(&p, 0, 1);
 
-    /* SEND_START: session length before state and policy, and only that */
+    /*
+     * SEND_START with too small a length returns the session's length, and not
+     * the policy.  With another error it writes nothing.
+     */
     clear(&p);
     put32(&p, 0, h);
     put32(&p, 64, 127);
@@ -143,7 +159,10 @@ static void test_replies(void)
     put32(&p, 64, 129);
     g_assert_cmphex(psp_cmd(&p, 0x40), ==, 0x04);
 
-    /* SEND_UPDATE_DATA: the header's length before all else */
+    /*
+     * SEND_UPDATE_DATA checks the header's length first.  It returns the right
+     * length only if the given one is too small, or if the command succeeds.
+     */
     clear(&p);
     put32(&p, 0, 0xabcdef);
     put32(&p, 16, 51);
@@ -162,7 +181,7 @@ static void test_replies(void)
     g_assert_cmphex(psp_cmd(&p, 0x41), ==, 0);
     g_assert_cmphex(get32(&p, 16), ==, 52);
 
-    /* The room for certificates is not RAM: no lengths */
+    /* PDH_CERT_EXPORT returns no lengths if the output is not in RAM */
     clear(&p);
     put64(&p, 0, NOT_RAM);
     put32(&p, 8, CERT_LEN + 1);
@@ -186,7 +205,7 @@ static void test_guest_states(void)
     psp_open(&p, "");
     psp_init(&p);
     g_assert_cmphex(export_certs(&p), ==, 0);
-    guest_gone(&p, guest_in(&p, 4));        /* and there is a session */
+    guest_gone(&p, guest_in(&p, 4));        /* makes the session at SESSION */
     launch_start(&p, 0);                    /* the platform stays WORKING */
     for (i = 0; i < ARRAY_SIZE(guest_commands); i++) {
         for (state = 1; state <= 6; state++) {
@@ -205,7 +224,7 @@ static void test_guest_states(void)
             }
             guest_gone(&p, h);
         }
-        /* A guest that is not there */
+        /* The handle of a guest that does not exist */
         put_guest_command(&p, i, 0xabcdef);
         g_assert_cmphex(psp_cmd(&p, guest_commands[i].cmd), ==, 0x10);
         put_guest_command(&p, i, 0);

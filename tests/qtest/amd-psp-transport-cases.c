@@ -22,7 +22,7 @@ static void test_migrate(void)
     a = launch(&p, 0, 1);
     g_assert_cmphex(update_data(&p, 0x41, a, PAGE_A, 4096), ==, 0x02);
 
-    /* How long is a session? */
+    /* With length 0, SEND_START returns the length of the session */
     clear(&p);
     put32(&p, 0, a);
     g_assert_cmphex(psp_cmd(&p, 0x40), ==, 0x04);
@@ -30,13 +30,16 @@ static void test_migrate(void)
     g_assert_cmphex(send_start(&p, a), ==, 0);
     g_assert_cmpuint(guest_state(&p, a), ==, 4);
 
-    /* How long is a header? */
+    /* With length 0, SEND_UPDATE_DATA returns the length of the header */
     clear(&p);
     put32(&p, 0, a);
     put32(&p, 32, 4096);
     g_assert_cmphex(psp_cmd(&p, 0x41), ==, 0x04);
     g_assert_cmpuint(get32(&p, 16), ==, 52);
-    /* Not that of the transport data, which is the guest's */
+    /*
+     * It does not return the length of the transport data, which is the length
+     * of the guest memory
+     */
     g_assert_cmpuint(get32(&p, 48), ==, 0);
     put32(&p, 16, 52);
     put32(&p, 48, 16);
@@ -56,7 +59,7 @@ static void test_migrate(void)
     g_assert_cmphex(update_data(&p, 0x51, b, PAGE_B, 4096), ==, 0x08);
     g_assert_cmphex(activate(&p, b, 2), ==, 0);
 
-    /* A bit of the data, of the header; another length */
+    /* Change a bit of the data or of the header, or the length */
     qtest_writeb(p.qts, TRANS + 100, trans[100] ^ 1);
     g_assert_cmphex(update_data(&p, 0x51, b, PAGE_B, 4096), ==, 0x0b);
     qtest_writeb(p.qts, TRANS + 100, trans[100]);
@@ -75,7 +78,7 @@ static void test_migrate(void)
     g_assert_cmphex(dbg(&p, 0x60, b, PAGE_B, OUT, 4096), ==, 0);
     qtest_memread(p.qts, OUT, got, sizeof(got));
     g_assert_cmpmem(got, sizeof(got), page, sizeof(page));
-    /* Each with its own key: not the same ciphertext */
+    /* The two guests have different keys, so the ciphertexts differ */
     qtest_memread(p.qts, PAGE_A, got, sizeof(got));
     qtest_memread(p.qts, PAGE_B, page, sizeof(page));
     g_assert(memcmp(got, page, 16));
@@ -97,14 +100,18 @@ static void test_cancel(void)
     g_assert_cmphex(guest_cmd(&p, 0x44, a), ==, 0);
     g_assert_cmpuint(guest_state(&p, a), ==, 3);
     g_assert_cmphex(update_data(&p, 0x41, a, PAGE_A, 4096), ==, 0x02);
-    /* And again, to the end, from where there is no way back */
+    /* Send again until SEND_FINISH, after which SEND_CANCEL is refused */
     g_assert_cmphex(send_start(&p, a), ==, 0);
     g_assert_cmphex(guest_cmd(&p, 0x43, a), ==, 0);
     g_assert_cmphex(guest_cmd(&p, 0x44, a), ==, 0x02);
     psp_close(&p);
 }
 
-/* A session is for one PDH, from one PDH, with one policy, and as it is */
+/*
+ * RECEIVE_START refuses a session that was made for another platform, with the
+ * source's PDH or the policy replaced, or with a changed byte.  SEND_START
+ * refuses a certificate that is not a valid PDH.
+ */
 static void test_wrong_session(void)
 {
     uint8_t mine[CERT_LEN], other[CERT_LEN], chain[CHAIN_LEN];
@@ -127,7 +134,7 @@ static void test_wrong_session(void)
     qtest_memread(p.qts, CHAIN, chain, sizeof(chain));
     a = launch(&p, 0, 1);
 
-    /* For the other platform: this one cannot take it */
+    /* A session for the other platform, which this one cannot receive */
     qtest_memwrite(p.qts, PDH, other, sizeof(other));
     qtest_memwrite(p.qts, CHAIN, other_chain, sizeof(other_chain));
     g_assert_cmphex(send_start(&p, a), ==, 0);
@@ -136,7 +143,7 @@ static void test_wrong_session(void)
     g_assert_cmphex(receive_start(&p, 0, &b), ==, 0x0b);
     g_assert_cmphex(guest_cmd(&p, 0x44, a), ==, 0);
 
-    /* For this one, from this one */
+    /* A session that this platform has made for itself */
     g_assert_cmphex(send_start(&p, a), ==, 0);
     qtest_memwrite(p.qts, PDH, other, sizeof(other));
     g_assert_cmphex(receive_start(&p, 0, &b), ==, 0x0b);
@@ -151,7 +158,9 @@ static void test_wrong_session(void)
     g_assert_cmphex(receive_start(&p, 0, &b), ==, 0);
     g_assert_cmphex(guest_cmd(&p, 0x44, a), ==, 0);
 
-    /* No certificate at all, one that is no PDH's, a point off the curve */
+    /*
+     * No certificate, a certificate of a PEK, and a key that is off the curve
+     */
     qtest_memset(p.qts, PDH, 0, CERT_LEN);
     g_assert_cmphex(send_start(&p, a), ==, 0x06);
     g_assert_cmphex(receive_start(&p, 0, &b), ==, 0x06);
@@ -206,7 +215,7 @@ static void test_secret(void)
     g_assert_cmphex(launch_update(&p, h, PAGE_A, 4096), ==, 0);
     g_assert_cmphex(launch_measure(&p, h), ==, 0);
 
-    /* The owner can tell that it is what was meant to be launched */
+    /* The owner computes the expected measurement, which must be equal */
     qtest_memread(p.qts, OUT, measure, sizeof(measure));
     g_checksum_update(sum, page, sizeof(page));
     g_checksum_get_digest(sum, digest, &digest_len);
@@ -220,7 +229,7 @@ static void test_secret(void)
     qtest_memwrite(p.qts, HEADER, &header, sizeof(header));
     g_assert_cmphex(update_data(&p, 0x34, h, PAGE_A, 32), ==, 0x0b);
 
-    /* For a guest with another measurement */
+    /* A secret that the owner has encrypted for another measurement */
     memcpy(sealed, secret, sizeof(sealed));
     mac[0] ^= 1;
     amd_psp_secret_seal(&keys, mac, iv, sealed, sizeof(sealed), &header);

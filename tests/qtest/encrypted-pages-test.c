@@ -1,6 +1,6 @@
 /*
- * Live migration of private pages, with a device that stands in for a platform
- * (hw/misc/confidential-guest-testdev.c)
+ * Live migration of private pages, with a test device that takes the place of
+ * the platform and its firmware (hw/misc/confidential-guest-testdev.c)
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -29,7 +29,8 @@ typedef struct Pair {
 } Pair;
 
 /*
- * Start a machine.  @opts: options of the test device, NULL for a plain guest.
+ * Start a machine.  @opts: options of the test device, or NULL for a machine
+ * without the device, whose guest is plain.
  */
 static QTestState *start(const char *opts, const char *args)
 {
@@ -81,7 +82,10 @@ static void use_channels(QTestState *qts, const char *compression)
                              "'multifd-compression': %s } }", compression);
 }
 
-/* With multifd; the test has to make the destination listen */
+/*
+ * Start a pair of machines with multifd.  The destination does not listen until
+ * the test calls listen_at().
+ */
 static Pair pair_start_multifd(const char *src, const char *dst,
                                const char *compression)
 {
@@ -231,8 +235,9 @@ static void is_running(QTestState *qts)
 }
 
 /*
- * A channel's thread sets the status "failed" before the migration thread has
- * restarted the guest, if the guest was stopped.
+ * Wait until the guest runs again after a failed migration.  If the guest was
+ * stopped, the migration thread restarts it only after a channel's thread has
+ * set the status "failed".
  */
 static void runs_again(QTestState *qts)
 {
@@ -278,7 +283,10 @@ static void same_ram(Pair p)
     }
 }
 
-/* Distinct contents, in pages before those that the test device writes */
+/*
+ * Write a different value to every third page that the test device leaves
+ * alone
+ */
 static void fill_ram(QTestState *qts)
 {
     for (uint64_t page = 0; page < RAM_MIB * MiB / 4096; page += 3) {
@@ -362,10 +370,16 @@ static void completes(Pair p)
     same_ram(p);
 }
 
-/* Pages that are sent become dirty again, so a slow guest cannot end early */
+/*
+ * With this option, the guest writes to pages again after they were sent, so
+ * that the migration of a slow guest does not end early
+ */
 #define LIVE ",rewrite=on"
 
-/* A guest with the option LIVE sends at least three rounds of this one */
+/*
+ * Migrate a guest that has the option LIVE.  Waits for at least three rounds
+ * before the migration may end.
+ */
 static void completes_live(Pair p)
 {
     uint64_t rounds;
@@ -386,7 +400,7 @@ static void completes_live(Pair p)
     completes(p);
 }
 
-/* All pages are private, and none changes */
+/* Migrate a guest whose pages are all private and do not change */
 static void test_still(void)
 {
     Pair p = pair_start(",page-us=2", "");
@@ -423,7 +437,7 @@ static void test_conversions(void)
     info = query(p.src);
     g_assert_cmpuint(counter(info, "unallocated-pages"), ==, 0);
     g_assert_cmpuint(counter(info, "shared-pages"), >, 0);
-    /* 2000 conversions per second */
+    /* The guest makes 2000 conversions per second */
     g_assert_cmpuint(counter(info, "converted-pages"), >, 0);
     qobject_unref(info);
     pair_end(p);
@@ -473,7 +487,10 @@ static void test_downtime_slow_source(void)
     QDict *info;
 
     for (uint64_t page = 0; page < RAM_MIB * MiB / 4096; page++) {
-        /* No zero pages, which would be cheap to send as shared ones */
+        /*
+         * Make no page a zero page, because shared zero pages are cheap to
+         * send
+         */
         qtest_writeq(p.src, page * 4096, page + 1);
     }
     set_downtime(p.src, limit_ms);
@@ -485,7 +502,10 @@ static void test_downtime_slow_source(void)
         info = query(p.src);
         status = g_strdup(qdict_get_str(info, "status"));
         if (!strcmp(status, "active") && !fit && bytes_fit(info, 1.0)) {
-            /* Control: by the bytes alone, QEMU would stop the guest here */
+            /*
+             * This control shows that an estimate by bytes alone would stop the
+             * guest here
+             */
             fit = true;
             g_assert_cmpuint(counter(info, "private-pages"), <, pages / 4);
         }
@@ -511,8 +531,9 @@ static void test_downtime_slow_source(void)
 }
 
 /*
- * More shared pages are dirty all the time than private pages could be packed
- * within the limit.  The guest migrates nevertheless.
+ * The guest always has 2048 dirty shared pages.  They can be sent within the
+ * limit, but could not if QEMU counted each of them with the time that a
+ * private page takes.  The migration must complete.
  */
 static void test_downtime_shared(void)
 {
@@ -529,7 +550,7 @@ static void test_downtime_shared(void)
         done = !strcmp(qdict_get_str(info, "status"), "completed");
         qobject_unref(info);
         g_assert_cmpint(g_get_monotonic_time(), <, end);
-        /* 2048 pages, which would take a second to pack */
+        /* Write to 2048 shared pages; as private pages they would take 1 s */
         qtest_memset(p.src, 16 * MiB, 0x5a, 8 * MiB);
     }
     pair_end(p);
@@ -544,7 +565,7 @@ static void wait_private(QTestState *qts, uint64_t npages)
                          counter(info, "private-pages") > npages;
 
         if (under_way) {
-            /* The rounds include the present one */
+            /* recent-rounds includes the round that is in progress */
             check_rounds(info);
         }
         qobject_unref(info);
@@ -579,9 +600,9 @@ static void migrate_to(QTestState *src, const char *uri)
 }
 
 /*
- * No platform is slow and the guest is idle, so every page is sent once, in
- * the first round or while the guest is stopped.  Only the first attempt to
- * stop the guest syncs the dirty bitmap.
+ * The platforms are fast and the guest is idle, so the source sends every page
+ * once, in the first round or while the guest is stopped.  A third round is
+ * possible, because the first attempt to stop the guest syncs the dirty bitmap.
  */
 static void test_downtime_fast(void)
 {
@@ -600,10 +621,10 @@ static void test_downtime_fast(void)
 }
 
 /*
- * The destination's platform needs 4 s for the private pages, and the buffers
- * of TCP hold many of them.  The guest must be stopped only when they are
- * unpacked.  The downtime is then about that of an empty migration, far below
- * the limit.
+ * The destination's platform needs 4 s to unpack the private pages, and the
+ * buffers of TCP hold many of them.  The source must not stop the guest before
+ * the destination has unpacked these pages.  The downtime is then about that of
+ * an empty migration, far below the limit.
  */
 static void test_downtime_slow_destination(void)
 {
@@ -634,7 +655,7 @@ typedef struct Link {
     int listener;
     double bytes_per_us;            /* for all connections together */
     GMutex lock;
-    double free_us;                 /* when the link has carried everything */
+    double free_us;                 /* time at which the link becomes idle */
 } Link;
 
 typedef struct LinkEnd {
@@ -709,7 +730,10 @@ static void *link_accept_thread(void *opaque)
     return NULL;
 }
 
-/* Returns the URI.  Never freed: its threads end with the test program. */
+/*
+ * Start a link, and return the URI of its TCP port.  The link is never freed,
+ * because its threads run until the test program ends.
+ */
 static char *link_start(double bytes_per_second)
 {
     struct sockaddr_in at = {
@@ -729,11 +753,11 @@ static char *link_start(double bytes_per_second)
 }
 
 /*
- * The guest writes to shared pages while private pages are packed.  Packing
- * takes longer than carrying the pages, so the rate at which the source has
- * written lately does not show the rate of the link.  While the guest is
- * stopped, the source must send at most 1.5 times what the link carries within
- * the limit.
+ * The guest writes to shared pages while the source packs private pages.  To
+ * pack a page takes longer than to transfer it, so the source cannot derive the
+ * link's rate from the rate at which it has written lately.  While the guest is
+ * stopped, the source must send at most 1.5 times what the link can transfer
+ * within the limit.
  */
 static void test_downtime_slow_link(const void *multifd)
 {
@@ -761,7 +785,7 @@ static void test_downtime_slow_link(const void *multifd)
     g_assert_cmpfloat(left * 4096, <=, 1.5 * link * limit_ms / 1000);
     g_assert_cmpuint(last_round(info, "private-pages") * 2500, <=,
                      1.5 * limit_ms * 1000);
-    /* Control: more than that was sent in total */
+    /* This control shows that the source has sent more than that in total */
     g_assert_cmpuint(counter(info, "shared-pages"), >=,
                      (62 * MiB + 16 * MiB) / 4096);
     qobject_unref(info);
@@ -770,7 +794,10 @@ static void test_downtime_slow_link(const void *multifd)
     pair_end(p);
 }
 
-/* Pages that are being converted are requeued and not lost */
+/*
+ * The source requeues a page that cannot be packed because it is being
+ * converted, and does not lose it
+ */
 static void test_busy(void)
 {
     Pair p = pair_start(LIVE ",conversions=500,busy-every=7,page-us=10", "");
@@ -785,8 +812,9 @@ static void test_busy(void)
 }
 
 /*
- * Private pages that were never accessed are sent without contents.  Pages that
- * the guest writes to meanwhile, before the log notices, are sent later.
+ * The source sends private pages that were never accessed without contents.  If
+ * the guest writes to such a page before the dirty log shows it, the source
+ * sends the page later.
  */
 static void test_unallocated(void)
 {
@@ -802,7 +830,10 @@ static void test_unallocated(void)
     pair_end(p);
 }
 
-/* A destination refuses a page.  The guest runs on and migrates to another. */
+/*
+ * A destination refuses a page.  The guest runs on at the source and then
+ * migrates to another destination.
+ */
 static void test_not_authentic(void)
 {
     Pair p = pair_start(",conversions=500", ",bad-page=3000");
@@ -844,7 +875,7 @@ static void test_cancel(void)
     g_assert_cmpuint(session_event(p.src, false, "opened"), ==, 0);
     sent = session_event(p.src, false, "cancelled");
     g_assert_cmpuint(sent, >, 1000);
-    /* The statistics are kept */
+    /* The source keeps the statistics of the failed migration */
     qobject_unref(info);
     info = query(p.src);
     check_rounds(info);
@@ -865,8 +896,8 @@ static int64_t testdev_get(QTestState *qts, const char *property)
 }
 
 /*
- * The platform takes 1.3 s to pack a run of 64 pages.  No conversion waits for
- * half as long.
+ * The platform takes 1.3 s to pack a run of 64 pages.  A conversion must not
+ * wait for half of this time.
  */
 static void test_no_wait(void)
 {
@@ -921,8 +952,8 @@ static int64_t longest_answer(QTestState *qts, QTestState *src,
 #define SLOW_RECORD_US (64 * 10000)
 
 /*
- * The destination's platform takes 0.6 s to unpack a record, and 5 s for all
- * records.  The main loop does not wait for half as long as one record takes.
+ * The destination's platform takes 0.6 s to unpack a record, and 5 s to unpack
+ * all records.  The main loop must not wait for half of the time of one record.
  */
 static void test_slow_load(const void *multifd)
 {
@@ -942,8 +973,9 @@ static void test_slow_load(const void *multifd)
 }
 
 /*
- * The source cancels while all channels of the destination have records to
- * unpack, one after the other.  The main loop does not wait for them.
+ * The source cancels the migration while all channels of the destination have
+ * records, which the platform unpacks one after the other.  The destination's
+ * main loop must not wait for them.
  */
 static void test_slow_load_cancelled(void)
 {
@@ -955,7 +987,7 @@ static void test_slow_load_cancelled(void)
     migrate_starts(p.src);
     wait_private(p.src, 3 * 64);
     qtest_qmp_assert_success(p.src, "{ 'execute': 'migrate_cancel' }");
-    /* Also while channels may unpack their last record */
+    /* Continue to query while channels may still unpack their last record */
     while (!end || g_get_monotonic_time() < end) {
         int64_t start = g_get_monotonic_time();
         QDict *info = query(p.dst);
@@ -975,8 +1007,9 @@ static void test_slow_load_cancelled(void)
 
 /*
  * The source's platform takes 10 s to pack the pages of one huge page.  With
- * auto-converge the main thread syncs the dirty bitmap after 5 s.  Neither that
- * nor the command to cancel waits for the platform.
+ * auto-converge the main thread syncs the dirty bitmap after 5 s.  The main
+ * thread must wait for the platform neither for this sync nor for
+ * migrate_cancel.
  */
 static void slow_save(const char *dev, const char *args)
 {
@@ -1005,7 +1038,7 @@ static void slow_save(const char *dev, const char *args)
     qtest_qmp_assert_success(p.src, "{ 'execute': 'migrate_cancel' }");
     g_assert_cmpint(longest_answer(p.src, p.src, "cancelled"), <,
                     record_us / 2);
-    /* Only the record that was being packed is finished */
+    /* The source finishes only the record that it was packing, then cancels */
     g_assert_cmpint(g_get_monotonic_time() - start_us, <, 2 * record_us);
     pair_end(p);
 }
@@ -1015,7 +1048,7 @@ static void test_slow_save(void)
     slow_save(",host-page-size=2M", "");
 }
 
-/* The same with memory that is made of huge pages */
+/* slow_save() with the guest's memory in a hugetlb file */
 static void test_slow_save_hugetlb(void)
 {
     g_autofree char *meminfo = NULL, *args = NULL;
@@ -1033,7 +1066,7 @@ static void test_slow_save_hugetlb(void)
     slow_save("", args);
 }
 
-/* blocked-reasons names what the guest lacks */
+/* blocked-reasons says why a guest is not willing to be migrated */
 static void test_unwilling(void)
 {
     g_autofree char *why = NULL;
@@ -1058,7 +1091,10 @@ static void test_unwilling(void)
     qobject_unref(info);
     qtest_quit(qts);
 
-    /* The guest has not arrived, so it is not known whether it is willing */
+    /*
+     * A destination does not know yet whether its guest is willing, so it
+     * reports no reason
+     */
     qts = start(",unwilling=on", "-S -incoming defer");
     info = query(qts);
     g_assert_false(qdict_haskey(info, "blocked-reasons"));
@@ -1066,7 +1102,7 @@ static void test_unwilling(void)
     qtest_quit(qts);
 }
 
-/* The migrate command refuses, with a reason, before anything is connected */
+/* The migrate command fails with a reason before QEMU connects to anything */
 static void test_refused(void)
 {
     static const char *const capabilities[] = {
@@ -1244,7 +1280,7 @@ static void test_snapshot(const void *state)
             set_capability_to(p.src, capabilities[i], false);
         }
     }
-    /* No process listens on the address yet */
+    /* The migration fails, because no process listens on the address yet */
     qobject_unref(migrate(p.src));
     qobject_unref(wait_end(p.src, "failed"));
     if (strcmp(state, "postmigrate")) {
@@ -1261,7 +1297,10 @@ static void test_snapshot(const void *state)
     pair_end(p);
 }
 
-/* Check that @file names the session operations @want, and remove @file */
+/*
+ * Check that the test device has logged exactly the session operations @want to
+ * @file, and remove @file
+ */
 static void ops_were(const char *file, const char *want)
 {
     g_autofree char *text = NULL;
@@ -1381,9 +1420,9 @@ static void test_paused(const void *confidential)
 }
 
 /*
- * When the destination has loaded the guest, another process holds a lock on
- * the image.  The migration must not end so that neither side can run the
- * guest.
+ * Another process holds a lock on the disk image when the destination has
+ * loaded the guest, so neither side can run the guest.  Once the lock is
+ * released, the user can continue the guest on either side.
  */
 static void test_disk_locked(const void *confidential)
 {
@@ -1392,7 +1431,7 @@ static void test_disk_locked(const void *confidential)
         "file.locking=on,file=%s -device virtio-blk-pci,drive=d", file);
     g_autofree char *dst_args = g_strdup_printf("%s -incoming defer", args);
     const char *opts = confidential ? "" : NULL;
-    /* QEMU's lock that forbids writing by others: byte 200 + BLK_PERM_WRITE */
+    /* QEMU's lock against other writers is byte 200 + BLK_PERM_WRITE */
     struct flock lock = {
         .l_type = F_RDLCK, .l_whence = SEEK_SET, .l_start = 201, .l_len = 1,
     };
@@ -1428,7 +1467,10 @@ static void test_disk_locked(const void *confidential)
     g_unlink(file);
 }
 
-/* Changing the mode during a migration: the session ends exactly once */
+/*
+ * QEMU refuses to change the migration mode during a migration, and ends the
+ * session exactly once
+ */
 static void test_mode_changes(void)
 {
     g_autofree char *log = g_build_filename(tmp, "ops", NULL);
@@ -1541,7 +1583,10 @@ static void test_hints(void)
     for (uint64_t at = RAM_MIB / 2 * MiB; at < RAM_MIB * MiB; at += 4 * MiB) {
         balloon_put(&b, at, 4 * MiB, true);
     }
-    /* The next sync would have ended the hints before they were read */
+    /*
+     * A second sync would have ended the free page hints before QEMU had read
+     * them
+     */
     info = query(p.src);
     g_assert_cmpint(qdict_get_int(qdict_get_qdict(info, "ram"),
                                   "dirty-sync-count"), ==, 1);
@@ -1556,7 +1601,9 @@ static void test_hints(void)
     pair_end(p);
 }
 
-/* A confidential guest to a plain machine, and the reverse */
+/*
+ * A machine that is not confidential cannot receive the guest, and the reverse
+ */
 static void test_mismatch(void)
 {
     Pair p = pair_start("", NULL);
@@ -1608,7 +1655,7 @@ static void test_differing(void)
     }
 }
 
-/* An error that QEMU's other code only writes to the log */
+/* The destination's error is one that QEMU upstream writes only to the log */
 static void test_differing_device(void)
 {
     Pair p = { start("", "-device virtio-rng-pci"),
@@ -1647,7 +1694,7 @@ typedef struct FakeDestination {
     size_t len;
 } FakeDestination;
 
-/* A false destination: sends @answer and then only reads */
+/* A false destination that sends @answer, and then only reads */
 static void *fake_destination(void *opaque)
 {
     FakeDestination *f = opaque;
@@ -1657,7 +1704,7 @@ static void *fake_destination(void *opaque)
     g_assert_cmpint(fd, >=, 0);
     g_assert_cmpint(write(fd, f->answer, f->len), ==, f->len);
     while (read(fd, buf, sizeof(buf)) > 0) {
-        /* until the source hangs up */
+        /* read until the source closes the connection */
     }
     close(fd);
     return NULL;
@@ -1686,7 +1733,7 @@ static char *answered(QTestState *src, const char *answer, size_t len)
     return desc;
 }
 
-/* The source does not trust messages of the destination */
+/* The source checks the destination's message with the reason of a failure */
 static void test_bad_reason(void)
 {
     static const char text[] = "\x45\x52\0\x09\033[2Ja\n\xff\0b";
@@ -1716,7 +1763,10 @@ static void test_bad_reason(void)
     qtest_quit(src);
 }
 
-/* The destination's vendor code answers, and the source's reads the answer */
+/*
+ * The destination's vendor code answers the session record, and the source's
+ * vendor code reads the answer
+ */
 static void test_answer(void)
 {
     g_autofree char *log = g_build_filename(tmp, "ops", NULL);
@@ -1730,7 +1780,7 @@ static void test_answer(void)
     pair_end(p);
 }
 
-/* The source does not trust answers of the destination */
+/* The source checks the destination's message with the answer to the session */
 static void test_bad_answer(void)
 {
     static const char twice[] = "\x45\x41\0\3yes\x45\x41\0\3yes";
@@ -1760,7 +1810,7 @@ static void test_bad_answer(void)
     runs_again(p.src);
     pair_end(p);
 
-    /* The source of a plain guest asks for no answer */
+    /* The source of a plain guest refuses any answer */
     src = start(NULL, "");
     set_capability(src, "return-path");
     set_bandwidth(src, 1 * MiB);
@@ -1802,9 +1852,9 @@ static void test_multifd(const void *compression)
 }
 
 /*
- * With auto-converge the main thread syncs every five seconds within a round.
- * Rounds are longer here, so the test takes half a minute and runs only with
- * -m slow.
+ * With auto-converge the main thread syncs the dirty bitmap every five seconds,
+ * also within a round.  The rounds of this test are longer than that, so the
+ * test takes half a minute and runs only with -m slow.
  */
 static void test_multifd_mid_round(void)
 {
@@ -1821,7 +1871,10 @@ static void test_multifd_mid_round(void)
         uint64_t rounds = ram ? qdict_get_int(ram, "dirty-sync-count") : 0;
 
         if (rounds > last) {
-            /* A sync this early cannot be the end of the third round */
+            /*
+             * So few pages after the last sync, this sync cannot be the end of
+             * a round
+             */
             uint64_t now = counter(info, "private-pages");
 
             again = rounds > 2 && now - sent < 5000;
@@ -1836,7 +1889,7 @@ static void test_multifd_mid_round(void)
     pair_end(p);
 }
 
-/* Records of pages without contents use the channels, too */
+/* The source sends records of unallocated pages through channels, too */
 static void test_multifd_unallocated(void)
 {
     Pair p = pair_start_multifd(LIVE ",lazy=on,begin-touched=64,"
@@ -1904,7 +1957,10 @@ typedef enum Way {
     WAY_UNIX, WAY_TCP, WAY_TCP_TLS, WAY_FD_TCP, WAY_PLAIN_GUEST,
 } Way;
 
-/* Check whether QEMU warns about the connection */
+/*
+ * QEMU warns if a confidential guest migrates through TCP without TLS, and not
+ * in other cases
+ */
 static void test_warning(const void *opaque)
 {
     Way way = GPOINTER_TO_INT(opaque);
@@ -1961,8 +2017,9 @@ out:
 }
 
 /*
- * A channel refuses the last page while the main thread waits for its SYNC.
- * The main thread must not wait for ever.
+ * The destination's thread of a channel refuses the last page, and so never
+ * handles the SYNC for which the main thread waits.  The main thread must stop
+ * waiting.
  */
 static void test_multifd_last_page(void)
 {
@@ -2032,7 +2089,10 @@ static void test_multifd_differing(void)
     runs_again(p.src);
     pair_end(p);
 
-    /* If only the destination has it, QEMU waits for channels for ever */
+    /*
+     * If only the destination has the capability, QEMU waits for ever until the
+     * channels are connected
+     */
     p = (Pair) { start("", ""), start("", "-S -incoming defer") };
     set_capability(p.src, "return-path");
     use_channels(p.src, "none");
@@ -2044,8 +2104,8 @@ static void test_multifd_differing(void)
 
 /*
  * Machine types up to 8.2 have zero-page-detection=legacy, with which the
- * migration thread sends zero pages.  Pages of RAMBlocks that can have private
- * pages never reach that code.
+ * migration thread sends zero pages itself.  The source must not use that code
+ * for pages of RAMBlocks that can have private pages.
  */
 static void test_multifd_legacy_zero(void)
 {
@@ -2062,9 +2122,9 @@ static void test_multifd_legacy_zero(void)
 }
 
 /*
- * On both sides, devices such as VFIO learn that their state cannot use the
- * channels.  They then refuse when the migration begins, or use the main
- * channel.
+ * On both sides, QEMU tells devices such as VFIO that they cannot send their
+ * state through the channels.  The devices then refuse the migration when it
+ * begins, or use the main channel.
  */
 static void test_multifd_device_state(void)
 {
@@ -2075,7 +2135,10 @@ static void test_multifd_device_state(void)
     pair_end(p);
 }
 
-/* A property with which the final records would overtake the channels */
+/*
+ * QEMU refuses to migrate with multifd-flush-after-each-section, because the
+ * final records would then overtake the pages in the channels
+ */
 static void test_multifd_refused(void)
 {
     g_autofree char *flush = NULL;
@@ -2090,8 +2153,9 @@ static void test_multifd_refused(void)
 }
 
 /*
- * The host has lost a shared page.  The source could only send zeros in its
- * place, so the migration fails and the source keeps the guest.
+ * The host has lost the memory of a shared page.  The source could only send
+ * zeros in place of the page, so the migration must fail and the source must
+ * keep the guest.
  */
 static void test_bad_memory(const void *multifd)
 {
@@ -2163,7 +2227,10 @@ static void test_plain_queries(void)
     }
 }
 
-/* Add a test with a confidential guest, and a control with a plain guest */
+/*
+ * Add @test for a confidential guest, and once more for a plain guest, which
+ * shows what QEMU does without encrypted pages
+ */
 static void both(const char *name, void (*test)(const void *))
 {
     g_autofree char *path = g_strdup_printf("/encrypted-pages/%s", name);

@@ -3,8 +3,8 @@
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
- * Stands in for what encbitmap.c and encrypted-records.c use of physmem.c
- * and memory.c.  Include once.
+ * Replaces the functions of physmem.c and memory.c that encbitmap.c and
+ * encrypted-records.c call.  One file of a program may include this header.
  */
 #ifndef TESTS_UNIT_ENCBITMAP_FIXTURE_H
 #define TESTS_UNIT_ENCBITMAP_FIXTURE_H
@@ -29,7 +29,7 @@ typedef struct TestBlock {
     MemoryRegion mr;
     RAMBlock rb;
     bool not_migratable;
-    /* Pages that memory_region_set_dirty() was called for, one byte each */
+    /* 1 for each page for which memory_region_set_dirty() was called */
     uint8_t *dirty;
 } TestBlock;
 

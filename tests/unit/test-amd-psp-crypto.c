@@ -33,7 +33,7 @@ static void from_hex(const char *hex, uint8_t *data, size_t len)
     }
 }
 
-/* The expected values are from another implementation of the protocol */
+/* The expected values were computed by another implementation */
 static void test_kdf(void)
 {
     const uint8_t zero[16] = { 0 };
@@ -56,7 +56,7 @@ static void test_kdf_length(void)
     amd_psp_kdf(zero, sizeof(zero), "sev-master-secret", zero, sizeof(zero),
                 out, sizeof(out));
     g_assert_cmphex(out[0], !=, 0xab);
-    /* Each block differs */
+    /* The blocks of the output differ */
     g_assert(memcmp(out, out + 32, 32));
     amd_psp_kdf(zero, sizeof(zero), "sev-master-secret", zero, sizeof(zero),
                 again, sizeof(again));
@@ -205,7 +205,7 @@ static void test_session_wrong_key(void)
     /* A session for another destination, and one from another source */
     g_assert(!open_session(&other, &s.source.q, &s.session, POLICY, &keys));
     g_assert(!open_session(&s.dest, &other.q, &s.session, POLICY, &keys));
-    /* A policy that differs from that of the guest */
+    /* The policy that the host gives differs from the guest's policy */
     g_assert(!open_session(&s.dest, &s.source.q, &s.session, POLICY ^ 1,
                            &keys));
     g_assert_cmpmem(&keys, sizeof(keys), &untouched, sizeof(untouched));

@@ -93,7 +93,7 @@ static void test_none(void)
     block_free(rb);
 }
 
-/* A second init has no effect */
+/* encbitmap_init() of a block that has a bitmap already has no effect */
 static void test_init(void)
 {
     RAMBlock *rb = block_new("ram", 100);
@@ -137,7 +137,8 @@ static void test_single(void)
 }
 
 /*
- * A word of zeros means 64 shared pages, and not that the pages are unchanged
+ * A word of zeros means that 64 pages are shared, and not that the state of
+ * these pages has not changed
  */
 static void test_zero_words(void)
 {
@@ -251,8 +252,8 @@ static void check_dirty(RAMBlock *rb, uint64_t first, uint64_t n)
 }
 
 /*
- * A conversion marks pages dirty.  Which component does it depends on the
- * component that keeps the state.
+ * A conversion marks pages dirty.  If the provider has the flag @dirties, the
+ * provider marks them; otherwise, encbitmap_convert() and encbitmap_sync() do.
  */
 static void test_convert_dirties(void)
 {
@@ -261,12 +262,12 @@ static void test_convert_dirties(void)
     encbitmap_init(rb, NULL, true);
     encbitmap_convert(rb, 60 * PAGE, 10 * PAGE, false, NULL, &error_abort);
     check_dirty(rb, 60, 10);
-    /* Only pages that change */
+    /* Without a provider, only pages whose state changes are marked */
     encbitmap_convert(rb, 60 * PAGE, 100 * PAGE, false, NULL, &error_abort);
     check_dirty(rb, 70, 90);
     encbitmap_convert(rb, 60 * PAGE, 100 * PAGE, false, NULL, &error_abort);
     check_dirty(rb, 0, 0);
-    /* Neither reads nor the launch mark pages */
+    /* encbitmap_set(), which the launch uses, marks no pages */
     encbitmap_set(rb, 0, 300, false);
     check_dirty(rb, 0, 0);
     block_free(rb);
@@ -277,13 +278,13 @@ static void test_convert_dirties(void)
     encbitmap_convert(rb, 60 * PAGE, 10 * PAGE, false, NULL, &error_abort);
     check_dirty(rb, 60, 10);
     /*
-     * The provider's state may differ from the bitmap, so the whole range is
-     * marked
+     * The state of this provider may differ from the bitmap, so
+     * encbitmap_convert() marks the whole range
      */
     encbitmap_convert(rb, 60 * PAGE, 100 * PAGE, false, NULL, &error_abort);
     check_dirty(rb, 60, 100);
     g_assert_cmpuint(fake.calls, ==, 2);
-    /* Pages that a sync changes are marked as well, by whole words */
+    /* encbitmap_sync() marks the pages of each word that it changes */
     fake.state[200] = 0;
     g_assert(encbitmap_sync(&error_abort));
     g_assert_cmpuint(test_block(rb)->dirty[200], ==, 1);
@@ -295,11 +296,14 @@ static void test_convert_dirties(void)
     fake_reset(rb, true);
     encbitmap_convert(rb, 60 * PAGE, 10 * PAGE, false, NULL, &error_abort);
     g_assert_cmpuint(encbitmap_count(rb, 0, 300), ==, 290);
-    /* The provider has no log for pages that the guest does not see */
+    /*
+     * The provider has the flag @dirties, but has no log for pages that are not
+     * in the guest's address space.  encbitmap_convert() marks them as well.
+     */
     check_dirty(rb, 60, 10);
     /*
-     * Only pages that change in the bitmap; the provider marks the others
-     * itself
+     * encbitmap_convert() marks only pages whose state in the bitmap changes.
+     * The provider itself marks pages whose state changes at the provider.
      */
     encbitmap_convert(rb, 60 * PAGE, 20 * PAGE, false, NULL, &error_abort);
     check_dirty(rb, 70, 10);
@@ -309,7 +313,7 @@ static void test_convert_dirties(void)
     block_free(rb);
 }
 
-/* All pages are converted, or none */
+/* If the provider refuses a conversion, no page is converted */
 static void test_convert_again(void)
 {
     RAMBlock *rb = block_new("ram", 300);
@@ -354,13 +358,13 @@ static void test_sync_error(void)
     g_assert(strstr(error_get_pretty(err), "block b"));
     error_free(err);
     g_assert_cmpuint(encbitmap_count(a, 0, 64), ==, 64);
-    /* The lock was released */
+    /* encbitmap_sync() has released the lock after the error */
     encbitmap_convert(b, 0, PAGE, true, NULL, &error_abort);
     block_free(a);
     block_free(b);
 }
 
-/* Page numbers and counts that exceed an int */
+/* A block with more pages than fit in an int */
 static void test_big(void)
 {
     uint64_t npages = 5ULL << 30;       /* 20 TiB; the bitmap takes 640 MiB */
@@ -396,8 +400,8 @@ static void test_big(void)
 static void test_model(void)
 {
     /*
-     * No multiple of a power of 2, and more pages than are compared in one
-     * step
+     * An odd number, so that the last word is not full, and more pages than the
+     * code under test compares in one step
      */
     enum { NPAGES = 9001 };
     g_autofree uint8_t *model = g_malloc0(NPAGES);
@@ -457,7 +461,7 @@ static void test_model(void)
                 g_assert_cmpuint(le64_to_cpu(le[i / 64]) >> (i % 64) & 1, ==,
                                  i < n ? model[first + i] : 0);
             }
-            /* bits after the range are unchanged */
+            /* The words after the range are unchanged */
             g_assert_cmphex(le[DIV_ROUND_UP(n, 64)], ==,
                             0xa5a5a5a5a5a5a5a5ULL);
             break;
@@ -470,7 +474,10 @@ static void test_model(void)
     block_free(rb);
 }
 
-/* A provider without the function @allocated has only allocated pages */
+/*
+ * The provider's function @allocated says which pages are allocated.  If a
+ * provider has no such function, all pages are allocated.
+ */
 static uint64_t allocated_run(RAMBlock *rb, uint64_t page, uint64_t npages,
                               bool *allocated)
 {
@@ -499,11 +506,14 @@ static void test_allocated(void)
     block_free(rb);
 }
 
-/* encbitmap_update() with every alignment of the bitmap and of its source */
+/*
+ * Call encbitmap_update() with ranges that begin and end at any bit of a word
+ * of the bitmap
+ */
 static uint64_t update_first, update_n, update_le[8];
 static bool update_sync(RAMBlock *rb, Error **errp)
 {
-    /* Of the exact size, so that a sanitizer detects reads after the end */
+    /* Allocate the exact size, so that a sanitizer detects reads after it */
     size_t size = DIV_ROUND_UP(update_n, 64) * 8;
     g_autofree uint64_t *le = g_malloc(size);
 
@@ -541,9 +551,9 @@ static void test_update_unaligned(void)
 }
 
 /*
- * A sender takes the lock again as soon as it has dropped it, while another
- * thread converts.  The state must not change while the sender holds the lock,
- * and the conversion must not wait long.
+ * A sender takes the lock again as soon as it has dropped the lock, while
+ * another thread converts pages.  The state must not change while the sender
+ * holds the lock, and a conversion must not wait long.
  */
 static RAMBlock *lock_rb;
 static bool lock_stop;
@@ -593,8 +603,9 @@ static void test_lock(void)
         qemu_thread_join(&threads[i]);
     }
     /*
-     * 200 sends of 1 ms: a lock that prefers readers would keep the writer
-     * waiting
+     * A sender holds the lock for 1 ms.  If the lock preferred readers, the
+     * senders would keep this thread waiting, and the 200 conversions would
+     * take longer than this limit.
      */
     g_assert_cmpint(g_get_monotonic_time() - start, <, 20 * G_USEC_PER_SEC);
     block_free(lock_rb);

@@ -30,7 +30,10 @@ static void mark(EncryptedRate *r, uint32_t id, uint64_t pages, uint64_t bytes,
     encrypted_rate_mark(r, id, &done, now);
 }
 
-/* Work of a kind is estimated only after some of that kind was acknowledged */
+/*
+ * The estimate of private or of shared pages is unknown until the destination
+ * has acknowledged pages of this kind
+ */
 static void test_unknown(void)
 {
     EncryptedRate r;
@@ -51,13 +54,23 @@ static void test_unknown(void)
     encrypted_rate_idle(&r, 10 * S);
     mark(&r, 9, 1000, 10 * MB, 11 * S);
     encrypted_rate_ack(&r, 9, 11 * S);
-    /* 100 pages, and the first record once more */
+    /*
+     * 1000 pages took 1 s, so 100 pages take 100 ms.  The estimate adds the
+     * time of one record, 64 pages.
+     */
     g_assert_cmpuint(estimate(&r, 100, 0), ==, 164 * MS);
-    /* Both together took no longer than the whole interval */
+    /*
+     * Private and shared pages were sent in different intervals, so the
+     * estimate is the sum of their times: 164 ms, and 200 ms for 1 MB
+     */
     g_assert_cmpuint(estimate(&r, 100, MB), ==, 364 * MS);
 }
 
-/* Remaining work of the same mixture takes its share of the time */
+/*
+ * Private and shared pages were sent in one interval.  The estimate of
+ * remaining work with the same mixture, or of only one kind, is its share of
+ * the interval.
+ */
 static void test_mixture(void)
 {
     EncryptedRate r;
@@ -70,7 +83,10 @@ static void test_mixture(void)
     g_assert_cmpuint(estimate(&r, 0, 5 * MB), ==, 500 * MS);
 }
 
-/* Numbers that were not sent, or were acknowledged before, have no effect */
+/*
+ * Acknowledgements of numbers that the source has not sent, or that were
+ * acknowledged before, have no effect
+ */
 static void test_untrusted_acks(void)
 {
     EncryptedRate r = {}, before;
@@ -84,7 +100,7 @@ static void test_untrusted_acks(void)
     encrypted_rate_ack(&r, UINT32_MAX - 1, 4 * S);
     encrypted_rate_ack(&r, 0x80000000, 4 * S);
     g_assert_cmpmem(&r, sizeof(r), &before, sizeof(before));
-    /* An acknowledgement also covers earlier marks that had none */
+    /* An acknowledgement of a mark also acknowledges all earlier marks */
     encrypted_rate_ack(&r, 0, 4 * S);
     g_assert_cmpuint(encrypted_rate_unacked(&r), ==, 0);
     before = r;
@@ -92,7 +108,10 @@ static void test_untrusted_acks(void)
     g_assert_cmpmem(&r, sizeof(r), &before, sizeof(before));
 }
 
-/* Marks without new work do not displace older marks */
+/*
+ * A mark after which no work was sent replaces the last mark, and does not
+ * displace the oldest one
+ */
 static void test_same_place(void)
 {
     EncryptedRate r;
@@ -108,7 +127,10 @@ static void test_same_place(void)
     }
 }
 
-/* A faster pace counts at once, a slower one when older marks are displaced */
+/*
+ * A faster pace changes the estimate at once.  A slower pace changes it when
+ * the marks of the faster pace are displaced.
+ */
 static void test_changes(void)
 {
     EncryptedRate r;
@@ -131,7 +153,7 @@ static void test_changes(void)
     encrypted_rate_ack(&r, id, now);
     g_assert_cmpuint(estimate(&r, 64, 0), ==, 128 * 8 * MS);
 
-    /* Private pages are remembered while only shared pages are sent */
+    /* The time of private pages is kept while only shared pages are sent */
     for (int i = 0; i < 2 * ENCRYPTED_RATE_MARKS; i++) {
         mark(&r, ++id, pages, i * MB, now += 100 * MS);
         encrypted_rate_ack(&r, id, now);
@@ -152,7 +174,7 @@ typedef struct Pipe {
 
 #define ITEMS_MAX 8192
 
-/* Everything that was put into the stream since the pipeline was empty */
+/* The items that the source has sent since the pipeline was last empty */
 typedef struct Flow {
     const Pipe *p;
     unsigned n;
@@ -231,7 +253,7 @@ typedef struct Source {
     GArray *acks;                       /* double: time for each id from 1 */
 } Source;
 
-/* Deliver the pongs that have arrived by @now */
+/* Acknowledge the marks whose answers have arrived by @now */
 static void source_acks(Source *s, double now)
 {
     while (encrypted_rate_unacked(&s->rate)) {
@@ -255,7 +277,10 @@ static void source_mark(Source *s)
     s->marked = now;
 }
 
-/* A round: send @work with marks on the way, then wait for everything */
+/*
+ * One round: send @work, send a mark every 200 ms and at the end, and wait
+ * until the destination has acknowledged all marks
+ */
 static void source_round(Source *s, const EncryptedWork *work)
 {
     EncryptedWork left = *work;
@@ -286,8 +311,9 @@ static void source_round(Source *s, const EncryptedWork *work)
 }
 
 /*
- * After every round the estimate of any work that is left is neither too short,
- * which would break the limit, nor so long that a guest never moves.
+ * After every round, check the estimates of different amounts of remaining
+ * work.  If an estimate were too short, the downtime would exceed the limit; if
+ * it were too long, QEMU would never stop the guest.
  */
 static void check_estimates(const Source *s, const EncryptedWork *round)
 {
@@ -303,7 +329,10 @@ static void check_estimates(const Source *s, const EncryptedWork *round)
             g_assert_cmpfloat(says, <=, 3 * real + 10 * MS);
         }
     }
-    /* Work of another mixture than that of the round */
+    /*
+     * Check work that has another mixture of private and shared pages than the
+     * round had.  Its estimate must not be too short.
+     */
     for (uint64_t k = 0; k <= 8; k++) {
         EncryptedWork left = {
             round->pages * k / 8, round->bytes * (8 - k) / 8 / PAGE * PAGE,
@@ -333,7 +362,10 @@ static void check_pipe(const Pipe *p)
     g_array_unref(s->acks);
 }
 
-/* Every stage can be the bottleneck, with small and with large buffers */
+/*
+ * Test pipelines in which any of the stages is the bottleneck, with small and
+ * with large buffers
+ */
 static void test_pipes(void)
 {
     static const int64_t costs[] = { 0, 2000, 250000, 2500000 };
@@ -357,7 +389,7 @@ static void test_pipes(void)
     }
 }
 
-/* Nothing overflows */
+/* The largest possible numbers do not overflow */
 static void test_limits(void)
 {
     EncryptedRate r;

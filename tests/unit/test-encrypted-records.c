@@ -14,7 +14,7 @@
 
 enum { SESSION = 1, PAGES, STATE, FINAL, UNALLOCATED };
 
-/* A vendor whose packed page is its offset */
+/* Vendor code that packs a page as the 8 bytes of its offset */
 static struct {
     GByteArray *session;
     GByteArray *final;
@@ -42,7 +42,10 @@ static bool receive_pages(ConfidentialGuestSupport *cgs, RAMBlock *rb,
                           uint64_t offset, size_t npages,
                           const uint8_t *in, size_t len, Error **errp)
 {
-    /* As confidential-guest-migration.h promises */
+    /*
+     * The receiver makes pages private before it calls this function; see
+     * confidential-guest-migration.h
+     */
     g_assert_cmpuint(encbitmap_count(rb, offset / PAGE, npages), ==, npages);
     if (vendor.refuse_pages || len != npages * 8) {
         error_setg(errp, "offset 0x%" PRIx64 ": bad measurement", offset);
@@ -75,7 +78,10 @@ static const ConfidentialGuestMigrationOps vendor_ops = {
 
 static RAMBlock *ram, *flash, *rom, *local;
 
-/* Source and destination in one; all pages are private, or all are shared */
+/*
+ * Create a machine that is both source and destination of the records.  Either
+ * all of its pages are private or all are shared.
+ */
 static void machine_new(bool all_private)
 {
     ram = block_new("pc.ram", 200);
@@ -193,7 +199,7 @@ static bool load_one(EncryptedReceiver *load, const GByteArray *in, size_t *at,
         error_setg(errp, "channel: short read");
         return false;
     }
-    /* A copy of the exact length, so that a sanitizer sees reads behind it */
+    /* Copy the body to a buffer of the exact size for the sanitizers */
     body = g_malloc(len);
     memcpy(body, in->data + *at + 16, len);
     *at += 16 + len;
@@ -265,7 +271,7 @@ static void test_round_trip(void)
     put_final(end);
     machine_free();
 
-    /* The pages have other states at the destination */
+    /* At the destination, the pages have other states than at the source */
     machine_new(false);
     g_assert(!encrypted_receiver_done(load, &err));
     error_free_or_abort(&err);
@@ -274,7 +280,7 @@ static void test_round_trip(void)
     g_assert_cmpmem(vendor.session->data, vendor.session->len, "a session", 9);
     g_assert_cmpuint(encbitmap_count(ram, 0, 200), ==, 180);
     g_assert_cmpuint(encbitmap_count(ram, 10, 20), ==, 0);
-    /* Plain pages between the records */
+    /* The source sends these pages as plain pages between the records */
     for (unsigned i = 10; i < 30; i++) {
         g_assert(encrypted_receiver_plain(load, ram, i * PAGE, &error_abort));
     }
@@ -288,7 +294,10 @@ static void test_round_trip(void)
     machine_free();
 }
 
-/* A page is sent in both states; the last record counts */
+/*
+ * The source sends a page first in one state and then in the other.  The state
+ * in which it was sent last must match the state record.
+ */
 static void test_flip(void)
 {
     EncryptedReceiver *load;
@@ -306,7 +315,10 @@ static void test_flip(void)
     g_assert(load_all(load, in, &error_abort));
     encrypted_receiver_free(load);
 
-    /* Private in the state record, but last received as a shared page */
+    /*
+     * The state record says that a page is private, but the destination has
+     * received it last as a shared page
+     */
     machine_free();
     machine_new(false);
     load = load_with_session();
@@ -350,7 +362,7 @@ static void test_header(void)
     machine_free();
 }
 
-/* Lengths at and beyond the limit of each type */
+/* The receiver checks the minimum and the maximum length of each record type */
 static void test_lengths(void)
 {
     static const struct {
@@ -699,7 +711,7 @@ static void test_pages_refused(void)
             "pages: offset 0x1000: bad measurement");
     encrypted_receiver_free(load);
 
-    /* A packet at an offset for which it was not packed */
+    /* The record gives a packet another offset than it was packed for */
     load = load_with_session();
     stq_be_p(in->data + 16 + 8, 0);
     refused(load, in, "page was moved");
@@ -707,7 +719,10 @@ static void test_pages_refused(void)
     machine_free();
 }
 
-/* Private pages without contents become private and count as received */
+/*
+ * A record of unallocated pages makes the pages private and counts them as
+ * received
+ */
 static void test_unallocated(void)
 {
     static const struct {
@@ -746,8 +761,8 @@ static void test_unallocated(void)
     g_assert_cmpuint(encrypted_receiver_private_pages(load), ==, 10);
     g_assert_cmpuint(encbitmap_count(ram, 0, 200), ==, 200);
     /*
-     * One page is sent as shared and then without contents; the last record
-     * counts
+     * The source sends a page as shared and then as unallocated, so the page is
+     * private in the end
      */
     g_assert(encrypted_receiver_plain(load, ram, 50 * PAGE, &error_abort));
     g_assert(!encbitmap_test(ram, 50));
@@ -869,7 +884,7 @@ static void test_state(void)
         encrypted_receiver_free(load);
     }
 
-    /* State records that end in the first block, or before the second */
+    /* The state records end within the first block, or before the second one */
     load = load_with_session();
     g_byte_array_set_size(in, 0);
     state_body(b, 0, 0, 0, 64, 1);
@@ -887,7 +902,7 @@ static void test_state(void)
     refused(load, in, "block flash0: the state of page 0 is missing");
     encrypted_receiver_free(load);
 
-    /* Bits after the last page */
+    /* A state record has a bit for a page after the block's last one */
     load = load_with_session();
     g_byte_array_set_size(in, 0);
     state_body(b, 0, 0, 0, 200, 4);
@@ -896,7 +911,10 @@ static void test_state(void)
     refused(load, in, "beyond its end");
     encrypted_receiver_free(load);
 
-    /* A page that is private on one side only, on each side */
+    /*
+     * A page is private at the source and shared at the destination, or the
+     * reverse
+     */
     load = load_with_session();
     g_byte_array_set_size(in, 0);
     state_body(b, 0, 0, 0, 200, 4);
@@ -937,7 +955,7 @@ static void test_resized(void)
 {
     static const struct {
         uint64_t pages;     /* after the session record */
-        uint64_t at;        /* page that is sent after that */
+        uint64_t at;        /* page that is sent after the resize */
     } to[] = { { 200, 70 }, { 200, 2 }, { 3, 4 }, { 3, 2 } };
     g_autoptr(GByteArray) in = g_byte_array_new();
     g_autoptr(GByteArray) end = g_byte_array_new();
@@ -968,7 +986,9 @@ static void test_resized(void)
         encrypted_receiver_free(load);
     }
 
-    /* A resize after the state records, and after the final record */
+    /*
+     * The block is resized after the state records, or after the final record
+     */
     for (int final = 0; final < 2; final++) {
         ram->used_length = 5 * PAGE;
         load = load_with_session();
@@ -1039,7 +1059,10 @@ static void test_write_limits(void)
     machine_free();
 }
 
-/* A stream that is cut off at any byte, and one with changed bytes */
+/*
+ * The receiver refuses a stream that is cut off at any byte.  It accepts a
+ * stream with changed bytes only if all pages and states are right.
+ */
 static void test_damage(void)
 {
     g_autoptr(GByteArray) good = g_byte_array_new();
@@ -1065,7 +1088,7 @@ static void test_damage(void)
             g_byte_array_set_size(in, i);
         } else {
             for (int n = g_test_rand_int_range(1, 4); n; n--) {
-                /* Mostly outside of the payload */
+                /* Change mostly the first 100 bytes, which have few packets */
                 in->data[g_test_rand_int_range(0, 2) ?
                          g_test_rand_int_range(0, 100) :
                          g_test_rand_int_range(0, in->len)] =
@@ -1092,12 +1115,15 @@ static void test_damage(void)
     g_assert_cmpuint(loaded, <, 10000);
 }
 
-/* A whole record from a channel of multifd */
+/*
+ * Check that the receiver refuses a record from a channel of multifd with an
+ * error that contains @say
+ */
 static void refused_record(const GByteArray *record, size_t len,
                            const char *say)
 {
     EncryptedReceiver *load;
-    /* A copy of the exact length, so that a sanitizer sees reads behind it */
+    /* A copy of the exact length, so that a sanitizer detects reads after it */
     g_autofree uint8_t *copy = g_memdup2(record->data, len);
     g_autoptr(GByteArray) more = g_byte_array_new();
     Error *err = NULL;
@@ -1240,18 +1266,26 @@ static void reason_is(const char *data, size_t len, const char *want)
     g_assert_cmpstr(text, ==, want);
 }
 
-/* The source prints the destination's text on a terminal */
+/*
+ * The source replaces what could do harm on a terminal in the destination's
+ * text
+ */
 static void test_reason_text(void)
 {
     reason_is("block pc.ram, offset 0x1000: \xc3\xa4", 31,
               "block pc.ram, offset 0x1000: \xc3\xa4");
     reason_is("", 0, "");
     reason_is("a\033[2Jb\nc\td\177e", 12, "a?[2Jb?c?d?e");
-    /* Not UTF-8, a part of a character, an overlong one, a zero byte */
+    /*
+     * Replace bytes that are not UTF-8, a part of a character, an overlong
+     * encoding, and a zero byte
+     */
     reason_is("a\xff" "b\xc3", 4, "a\xef\xbf\xbd" "b\xef\xbf\xbd");
     reason_is("\xc0\x8a", 2, "\xef\xbf\xbd\xef\xbf\xbd");
     reason_is("a\0b", 3, "a\xef\xbf\xbd" "b");
-    /* A line separator, and an override of the text direction */
+    /*
+     * Replace a line separator, and a character that overrides text direction
+     */
     reason_is("a\xe2\x80\xa8" "b\xe2\x80\xae" "c", 9, "a?b?c");
 }
 
@@ -1262,7 +1296,7 @@ static void test_reason_len(void)
     g_assert_cmpuint(encrypted_reason_len(""), ==, 0);
     g_assert_cmpuint(encrypted_reason_len("\xc3\xa4"), ==, 2);
     g_assert_cmpuint(encrypted_reason_len(text), ==, ENCRYPTED_REASON_MAX);
-    /* A character of three bytes that begins before the limit */
+    /* A character of three bytes that begins before the limit and exceeds it */
     memcpy(text + ENCRYPTED_REASON_MAX - 1, "\xe2\x82\xac", 3);
     g_assert_cmpuint(encrypted_reason_len(text), ==,
                      ENCRYPTED_REASON_MAX - 1);

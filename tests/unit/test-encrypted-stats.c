@@ -58,7 +58,10 @@ static void test_empty(void)
     encrypted_stats_free(NULL);
 }
 
-/* A round counts what happens in it, and the totals count everything */
+/*
+ * The counters of a round count what happens in the round, and the totals count
+ * all rounds
+ */
 static void test_rounds(void)
 {
     EncryptedStats *s = encrypted_stats_new();
@@ -80,7 +83,10 @@ static void test_rounds(void)
     g_assert_cmpuint(ended.duration, ==, 500);
     encrypted_stats_remaining(s, 100);
     encrypted_stats_private(s, 0, 0, 5, 6000);
-    /* A smaller number, which a slow thread has read earlier */
+    /*
+     * A slow thread reports a number of calls that it has read earlier, and
+     * that is smaller than the last one
+     */
     encrypted_stats_calls(s, 74);
     stats = encrypted_stats_get(s, 1500);
     g_assert_cmpuint(nth(stats, 1)->platform_calls, ==, 0);
@@ -115,7 +121,7 @@ static void test_rounds(void)
     g_assert_cmpuint(r->again_pages, ==, 3);
     g_assert_cmpuint(r->platform_calls, ==, 75);
     g_assert_cmpuint(r->platform_time, ==, 2000);
-    /* The present round: its counters and duration until now */
+    /* The present round has its counters and its duration until now */
     r = nth(stats, 1);
     g_assert_cmpuint(r->round, ==, 2);
     g_assert_cmpuint(r->start, ==, 500);
@@ -125,7 +131,10 @@ static void test_rounds(void)
     g_assert_cmpuint(r->platform_time, ==, 100);
     free_stats(stats);
 
-    /* More pages than were counted: the guest has converted some since */
+    /*
+     * The source sends more private pages than remained, because the guest has
+     * converted some since the sync
+     */
     encrypted_stats_remaining(s, 3);
     encrypted_stats_unallocated(s, ENCRYPTED_STATS_NO_BLOCK, 0, 4, 28);
     stats = encrypted_stats_get(s, 1600);
@@ -143,7 +152,7 @@ static void test_rounds(void)
     encrypted_stats_free(s);
 }
 
-/* The last rounds are kept, in order */
+/* The statistics keep the last rounds in their order */
 static void test_many_rounds(void)
 {
     EncryptedStats *s = encrypted_stats_new();
@@ -183,8 +192,8 @@ static uint64_t converted(EncryptedStats *s)
 }
 
 /*
- * Compare with a model that has one byte per page: the path by which the page
- * was sent last
+ * Compare the number of converted pages with a model that has one byte per
+ * page: the path by which the page was sent last
  */
 static void test_converted(void)
 {
@@ -221,7 +230,10 @@ static void test_converted(void)
     want = converted(s);
     encrypted_stats_private(s, 0, 0, PAGES, 0);
     g_assert_cmpuint(converted(s), ==, want);
-    /* Pages of a block without an index are counted */
+    /*
+     * Pages of a block without an index are not counted as converted, nor pages
+     * whose last path was forgotten
+     */
     encrypted_stats_private(s, ENCRYPTED_STATS_NO_BLOCK, 1 << 30, 1, 0);
     encrypted_stats_shared(s, ENCRYPTED_STATS_NO_BLOCK, 1 << 30);
     encrypted_stats_forget_blocks(s);
@@ -256,7 +268,10 @@ static void *sender(void *opaque)
     return NULL;
 }
 
-/* Threads that send, one that begins rounds, and one that reads */
+/*
+ * Several threads send pages, one begins rounds, and one reads the statistics
+ * at the same time
+ */
 static void test_threads(void)
 {
     EncryptedStats *s = encrypted_stats_new();

@@ -53,13 +53,13 @@ static void memory_free(Memory *m)
     close(m->fd);
 }
 
-/* volatile, so that the compiler does not remove the access */
+/* The first byte of a page; volatile, so that each access happens */
 static volatile char *at(Memory *m, size_t page)
 {
     return m->host + page * m->page;
 }
 
-/* Check the contents of the file */
+/* Return the first byte of a page as the file has it, without the mapping */
 static char in_file(Memory *m, size_t page)
 {
     char c;
@@ -87,7 +87,7 @@ static void test_read_write(void)
     *at(&m, 5) = 'b';
     g_assert_cmpint(in_file(&m, 4), ==, 'a');
     g_assert_cmpint(in_file(&m, 5), ==, 'b');
-    /* Not in the range that was restored */
+    /* The last page was not in the range that was restored */
     *at(&m, PAGES - 1) = 'c';
     g_assert_cmpint(in_file(&m, PAGES - 1), ==, 0);
     kvm_private_access_restore(NULL, SIZE_MAX);
@@ -96,7 +96,7 @@ static void test_read_write(void)
     memory_free(&m);
 }
 
-/* More pages than QEMU replaces at a time */
+/* Access more pages than QEMU replaces at a time */
 static void test_many(void)
 {
     Memory m = memory_new(0);
@@ -198,7 +198,7 @@ static void test_race(void)
         qatomic_set(&r[i].stop, true);
         qemu_thread_join(&thread[i]);
     }
-    /* No page is replaced any more */
+    /* QEMU has mapped the file's pages again in place of all replacements */
     for (size_t page = 0; page < PAGES; page++) {
         *at(&m, page) = 'r';
         g_assert_cmpint(in_file(&m, page), ==, 'r');
@@ -207,7 +207,7 @@ static void test_race(void)
     memory_free(&m);
 }
 
-/* The warning appears once */
+/* QEMU prints its warning about accesses to private pages only once */
 static void test_reported(void)
 {
     if (g_test_subprocess()) {
@@ -230,7 +230,10 @@ static void test_reported(void)
     g_test_trap_assert_stderr_unmatched("*offset 0x9000*offset 0x*");
 }
 
-/* What the kernel does when this thread reads a page whose memory is bad */
+/*
+ * Send this thread the SIGBUS that the kernel sends when a thread reads a page
+ * whose memory has an error
+ */
 static void machine_check(Memory *m, size_t page)
 {
     siginfo_t info = {
@@ -248,7 +251,10 @@ static bool is_poisoned(Memory *m, size_t page)
     return kvm_private_access_poisoned(m->host + page * m->page, m->page);
 }
 
-/* A page of zeros in place of bad memory is not forgotten */
+/*
+ * QEMU replaces a page whose memory has an error by zeros, and remembers the
+ * page as poisoned until its memory is freed
+ */
 static void test_poisoned(void)
 {
     enum { MANY = 100 };
@@ -266,7 +272,7 @@ static void test_poisoned(void)
     g_assert_true(is_poisoned(&m, 10));
     memory_free(&m);
 
-    /* New memory, perhaps at the same address */
+    /* New memory has no poisoned pages, even if it is at the same address */
     m = memory_new(4);
     g_assert_false(is_poisoned(&m, 10));
     for (int i = 0; i < MANY; i++) {
@@ -303,7 +309,10 @@ int main(int argc, char **argv)
     g_test_add_func("/kvm-private-access/race", test_race);
     g_test_add_func("/kvm-private-access/reported", test_reported);
     g_test_add_func("/kvm-private-access/others", test_others);
-    /* Last: more poisoned pages than are remembered stay so for the process */
+    /*
+     * This must be the last test.  It makes more pages poisoned than QEMU can
+     * remember, after which QEMU takes any page for poisoned.
+     */
     g_test_add_func("/kvm-private-access/poisoned", test_poisoned);
     return g_test_run();
 }

@@ -21,7 +21,7 @@ static void accepted(Check check, const uint8_t *data, size_t len)
 static void refused(Check check, const uint8_t *data, size_t len,
                     const char *why)
 {
-    /* A copy of the exact length, so that a sanitizer sees reads behind it */
+    /* A copy of the exact length, so that a sanitizer detects reads after it */
     g_autofree uint8_t *copy = g_memdup2(data, len);
     Error *err = NULL;
 
@@ -136,7 +136,10 @@ static void not_set(SevCertificates *c, const char *pdh, const char *plat,
     error_free(err);
 }
 
-/* Either all three certificates are set, or the former ones remain */
+/*
+ * If one of the three certificates is wrong, none is set, and the former ones
+ * remain
+ */
 static void test_set(void)
 {
     g_autofree char *first = pdh_from(1), *second = pdh_from(2);

@@ -48,8 +48,10 @@ static void check(const char *cmd, int ret, int fw_error, const char *want)
 }
 
 /*
- * If the guest converts a page to shared and back while the page is packed,
- * the command fails with a fault.  So does a page that can never be packed.
+ * If the guest converts a page to shared and back while the firmware packs the
+ * page, the command fails with EFAULT and may be retried.  It also fails with
+ * EFAULT for a page that can never be packed, so the number of retries is
+ * limited.
  */
 static void test_retry(void)
 {
@@ -83,7 +85,8 @@ static void test_message(void)
     check("SEND_FINISH", -EIO, 0xffff,
           "SEV: SEND_FINISH failed: firmware error unknown (65535): see");
     /*
-     * The firmware was not asked: older kernels leave 0, newer kernels say so
+     * The kernel has failed without a firmware command.  Older kernels report
+     * the firmware error 0 then, newer ones report SEV_RET_NO_FW_CALL.
      */
     check("SEND_UPDATE_DATA", -EFAULT, 0,
           "SEV: SEND_UPDATE_DATA failed in the kernel, without an answer of "

@@ -36,7 +36,7 @@ static bool get_session(const uint8_t *buf, size_t len, const char *why)
     SevWireSession s;
     Error *err = NULL;
 
-    /* A copy of the exact length, so that a sanitizer sees reads behind it */
+    /* @copy has the exact length, so that a sanitizer detects reads after it */
     if (sev_wire_get_session(copy, len, &s, &err)) {
         g_assert(!err);
         return true;
@@ -83,7 +83,7 @@ static void test_session_cut(void)
 
 static void test_session_lengths(void)
 {
-    /* 0xffffffff is the -1 that crashed a destination in another tree */
+    /* 0xffffffff is -1, which has crashed the destination of another project */
     static const uint32_t bad[] = {
         0, 16 * KiB + 1, 0x7fffffff, 0x80000000, 0xffffffff
     };
@@ -202,7 +202,7 @@ static void test_pages_lengths(void)
     }
 }
 
-/* Packets of several pages, which must be whole pages */
+/* The data of a packet can have 1 to 4 pages */
 static void test_pages_large(void)
 {
     g_autofree uint8_t *data = g_malloc(SEV_WIRE_TRANS_MAX);
