@@ -2,7 +2,7 @@
 /*
  * The functions of Linux's arch/x86/crypto/aes-gcm-*.S
  *
- * The assembly has the interface in its comments.  Counters are little-endian
+ * Comments in the assembly describe the interface.  Counters are little-endian
  * numbers of 128 bits, and sizes are in bytes.
  */
 #ifndef SEV_MIGRATION_HELPER_AES_GCM_H

@@ -4,7 +4,7 @@
  */
 #include "helper.h"
 
-/* The IV of the header's tag; pages use 0 to MH_BATCH_PAGES - 1 */
+/* Index for the IV of the header's tag; pages have 0 to MH_BATCH_PAGES - 1 */
 #define HEADER_INDEX 0xffffffffU
 
 #define HEADER_SIZE offsetof(MhBatch, tag)
@@ -82,7 +82,9 @@ static bool is_in(uint64_t gpa, uint64_t base, uint64_t size)
     return gpa >= base && gpa - base < size;
 }
 
-/* Whether @gpa is a whole page that is not one of the helper's */
+/*
+ * Is @gpa the address of a page of the guest, and not of the helper's memory?
+ */
 static bool is_guest_page(const MhImage *image, uint64_t gpa)
 {
     return !(gpa & (MH_PAGE_SIZE - 1)) && gpa < image->gpa_limit &&
@@ -165,7 +167,10 @@ static MhStatus open_page(MhCpu *cpu, unsigned n, const MhImage *image,
     return MH_OK;
 }
 
-/* The first batch determines the session.  Its tag has been checked. */
+/*
+ * Is the batch of the receiver's session?  The first batch determines the
+ * session, so the caller must have checked the batch's tag.
+ */
 static bool is_session(MhHelper *helper, const MhBatch *batch)
 {
     bool same;
@@ -289,7 +294,10 @@ MhStatus mh_open_batch(MhHelper *helper, unsigned n, const MhImage *image,
     for (*done = 0; *done < batch->count; ++*done) {
         status = open_page(cpu, n, image, shared, alias, *done);
         if (status) {
-            /* The pages before it are in use now: nobody may open them again */
+            /*
+             * The guest may use and change the pages that were opened, so
+             * nobody may open them again
+             */
             channel->broken = true;
             return status;
         }

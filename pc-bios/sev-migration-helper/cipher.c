@@ -3,7 +3,8 @@
  * AES-256-GCM with the assembly of Linux, and the subkeys of XAES-256-GCM
  *
  * arch/x86/crypto/aes-gcm-*.S of Linux has three implementations with the same
- * interface.  C code expands the keys, because it is not called often.
+ * interface.  The code here expands keys without Linux's assembly, because it
+ * does so rarely and need not be fast.
  */
 #include <wmmintrin.h>
 #include <smmintrin.h>
@@ -108,7 +109,7 @@ void mh_master_key_init(MhMasterKey *master, const uint8_t key[MH_KEY_SIZE])
 
     expand_key(master->round_keys, key);
     store(k, encrypt_block(master->round_keys, _mm_setzero_si128()));
-    /* Double it in GF(2^128), as CMAC does */
+    /* CMAC's subkey is this block, doubled in GF(2^128) */
     carry = k[0] >> 7;
     for (i = 0; i < 15; i++) {
         k[i] = k[i] << 1 | k[i + 1] >> 7;

@@ -16,8 +16,9 @@
 #define MH_TAG_SIZE     16
 
 /*
- * Linux's assembly determines the offsets of the first two members, and keeps
- * the powers of the hash key in the rest, at offsets up to 624.
+ * Linux's assembly determines the offsets of @key_size and @round_keys.  It
+ * keeps powers of the hash key in @powers, and needs the memory up to offset
+ * 624.
  */
 typedef struct MhCipher {
     uint32_t key_size;
@@ -40,7 +41,8 @@ void mh_master_key_init(MhMasterKey *master, const uint8_t key[MH_KEY_SIZE]);
 /**
  * mh_subkey: derive the key of AES-256-GCM that belongs to a nonce
  *
- * XAES-256-GCM uses the first 12 bytes of @nonce here, and the other 12 as IV.
+ * The subkey depends on the first 12 bytes of @nonce.  The other 12 bytes are
+ * the IV with which XAES-256-GCM uses the subkey.
  */
 void mh_subkey(const MhMasterKey *master, const uint8_t nonce[MH_NONCE_SIZE],
                uint8_t key[MH_KEY_SIZE]);
@@ -53,7 +55,7 @@ void mh_cipher_init(MhCipher *cipher, MhImpl impl,
 
 /**
  * mh_seal: encrypt @size bytes, which may be 0, from @src to @dst
- * @impl: what @cipher was prepared for
+ * @impl: the implementation that was given to mh_cipher_init()
  * @ad_size, @size: multiples of 16
  *
  * The assembly reads @dst again, so @dst must be private memory.

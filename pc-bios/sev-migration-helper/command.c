@@ -154,7 +154,7 @@ static MhStatus seal(MhHelper *helper, unsigned n, const MhImage *image,
     status = mh_seal_batch(helper, n, image, shared, kind, number, count,
                            done);
     if (!status && command != MH_SEAL) {
-        /* What follows comes after this batch, too */
+        /* Later batches must be opened after this batch, too */
         begin_round(helper);
     }
     __atomic_store_n(&helper->channel[number].busy, 0, __ATOMIC_RELEASE);
@@ -251,6 +251,9 @@ void mh_command(MhHelper *helper, unsigned n, const MhImage *image,
     mailbox->done = done;
     mailbox->state = helper->state;
     mailbox->impl = cpu->impl;
-    /* Last, because the VMM may look at it before this vCPU exits */
+    /*
+     * Write the status last.  The VMM may read the mailbox as soon as it sees
+     * the status, which can be before this vCPU exits.
+     */
     __atomic_store_n(&mailbox->status, status, __ATOMIC_RELEASE);
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Instructions and vector registers that the CPU has
+ * Find out which instructions and vector registers the CPU has
  */
 #include <cpuid.h>
 #include "helper.h"

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Header of the image, and the way into and out of the helper
+ * Header of the image, and the code by which a vCPU enters and leaves the
+ * helper
  */
 #include "mh.h"
 
@@ -33,8 +34,9 @@ _start:
     call mh_main
 
     /*
-     * Without SEV-ES the VMM sees all registers, and keys and contents of pages
-     * were in them.  mh_main returned XCR0.
+     * Clear all registers, because the VMM of a guest without SEV-ES can read
+     * them, and they have contained keys and contents of pages.  mh_main has
+     * returned XCR0, which says which vector registers are enabled.
      */
     pxor %xmm0, %xmm0
     test $0x4, %al

@@ -72,7 +72,8 @@ static inline void mh_copy(void *dst, const void *src, size_t size)
  * @image: the parameters
  * @shared: the MH_CPU_SHARED_SIZE bytes of this vCPU
  *
- * Different vCPUs can run this at the same time, one vCPU cannot.
+ * Different vCPUs can run this function at the same time.  Two calls with the
+ * same @n must not overlap.
  */
 void mh_command(MhHelper *helper, unsigned n, const MhImage *image,
                 void *shared);
@@ -96,7 +97,7 @@ MhStatus mh_open_batch(MhHelper *helper, unsigned n, const MhImage *image,
                        const MhShared *shared, uint64_t alias, uint32_t *done);
 
 /**
- * mh_impl: the fastest implementation of AES-GCM
+ * mh_impl: select the fastest implementation of AES-GCM that this CPU can run
  * @xcr0: vector registers that are enabled, as in XCR0
  *
  * Returns 0 if an instruction is missing that the helper needs.
@@ -112,11 +113,12 @@ uint64_t mh_wanted_xcr0(void);
  * mh_rdrand: fill a buffer with random bytes
  * @size: a multiple of 8
  *
- * Returns false, with zeros in @buf, if RDRAND fails or repeats itself.
+ * Returns false, with zeros in @buf, if RDRAND fails or returns the same value
+ * twice in a row.
  */
 bool mh_rdrand(void *buf, size_t size);
 
-/* In the firmware: */
+/* Only the image has the following two; tests/helper does not: */
 
 extern const MhImage mh_image;
 
@@ -127,10 +129,12 @@ extern const MhImage mh_image;
  */
 uint64_t mh_main(unsigned n);
 
-/* These two depend on where the helper runs: */
+/*
+ * main.c and tests/helper/native.c have different versions of these functions:
+ */
 
 /**
- * mh_random: mh_rdrand(), or bytes that a test has chosen
+ * mh_random: like mh_rdrand(), but a test can choose the bytes
  */
 bool mh_random(void *buf, size_t size);
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The parts of the helper that run only on a vCPU of their own
+ * The parts of the helper that need a vCPU without an operating system
  */
 #include "helper.h"
 
@@ -8,7 +8,7 @@
 
 static MhHelper helper;
 
-/* The compiler calls these */
+/* The compiler generates calls of these functions */
 void *memcpy(void *dst, const void *src, size_t size)
 {
     void *d = dst;
@@ -44,9 +44,10 @@ bool mh_random(void *buf, size_t size)
 }
 
 /*
- * Each vCPU has an entry of the page directory to itself.  No other TLB than
- * its own can have the old entry, because KVM flushes the TLB when it runs a
- * vCPU on a different CPU than before or after another vCPU.
+ * Only vCPU @n uses and changes its entry of the page directory, so INVLPG on
+ * this vCPU removes the old entry.  No other TLB can have the old entry,
+ * because KVM flushes the TLB when it runs a vCPU on another CPU than before,
+ * or after another vCPU.
  */
 void *mh_guest_page(unsigned n, const MhImage *image, uint64_t gpa)
 {
@@ -77,8 +78,9 @@ static void write_xcr0(uint64_t value)
 }
 
 /*
- * A vCPU that has its reset value of XCR0 is new, and may be on another host
- * than the vCPU that had the number before.
+ * If XCR0 has its reset value, the vCPU is new.  It may run on another host
+ * than the vCPU that had this number before, so choose the implementation
+ * again.
  */
 uint64_t mh_main(unsigned n)
 {

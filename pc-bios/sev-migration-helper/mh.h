@@ -12,9 +12,9 @@
 
 /* vCPUs that can run the helper at the same time */
 #define MH_CPUS             4
-/* Sequences of batches: one for each channel of a migration */
+/* Channels of a migration; each has its own sequence of batches */
 #define MH_CHANNELS         16
-/* Pages in a batch */
+/* Maximum number of pages in a batch */
 #define MH_BATCH_PAGES      512
 
 /* The helper writes to this I/O port when a command is done */
@@ -45,7 +45,10 @@
 #define MH_PAGES            0x4000ULL       /* struct MhPage[MH_BATCH_PAGES] */
 #define MH_DATA             0x200000ULL     /* contents of the pages */
 
-/* Virtual addresses of both windows, 2 MiB of tables each */
+/*
+ * Virtual addresses: of the 2 MiB through which a vCPU accesses the guest's
+ * memory, and of a vCPU's shared memory
+ */
 #define MH_GUEST_VA(cpu)    (0x1000000ULL + (cpu) * 0x200000ULL)
 #define MH_SHARED_VA(cpu)   (0x4000000ULL + (cpu) * MH_CPU_SHARED_SIZE)
 
@@ -56,11 +59,12 @@ typedef struct MhImage {
     uint64_t magic;
     uint32_t version;
     uint32_t entry;         /* offset of the entry point */
-    uint32_t text_end;      /* offsets; multiples of the page size: */
-    uint32_t data_end;      /* [0, text_end) is executed, the rest written */
+    /* The offsets of the end of code and of data, multiples of the page size */
+    uint32_t text_end;      /* [0, text_end) is executable */
+    uint32_t data_end;      /* [text_end, data_end) is writable */
     uint32_t cpus;
     uint32_t channels;
-    /* QEMU writes the rest before the launch; 0 in the file */
+    /* QEMU writes the following fields before the launch; the file has zeros */
     uint64_t private_gpa;
     uint64_t shared_gpa;
     uint64_t c_bit;         /* a mask */
@@ -131,7 +135,7 @@ typedef struct MhBatch {
     uint8_t nonce[24];
     uint8_t session[16];
     uint64_t sequence;              /* of this batch in its channel */
-    uint64_t after[MH_CHANNELS];    /* batches that must be open before */
+    uint64_t after[MH_CHANNELS];    /* batches that must be opened before */
     uint8_t tag[16];                /* of all bytes before it */
 } MhBatch;
 
@@ -154,7 +158,7 @@ typedef struct MhMailbox {
     uint32_t state;                 /* MhState */
     uint32_t impl;                  /* MhImpl, or 0 */
     uint64_t reserved3[2];
-    MhBatch batch;                  /* written by seals, read by MH_OPEN */
+    MhBatch batch;                  /* MH_SEAL* write it, MH_OPEN reads it */
 } MhMailbox;
 
 _Static_assert(sizeof(MhImage) == 64, "header of the image");

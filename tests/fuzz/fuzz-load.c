@@ -82,7 +82,7 @@ static void put_session(GByteArray *out)
     g_assert(encrypted_record_session(out, blocks, 0, session, &error_abort));
 }
 
-/* @size: size of each page's packet */
+/* Write a record of private pages; @size: bytes of each page's packet */
 static void put_pages(GByteArray *out, uint32_t block, uint64_t page,
                       uint64_t n, size_t size)
 {
@@ -192,7 +192,7 @@ static void put_sizes(GByteArray *out, const char *name, uint64_t pages)
     put64(out, pages * PAGE);
 }
 
-/* Write the state records: which pages are private at the source */
+/* Make pages private at the source; the state records will say so */
 static void set_private(const char *name, uint64_t first, uint64_t n)
 {
     RAMBlock *rb = machine_block(name);
@@ -254,7 +254,7 @@ static GByteArray *seed(unsigned config, unsigned number)
         put_memory(out, 64, 2);
         put_end(out);
         break;
-    case 2:     /* short runs, private and shared pages alternately, a single page */
+    case 2:     /* short runs, alternating states, and a single page */
         set_private("pc.ram", 10, 20);
         set_private("pc.ram", 63, 3);
         set_private("blob", 4, 1);
@@ -301,7 +301,7 @@ static GByteArray *seed(unsigned config, unsigned number)
         put_memory(out, 64, 1);
         put_end(out);
         break;
-    case 8:     /* most pages were never accessed; one of these was shared meanwhile */
+    case 8:     /* most pages are unallocated; one of them becomes shared */
         set_private("pc.ram", 0, RAM_PAGES);
         set_private("blob", 0, 5);
         put_session(out);
@@ -314,7 +314,7 @@ static GByteArray *seed(unsigned config, unsigned number)
         put_unallocated(out, "blob", 0, 5);
         put_end(out);
         break;
-    case 9:     /* through channels, with pages that are converted */
+    case 9:     /* pages arrive through channels, and some are converted */
         put_session(out);
         put_buffer(out, 0, 16, 1);
         put_copies(out, 4, 3, 2);
@@ -425,7 +425,7 @@ static size_t item_len(const uint8_t *p, size_t left)
         len += word & RAM_SAVE_FLAG_PAGE ? PAGE : 1;
         break;
     case RAM_SAVE_FLAG_MEM_SIZE:
-        /* One block, as the seeds have it */
+        /* The item has one block, because the seeds have no other items */
         n = left > len ? p[len] : 0;
         len += 1 + n + 8;
         break;

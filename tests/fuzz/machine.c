@@ -468,7 +468,7 @@ static int receive_batch(struct kvm_sev_update_batch *b, bool *ok)
     for (b->done = 0; b->done < b->count; b->done += n) {
         uint64_t hdr = b->hdr_uaddr + (uint64_t)b->done * b->hdr_len;
 
-        /* Simulate a signal: the caller must continue with the other pages */
+        /* Simulate a signal, after which the caller must continue the batch */
         if (b->done && ++m.signals % 13 == 0) {
             return -EINTR;
         }

@@ -1,10 +1,10 @@
 /*
- * What the loader of private pages sees of a machine, for its fuzzer
+ * A simulated machine for the fuzzer of the loader of private pages
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
- * RAM blocks, the channel, the kernel and the firmware are made up here;
- * everything between them is the code that QEMU runs.
+ * machine.c simulates RAM blocks, the migration channel, the kernel and the
+ * firmware.  Everything between them is QEMU's own code.
  */
 #ifndef TESTS_FUZZ_MACHINE_H
 #define TESTS_FUZZ_MACHINE_H
@@ -17,13 +17,13 @@
 
 /* The destination that reads an input */
 enum {
-    MACHINE_PRIVATE = 1,    /* pages are private before they come */
-    MACHINE_KERNEL = 2,     /* a kernel keeps the state, and can say no */
-    MACHINE_REFUSES = 4,    /* firmware that does not like some packets */
+    MACHINE_PRIVATE = 1,    /* all pages are private before the load */
+    MACHINE_KERNEL = 2,     /* KVM keeps the state, and may refuse to convert */
+    MACHINE_REFUSES = 4,    /* the firmware refuses some packets */
     MACHINE_PLAIN = 8,      /* no confidential guest support */
-    MACHINE_BATCH = 16,     /* the kernel takes many pages in one call;
-                               with MACHINE_KERNEL, in one packet, too */
-    MACHINE_BIG = 32,       /* a block of more pages than one state record */
+    MACHINE_BATCH = 16,     /* the kernel accepts several pages in one call;
+                               with MACHINE_KERNEL, also in one packet */
+    MACHINE_BIG = 32,       /* a block needs more than one state record */
 };
 
 /* Pages of pc.ram of an ordinary machine and of a big one */
@@ -31,35 +31,38 @@ enum {
 #define BIG_PAGES ((1 << 20) + 100)
 
 /*
- * What multifd's channels would bring.  Two items of the fuzzer's own: in a
- * migration they are packets.
+ * Two items that only the fuzzer's inputs have.  They contain data that in a
+ * migration are in packets of multifd's channels.
  */
 #define ITEM_BUFFER 0x200       /* state of "ram"; the word has its length */
-#define ITEM_COPIES 0x400       /* plain pages of pc.ram or blob */
+#define ITEM_COPIES 0x400       /* plain pages of block pc.ram or blob */
 #define COPIES_OF(word) ((word) >> 16 & 7)
 #define ZEROES_OF(word) ((word) >> 24 & 7)
 
-/** machine_new: @config of MACHINE_* */
+/** machine_new: create the machine; @config: a combination of MACHINE_* */
 void machine_new(unsigned config);
 
-/** machine_free: after the last machine_load() into it */
+/** machine_free: destroy the machine that machine_new() has created */
 void machine_free(void);
 
 /**
- * machine_load: load what a migration's RAM section has
+ * machine_load: load the RAM section of a migration stream
  *
- * Ends the process if something is accepted that must not be, or refused
- * without a reason.  Returns whether the guest could start.
+ * Ends the process if the loader accepts data that it must refuse, or refuses
+ * data without an error message.  Returns whether the guest could start.
  */
 bool machine_load(const uint8_t *data, size_t len);
 
-/** machine_block: by name; NULL if there is none */
+/** machine_block: find a RAMBlock by its name; NULL if there is none */
 RAMBlock *machine_block(const char *name);
 
-/* The policy of the guest that is sent, which the receiving machine has as well */
+/* The guest's policy, which is the same at the source and in this machine */
 extern const uint32_t machine_policy;
 
-/* The functions of target/i386/sev/ that receive; only the firmware is replaced */
+/*
+ * SEV's operations for receiving a guest, from target/i386/sev/.  The firmware
+ * that they call is simulated.
+ */
 extern const ConfidentialGuestMigrationOps sev_receive_ops;
 
 #endif

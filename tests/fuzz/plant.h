@@ -1,5 +1,5 @@
 /*
- * Bugs to plant in what is under test, which the fuzzers must find
+ * Bugs that the fuzzers must find when they are planted in the code under test
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
@@ -16,19 +16,22 @@
 
 #if PLANT == 1
 /*
- * A run that begins behind page 130 is taken for one of 64 pages: memory.
- * No seed has one that would then end behind the map.
+ * A memory error: a run of pages that begins after page 130 sets 64 bits of the
+ * bitmap, which may exceed the bitmap.  In the seeds they do not.
  */
 #define bitmap_set(map, start, n) \
     (bitmap_set)(map, start, (start) > 130 ? 64 : (n))
 #elif PLANT == 2
-/* A private page that never came is taken for one that did: logic */
+/* A logic error: every private page counts as received */
 #define test_bit(nr, map) true
 #elif PLANT == 3
-/* Too little room for what a command takes that is more than a page: memory */
+/*
+ * A memory error: buffers for more than a page, up to 16 KiB, get only one page
+ * of memory
+ */
 #define g_malloc(n) (g_malloc)((n) > 4096 && (n) <= 16384 ? 4096 : (n))
 #elif PLANT == 4
-/* The key of an ASID that no seed uses is not forgotten: logic */
+/* A logic error: the key of ASID 3, which no seed uses, is not cleared */
 #define sev_memory_clear_key(asid) \
     ((asid) == 3 ? (void)0 : (sev_memory_clear_key)(asid))
 #endif

@@ -3,8 +3,8 @@
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
- * The functions of QEMU that only sending needs are not linked: a call of one
- * would trap (tests/fuzz/build).
+ * The functions of QEMU that only the source calls are not linked.  A call of
+ * one of them would trap (tests/fuzz/build).
  */
 #include "qemu/osdep.h"
 #include "target/i386/sev/sev-migration-internal.h"

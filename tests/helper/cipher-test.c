@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Known answers of the migration helper's cryptography
+ * Tests of the migration helper's cryptography
  *
- * The answers are published test vectors, and those of nettle.  Each is
- * compared with each implementation that this CPU can run.
+ * Each implementation of the helper that this CPU can run must give the results
+ * of published test vectors and of nettle.
  */
 #include <nettle/gcm.h>
 #include <sys/random.h>
@@ -17,7 +17,7 @@ static const char *impl_names[] = {
 
 typedef struct Vector {
     const char *name, *key, *nonce, *ad, *plain, *sealed;
-    bool derives;           /* XAES-256-GCM, else AES-256-GCM */
+    bool derives;           /* true: XAES-256-GCM, false: AES-256-GCM */
 } Vector;
 
 #define HEX_ABC "4142434445464748494a4b4c4d4e4f505152535455565758"
@@ -90,7 +90,9 @@ static void test_vector(const Vector *v, uint32_t impl)
     ok(good, "%s: %s", impl_names[impl], v->name);
 }
 
-/* Sizes that the helper uses, with random contents */
+/*
+ * Compare with nettle, for the sizes that the helper uses and random contents
+ */
 static void test_nettle(uint32_t impl)
 {
     static uint8_t plain[4096], ours[4096], theirs[4096];

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The migration helper's commands: what it seals, opens and refuses
+ * Tests of the migration helper's commands: what the helper seals, opens and
+ * refuses
  *
- * docs/devel/sev-migration-helper.rst names the promise that each
- * function checks.
+ * docs/devel/sev-migration-helper.rst lists the helper's promises and the
+ * function that checks each of them.
  */
 #include <nettle/aes.h>
 #include <nettle/cmac.h>
@@ -17,7 +18,7 @@
 static uint32_t impl;
 static Native *from, *to;
 
-/* A batch on its way */
+/* A batch outside of the helpers, between sealing and opening */
 typedef struct Packet {
     MhBatch batch;
     MhPage pages[8];
@@ -39,7 +40,7 @@ static uint8_t *guest(Native *native, uint64_t page)
     return native->guest + page * PAGE;
 }
 
-/* A sender and a receiver of one key */
+/* Create a sender, @from, and a receiver, @to, which have the same key */
 static void begin(void)
 {
     uint64_t i;
@@ -110,7 +111,7 @@ static bool arrived(uint64_t page, uint64_t count)
     return !memcmp(guest(from, page), guest(to, page), count * PAGE);
 }
 
-/* The receiver has nothing in this page */
+/* Has the receiver written nothing to this page? */
 static bool untouched(uint64_t page)
 {
     static const uint8_t zeros[PAGE];
@@ -140,8 +141,8 @@ static void test_moves(void)
 }
 
 /*
- * The same answer as of another implementation: nettle, and the steps of
- * docs/specs/sev-migration-helper.rst.
+ * A sealed batch equals the result of another implementation, which uses nettle
+ * and follows the steps of docs/specs/sev-migration-helper.rst.
  */
 static void test_format(void)
 {
@@ -165,7 +166,7 @@ static void test_format(void)
        !memcmp(p.batch.nonce, random + 48, 24) && p.batch.version == 1 &&
        p.batch.kind == MH_KIND_PAGES && p.batch.count == 4 &&
        p.batch.channel == 5 && !p.batch.sequence, "its header is as specified");
-    /* CMAC of one whole block is the step that derives the subkey */
+    /* Each half of the subkey is the CMAC of one whole block */
     cmac_aes256_set_key(&cmac, random);
     for (i = 0; i < 2; i++) {
         memcpy(block, (uint8_t[]) { 0, i + 1, 'X', 0 }, 4);
@@ -436,7 +437,8 @@ static void test_addresses(void)
 
 /*
  * Copies of a helper have the same key.  Nonces are random, so two copies that
- * seal use different subkeys, and a receiver takes the batches of one of them.
+ * seal use different subkeys.  A receiver accepts the batches of only one of
+ * them.
  */
 static void test_forks(void)
 {
@@ -474,7 +476,10 @@ static void test_forks(void)
     end();
 }
 
-/* While the helper works, the VMM changes what it has already checked */
+/*
+ * While the helper works, the VMM changes shared memory that the helper has
+ * already checked
+ */
 static volatile bool stop_changing;
 
 static void *change(void *opaque)
@@ -513,7 +518,7 @@ static void test_changing(void)
     note("%d of %d batches were accepted", accepted, i);
 }
 
-/* Each channel on a vCPU of its own */
+/* Transfer the batches of one channel on a separate vCPU */
 static volatile int failed;
 
 static void *carry(void *opaque)

@@ -50,7 +50,10 @@ void *mh_guest_page(unsigned n, const MhImage *image, uint64_t gpa)
     if (gpa >= ALIAS) {
         gpa -= ALIAS;
     }
-    /* The guest has no memory elsewhere; KVM would end the command */
+    /*
+     * Under KVM, an access to an address without memory would end the command;
+     * here such addresses wrap
+     */
     return native->guest + gpa % GUEST_SIZE;
 }
 

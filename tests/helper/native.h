@@ -2,9 +2,9 @@
 /*
  * The migration helper inside a Linux program
  *
- * The sources are those of the helper, without entry.S and main.c.  This file
- * takes the place of those two: a guest is an array, and the vCPU is the
- * caller's thread.
+ * The programs use the helper's sources, except entry.S and main.c.  native.c
+ * replaces these two: the guest's memory is an array, and the caller's thread
+ * takes the place of the vCPU.
  */
 #ifndef TESTS_HELPER_NATIVE_H
 #define TESTS_HELPER_NATIVE_H
@@ -12,7 +12,10 @@
 #include <stdbool.h>
 #include "../../pc-bios/sev-migration-helper/helper.h"
 
-/* Guest addresses: memory, a second mapping of it, and the helper's own */
+/*
+ * Guest addresses: the size of the guest's memory, a second mapping of this
+ * memory, and the helper's private and shared memory
+ */
 #define GUEST_SIZE      (1ULL << 20)
 #define ALIAS           (64ULL << 20)
 #define PRIVATE_GPA     0x2000000ULL
@@ -24,22 +27,25 @@ typedef struct Native {
     MhImage image;              /* identifies the guest to mh_guest_page() */
     uint8_t *guest;             /* GUEST_SIZE bytes */
     uint8_t *shared[MH_CPUS];   /* MH_CPU_SHARED_SIZE bytes each */
-    uint64_t mapped;            /* the last address of mh_guest_page() */
+    uint64_t mapped;            /* address of the last mh_guest_page() */
 } Native;
 
-/* If not NULL, mh_random() takes these bytes, or fails after random_left */
+/*
+ * If @random_bytes is not NULL, mh_random() returns these bytes, and fails when
+ * @random_left bytes are used up.  If @random_fails is true, mh_random() fails.
+ */
 extern const uint8_t *random_bytes;
 extern size_t random_left;
 extern bool random_fails;
 
-/* A guest whose helper was launched; each vCPU uses @impl */
+/* Create a guest whose helper was launched, and whose vCPUs use @impl */
 Native *native_new(uint32_t impl);
 void native_free(Native *native);
 
-/* A guest to which the firmware has copied the helper of @from */
+/* Create a guest that has a copy of @from's helper, as the firmware makes it */
 Native *native_copy(const Native *from);
 
-/* The implementations that this CPU can run: calls @f with each of them */
+/* Call @f with each implementation that this CPU can run */
 void native_each_impl(void (*f)(uint32_t impl));
 
 static inline MhMailbox *mailbox(Native *native, unsigned n)

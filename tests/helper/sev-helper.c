@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The migration helper in SEV VMs: it is launched with the guest, its pages go
- * to another VM through the PSP, and all other pages from helper to helper.
+ * The migration helper in SEV VMs.  The test launches the helper together with
+ * a guest, moves the helper's pages to another VM with the firmware, and moves
+ * all other pages from helper to helper.
  *
- * The VMs have ordinary memory and, with our module, also a guest_memfd.
- * BUILD is the directory in which the helper was built.
+ * The VMs have ordinary memory.  With our module, the test repeats all cases
+ * with a guest_memfd.  BUILD is the directory in which the helper was built.
  */
 #define _GNU_SOURCE
 #include "../l1/sev-transport.h"
@@ -119,7 +120,7 @@ static void launch(struct vm *vm)
     SEV_MUST(vm, KVM_SEV_LAUNCH_FINISH, NULL);
 }
 
-/* The state that the specification asks for */
+/* Create helper vCPU @n in the state that the specification requires */
 static void helper_new(struct vm *vm, struct helper *helper, unsigned n)
 {
     const MhImage *image;
@@ -287,7 +288,10 @@ static void test(bool memfd)
         failed += carry(&from[n], &to[n], n, FIRST + i, 32) != 0;
     }
     ok(!failed, "%d pages go from helper to helper", PAGES);
-    /* The last batch of this vCPU; the control is the contents themselves */
+    /*
+     * Search the last batch of this vCPU for the contents of one of its pages.
+     * The same search must find the contents in the page itself.
+     */
     pattern(page, PAGES - 64);
     ok(!memmem(from[0].data, 32 * PAGE, page, 16) && memmem(page, PAGE, page, 16),
        "the VMM sees ciphertext");

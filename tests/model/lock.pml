@@ -1,7 +1,8 @@
 /*
  * The lock of a RAMBlock's encryption bitmap, statement by statement
- * (migration/encrypted/encbitmap.c).  Does it exclude, can a thread sleep forever,
- * and can a sender enter while a conversion waits?
+ * (migration/encrypted/encbitmap.c).  Does the lock keep converters and senders
+ * apart, can a thread sleep forever, and can a sender enter while a conversion
+ * waits?
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
@@ -23,9 +24,9 @@ byte readers, writers_waiting;
 bit writing;
 
 /* Properties to check */
-byte reading, converting;       /* who is inside */
-bit waits[WRITERS];             /* this writer is counted as waiting, */
-byte passed[WRITERS];           /* and this number of readers has entered since */
+byte reading, converting;       /* number of threads that hold the lock */
+bit waits[WRITERS];             /* the writer is counted as waiting */
+byte passed[WRITERS];           /* readers that have entered since then */
 
 #define LOCK            atomic { !mutex -> mutex = 1 }
 #define UNLOCK          mutex = 0
@@ -36,7 +37,10 @@ byte passed[WRITERS];           /* and this number of readers has entered since 
 #define WAKE_ALL                                                        \
     d_step { asleep[0] = 0; asleep[1] = 0; asleep[2] = 0; asleep[3] = 0 }
 
-/* A thread that is outside may stay there: others must wake the sleeping threads */
+/*
+ * A thread may end when it does not hold the lock.  Sleeping threads must therefore
+ * not depend on it.
+ */
 active [READERS] proctype sender()
 {
     do

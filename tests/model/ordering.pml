@@ -10,11 +10,12 @@
  * Without a macro, KVM keeps the state (accel/kvm/kvm-page-enc.c), and pages take
  * the main channel.
  *   STOCK        only QEMU's bitmap has the state
- *   MULTIFD      two more channels, which carry what the migration thread has
- *                read; one page
- *   PAGES=2      runs; the default is 1.  The first page stays private and is not
- *                changed; a run may include the second page
- *   SLOTS        memory slots are removed and added meanwhile; no device
+ *   MULTIFD      two more channels send what the migration thread has read; the
+ *                model has one page
+ *   PAGES=2      two pages instead of one.  The first page stays private and is
+ *                not changed; a run may include the second page
+ *   SLOTS        memory slots are removed and added during the migration; the
+ *                model has no device
  *   MID_ROUND    the main thread syncs as well, during a round
  *   LOG_FIRST    QEMU reads the dirty log before the state
  *   QEMU_MARKS   QEMU marks converted pages in addition to the kernel
@@ -63,7 +64,7 @@ bit tlb[PAGES];                 /* writable in the vCPU's TLB */
 bit slot;                       /* the slot exists */
 bit slots_lock;                 /* kvm_slots_lock() and KVM's slots_lock */
 bit inhibited;                  /* accel_ioctl_inhibit_begin() */
-bit in_kvm_run;                 /* the vCPU must leave its ioctl first */
+bit in_kvm_run;                 /* in KVM_RUN; inhibiting waits for its end */
 #endif
 
 /* QEMU */
@@ -80,7 +81,7 @@ bit logging;                    /* global_dirty_tracking */
 bit memlog[PAGES];              /* DIRTY_MEMORY_MIGRATION */
 bit bmap[PAGES];                /* RAMBlock.bmap */
 bit got[PAGES];                 /* KVMSlot.dirty_bmap */
-bit clear_bmap[PAGES];          /* RAMBlock.clear_bmap: a chunk ends between */
+bit clear_bmap[PAGES];          /* RAMBlock.clear_bmap; a chunk is one page */
 bit last_stage;
 bit failed;
 
@@ -454,7 +455,7 @@ inline send(p) {
     if
     :: !is_private ->
 #ifdef NO_RULE_B_COPY
-       /* Queued by reference, read when the buffer is flushed */
+       /* The page is queued by reference and read when the buffer is flushed */
        unlock();
        read_begin(p);
        read_end(p);
@@ -479,7 +480,7 @@ inline send(p) {
        UNLOCK_BITMAP;
        if
        :: skip ->
-          /* -EAGAIN: somebody holds the page */
+          /* Packing fails with -EAGAIN, because somebody holds the page */
           if
           :: last_stage -> failed = 1
           :: else -> again(p); OF_RUN(again(1))
@@ -673,7 +674,7 @@ round:
        /* find_dirty_block(): the search has reached its start */
        p = 0;
        if :: CLEAN && !failed -> break :: else fi
-    :: !last_stage -> break     /* time for a sync */
+    :: !last_stage -> break     /* the migration thread syncs again */
 #ifndef COARSE
     :: UNLOCK_BITMAP; goto cancel   /* cancelled by the user or by an error */
 #endif
@@ -698,7 +699,7 @@ final:
 #ifndef NO_RULE_E_FINAL
     NO_WORK;
 #endif
-    /* encrypted_save_final(), and the checks of the destination */
+    /* encrypted_save_final(), and the checks that the destination makes */
     do
     :: q < PAGES ->
        assert(encbmap[q] == STATE(q));

@@ -11,7 +11,7 @@
  *   STATE_FIRST      the VMM reads the state before the log
  *   CLEAR_LATE       the VMM gets the log, reads the state, and clears the log after
  *                    that (KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2)
- *   CLEAR_EARLY      it clears the log by hand, before it reads the state
+ *   CLEAR_EARLY      the VMM clears the log by hand, before it reads the state
  *   GENERATION_LAST  the kernel changes the generation after the mark
  *   NO_LOCK          the bitmap can be read while a conversion is in progress and
  *                    the generation has changed already
@@ -22,7 +22,8 @@ bit mark = 1;                   /* bit of the dirty log; set at first */
 bit page_enc_lock;              /* page_enc_lock is held for writing */
 bit current;                    /* the VMM's generation is the current one */
 
-bit sent_state, sent_fresh;     /* at the destination: is there a copy, and is it current */
+/* The destination's copy: the state in which it was sent, and is it current? */
+bit sent_state, sent_fresh;
 
 active proctype vcpu()
 {

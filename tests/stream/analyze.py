@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Test scripts/analyze-encrypted-ram with a stream of QEMU and with wrong streams.
+"""Test scripts/analyze-encrypted-ram with a right stream and with wrong streams.
 
 Output: TAP.
 """
@@ -19,7 +19,7 @@ TOOL = os.path.join(REPO, 'scripts/analyze-encrypted-ram')
 
 
 def analyze(data, *options):
-    """Exit code and output lines of the tool for a stream"""
+    """Run the tool on a stream.  Returns its exit code and its lines of output."""
     with tempfile.NamedTemporaryFile() as f:
         f.write(data)
         f.flush()
@@ -29,7 +29,7 @@ def analyze(data, *options):
 
 
 def as_sev(records):
-    """The same records with the payloads of SEV"""
+    """Yield the records with their payloads replaced by payloads of SEV"""
     for r in records:
         raw = bytearray(r.raw)
         if r.kind == 'session':
@@ -51,7 +51,7 @@ def as_sev(records):
 
 
 class Analyze(unittest.TestCase):
-    """One stream of QEMU, as it is and changed."""
+    """Analyze one stream that QEMU has written, unchanged and changed."""
 
     @classmethod
     def setUpClass(cls):
@@ -62,7 +62,7 @@ class Analyze(unittest.TestCase):
         cls.sev = list(as_sev(cls.records))
 
     def test_good(self):
-        """Nothing is wrong, and each record has its line."""
+        """The tool finds no error, and prints a line for each record."""
         code, said = analyze(self.good)
         self.assertEqual(code, 0, said)
         kinds = collections.Counter(r.kind for r in self.records)
@@ -74,14 +74,14 @@ class Analyze(unittest.TestCase):
             self.assertEqual(lines[kind], kinds[kind], kind)
 
     def test_quiet(self):
-        """--quiet prints the sums only."""
+        """--quiet prints only the sums."""
         said = analyze(self.good)[1]
         code, quiet = analyze(self.good, '--quiet')
         self.assertEqual(code, 0, quiet)
         self.assertEqual(quiet, said[-len(quiet):])
 
     def test_no_sev(self):
-        """--sev notices that nothing of SEV is in the stream."""
+        """--sev fails for a stream without payloads of SEV."""
         self.assertEqual(analyze(self.good, '--sev')[0], 1)
 
     def test_sev(self):
@@ -94,7 +94,7 @@ class Analyze(unittest.TestCase):
         self.assertRegex(text, r'READY(\n|$)')
 
     def test_sev_changed(self):
-        """Each field that SEV puts into a record is checked."""
+        """The tool checks each field of SEV's payloads."""
         for kind, at, what in (('session', -10 - 14, 'its version'),
                                ('session', -10 - 4, "the session's length"),
                                ('private', 32, "a header's length"),
@@ -111,7 +111,7 @@ class Analyze(unittest.TestCase):
         self.assertIn('the stream ends at byte', said[-1])
 
     def test_other_state(self):
-        """A page whose last record disagrees with its state."""
+        """The tool finds a page whose last record contradicts the state record."""
         changed = [bytearray(r.raw) for r in self.records]
         next(r for k, r in zip(self.records, changed)
              if k.kind == 'state')[-1] ^= 1

@@ -1,15 +1,16 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The downtime of a confidential guest, natively: no guest runs.
+"""Measure the downtime of a confidential guest natively, without a running guest.
 
   bench-downtime.py [--links MB/S,...] [--costs US,...] [--multifd off|on]
                     [--limit MS] [--json FILE]
 
 Two QEMUs with confidential-guest-testdev migrate over a link of a given speed,
 with a platform that needs a given time to pack and to unpack a page.  A writer
-stands for the guest: it rewrites most of the memory at a bad moment, and less
-and less of it from then on.  The table shows the downtime by query-migrate for
-each case, and its ratio to the limit.  A missed goal does not fail the program.
+takes the guest's place: after a part of the private pages is sent, it rewrites
+most of the memory, and then less and less of it.  The table shows the downtime that
+query-migrate reports for each case, and its ratio to the limit.  The program does
+not fail if a goal is missed.
 """
 import argparse
 import json
@@ -29,14 +30,15 @@ QEMU = os.environ.get('QEMU', '/b/qemu/qemu-system-x86_64')
 MIB = 1 << 20
 MEMORY, SHARED = 48, 40     # MiB; the rest is private
 GOAL = 1.5                  # times the limit
-# The writer begins when so many private pages are sent.  It rewrites a part of
-# the memory in slices, one every so many seconds; then the part shrinks.
+# The writer begins when BAD_MOMENT private pages are sent.  It rewrites a part of
+# the memory in SLICES slices, one every EVERY seconds.  The next part is smaller by
+# the factor SHRINKS.
 BAD_MOMENT, SLICES, EVERY, SHRINKS = 300, 50, 0.02, 0.6
 TIMEOUT = 300
 
 
 class Link:
-    """Carries @rate bytes a second to @port, of all connections together."""
+    """Forwards connections to @port, with @rate bytes per second in total."""
 
     def __init__(self, port, rate):
         self.port, self.rate = port, rate
@@ -107,7 +109,7 @@ class Guest:
         self.answers = self.memory.makefile('r')
 
     def write(self, first, end, value):
-        """Fill from MiB @first to @end."""
+        """Write @value to all bytes from MiB @first to MiB @end."""
         start = int(first * MIB)
         size = int(end * MIB) - start
         if size > 0:
@@ -128,7 +130,10 @@ class Guest:
 
 
 def write_less_and_less(src):
-    """Until the migration has ended; returns query-migrate."""
+    """
+    Write to the guest's memory until the migration has ended.  Returns the result
+    of query-migrate.
+    """
     def write(at, part, value):
         for first, end in (8, SHARED), (SHARED, MEMORY):
             size = (end - first) * part
@@ -144,7 +149,7 @@ def write_less_and_less(src):
         if (sent > BAD_MOMENT and
                 src.qmp.cmd('query-status')['status'] == 'running'):
             if not slices:
-                for i in range(SLICES):     # all at once
+                for i in range(SLICES):     # first all slices at once
                     write(i / SLICES, part, value)
             value = value % 0xff + 1
             write(slices % SLICES / SLICES, part, value)
@@ -156,7 +161,10 @@ def write_less_and_less(src):
 
 
 def migrate(rate, page_us, multifd, limit):
-    """Returns query-migrate of the source.  @rate: bytes a second, or None."""
+    """
+    Migrate a guest.  Returns the result of query-migrate.  @rate: bytes per second
+    of the link, or None for an unlimited link.
+    """
     src = dst = link = None
     with tempfile.TemporaryDirectory() as work:
         try:

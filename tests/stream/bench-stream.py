@@ -34,7 +34,7 @@ from monitor import Qmp
 OURS, BARE = '/b/qemu/qemu-system-x86_64', '/b/qemu-bare/qemu-system-x86_64'
 SYNC = '/b/qemu/tests/bench/encbitmap-bench'
 TESTDEV = ['-device', 'confidential-guest-testdev']
-# QEMU's warning for fd: with /dev/null; file: does not accept /dev/null
+# QEMU's warning if "fd:" has /dev/null, which is used because "file:" refuses it
 DEPRECATED = 'fd: migration to a file is deprecated'
 CHANNELS = (0, 1, 2, 4)     # 0: without multifd
 MIB = 1 << 20
@@ -122,9 +122,9 @@ class Guest:
                     sys.stderr.write(said)
 
 
-# Times are medians in ns.  @least: the ratio of the shortest times, on which other
-# work on the machine has less influence.  @starts: the median ratio of each start
-# of the processes, if there were several samples.
+# @ours and @theirs are medians in ns.  @least is the ratio of the shortest times, on
+# which other work on the machine has less influence.  @starts has the median ratio
+# of each start of the processes, if each start has several samples.
 Line = collections.namedtuple(
     'Line', 'what ours against theirs ratio least starts goal')
 
@@ -147,7 +147,7 @@ def line(what, ours, against, theirs, goal=None, inverse=False, turns=None):
 
 
 def in_turns(things, i):
-    """The list @things, which begins with another element for each @i"""
+    """Return the list @things, rotated by @i elements"""
     i %= len(things)
     return things[i:] + things[:i]
 

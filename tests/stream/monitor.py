@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The monitor of a QEMU that a test of streams has started."""
+"""Connection to the monitor of a QEMU that a test has started."""
 import logging
 import time
 
@@ -8,12 +8,12 @@ from qemu.qmp.legacy import QEMUMonitorProtocol
 
 TIMEOUT = 60            # seconds that no answer may take
 
-# The caller reports it if a QEMU ends that should not
+# Do not log errors of connections; the caller reports a QEMU that has ended
 logging.getLogger('qemu.qmp').setLevel(logging.CRITICAL)
 
 
 class Qmp(QEMUMonitorProtocol):
-    """@proc, a QEMU, listens or will listen at @path."""
+    """Connects to the QEMU process @proc, which may not listen at @path yet."""
 
     def __init__(self, path, proc):
         super().__init__(path)
@@ -32,19 +32,19 @@ class Qmp(QEMUMonitorProtocol):
                 time.sleep(0.05)
 
     def close(self):
-        """Hang up; QEMU may have done so before."""
+        """Close the connection, which QEMU may have closed before."""
         try:
             super().close()
         except (QMPError, EOFError, OSError):
             pass
 
     def give(self, fd, name):
-        """It has @fd as fd:@name from now on, until that is used."""
+        """Pass @fd to QEMU, where "fd:@name" can be used once."""
         self.send_fd_scm(fd)
         self.cmd('getfd', fdname=name)
 
     def event(self, name):
-        """Wait for the next event @name; its data."""
+        """Wait for the next event @name.  Returns the event's data."""
         while (event := self.pull_event(wait=True))['event'] != name:
             pass
         return event['data']

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Changed migration streams, each sent to a new QEMU.
+"""Send changed migration streams, each to a new QEMU.
 
     scripts/in-root tests/stream/mutate-stream.py [--runs N] [--seed N]
         [--first N] [--stream FILE] [--keep DIR] [--devices] [--jobs N]
@@ -29,13 +29,13 @@ from sevmig import tap
 
 import mutate
 
-# Results that are right
+# Results of mutate.outcome() that are right for a changed stream
 GOOD = ('loaded', 'refused')
 ARGS = argparse.Namespace()
 
 
 class Streams(unittest.TestCase):
-    """Changed streams, and the controls."""
+    """Tests with changed streams, and controls of the test itself."""
 
     @classmethod
     def setUpClass(cls):
@@ -58,16 +58,16 @@ class Streams(unittest.TestCase):
                 f.write(data)
 
     def test_records(self):
-        """The stream consists of records, nothing is left over."""
+        """The recorded stream consists of records and of nothing else."""
         self.assertEqual(b''.join(r.raw for r in self.records), self.good)
 
     def test_control_unchanged(self):
-        """The stream as it is gets loaded."""
+        """The destination loads the unchanged stream."""
         result, said = mutate.outcome(self.work, 'right', self.good)
         self.assertEqual(result, 'loaded', said)
 
     def test_control_crash(self):
-        """A destination that crashes is seen."""
+        """mutate.outcome() reports a destination that crashes."""
         crash = f'{self.work}/crash'
         with open(crash, 'w', encoding='ascii') as f:
             f.write(f'#!/bin/sh\n{mutate.QEMU} "$@"\nkill -SEGV $$\n')
@@ -83,7 +83,7 @@ class Streams(unittest.TestCase):
                                                   data)
 
     def test_changed(self):
-        """Every changed stream is loaded or refused, most are refused."""
+        """The destination loads or refuses each stream, and refuses many."""
         tally, bad = collections.Counter(), []
         numbers = range(ARGS.first, ARGS.first + ARGS.runs)
         with concurrent.futures.ThreadPoolExecutor(ARGS.jobs) as pool:
@@ -104,7 +104,7 @@ class Streams(unittest.TestCase):
 
 
 def send(path):
-    """Send one stream as it is; the exit status."""
+    """Send one stream unchanged.  Returns the exit status of this program."""
     with tempfile.TemporaryDirectory() as work:
         mutate.write_bios(work)
         with open(path, 'rb') as f:

@@ -42,7 +42,7 @@ class Guest:
                 '-m', str(machine['ram_mib']), '-device', machine['device']]
         if incoming:
             args += ['-incoming', f'unix:{self.socket_path}']
-        # QMP shows when the load has succeeded
+        # The test asks by QMP whether the load has succeeded
         args += ['-qmp', f'unix:{self.qmp_path},server=on,wait=off']
         self.proc = subprocess.Popen(args, stdin=subprocess.DEVNULL,
                                      stdout=subprocess.DEVNULL,
@@ -84,12 +84,12 @@ def pump(source, sink, record=None):
 
 
 def records(data):
-    """The stream.Record of each record of a whole stream."""
+    """Return the records of a whole stream, as stream.Record."""
     return list(stream.Stream(io.BytesIO(data)).records())
 
 
 def write_bios(work):
-    """The firmware of all guests: it is never executed"""
+    """Write a file with the firmware of all guests, which is never executed"""
     with open(f'{work}/bios', 'wb') as f:
         f.write(bytes(1 << 16))
 

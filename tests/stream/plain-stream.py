@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The stream of a plain guest is identical to that of the unpatched QEMU.
+"""Test that a plain guest's stream is identical to that of the unpatched QEMU.
 
 The unpatched QEMU is the distribution's qemu-system-x86_64 of the same version.
 The guests do not run, their RAM is filled from a file, and the clock is fixed.  A
@@ -56,7 +56,7 @@ def stream(qemu, machine, capabilities, ram, out):
 
 
 class PlainStream(unittest.TestCase):
-    """Each stream is made by both QEMUs."""
+    """Compare streams that both QEMUs have written."""
 
     @classmethod
     def setUpClass(cls):
@@ -76,7 +76,7 @@ class PlainStream(unittest.TestCase):
                 f.write(data)
 
     def make(self, qemu, machine, capabilities, ram='ram'):
-        """The file of a new stream."""
+        """Write a new stream to a file.  Returns the path of the file."""
         path = f'{self.work}/{"ours" if qemu == OURS else "theirs"}'
         stream(qemu, machine, capabilities, f'{self.work}/{ram}', path)
         return path
@@ -96,7 +96,7 @@ class PlainStream(unittest.TestCase):
         self.assert_same(Q35, 'mapped-ram')
 
     def test_q35_mapped_ram_multifd(self):
-        # A file takes multifd only mapped
+        # QEMU supports multifd to a file only with mapped-ram
         self.assert_same(Q35, 'mapped-ram', 'multifd')
 
     def test_q35_xbzrle(self):
@@ -112,7 +112,7 @@ class PlainStream(unittest.TestCase):
         self.assert_same(I440FX, 'xbzrle')
 
     def test_control_other_ram(self):
-        """The stream has the RAM: one other byte makes another stream."""
+        """If one byte of the RAM differs, the streams differ, too."""
         ours = self.make(OURS, Q35, [])
         self.assertGreater(os.path.getsize(ours), 4 << 20)
         for _ in range(TRIES):

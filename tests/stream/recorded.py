@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The streams of earlier versions still load.
+"""Test that QEMU still loads the streams of earlier versions.
 
     scripts/in-root tests/stream/recorded.py            load all of them
-    scripts/in-root tests/stream/recorded.py --record   make the one of this version
+    scripts/in-root tests/stream/recorded.py --record   record one of this version
 
 tests/stream/recorded/ has two files for each version: VERSION.json, the machine
 that has made the stream, and VERSION.stream.xz.  docs/devel/testing-migration.rst
-says when to record one.  Output: TAP.
+says when to record a stream.  Output: TAP.
 """
 import argparse
 import glob
@@ -23,14 +23,14 @@ HERE = os.path.dirname(os.path.realpath(__file__))
 RECORDED = os.path.join(HERE, 'recorded')
 MOST = 64 << 10         # bytes that a recorded stream may take
 
-# A machine of a version, so that later builds have the same devices
+# A versioned machine type, so that later builds of QEMU have the same devices
 MACHINE = {'machine': 'pc-i440fx-10.0', 'ram_mib': 4,
            'device': 'confidential-guest-testdev,lazy=on,begin-touched=288,'
                      'shared-mib=1'}
 
 
 def record(version):
-    """Write the stream of this build"""
+    """Record a stream of this build"""
     with tempfile.TemporaryDirectory() as work:
         mutate.write_bios(work)
         data = mutate.capture(work, MACHINE)
@@ -45,7 +45,7 @@ def record(version):
 
 
 def records(work, data):
-    """The records of the stream @data"""
+    """Return the records of the stream @data"""
     with open(f'{work}/stream', 'wb') as f:
         f.write(data)
     with open(f'{work}/stream', 'rb') as f:
@@ -94,7 +94,7 @@ def main():
             want = mutate.ENCRYPTED | {'plain'}
             check(want <= kinds, f'{name}: it has every kind of record',
                   f'lacks {", ".join(sorted(want - kinds))}')
-            # One bit of the last record of the pages' state
+            # Change one bit of the last state record
             changed = [bytearray(r.raw) for r in found]
             next(raw for r, raw in zip(reversed(found), reversed(changed))
                  if r.kind == 'state')[-1] ^= 1

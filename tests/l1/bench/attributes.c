@@ -5,8 +5,8 @@
  * separate memory for private and shared pages ("vm"), and with the latter plus
  * the discard of the unused memory that has to follow it ("vm+discard").
  *
- * "unmap" is the time to remove the pages from the host's page tables, which is
- * a part of a conversion to private if the host has mapped them.
+ * "unmap" is the time to remove the pages from the host's page tables.  If the
+ * host has mapped the pages, this time is a part of a conversion to private.
  *
  *   bench-attributes SIZE [REPETITIONS]
  */

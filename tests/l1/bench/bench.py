@@ -2,19 +2,20 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Benchmarks of the KVM module and of guests, in the emulated host.
 
-  bench.py [OPTION...] [--json FILE]    run all, show a table
-  bench.py [OPTION...] --here           what runs in the emulated host: samples,
-                                        one JSON object a line
+  bench.py [OPTION...] [--json FILE]    run all benchmarks, show a table
+  bench.py [OPTION...] --here           used in the emulated host: print samples,
+                                        one JSON object per line
 
-  --memory MIB        of the guest; can be repeated
-  --repetitions N     samples of each in a row
-  --rounds N          how often the modules are exchanged
-  --quick             little memory, few samples
-  --only calls|guests|packets   of the kernel, whole guests, or what the
-                      firmware is asked
+  --memory MIB        guest memory; can be given several times
+  --repetitions N     number of samples that are taken in a row
+  --rounds N          number of times that the modules are exchanged
+  --quick             use little memory and take few samples
+  --only calls|guests|packets   measure only calls of the kernel, whole guests,
+                      or packets of the firmware
 
-Numbers that are compared come from one boot of one machine, in turns.  Only
-their ratio is of interest: the machine is emulated, and shared.
+Samples that are compared are taken in turns, in one boot of one emulated host.
+Only their ratio is meaningful, because the host is emulated and other work runs
+on the machine.
 """
 import argparse
 import collections
@@ -36,7 +37,7 @@ MODULES = f'{BUILD}/l1/modules'
 MiB, GiB = 1 << 20, 1 << 30
 PACKETS = 256 * 4096            # what bench-packets sends
 SIZES = [MiB, 16 * MiB, 128 * MiB, GiB, 8 * GiB]
-# Kinds of memory, and the modules that have it
+# Kinds of memory (see faults.c), and the sets of modules that support each
 FAULTS = {
     'anonymous': ['stock', 'bare', 'module'],
     'gmem': ['stock', 'bare', 'module'],
@@ -45,29 +46,31 @@ FAULTS = {
     'in-place': ['module'],
     'sev-gmem': ['module'],
 }
-# What is measured of whole guests; to boot at 0.8 of the speed is 1.25 of the
-# time, which is asked of the emulated platform.  A guest_memfd has small pages,
-# and is nothing of the platform's.
+# Measurements of whole guests: title and goal.  An SEV guest on the emulated
+# platform must boot with 0.8 of the speed, so in 1.25 of the time.  There is no goal
+# for a boot from a guest_memfd, because it is slower for another reason: it has
+# only small pages.
 GUESTS = {
     ('boot', 'sev, ram'): ('boot, memory-backend-ram', 1.25),
     ('boot', 'sev'): ('boot, guest_memfd', None),
     ('downtime', 'sev'): ('downtime', 2.0),
 }
-# How the 2.5 ms that a page is said to take on hardware could be shared out
-# (nanoseconds of a doorbell, a command, a KiB), which nobody has measured
+# A page takes about 2.5 ms on hardware.  It was not measured which part of it each
+# step takes, so these are two possibilities: nanoseconds of a doorbell, of a
+# command, and of a KiB.
 MODELS = {
     'slow doorbell': (2450000, 10000, 10000),
     'slow command': (10000, 2450000, 10000),
 }
-# A median of so many samples moves by this much between two runs of the same
-# modules here: see the control lines, which compare a thing with itself
+# By this part, medians differ between two runs of the same modules in the emulated
+# host.  The control lines of the table, which compare a module with itself, show it.
 NOISE = 0.15
 
 
-# In the emulated host
+# Functions that run in the emulated host
 
 def load(modules):
-    """Have the kvm.ko and kvm-amd.ko of MODULES/@modules loaded"""
+    """Replace kvm.ko and kvm-amd.ko by those in MODULES/@modules"""
     for m in ('kvm_amd', 'kvm'):
         if os.path.isdir(f'/sys/module/{m}'):
             subprocess.run(['busybox', 'rmmod', m], check=True)
@@ -95,8 +98,8 @@ def here(sizes, repetitions, rounds):
     for i in range(rounds):
         print(f'# faults, round {i + 1} of {rounds}', flush=True)
         sets = ['stock', 'bare', 'module']
-        # Who comes first differs; stock comes twice: its second time is the
-        # control
+        # Each round begins with another set.  The stock modules are measured
+        # twice, the second time as the control.
         for name in sets[i % 3:] + sets[:i % 3] + ['stock']:
             load(name)
             control = name == 'stock' and name in here.seen
@@ -110,13 +113,13 @@ def here(sizes, repetitions, rounds):
 here.seen = set()
 
 
-# Outside
+# Functions that run outside of the emulated host
 
 Line = collections.namedtuple('Line', 'title size ours other goal why')
 
 
 class Median(float):
-    """Of samples; knows the least of them, too"""
+    """The median of samples; @least is the smallest sample"""
     least = 0.0
 
     @classmethod
@@ -134,7 +137,7 @@ def size_name(n):
 
 
 def lines(medians):
-    """What is shown, in order.  The goals are those of the project."""
+    """Yield the lines of the table, with the project's goals"""
     get = medians.get
     memory = sorted({k[2] for k in medians if k[0] == 'bitmap'})
 
@@ -178,7 +181,8 @@ def lines(medians):
         m = get(('bitmap', '50 % private', size), {})
         if m:
             first = first or m['unchanged']
-            # O(1): what the smallest costs, and what an emulator adds
+            # The time must not depend on the size, so compare with the smallest
+            # size.  The goal allows for the noise of the emulator.
             yield Line('bitmap: unchanged', size, m['unchanged'], first, 2.0,
                        f'that of {size_name(memory[0])}')
     for kind, of in FAULTS.items():
@@ -214,12 +218,12 @@ def lines(medians):
                        None, 'a page a call')
             yield Line(title + 'large packets', PACKETS, m['large'],
                        m['threads'], None, 'by two threads')
-            # 20 times as fast, where there is a doorbell to save: it cannot be
-            # had of commands, of which each takes its time
+            # The ring must be 20 times as fast if the doorbell is slow.  If each
+            # command is slow, one doorbell for many commands saves no time.
             yield Line(title + 'ring', PACKETS, m['ring'], m['page'],
                        0.05 if model == 'slow doorbell' else None,
                        'a page a call')
-            # And where there is not, it must not be slower
+            # The ring must not be slower than batches without it
             yield Line(title + 'ring', PACKETS, m['ring'], m['large'],
                        1 + NOISE, 'large packets without')
     for (what, kind), (title, goal) in GUESTS.items():
@@ -252,7 +256,7 @@ def present(found):
 
 
 def run(samples, command, env=None):
-    """@command in the emulated host; what is no sample is shown"""
+    """Run @command in the emulated host, collect samples, print other output"""
     p = subprocess.Popen(
         [f'{REPO}/scripts/l1', '--kernel', 'module', '--timeout', '3000', '--']
         + command, stdout=subprocess.PIPE, text=True, env=env)
@@ -267,13 +271,15 @@ def run(samples, command, env=None):
 
 
 def collect(options, what, repetitions):
-    """Medians by (bench, what, size) and then by what was measured, and all
-    samples"""
+    """
+    Run benchmarks.  Returns the medians, by (bench, what, size) and then by
+    variant, and all samples.
+    """
     samples = collections.defaultdict(lambda: collections.defaultdict(list))
     if what in (None, 'calls'):
         run(samples, [__file__, '--here'] + options)
     if what in (None, 'guests'):
-        # Minutes each
+        # A guest takes minutes, so measure at most 3 times
         run(samples, [f'{HERE}/guests.py', str(min(repetitions, 3))])
     for model, costs in MODELS.items():
         if what not in (None, 'packets'):

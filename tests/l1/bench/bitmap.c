@@ -16,7 +16,7 @@
 static uint64_t *bits, *dirty;
 static unsigned calls;
 
-/* Which pages are private */
+/* Mixtures of private and shared pages */
 static const struct {
     const char *name;
     unsigned of, private;       /* the first @private of each @of pages */
@@ -27,7 +27,7 @@ static const struct {
     { "100 % private", 1, 1 },
 };
 
-/* A converted page is dirty as well */
+/* Convert pages to the mixture @m, which also makes the changed pages dirty */
 static void mix(struct vm *vm, unsigned m)
 {
     uint64_t i, pages = vm->size / PAGE;

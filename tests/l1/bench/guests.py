@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A guest with SEV and the same one without, in turns: how long each takes to
-boot, and how long it stands still when it migrates.  With SEV also on memory as
-the distribution's KVM has it; that one does not migrate.  Runs in the emulated
-host; samples for bench.py on stdout.
+"""Measure how long a guest takes to boot, and its downtime in a migration.
+
+The guest runs in turns without SEV, with SEV on a guest_memfd, and with SEV on
+ordinary memory, which the distribution's KVM supports as well.  The last one only
+boots.  The program runs in the emulated host and prints samples for bench.py.
 
   scripts/l1 -- tests/l1/bench/guests.py ROUNDS
 """
@@ -27,7 +28,7 @@ def sample(what, kind, seconds):
 
 
 def migrate(source, destination, sev):
-    """Seconds that the guest stood still, as QEMU counts them"""
+    """Migrate the guest.  Returns the downtime that QEMU reports, in seconds."""
     if sev:
         flow.wait_agreed(source, TICKS)
         flow.prepare(source, destination)

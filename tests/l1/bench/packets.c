@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Time to send and receive private pages: one page per call, which is all that
- * unmodified Linux supports; many pages per call; several pages per packet; the
- * same from two threads, like multifd channels; and many packets per doorbell.
- * Results are in nanoseconds per page.  The emulated PSP's cost model
- * determines the time of the firmware.
+ * Time to send and receive private pages in different ways: one page per call,
+ * as in unmodified Linux; many pages per call; several pages per packet;
+ * several pages per packet from two threads, like multifd channels; and many
+ * packets per doorbell.  Results are in nanoseconds per page.  The emulated
+ * PSP's cost model determines the time of the firmware.
  */
 #define _GNU_SOURCE
 #include <pthread.h>

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The ratios of bench.py over the guest's memory, drawn by gnuplot.
+"""Plot the ratios of bench.py over the size of the guest's memory, with gnuplot.
 
   plot.py BENCH.JSON PLOT.SVG
 """
@@ -17,7 +17,7 @@ PANELS = {
 
 
 def curves(results, panel):
-    """Points (MiB, ratio) by what is compared, if there is more than one."""
+    """Return lists of points (MiB, ratio) by comparison, if it has several."""
     of = collections.defaultdict(list)
     for r in results:
         kind, _, what = r['title'].partition(': ')
