@@ -9,7 +9,7 @@
 
 #define HEADER_SIZE offsetof(MhBatch, tag)
 
-/* What the tag of a page covers besides the contents */
+/* Additional data of a page: the page's tag covers it besides the contents */
 typedef struct MhPageData {
     uint8_t session[16];
     uint64_t sequence;
@@ -57,7 +57,7 @@ static void use_subkey(MhHelper *helper, MhCpu *cpu)
     mh_cipher_init(&cpu->cipher, cpu->impl, key);
 }
 
-/* mh_copy() of a page, with four vector registers */
+/* Like mh_copy(), for a page, with four vector registers */
 static void copy_page(void *dst, const void *src)
 {
     typedef long long Block __attribute__((vector_size(16), aligned(16),

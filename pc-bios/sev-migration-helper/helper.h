@@ -20,7 +20,7 @@ typedef struct MhCpu {
 typedef struct MhChannel {
     uint64_t sequence;          /* of the next batch */
     uint32_t busy;              /* a vCPU works on a batch of this channel */
-    uint32_t broken;            /* a batch was opened in part */
+    uint32_t broken;            /* only a part of a batch was opened */
 } MhChannel;
 
 typedef struct MhHelper {
@@ -58,7 +58,7 @@ typedef struct MhShared {
 /**
  * mh_copy: copy to or from shared memory
  *
- * The compiler does not read @src again after this.
+ * The asm statement keeps the compiler from reading @src again after the copy.
  */
 static inline void mh_copy(void *dst, const void *src, size_t size)
 {
@@ -140,7 +140,7 @@ bool mh_random(void *buf, size_t size);
 
 /**
  * mh_guest_page: map a page of the guest, with the C-bit
- * @gpa: less than the limit of the image
+ * @gpa: less than @image->gpa_limit
  *
  * The mapping is valid until the next call by the same vCPU.
  */

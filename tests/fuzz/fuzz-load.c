@@ -246,7 +246,7 @@ static GByteArray *seed(unsigned config, unsigned number)
         put_session(out);
         put_end(out);
         break;
-    case 1:     /* all pages that become private are private, in long runs */
+    case 1:     /* private pages in long runs, which are never converted */
         set_private("pc.ram", 0, 130);
         set_private("flash0", 1, 2);
         set_private("blob", 0, 5);
@@ -342,8 +342,8 @@ static GByteArray *seed(unsigned config, unsigned number)
 }
 
 /*
- * Check that a destination accepts each seed; a seed that is refused early
- * covers little
+ * Check that a destination accepts each seed, because a seed that is refused
+ * early would cover little code
  */
 static void write_seeds(const char *dir)
 {

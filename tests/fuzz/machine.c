@@ -428,7 +428,7 @@ static bool receive_page(uint64_t guest, uint64_t hdr, uint32_t hdr_len,
     MUST(trans_len && trans_len <= PAGE);
     sum = read_all(hdr, hdr_len);
     if (!sum) {
-        return false;   /* no packet: the probe of the largest length */
+        return false;   /* sev_batch_probe() calls with a header of zeros */
     }
     sum += read_all(trans, trans_len);
     for (size_t i = 0; i < m.nblocks; i++) {

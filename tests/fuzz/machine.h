@@ -34,7 +34,7 @@ enum {
  * Two items that only the fuzzer's inputs have.  They contain data that in a
  * migration are in packets of multifd's channels.
  */
-#define ITEM_BUFFER 0x200       /* state of "ram"; the word has its length */
+#define ITEM_BUFFER 0x200       /* a record; the word has its length */
 #define ITEM_COPIES 0x400       /* plain pages of block pc.ram or blob */
 #define COPIES_OF(word) ((word) >> 16 & 7)
 #define ZEROES_OF(word) ((word) >> 24 & 7)

@@ -464,7 +464,10 @@ static void seed_export(GByteArray *out)
          { 16, CHAIN }, { 24, 3 * 2084 });
 }
 
-/* With SEV-ES, the seed launches and migrates the state of a vCPU (VMSA) */
+/*
+ * Select a command: @vmsa, which is for a vCPU's state, if the guest has
+ * SEV-ES, else @data
+ */
 static unsigned of_policy(uint32_t policy, unsigned data, unsigned vmsa)
 {
     return policy & AMD_PSP_POLICY_ES ? vmsa : data;

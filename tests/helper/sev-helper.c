@@ -89,7 +89,9 @@ static void launch_data(struct vm *vm, uint64_t gpa, uint64_t size)
     SEV_MUST(vm, KVM_SEV_LAUNCH_UPDATE_DATA, &args);
 }
 
-/* Launch a guest with PAGES pages of contents, and the helper */
+/*
+ * Launch a guest that has PAGES pages with contents, together with the helper
+ */
 static void launch(struct vm *vm)
 {
     static uint8_t image[MH_PRIVATE_SIZE];

@@ -232,7 +232,7 @@ static void without_vm(enum vm_type type)
     close(pair[1]);
 }
 
-/* One of the VM's statistics, by name */
+/* Get the value of the VM's statistic @name */
 static uint64_t stat_of(struct vm *vm, const char *name)
 {
     int fd = CHECK(ioctl(vm->fd, KVM_GET_STATS_FD, NULL));

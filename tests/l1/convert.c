@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* KVM_SET_MEMORY_ATTRIBUTES2: in-place conversion, for both kinds of VM. */
+/* In-place conversion by KVM_SET_MEMORY_ATTRIBUTES2, for both types of VM. */
 #define _GNU_SOURCE
 #include <sys/mount.h>
 #include <sys/uio.h>
@@ -181,7 +181,10 @@ static bool tracing_write(const char *file, int flags, const char *text)
     return written;
 }
 
-/* Count calls of a kernel function; false if this kernel cannot */
+/*
+ * Begin to count the calls of a kernel function.  Returns false if the kernel
+ * has no probes.
+ */
 static bool count_begin(const char *function)
 {
     char probe[128];
@@ -360,7 +363,7 @@ static void others(struct vm *vm)
     close(g);
 }
 
-/* The guest's own conversions, in place */
+/* The guest converts its own pages, and guest and host access them */
 static void guest(struct vm *vm)
 {
     uint64_t *p = (uint64_t *)(vm->mem + 0x60000);

@@ -70,8 +70,8 @@ static const char *broken = "";
 static volatile bool stop;
 static long count[OP_MAX], violations;
 /*
- * Held by a thread that clears bits of slot 1's log or needs that no other
- * thread does
+ * A thread must hold this lock if it clears bits of slot 1's log, or if no
+ * other thread may clear them
  */
 static pthread_mutex_t harvest = PTHREAD_MUTEX_INITIALIZER;
 /*

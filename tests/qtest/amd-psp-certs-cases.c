@@ -428,7 +428,7 @@ static void test_pek_cert_import(void)
     amd_psp_cert_make(&key.q, AMD_PSP_CERT_PEK, 1, 55, bad);
     g_assert(amd_psp_cert_sign(bad, AMD_PSP_CERT_OCA, &key));
     g_assert_cmphex(pek_cert_import(&p, bad, oca), ==, 0x06);
-    /* No room for the signature by the CEK */
+    /* Both signatures of the PEK are used, so there is no room for the CEK's */
     memcpy(bad, pek, CERT_LEN);
     g_assert(amd_psp_cert_sign(bad, AMD_PSP_CERT_OCA, &key));
     g_assert_cmphex(pek_cert_import(&p, bad, oca), ==, 0x06);
@@ -467,7 +467,7 @@ static void test_pek_cert_import(void)
     g_assert(!is_owned(&p));
     psp_close(&p);
 
-    /* A change of any byte of the storage is noticed */
+    /* INIT_EX refuses a storage in which a byte was changed */
     psp_open(&p, ",seed=alice");
     nv[64 + 0x41c] ^= 1;
     qtest_memwrite(p.qts, NV, nv, NV_LEN);

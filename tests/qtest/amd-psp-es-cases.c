@@ -305,7 +305,7 @@ static void flip_private(Psp *p, uint32_t handle, uint64_t pa)
     g_assert_cmphex(dbg(p, 0x61, handle, OUT, block, 16), ==, 0);
 }
 
-/* SEND_UPDATE_VMSA refuses a VMSA that something other than its vCPU changed */
+/* SEND_UPDATE_VMSA refuses a VMSA that anything except its vCPU has changed */
 static void test_es_vmsa_checksum(void)
 {
     static const struct {

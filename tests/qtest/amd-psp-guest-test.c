@@ -24,7 +24,7 @@
 #define VMCB            0x14000
 #define NESTED_PDPT     0x16000
 #define NESTED_PD       0x17000
-#define CODE            0x20000 /* the guest; private if not marked as shared */
+#define CODE            0x20000 /* the guest; pages are private unless marked */
 #define SECRET          0x21000
 #define GUEST_PDPT      0x22000
 #define GUEST_PD        0x23000

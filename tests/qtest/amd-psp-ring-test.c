@@ -316,7 +316,7 @@ static void test_enter(void)
     g_assert_cmphex(psp_cmd(&p, RING_BUFFER), ==, 0x1f);
     g_assert(!query_is(&p, "ring"));
 
-    /* With a guest, and with both queues */
+    /* Enter the mode with a guest and with both queues */
     clear(&p);
     g_assert_cmphex(psp_cmd(&p, 0x30), ==, 0);
     g_assert_cmphex(ring_enter(&p, &both), ==, 0);
@@ -692,7 +692,7 @@ static void test_leave(void)
     psp_close(&p);
 }
 
-/* SHUTDOWN ends the mode as well, and posts its status */
+/* SHUTDOWN in a queue ends the mode, and the firmware writes its status */
 static void test_shutdown(void)
 {
     Psp p;
@@ -889,8 +889,8 @@ static void test_faults(void)
     g_assert(interrupted(&p));
 
     /*
-     * The fault suppresses the interrupt of the doorbell whose command uses it
-     * up; the next doorbell raises an interrupt again
+     * If the last command of a doorbell has the fault, there is no interrupt.
+     * The next doorbell raises an interrupt again.
      */
     psp_inject(&p, "[{'kind': 'no-interrupt', 'nth': 2}]");
     ring_go(&p, 8, CLEAR);
@@ -898,7 +898,9 @@ static void test_faults(void)
     g_assert(!interrupted(&p));
     ring_go(&p, 8, CLEAR);
     g_assert(interrupted(&p));
-    /* A fault of another command does not apply */
+    /*
+     * If another command of the doorbell has the fault, there is an interrupt
+     */
     psp_inject(&p, "[{'kind': 'no-interrupt'}]");
     ring_go(&p, 10, CLEAR);
     await_head(&p, LOW_RUNS | EMPTY | 10);

@@ -426,7 +426,7 @@ static void test_still(void)
     pair_end(p);
 }
 
-/* The guest converts while it migrates */
+/* Migrate a guest that converts pages meanwhile */
 static void test_conversions(void)
 {
     Pair p = pair_start(LIVE ",conversions=2000,page-us=50", "");
@@ -650,7 +650,10 @@ static void test_downtime_slow_destination(void)
     pair_end(p);
 }
 
-/* A link from a TCP port, which has large buffers, to the socket "socket" */
+/*
+ * A link with a limited rate, which forwards connections from a TCP port to the
+ * Unix socket "socket".  TCP has large buffers.
+ */
 typedef struct Link {
     int listener;
     double bytes_per_us;            /* for all connections together */
@@ -2058,7 +2061,10 @@ static void test_multifd_not_authentic(void)
     pair_end(p);
 }
 
-/* A plain guest with multifd to a confidential machine, and the reverse */
+/*
+ * With multifd, a confidential machine cannot receive a plain guest, and the
+ * reverse
+ */
 static void test_multifd_mismatch(void)
 {
     Pair p = pair_start_multifd(NULL, "", "none");

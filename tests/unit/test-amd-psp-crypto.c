@@ -202,7 +202,7 @@ static void test_session_wrong_key(void)
 
     make_session(&s);
     make_key("other", &other);
-    /* A session for another destination, and one from another source */
+    /* A session for another destination or from another source is refused */
     g_assert(!open_session(&other, &s.source.q, &s.session, POLICY, &keys));
     g_assert(!open_session(&s.dest, &other.q, &s.session, POLICY, &keys));
     /* The policy that the host gives differs from the guest's policy */

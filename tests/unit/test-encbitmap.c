@@ -571,7 +571,7 @@ static void *sender(void *unused)
         g_usleep(1000);
         g_assert_cmpuint(n, ==, encbitmap_run(lock_rb, 5, 100, &q));
         g_assert(p == q);
-        /* A sender must see the conversion of both pages, or of neither */
+        /* A sender must see the conversion of all 64 pages, or of none */
         g_assert_cmpuint(n, >=, 64);
         qatomic_set(&lock_sends, lock_sends + 1);
         encbitmap_send_unlock(lock_rb);

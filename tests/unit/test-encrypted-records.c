@@ -1235,7 +1235,7 @@ static void test_session_flags(void)
     machine_free();
 }
 
-/* A destination takes a session with flags that it may ignore */
+/* A destination accepts a session with flags that it may ignore */
 static void test_optional_flags(void)
 {
     static const uint32_t flags[] = { ENCRYPTED_SESSION_ANSWER, 0x80000000,
