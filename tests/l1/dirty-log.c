@@ -228,8 +228,8 @@ static bool ring_has(struct vm *vm, uint64_t page)
 }
 
 /*
- * A dirty ring belongs to a vCPU; conversions have no vCPU and are in the
- * bitmap
+ * With dirty rings, the writes of a vCPU are in the vCPU's ring.  A conversion
+ * belongs to no vCPU, so it is in the bitmap.
  */
 static void rings(enum vm_type type)
 {

@@ -1658,7 +1658,10 @@ static void test_differing(void)
     }
 }
 
-/* The destination's error is one that QEMU upstream writes only to the log */
+/*
+ * The destination fails in code of QEMU that writes its error only to the log,
+ * so the source's error refers to this log
+ */
 static void test_differing_device(void)
 {
     Pair p = { start("", "-device virtio-rng-pci"),

@@ -62,8 +62,8 @@ MODELS = {
     'slow doorbell': (2450000, 10000, 10000),
     'slow command': (10000, 2450000, 10000),
 }
-# By this part, medians differ between two runs of the same modules in the emulated
-# host.  The control lines of the table, which compare a module with itself, show it.
+# Medians of two runs of the same modules differ by up to this part in the emulated
+# host, as the control lines of the table show, which compare modules with themselves
 NOISE = 0.15
 
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * A <linux/kvm.h> of Linux 7.4, for uapi-upstream.c: that of this system with the
- * names that Linux 7.4 adds.  The number of the capability is only an example.
+ * Takes the place of the <linux/kvm.h> of Linux 7.4 for uapi-upstream.c: this
+ * system's header, with the names that Linux 7.4 adds.  The number of the
+ * capability is only an example.
  */
 #ifndef TESTS_L1_UPSTREAM_KVM_H
 #define TESTS_L1_UPSTREAM_KVM_H
