@@ -18,7 +18,7 @@ typedef struct MhCpu {
 } MhCpu;
 
 typedef struct MhChannel {
-    uint64_t sequence;          /* of the next batch */
+    uint64_t sequence;          /* number of the next batch */
     uint32_t busy;              /* a vCPU works on a batch of this channel */
     uint32_t broken;            /* only a part of a batch was opened */
 } MhChannel;

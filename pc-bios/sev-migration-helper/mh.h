@@ -68,7 +68,7 @@ typedef struct MhImage {
     uint64_t private_gpa;
     uint64_t shared_gpa;
     uint64_t c_bit;         /* a mask */
-    uint64_t gpa_limit;     /* no guest address is at or above this */
+    uint64_t gpa_limit;     /* all guest addresses are below this one */
 } MhImage;
 
 typedef enum MhCommand {
@@ -134,7 +134,7 @@ typedef struct MhBatch {
     uint32_t zero;
     uint8_t nonce[24];
     uint8_t session[16];
-    uint64_t sequence;              /* of this batch in its channel */
+    uint64_t sequence;              /* number of this batch in its channel */
     uint64_t after[MH_CHANNELS];    /* batches that must be opened before */
     uint8_t tag[16];                /* of all bytes before it */
 } MhBatch;

@@ -510,7 +510,7 @@ static size_t change_item(uint64_t *r, uint8_t *p, size_t len, size_t max)
             stl_be_p(p + at, odd_number(r, ldl_be_p(p + at)));
         }
         return len;
-    case 1:     /* a 64-bit one */
+    case 1:     /* a 64-bit field */
         at = rnd(r, fields / 8) * 8;
         if (at + 8 <= len) {
             stq_be_p(p + at, odd_number(r, ldq_be_p(p + at)));

@@ -504,7 +504,7 @@ int sev_ioctl(int fd, int cmd, void *data, int *fw_error)
         ok = receive_page(up->guest_uaddr, up->hdr_uaddr, up->hdr_len,
                           up->trans_uaddr, up->trans_len);
         break;
-    case KVM_SEV_SEND_UPDATE_BATCH:     /* the caller tests for support */
+    case KVM_SEV_SEND_UPDATE_BATCH:     /* the caller probes for batches */
         ret = m.config & MACHINE_BATCH &&
               (takes_large() ||
                !((struct kvm_sev_update_batch *)data)->flags) ? 0 : -EINVAL;

@@ -18,7 +18,7 @@ static const struct { uint64_t gfn, pages, index; } slots[] = {
 };
 #define LIMIT   0x1200
 
-static bool model[SIZE / PAGE];         /* by page of the guest_memfd */
+static bool model[SIZE / PAGE];         /* is the file's page private? */
 
 static bool expected(uint64_t gfn)
 {

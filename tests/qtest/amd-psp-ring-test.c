@@ -309,7 +309,7 @@ static void test_enter(void)
     g_assert_cmphex(psp_read(&p, CMDBUF_HI), ==, 0);
     ring_go(&p, 0, 0);
     g_assert_cmphex(psp_read(&p, CMDBUF_LO), ==, LOW_RUNS | EMPTY);
-    /* The mode is on */
+    /* RING_BUFFER in a queue is refused, because the mode is on already */
     put_config(&p, &low_only);
     g_assert_cmphex(ring_cmd(&p, 0, RING_BUFFER, BUF), ==, 0x16);
     g_assert(query_is(&p, "ring"));
@@ -486,7 +486,7 @@ static void test_interrupts(void)
     psp_write(&p, INTEN, 2);
     g_assert(!interrupted(&p));
 
-    /* No interrupt was requested */
+    /* A command whose entry requests no interrupt raises none */
     put_entries(&p, LOW, 0, 8, STATUS);
     ring_go(&p, 1, 0);
     await_head(&p, LOW_RUNS | HIGH_RUNS | 1);
