@@ -228,8 +228,8 @@ static long count(void)
  * KVM does not flush caches at a conversion, because the page stays with its
  * guest, and the guest must flush what it wrote with the other C-bit, as it
  * must without guest_memfd.  When a page is freed, none of its cache lines may
- * remain, so KVM calls kvm_arch_guest_memory_reclaimed(), which flushes all
- * CPUs' caches.
+ * remain, so KVM calls kvm_arch_guest_memory_reclaimed(), which flushes the
+ * caches if the VM is an SEV VM.
  */
 static void caches(struct vm *vm)
 {

@@ -86,8 +86,8 @@ int main(void)
         return done_testing();
     }
     /*
-     * guest_launch() does not encrypt these pages.  Their contents are
-     * undefined until the guest writes to them.
+     * guest_launch() encrypts only the first 0x40000 bytes.  The contents of
+     * other private pages are undefined until the guest writes to them.
      */
     MUST(guest_write(&a, 0x50000, 0x1001));
     MUST(guest_convert(&a, 0x60, 2, false));
