@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * KVM_GET_PAGE_ENC_BITMAP and the dirty log, used by a VMM without a lock of
- * its own.  It must not miss a conversion, and equal generations must mean
+ * A VMM without a lock of its own uses KVM_GET_PAGE_ENC_BITMAP and the dirty
+ * log.  The VMM must not miss a conversion, and equal generations must mean
  * equal bitmaps.
  */
 #define _GNU_SOURCE

@@ -442,7 +442,9 @@ static void test_pause_one(void)
     assert_not_posted(&p, HIGH, 1);
     assert_status(&p, LOW, 1, 0);
 
-    /* A doorbell with RESUME executes no entries of a queue that runs already */
+    /*
+     * A doorbell with RESUME executes no entries of a queue that runs already
+     */
     put_entries(&p, LOW, 2, 1, STATUS);
     ring_go(&p, HIGH_AT(2) | 3, CLEAR | RESUME);
     g_assert_cmphex(psp_read(&p, CMDBUF_LO), ==, LOW_RUNS | HIGH_AT(1) | 2);

@@ -531,9 +531,9 @@ static void test_downtime_slow_source(void)
 }
 
 /*
- * The guest always has 2048 dirty shared pages.  They can be sent within the
- * limit, but could not if QEMU counted each of them with the time that a
- * private page takes.  The migration must complete.
+ * The guest always has 2048 dirty shared pages, which can be sent within the
+ * limit.  If QEMU estimated the time of a private page for each of them, it
+ * would never stop the guest.  The migration must complete.
  */
 static void test_downtime_shared(void)
 {

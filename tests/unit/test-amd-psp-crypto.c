@@ -349,8 +349,8 @@ static void test_cert(void)
     bad[0x14] ^= 1;
     g_assert(!amd_psp_cert_key(bad, AMD_PSP_CERT_PDH, &q));
     /*
-     * Another version, algorithm and curve, and reserved bytes that are not
-     * zero
+     * Certificates with another version, algorithm or curve, or with reserved
+     * bytes that are not zero, are rejected
      */
     memcpy(bad, cert, sizeof(bad));
     bad[0] = 2;
