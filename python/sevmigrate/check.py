@@ -1,9 +1,9 @@
 """
 Check whether this host can send and receive SEV guests, and whether a guest can
-leave.
+be migrated.
 
-Each line says that something is as it should be, or what to do.  "warn" does
-not prevent a migration.
+Each line of the output begins with "ok", "warn" or "bad".  A line with "warn" or
+"bad" says what to do.  A problem with "warn" does not prevent a migration.
 
 SPDX-License-Identifier: GPL-2.0-or-later
 """
@@ -23,7 +23,7 @@ def add(parser):
                         default='qemu-system-x86_64',
                         help='QEMU on this host (default: %(default)s)')
     parser.add_argument('--memory', metavar='SIZE', type=hostcheck.size,
-                        help='RAM of a guest that shall run here, as 2G')
+                        help='RAM of a guest that is to run here, e.g. 2G')
     parser.add_argument('--tls', metavar='DIR',
                         help='directory with the TLS credentials of this host')
     add_minimum(parser)

@@ -1,10 +1,11 @@
 """
-Estimate a migration before it is started: time, downtime, and whether it
-converges.
+Estimate the total time and the downtime of a migration before it is started, and
+whether it converges.
 
-The dirty rate is measured for a few seconds with KVM's dirty log; the guest goes
-on.  The rate at which the firmware packs pages is that of the guest's last
-migration from this QEMU; before the first one it has to be given or is assumed.
+The command measures the guest's dirty rate for a few seconds with KVM's dirty log,
+while the guest runs.  For the rate at which the firmware packs pages, it uses the
+rate of the last migration from this QEMU.  Before the first migration, it uses
+--pages-per-second or assumes a rate.
 
 SPDX-License-Identifier: GPL-2.0-or-later
 """
@@ -46,7 +47,7 @@ def add(parser):
                         help='private pages that firmware or helper pack in a '
                         'second, if another value is known')
     parser.add_argument('--bandwidth', metavar='SIZE', type=hostcheck.size,
-                        help='bytes per second of the network, as 100M')
+                        help='bytes per second of the network, e.g. 100M')
     parser.add_argument('--downtime', metavar='MS', type=rate,
                         help='limit of the downtime (default: that of the '
                         'guest)')

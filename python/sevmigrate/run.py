@@ -2,8 +2,9 @@
 Migrate a guest.
 
 The command verifies the host file of the destination, checks the guest and the
-destination, sets what both sides need, migrates, and waits until the guest runs
-at the destination.  Ctrl-C cancels, and the guest stays at the source.
+destination, sets capabilities and parameters at both sides, migrates the guest,
+and waits until it runs at the destination.  Ctrl-C cancels the migration, and the
+guest stays at the source.
 
 SPDX-License-Identifier: GPL-2.0-or-later
 """
@@ -40,23 +41,24 @@ def add(parser):
     parser.add_argument('--ark', metavar='FILE',
                         help='trust only the ARK in this file')
     parser.add_argument('--unverified', action='store_true',
-                        help='go on if the chain of the host file is broken; '
-                        'somebody may get the memory of the guest')
+                        help='migrate even if the chain of the host file is '
+                        'broken; its author may then read the memory of the '
+                        'guest')
     parser.add_argument('--listen', metavar='HOST[:PORT]|unix:PATH',
-                        help='where the destination shall listen; default: '
-                        'the host of its monitor')
+                        help='address at which the destination must listen; '
+                        'default: the host of its monitor')
     tls = parser.add_mutually_exclusive_group()
     tls.add_argument('--tls', metavar='DIR', nargs='?', const='/etc/pki/qemu',
                      help='use TLS with the X.509 credentials that both hosts '
-                     'have in DIR (default: %(const)s); libvirt has its own '
+                     'have in DIR (default: %(const)s); libvirt uses its own '
                      'directory')
     tls.add_argument('--tls-creds', metavar='ID', help='use TLS with the '
                      'object of this name, which both QEMUs have')
     parser.add_argument('--tls-hostname', metavar='NAME', help="name in the "
-                        "destination's certificate, if it is not that of "
-                        '--listen')
+                        "destination's certificate, if it differs from the "
+                        'host of --listen')
     parser.add_argument('--multifd', metavar='N', type=integer(1, 255),
-                        help='number of channels')
+                        help='use multifd with N channels')
     parser.add_argument('--auto-converge', action='store_true',
                         help='slow the guest down if it writes too fast')
     parser.add_argument('--helper', action='store_true',
@@ -65,18 +67,18 @@ def add(parser):
                         help='let the guest run at the destination before all '
                         'its memory has arrived; refused if QEMU cannot')
     parser.add_argument('--downtime', metavar='MS', type=positive,
-                        help='longest time that the guest may stand still')
+                        help='limit of the downtime, in milliseconds')
     parser.add_argument('--bandwidth', metavar='SIZE', type=hostcheck.size,
-                        help='bytes per second, as 100M')
+                        help='limit in bytes per second, e.g. 100M')
     parser.add_argument('--time-limit', metavar='SECONDS', type=positive,
                         help='longest time of the migration')
     parser.add_argument('--on-limit', choices=('cancel', 'stop'),
-                        default='cancel', help='what to do then: cancel the '
-                        'migration, or stop the guest so that it ends '
-                        '(default: %(default)s)')
+                        default='cancel', help='what to do after --time-limit: '
+                        'cancel the migration, or stop the guest so that the '
+                        'migration ends (default: %(default)s)')
     parser.add_argument('--picture', metavar='FILE', help='write a picture of '
-                        "the guest's memory by the path of its pages, SVG or "
-                        'PNG; not with TLS, --multifd or --postcopy')
+                        "the guest's memory that shows the path of each page, as "
+                        'SVG or PNG; not with TLS, --multifd or --postcopy')
     parser.add_argument('--quit', action='store_true', help='end the QEMU of '
                         'the source when the guest runs at the destination')
     parser.add_argument('--quiet', action='store_true',

@@ -25,9 +25,9 @@ TOOL = 'virt-fw-vars'
 
 def add(parser):
     parser.add_argument('template', metavar='TEMPLATE',
-                        help='variable store to start from, as '
-                        '/usr/share/OVMF/OVMF_VARS_4M.fd, or that of a guest '
-                        'which is shut down')
+                        help='variable store to copy, for example '
+                        '/usr/share/OVMF/OVMF_VARS_4M.fd, or the store of a '
+                        'guest that is shut down')
     parser.add_argument('output', metavar='OUTPUT', help='file to write')
 
 

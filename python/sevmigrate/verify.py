@@ -2,7 +2,8 @@
 Verify the certificates of another host, from its PDH to AMD's root key.
 
 The firmware of the source checks the same chain in SEND_START if the policy of
-the guest has SEV.  For other guests nothing but this checks it.
+the guest has the bit SEV set.  For other guests, only this command checks the
+chain.
 
 SPDX-License-Identifier: GPL-2.0-or-later
 """
@@ -21,8 +22,9 @@ def add(parser):
     parser.add_argument('file', metavar='FILE',
                         help='host file, which "export" has written')
     parser.add_argument(
-        '--ark', metavar='FILE', help='trust only the ARK in this file (alone, '
-        'or ASK and ARK); without it, the root keys of AMD\'s product lines')
+        '--ark', metavar='FILE', help='trust only the ARK in this file, which '
+        'has the ARK alone, or ASK and ARK (default: trust the root keys of '
+        'AMD\'s product lines)')
     parser.add_argument('--product', metavar='LINE',
                         choices=sorted(certs.PRODUCTS.values()),
                         help='the product line that the host must have: '
