@@ -1,9 +1,9 @@
 """
-Check whether this host can send and receive SEV guests, and whether a guest can
-be migrated.
+Check whether this host can send and receive SEV guests, and whether a guest
+can be migrated.
 
-Each line of the output begins with "ok", "warn" or "bad".  A line with "warn" or
-"bad" says what to do.  A problem with "warn" does not prevent a migration.
+Each line of the output begins with "ok", "warn" or "bad".  A line with "warn"
+or "bad" says what to do.  A problem with "warn" does not prevent a migration.
 
 SPDX-License-Identifier: GPL-2.0-or-later
 """

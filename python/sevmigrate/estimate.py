@@ -1,11 +1,11 @@
 """
-Estimate the total time and the downtime of a migration before it is started, and
-whether it converges.
+Estimate the total time and the downtime of a migration before it is started,
+and whether it converges.
 
-The command measures the guest's dirty rate for a few seconds with KVM's dirty log,
-while the guest runs.  For the rate at which the firmware packs pages, it uses the
-rate of the last migration from this QEMU.  Before the first migration, it uses
---pages-per-second or assumes a rate.
+The command measures the guest's dirty rate for a few seconds with KVM's dirty
+log, while the guest runs.  For the rate at which the firmware packs pages, it
+uses the rate of the last migration from this QEMU.  Before the first
+migration, it uses --pages-per-second or assumes a rate.
 
 SPDX-License-Identifier: GPL-2.0-or-later
 """

@@ -3,9 +3,9 @@ Compute the launch digest that the owner of a guest must expect.
 
 The firmware of the platform hashes what QEMU encrypts before the guest starts:
 the migration helper, the flash with the firmware of the guest, the hashes of
-kernel, initrd and command line, and with SEV-ES the VMSA of each vCPU.  With the
-owner's TIK and the result of query-sev-launch-measure, the command also compares the
-guest's measurement with the expected one.
+kernel, initrd and command line, and with SEV-ES the VMSA of each vCPU.  With
+the owner's TIK and the result of query-sev-launch-measure, the command also
+compares the guest's measurement with the expected one.
 
 SPDX-License-Identifier: GPL-2.0-or-later
 """

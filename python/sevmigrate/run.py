@@ -2,9 +2,9 @@
 Migrate a guest.
 
 The command verifies the host file of the destination, checks the guest and the
-destination, sets capabilities and parameters at both sides, migrates the guest,
-and waits until it runs at the destination.  Ctrl-C cancels the migration, and the
-guest stays at the source.
+destination, sets capabilities and parameters at both sides, migrates the
+guest, and waits until it runs at the destination.  Ctrl-C cancels the
+migration, and the guest stays at the source.
 
 SPDX-License-Identifier: GPL-2.0-or-later
 """
@@ -77,8 +77,9 @@ def add(parser):
                         'cancel the migration, or stop the guest so that the '
                         'migration ends (default: %(default)s)')
     parser.add_argument('--picture', metavar='FILE', help='write a picture of '
-                        "the guest's memory that shows the path of each page, as "
-                        'SVG or PNG; not with TLS, --multifd or --postcopy')
+                        "the guest's memory that shows the path of each "
+                        'page, as SVG or PNG; not with TLS, --multifd or '
+                        '--postcopy')
     parser.add_argument('--quit', action='store_true', help='end the QEMU of '
                         'the source when the guest runs at the destination')
     parser.add_argument('--quiet', action='store_true',
