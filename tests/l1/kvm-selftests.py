@@ -287,19 +287,21 @@ Linux's own KVM selftests
 .. SPDX-License-Identifier: GPL-2.0-or-later
 .. Made by ``make check-selftests``: do not edit.
 
-The selftests of Linux {version}, the kernel that the module is for, on the
-distribution's kvm.ko and kvm-amd.ko (stock) and on ours (module), in the
-emulated host.  ``make check-selftests`` builds and runs them, writes this
-page and fails where the module's result is worse than stock's: another
-result, or fewer cases that pass.  Also a warning in the kernel's log is a
-failure.  A test that fails otherwise is tried {tries} times, and its note says
-so: some hinge on time.  Times are of an emulated machine, while others used it too; they
-are here for who wants to know how long to wait.
+This page lists the results of the KVM selftests of Linux {version}, the kernel
+that the module supports.  The tests ran in the emulated host, once with the
+distribution's kvm.ko and kvm-amd.ko (stock) and once with ours (module).
+``make check-selftests`` builds and runs the tests, and writes this page.  It
+fails if the module's result of a test is worse than the stock result, or if
+fewer cases pass.  A test also fails if it causes a warning in the kernel's log.
+Some tests depend on timing.  A test that fails for any other reason than such a
+warning is therefore run up to {tries} times, and a note says how often it failed.
+The times were measured in the emulated host, on a machine that did other work as
+well.  They only show how long you have to wait for the tests.
 
-Software-protected VMs are off in the distribution's configuration and on in
-the module, for tests.
+The distribution's configuration has no software-protected VMs.  The module is
+built with them for these tests.
 
-``make check`` runs of them: {quick}.
+``make check`` runs these tests: {quick}.
 
 """
 
@@ -330,7 +332,7 @@ def rst(tests, stock, ours):
         out += '  '.join(c.ljust(w) for c, w in zip(r, widths)).rstrip() + '\n'
     out += line + '\n'
     if notes:
-        out += '\nWhat the tests say of it:\n\n'
+        out += '\nMessages of the tests:\n\n'
         for i, n in enumerate(notes, 1):
             out += f'{i}. {n.replace("*", chr(92) + "*")}\n'
     return out
