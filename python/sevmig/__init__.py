@@ -1,9 +1,10 @@
 """
-Live migration of encrypted guests, as tests, tools and the demo drive it.
+Modules with which the tests, the tools and the demo of this project start SEV
+guests and migrate them.
 
-scripts/in-root and scripts/l1 put this package into PYTHONPATH.  The modules
-that start QEMUs need qemu.machine, which is part of QEMU's source tree;
-scripts/l1 puts that there, too.
+scripts/in-root and scripts/l1 add this package to PYTHONPATH.  The modules
+that start QEMUs need the package qemu.machine of QEMU's source tree;
+scripts/l1 adds that package to PYTHONPATH, too.
 
 SPDX-License-Identifier: GPL-2.0-or-later
 """

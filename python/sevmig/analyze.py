@@ -3,15 +3,18 @@
 
   scripts/analyze-encrypted-ram [--sev] [--quiet] FILE
 
-FILE: the bytes that the source sent to the destination.  The program prints a
-line for each record of private pages, and one for each run of plain pages:
-position, kind, block, offset, pages, bytes.
---sev also decodes the data of SEV.  --quiet prints only the sums.
+FILE contains the bytes that the source sent to the destination.  The program
+prints one line for each record of private pages, and one line for each run of
+plain pages.  A line has the position in the stream, the kind, the block, the
+offset, the number of pages and the number of bytes.
+--sev also decodes the contents of the records that SEV defines (packets and
+session data).  --quiet prints only the sums.
 
 The exit status is 1 if the stream differs from the format in
 docs/specs/encrypted-ram-migration.rst and
-docs/specs/sev-migration-payload.rst, or if a page was sent last by a path that
-does not match its final state.  This program shares no code with QEMU.
+docs/specs/sev-migration-payload.rst.  It is also 1 if the last copy of a page
+was sent by a path that does not match the page's final state.  This program
+shares no code with QEMU.
 """
 import argparse
 import struct
@@ -19,7 +22,7 @@ import sys
 
 from sevmigrate import stream
 
-BODY = 16                       # where a record's body begins
+BODY = 16                       # offset of the body in an encrypted record
 CERT_MAX = SESSION_MAX = 16384
 HEADER_MAX, PACKET_MAX = 256, 4 * stream.PAGE
 
@@ -83,7 +86,7 @@ def sev(of, record):
 
 
 class Printer:
-    """Print a line for each record, but one for each run of plain pages."""
+    """Print one line for each record, or for each run of plain pages."""
 
     def __init__(self, quiet):
         self.quiet = quiet

@@ -1,7 +1,8 @@
 """
-A guest of 164 bytes in its flash, which boots at once.  It agrees to be
-migrated.  Then it converts pages again and again, checks its memory, and prints
-a count.  The consoles show which QEMU ran it at which count.
+A guest whose code has 164 bytes.  It runs from the flash device and boots at
+once.  It agrees to be migrated.  Then it repeats these steps: it converts
+pages, checks its memory, and prints a count.  Each QEMU has its own console, so
+the consoles show which QEMU ran the guest at which count.
 
 SPDX-License-Identifier: GPL-2.0-or-later
 """
@@ -17,9 +18,9 @@ CODE = bytes.fromhex(
     'fc'                # cld
     '6631f6'            # xor esi, esi
     '6689360010'        # mov [0x1000], esi: the count
-    '6689360050'        # mov [0x5000], esi: again, on another page
+    '6689360050'        # mov [0x5000], esi: a second copy on another page
     'bd0080'            # mov bp, 0x8000
-    # fill: 64 KiB each of seven segments
+    # fill: write to each of seven segments of 64 KiB
     '8ec5'              # mov es, bp
     '31ff'              # xor di, di
     'b90080'            # mov cx, 0x8000
@@ -68,24 +69,28 @@ CODE = bytes.fromhex(
     'baf803'            # mov dx, 0x3f8
     'ee'                # out dx, al
     'f4'                # hlt
-    'ebfd')             # jmp to it
+    'ebfd')             # jmp to hlt
 
-# Pages that the guest has written and never shares
+# The gfns of the pages that the guest writes and never converts to shared
 PAGES = frozenset([0x1, 0x5, *range(0x20, 0x90)])
 
 DIGITS = str.maketrans('abcdefghijklmnop', '0123456789abcdef')
 
 
 def size(path):
-    """Return the size of the file of a console, which may not exist yet."""
+    """Return the size of a console's file, 0 if it does not exist yet."""
     return os.path.getsize(path) if os.path.exists(path) else 0
 
 
 def counted(consoles):
     """
-    The number up to which the guest has counted on @consoles, the texts of the
-    QEMUs where it was, in order.  ValueError unless they are one count from 0:
-    a number that occurs twice was executed twice, a missing one was lost.
+    Return how many numbers the guest has printed.
+
+    @consoles: the texts of the consoles of the QEMUs that ran the guest, in
+               the order in which they ran it
+    Raises ValueError unless the numbers on all consoles together are 0, 1, 2
+    and so on.  A number that occurs twice shows that the guest executed twice
+    after the same state; a missing number shows that some execution was lost.
     """
     lines = ''.join(consoles).split('\n')
     for want, line in enumerate(lines[:-1]):

@@ -8,7 +8,7 @@ SIZE = 64 << 10
 
 
 def write(path, code):
-    """Write an image.  At reset, the 16-bit @code runs from its beginning."""
+    """Write an image whose reset vector jumps to the 16-bit @code."""
     flash = bytearray(b'\xf4' * SIZE)           # hlt
     flash[:len(code)] = code
     flash[-16:-13] = b'\xe9' + (16 - 3).to_bytes(2, 'little')  # jmp 0

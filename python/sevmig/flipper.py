@@ -28,11 +28,16 @@ class Pass:
 
 def config(workdir, mem=16, where='', **kw):
     """
-    Return a VM with this guest and @mem MiB.  @where gives the place of its
-    pages.  'high': from 4 GiB on.  'pam1': from 0xc0000 on.  'pam2': the same,
-    and PAM registers hide them most of the time.  Otherwise from 4 MiB on.
-    'paused': there, and most of the time the guest has flushed pages that it
-    will make private.
+    Return the vm.Config of this guest with @mem MiB.
+
+    @where selects the addresses of the pages that the guest converts:
+    '': from 4 MiB on
+    'high': from 4 GiB on
+    'pam1': from 0xc0000 on
+    'pam2': from 0xc0000 on, and the guest hides these pages most of the time
+            with PAM registers
+    'paused': from 4 MiB on, and most of the time the guest waits between the
+              flush of pages and their conversion to private
     """
     flash = f'{BUILD}/guest/flip{"-" + where if where else ""}.fd'
     return vm.Config.from_env(
@@ -72,7 +77,10 @@ def rate(v, seconds):
 
 
 def waits(v):
-    """Return how long each conversion has waited for the sender, in us."""
+    """
+    Return how long each conversion had to wait until the sender had finished
+    with the page, in microseconds.
+    """
     path = os.path.join(v.config.workdir, f'{v.name}.log')
     with open(path, errors='replace', encoding='utf-8') as f:
         return [int(n) / 1000 for n in WAIT.findall(f.read())]

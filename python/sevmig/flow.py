@@ -45,10 +45,11 @@ class Outcome:
 
 def session_info(destination, signed=False):
     """
-    Return what the source must know of the destination's platform.  With
-    @signed, the chain has the CEK that AMD has signed, which SEND_START needs
-    if the policy of the guest has SEV.  Otherwise it is the chain that the
-    firmware exports.
+    Return the arguments of migrate-set-sev-info for this destination.
+
+    @signed: whether the chain contains the CEK with AMD's signature, which
+             SEND_START needs if the bit SEV is set in the guest's policy.
+             Otherwise the chain is as the firmware exports it.
     """
     cap = destination.cmd('query-sev-capabilities')
     exported = base64.b64decode(cap['cert-chain'])
@@ -64,21 +65,25 @@ def give_session_info(source, info):
 
 
 def info_for(source, destination):
-    """Return session_info() as the policy of the guest of @source needs it."""
+    """Return the session_info() that the policy of @source's guest needs."""
     return session_info(destination,
                         bool(source.config.policy & POLICY_SEV))
 
 
 def set_up(vm, downtime_ms=2000, bandwidth=10**10, **capabilities):
-    """Set capabilities and parameters, the same on both sides."""
-    # A guest that arrived with multifd still has it on.  It would wait forever
-    # for a destination that has only one channel.
+    """
+    Set capabilities and parameters of @vm.  The caller uses the same values for
+    the source and the destination.
+    """
+    # If the guest arrived here with multifd, the capability is still on in this
+    # QEMU, which is now the source.  Without an explicit "off", it would wait
+    # forever for the other channels of a destination that has only one.
     wanted = {'events': True, 'return-path': True, 'multifd': False,
               **capabilities}
     vm.cmd('migrate-set-capabilities', capabilities=[
         {'capability': k, 'state': v} for k, v in wanted.items()])
-    # The default limit of 300 ms lets the slow emulated host send only a few
-    # hundred pages
+    # QEMU's default downtime limit is 300 ms, in which the slow emulated host
+    # sends only a few hundred pages.
     vm.cmd('migrate-set-parameters', **{'downtime-limit': downtime_ms,
                                         'max-bandwidth': bandwidth})
 
@@ -97,7 +102,9 @@ def wait_agreed(vm, timeout):
 
 
 def listen_on_network(destination):
-    """Let the destination listen at the address of its host."""
+    """
+    Let the destination listen at its host's address; return (address, port).
+    """
     destination.cmd('migrate-incoming', uri=f'tcp:{destination.address}:0')
     at, = destination.cmd('query-migrate')['socket-address']
     return destination.address, int(at['port'])
@@ -105,8 +112,8 @@ def listen_on_network(destination):
 
 def connect(source, destination, **kw):
     """
-    Let the destination listen, and start a relay between the two in the host
-    of the source.
+    Let the destination listen, and start a relay between source and destination
+    on the source's host.
     """
     if destination.address:
         listen = os.path.join(source.config.workdir, f'{source.name}.mig')
@@ -121,7 +128,10 @@ def connect(source, destination, **kw):
 
 @dataclass
 class Direct:
-    """The destination's own socket, which accepts any number of channels."""
+    """
+    The destination's own socket.  A Relay accepts one channel only; this socket
+    accepts any number of channels.
+    """
     uri: str
 
     def close(self):
@@ -187,7 +197,7 @@ def complete(source, destination, timeout=300, progress=None):
 
 
 def finish(source, destination, timeout=300):
-    """As complete(), but also wait until the destination runs the guest."""
+    """Call complete(), then wait until the destination runs the guest."""
     outcome = complete(source, destination, timeout)
     arrived(destination)
     return outcome
@@ -204,8 +214,9 @@ def migrate(source, destination, link, timeout=300):
 
 def try_to_migrate(source, link, timeout=300):
     """
-    Migrate, whatever the outcome is.  If the command `migrate` itself fails,
-    the Outcome has the status 'refused' and the error of the command.
+    Migrate and return the Outcome, even if the migration does not complete.  If
+    the command `migrate` itself fails, the Outcome has the status 'refused' and
+    the error of the command.
     """
     try:
         start(source, link)
@@ -216,14 +227,14 @@ def try_to_migrate(source, link, timeout=300):
 
 def session_events(vm, incoming, timeout=60):
     """
-    Wait for the event that the session has ended, which comes after the
-    migration has completed or failed.  Returns (status, private pages) of each
-    event since the last call.
+    Wait for the event ENCRYPTED_RAM_SESSION that reports the end of the
+    session.  QEMU sends it after the migration has completed or failed.
+    Returns (status, private pages) of each such event since the last call.
     """
     out = []
 
     def ended():
-        # Events are read along with the answer to a command
+        # Executing a command makes the QMP client read pending events, too
         vm.cmd('query-status')
         for e in vm.get_qmp_events():
             if (e['event'] == 'ENCRYPTED_RAM_SESSION' and

@@ -1,5 +1,5 @@
 """
-Checks of the output of tests/guest/workload.c, the workload in the guest.
+Checks of what tests/guest/workload.c, the workload in the guest, prints.
 
 SPDX-License-Identifier: GPL-2.0-or-later
 """
@@ -14,8 +14,8 @@ MARKED_PAGES = 64
 IO_SIZE = 64 * 1024
 PAGE = 4096
 
-# Timeouts in seconds, for a busy machine: the boot of the guest, a migration, and
-# a few ticks of a guest that has booted.  Nothing else depends on the speed.
+# Timeouts in seconds: for the boot of the guest, for a migration, and for a few
+# ticks of a guest that has booted.  They are long enough for a busy machine.
 BOOT, MIGRATION, TICKS = 900, 1200, 300
 
 TICK = re.compile(
@@ -37,7 +37,7 @@ class Tick:
     bad: int
     marks: int
     io_bad: int
-    cpus: int       # a bit for each that has written
+    cpus: int       # one bit for each vCPU that has written
     mono: float
     real: float
 
@@ -89,13 +89,15 @@ class Workload:
 
     def problems(self, console):
         """
-        Return the errors in @console, the text of a guest's consoles in all
-        its hosts since its boot, as a list of sentences.
+        Return the errors in @console as a list of sentences.
+
+        @console: what the guest has printed since its boot: the texts of the
+                  consoles of all QEMUs that ran it, joined
         """
         out = []
         seen = ticks(console)
         raw = len(re.findall(r'^tick ', console, re.M))
-        # The last line may be incomplete
+        # The guest may be about to print the last line, so it may not match
         if raw > len(seen) + (not console.endswith('\n')):
             out.append(f'{raw} ticks on the console, {len(seen)} readable')
         if not seen:

@@ -1,6 +1,8 @@
 """
-The emulated SEV platform of the host, controlled through its QMP: its state, and
-faults of its commands.  Needs scripts/l1 --qmp.
+Access to the emulated SEV platform of the host.  A test in the emulated host
+uses the QMP of the QEMU that emulates this host, in order to read the
+platform's state and to inject faults.  The host must have been started with
+scripts/l1 --qmp.
 
 SPDX-License-Identifier: GPL-2.0-or-later
 """
@@ -22,12 +24,12 @@ class Refused(Exception):
 
 class Hardware:
     """
-    The monitor of the QEMU that is the hardware.  Only one object may exist at
-    a time.  If the hardware cannot be reached, @why is the reason.
+    The monitor of the QEMU that emulates the host.  Only one object may exist
+    at a time.  If there is no port to the monitor, @why is the reason.
 
-    This is not qemu.qmp, which wants a socket on which QEMU greets each client:
-    the port is a character device whose connection outlives the programs that
-    open it, so that only the first of them is greeted.
+    This class does not use qemu.qmp, because qemu.qmp waits for QEMU's
+    greeting.  The port is a character device whose connection outlives the
+    programs that open it, so QEMU greets only the first of these programs.
     """
 
     def __init__(self):
@@ -47,7 +49,7 @@ class Hardware:
         try:
             self.cmd('qmp_capabilities')
         except Refused:
-            pass            # an earlier program has done it
+            pass            # an earlier program has negotiated already
         self._psp = self._platform()['qom-path']
 
     def close(self):
@@ -67,7 +69,7 @@ class Hardware:
         self._file.write(json.dumps(request).encode() + b'\n')
         while True:
             answer = self._line()
-            # The greeting, events, and answers to an earlier program
+            # Skip the greeting, events, and answers to an earlier program
             if answer.get('id') != request['id']:
                 continue
             if 'error' in answer:
@@ -92,7 +94,7 @@ class Hardware:
     def memory(self):
         """
         Return SevPlatformMemory: statistics of encrypted pages since the
-        hardware was started.  'unflushed-host-writes' must be 0.
+        emulated host was started.  'unflushed-host-writes' must be 0.
         """
         return self._platform()['memory']
 
@@ -107,7 +109,8 @@ class Hardware:
 
     def packet_limits(self, send=0, receive=0):
         """
-        Limit the bytes of a packet that the firmware takes; 0: its own limit.
+        Limit the size in bytes of the packets that the firmware sends and
+        receives.  0 means the firmware's own limit.
         """
         for name, value in ('send', send), ('receive', receive):
             self.cmd('qom-set', path=self._psp,

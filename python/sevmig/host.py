@@ -14,7 +14,7 @@ CGROUP = '/run/sevmig-cgroup'
 
 
 def mount(kind, where):
-    # A minimal root has no mount(8)
+    # The minimal file tree of the emulated host has no mount(8)
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.mount(kind.encode(), where.encode(), kind.encode(), 0, None):
         err = ctypes.get_errno()
@@ -54,7 +54,7 @@ def used_kib():
     total, free, slabs = _kib('/proc/meminfo',
                               ['MemTotal', 'MemFree', 'SUnreclaim'])
     own, = _kib('/proc/self/status', ['RssAnon'])
-    # MemFree does not include the pages in the lists of each CPU
+    # The free pages in the per-CPU lists are not part of MemFree
     with open('/proc/zoneinfo', encoding='ascii') as f:
         kept = sum(map(int, re.findall(r'^ +count: +(\d+)$', f.read(), re.M)))
     return total - free - kept * 4 - own, slabs

@@ -1,10 +1,11 @@
 """
 The two emulated hosts of scripts/l1-pair --lead.
 
-The program that drives the migrations is started in both hosts.  In host-a,
-where its output is seen, it has two objects: Host, for host-a itself, and
-RemoteHost, for host-b.  In host-b the same program calls serve(), which
-executes the requests of RemoteHost and ends when its peer has hung up.
+scripts/l1-pair starts the program that drives the migrations in both hosts.  In
+host-a, whose console the user sees, the program has two objects: a Host for
+host-a itself, and a RemoteHost for host-b.  In host-b the program calls
+serve(), which executes the requests of RemoteHost and returns when host-a has
+closed the connection.
 
 SPDX-License-Identifier: GPL-2.0-or-later
 """
@@ -24,26 +25,27 @@ from sevmigrate.__main__ import main as sev_migrate
 from . import psp, scan, vm
 
 PORT = 4400
-KEY = b'sevmig'         # no secret: the network has only these two hosts
-BOOT = 600              # seconds until the other host listens, at most
+KEY = b'sevmig'         # need not be secret: only these two hosts are connected
+BOOT = 600              # timeout in seconds until the other host listens
 
 
 class RemoteError(Exception):
-    """Something went wrong in the other host."""
+    """An exception of the other host that has no class of its own here."""
 
 
 class Refused(vm.ExecuteError):
     """The error of a QMP command in the other host."""
 
     def __init__(self, text):
-        # ExecuteError wants the reply, which is in the other host
+        # ExecuteError.__init__() needs the QMP reply, which the other host does
+        # not send: it sends only the text of the exception.
         # pylint: disable=super-init-not-called,non-parent-init-called
         Exception.__init__(self, text)
 
 
 class Host:
     """
-    The host that this program runs in: its QEMUs, its PSP, its memory.
+    The host on which this program runs: its QEMUs, its PSP, its memory.
 
     @work: a directory of this host for the files of its QEMUs
     @disks: a directory that both hosts share, for the guests' disks
@@ -60,13 +62,13 @@ class Host:
         os.makedirs(work, exist_ok=True)
 
     def config(self, config):
-        """Return @config, changed to what this host can run."""
+        """Return @config with this host's directories and memory backend."""
         return config.change(
             workdir=self.work, disks=self.disks,
             backend=vm.IN_PLACE if self.kernel == 'module' else vm.ORDINARY)
 
     def launch(self, name, config, incoming=False):
-        """A running QEMU in this host."""
+        """Start a QEMU on this host; return its vm.VM."""
         v = vm.VM(name, self.config(config), incoming)
         v.address = self.address
         v.launch()
@@ -74,8 +76,8 @@ class Host:
 
     def psp_commands(self):
         """
-        Return command -> number of calls since the first call of this method,
-        or None if they cannot be counted.
+        Return command -> number of calls.  Counting begins with the first call
+        of this method.  Returns None if the commands cannot be counted.
         """
         if self._counter is None:
             self._counter = psp.Counter()
@@ -88,9 +90,9 @@ class Host:
     @staticmethod
     def sev_migrate(*args):
         """
-        Run sev-migrate in this process, which is faster than a new one; return
-        (exit status, stdout, stderr).  Variables of this host's environment are
-        expanded in @args.
+        Run sev-migrate in this process, which is faster than in a new one, and
+        return (exit status, stdout, stderr).  This function expands variables
+        of this host's environment in @args.
         """
         out, err = io.StringIO(), io.StringIO()
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
@@ -100,13 +102,14 @@ class Host:
     @staticmethod
     def find(pid, marks):
         """
-        Search the memory of process @pid for the bytes of @marks; scan.Result.
+        Search the memory of process @pid for @marks (name -> bytes); return the
+        scan.Result.
         """
         return scan.process(pid, marks)
 
     @staticmethod
     def available():
-        """Return how many bytes of memory programs can still get."""
+        """Return how many bytes of memory programs can still allocate."""
         with open('/proc/meminfo', encoding='ascii') as f:
             for line in f:
                 if line.startswith('MemAvailable:'):
@@ -114,7 +117,7 @@ class Host:
         raise OSError('no MemAvailable in /proc/meminfo')
 
     def read(self, name):
-        """The content of a file in the work directory."""
+        """Return the content of the file @name in the work directory."""
         with open(os.path.join(self.work, name), 'rb') as f:
             return f.read()
 
@@ -144,12 +147,13 @@ class RemoteVM(_Proxy):
         self.config = config
         self.address = address
 
-    # Runs here, because the condition is a function of this host
+    # wait_for() cannot run in the other host, because its argument condition is
+    # a function of this process
     wait_for = vm.VM.wait_for
 
 
 class RemoteHost(_Proxy):
-    """The Host that serve() has in the other host."""
+    """The Host object with which serve() answers in the other host."""
 
     def __init__(self):
         end = time.monotonic() + BOOT
@@ -167,8 +171,9 @@ class RemoteHost(_Proxy):
 
     def _ask(self, key, method, args, kw):
         """
-        Call @method of the object @key there; @args None: read an attribute.
-        An exception there becomes the same kind of exception here.
+        Call @method of the object @key in the other host.  If @args is None,
+        @method is an attribute, which is read.  If the other host raises one of
+        the exceptions of _kind(), this method raises one of the same kind.
         """
         self._peer.send((key, method, args, kw))
         try:
@@ -189,7 +194,9 @@ class RemoteHost(_Proxy):
 
 
 def _kind(e):
-    """The name under which RemoteHost knows the exception @e."""
+    """
+    Return the name by which RemoteHost._ask() recognizes the exception @e.
+    """
     for c in (vm.Gone, vm.Timeout, vm.ExecuteError, OSError):
         if isinstance(e, c):
             return c.__name__
@@ -227,7 +234,7 @@ class _Server:
 
 
 def is_second():
-    """Whether this program runs in the host that serves."""
+    """Return whether this program runs in host-b, which calls serve()."""
     return os.environ.get('L1_NAME') == 'host-b'
 
 
@@ -236,7 +243,7 @@ def work_dir():
 
 
 def serve():
-    """Serve as the second host until the first one hangs up."""
+    """Execute the requests of host-a until it closes the connection."""
     host = Host(work_dir(), os.environ['L1_SHARED'])
     server = _Server(host)
     with Listener((host.address, PORT), authkey=KEY) as listener:
@@ -250,12 +257,15 @@ def serve():
 
 
 def pair():
-    """Return (Host, RemoteHost) for the program that leads."""
+    """Return (Host, RemoteHost) for the program in host-a."""
     return Host(work_dir(), os.environ['L1_SHARED']), RemoteHost()
 
 
 def fingerprint(cert):
-    """The first bytes of the SHA-256 of a certificate, as people compare it."""
+    """
+    Return the first 8 bytes of the SHA-256 of a certificate, in a form that
+    people can compare.
+    """
     text = hashlib.sha256(cert).hexdigest()[:16].upper()
     return ':'.join(text[i:i + 4] for i in range(0, len(text), 4))
 

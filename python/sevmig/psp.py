@@ -1,5 +1,6 @@
 """
-Commands of the host's kernel to the PSP: counts them, and makes a new PDH.
+Functions that count the commands of the host's kernel to the PSP, and that make
+the PSP generate a new PDH.
 
 SPDX-License-Identifier: GPL-2.0-or-later
 """
@@ -33,9 +34,10 @@ EVENTS = f'{TRACING}/events/sevmig'
 
 class Counter:
     """
-    Counter of PSP commands.  It puts kprobes at the function of ccp through
-    which every command goes, and at the function of our ccp that issues
-    several at once.  If it cannot, @why is the reason.
+    Counter of PSP commands.  It sets a kprobe on __sev_do_cmd_locked(), through
+    which ccp submits every single command.  If ccp is that of this project's
+    module, it sets another one on sev_issue_cmds_external_user(), which submits
+    groups of commands.  If the kernel refuses, @why is the reason.
     """
 
     def __init__(self):
@@ -58,7 +60,7 @@ class Counter:
 
     @staticmethod
     def _write(path, text):
-        # open(path, 'a') would seek, which these files do not allow
+        # open(path, 'a') of Python would seek, and these files cannot seek
         fd = os.open(path, os.O_WRONLY | os.O_APPEND)
         try:
             os.write(fd, text.encode() + b'\n')
@@ -67,7 +69,7 @@ class Counter:
 
     def read(self):
         """
-        Return command name -> number of calls since the counter was made.
+        Return command name -> number of calls since this Counter was created.
         """
         if self.why:
             return {}

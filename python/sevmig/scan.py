@@ -1,5 +1,6 @@
 """
-Searches the readable memory of a process, or a file, for byte strings.
+Functions that search the readable memory of a process, or a file, for byte
+strings.
 
 SPDX-License-Identifier: GPL-2.0-or-later
 """
@@ -20,7 +21,10 @@ class Result:
 
 
 def regions(pid):
-    """(start, end) of every mapping of process @pid that it may read."""
+    """
+    Generate (start, end) of every mapping that process @pid may read, except
+    those of the kernel (vvar and vsyscall).
+    """
     with open(f'/proc/{pid}/maps', encoding='utf-8') as f:
         for line in f:
             fields = line.split()
@@ -31,7 +35,8 @@ def regions(pid):
 
 
 def count(data, patterns, hits):
-    # Most memory is zero, and a comparison is faster than a search
+    # Most memory is zero.  Comparing it with zeroes is faster than searching
+    # it.
     if data == ZEROES[:len(data)]:
         return
     for name, pattern in patterns.items():
@@ -55,14 +60,15 @@ def process(pid, patterns):
                 except OSError:
                     got = b''
                 if not got:
-                    # A private page, or the memory of a device
+                    # The page is private, or is memory of a device
                     step = PAGE - pos % PAGE
                     pos += step
                     out.unreadable += step
                     tail = b''
                     continue
                 count(tail + got, patterns, out.hits)
-                # Too short for a whole pattern, so no hit counts twice
+                # The tail is shorter than a pattern, so a pattern that ends in
+                # this chunk is not counted again with the next chunk.
                 tail = got[-overlap:]
                 pos += len(got)
                 out.readable += len(got)
@@ -72,7 +78,7 @@ def process(pid, patterns):
 
 
 def file(path, patterns):
-    """Count each of @patterns, as process() does, in a file."""
+    """Count each of @patterns (name -> bytes, all of one length) in a file."""
     out = Result({name: 0 for name in patterns})
     overlap = max(len(p) for p in patterns.values()) - 1
     tail = b''

@@ -3,11 +3,15 @@
 
   python3 -m sevmig.several PROGRAM [ARG...] [-- PROGRAM [ARG...]]...
 
-Starting an emulated host takes longer than most programs.  Each program prints
-TAP on stdout.  The output is one TAP document: the cases of all programs,
-numbered anew, with the name of the program before the description.  A program
-fails as a whole if its exit status or its plan says so and no case does, and if
-it runs for more than LIMIT seconds (SEVERAL_LIMIT in the environment).
+Starting an emulated host takes longer than most test programs, so one host runs
+several of them.  Each program prints TAP on stdout.  This program prints one
+TAP document with the cases of all programs, which it numbers anew; it puts the
+name of the program before the description of a case.  It adds a failed case for
+a program
+
+- that prints no plan, or another number of cases than its plan announces,
+- whose exit status is not 0 although all of its cases passed,
+- that runs for more than LIMIT seconds (SEVERAL_LIMIT in the environment).
 """
 import os
 import re
@@ -78,7 +82,9 @@ class Program:
                               errors='replace', start_new_session=True) as proc:
             def stop():
                 self.stopped = True
-                # Its children, too, may have the pipe open
+                # Kill the whole process group, because this function's caller
+                # reads the pipe until the program's children have closed it,
+                # too
                 os.killpg(proc.pid, signal.SIGKILL)
 
             timer = threading.Timer(LIMIT, stop)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Results as a table of reStructuredText."""
+"""Format results as a table of reStructuredText."""
 
 
 def table(rows):
-    """Return a table of rows of strings.  The first row has the titles."""
+    """Return the table of @rows, lists of strings; the first has the titles."""
     widths = [max(len(r[i]) for r in rows) for i in range(len(rows[0]))]
     rule = '  '.join('=' * w for w in widths)
     out = []

@@ -1,5 +1,6 @@
 """
-Functions of all test programs: notes on stderr, and TAP on stdout.
+Functions that all test programs use: they print notes on stderr and TAP on
+stdout.
 
 SPDX-License-Identifier: GPL-2.0-or-later
 """
@@ -20,7 +21,10 @@ def note(text):
 
 
 def run(argv=None):
-    """Run the tests of __main__ that @argv (sys.argv) names, or all."""
+    """
+    Run the tests of __main__ that @argv names, or all if it names none.  The
+    default of @argv is sys.argv.
+    """
     unittest.main(argv=argv, testRunner=pycotap.TAPTestRunner(
         message_log=pycotap.LogMode.LogToError,
         test_output_log=pycotap.LogMode.LogToError))
@@ -28,7 +32,8 @@ def run(argv=None):
 
 def main(why=''):
     """
-    As run(), but skip all tests if this is no SEV host or if @why is a reason.
+    Call run(), or skip all tests if this host has no /dev/sev or if @why, the
+    reason to skip them, is not empty.
     """
     if not os.path.exists('/dev/sev'):
         why = why or 'no /dev/sev; run it with scripts/l1'

@@ -1,5 +1,6 @@
 """
-X.509 certificates for migrations over TLS, as tls-creds-x509 looks for them.
+X.509 certificates for migrations over TLS.  The files have the names and
+formats that QEMU's object tls-creds-x509 expects.
 
 SPDX-License-Identifier: GPL-2.0-or-later
 """
@@ -33,8 +34,9 @@ def _write(top, name, data):
 
 def _dh_params():
     """
-    Return the group in the format of PKCS #3, which gnutls wants.  OpenSSL, and
-    so python3-cryptography, writes groups that it knows in another format.
+    Return the group in the format of PKCS #3, the only one that gnutls reads.
+    This function makes the format itself, because OpenSSL, which
+    python3-cryptography uses, writes well-known groups in another format.
     """
     prime = FFDHE2048.to_bytes(257, 'big')
     numbers = (b'\x02\x82' + len(prime).to_bytes(2, 'big') + prime +
@@ -66,9 +68,10 @@ def _certificate(name, key, signer_name, signer_key, is_ca):
 
 def make(top, host):
     """
-    Make a CA, a certificate for the server called @host and one for its client
-    in the directory @top.  A server without dh-params.pem would make a group,
-    which takes long in the emulated host.
+    Write a CA, a certificate for the server called @host and a certificate for
+    its client to the directory @top.  Also write dh-params.pem: without it, the
+    server would generate a Diffie-Hellman group, which takes long in the
+    emulated host.
     """
     _write(top, 'dh-params.pem', _dh_params())
     ca_key = ec.generate_private_key(ec.SECP256R1())

@@ -1,5 +1,5 @@
 """
-A QEMU with an SEV guest: source or destination of a migration.
+A QEMU with an SEV guest, which is the source or the destination of a migration.
 
 SPDX-License-Identifier: GPL-2.0-or-later
 """
@@ -28,7 +28,10 @@ POLICY_SEV = 1 << 5         # the guest may be sent only to SEV platforms
 
 
 def env_path(name, *defaults):
-    """The file that the variable @name names, else the first default that exists."""
+    """
+    Return the path in the environment variable @name.  If it is not set, return
+    the first of @defaults that exists.
+    """
     paths = [os.environ[name]] if name in os.environ else defaults
     for path in paths:
         if os.path.exists(path):
@@ -39,28 +42,32 @@ def env_path(name, *defaults):
 
 def ovmf(file):
     """
-    Paths at which a file of Debian's package ovmf can be: in the file tree of the
-    emulated host, or in build/root if that tree is not build/root.
+    Return the paths at which @file of Debian's package ovmf can be.  If the
+    file tree of this host is not build/root, the package may be in build/root
+    only.
     """
     return f'/usr/share/OVMF/{file}', f'{BUILD}/root/usr/share/OVMF/{file}'
 
 
 class Timeout(Exception):
-    """Something did not happen in time."""
+    """An event for which the caller waited did not happen in time."""
 
 
 class Gone(Timeout):
-    """A QEMU ended although it was not asked to."""
+    """A QEMU ended although nobody had asked it to end."""
 
 
-# Memory backends: the first needs the module, the second runs on any kernel.
-# guest-memfd=auto would hide that the kernel cannot convert in place.
+# Memory backends.  IN_PLACE needs the module, ORDINARY works on any kernel.
+# IN_PLACE does not use guest-memfd=auto, because QEMU would then use ordinary
+# memory without an error if the kernel cannot convert in place.
 IN_PLACE = 'memfd,guest-memfd=on'
 ORDINARY = 'ram'
 
 
 def backend_properties(backend):
-    """Return @backend, one of the two above, in the form for object-add"""
+    """
+    Return the arguments of object-add for @backend (IN_PLACE or ORDINARY).
+    """
     kind, *options = backend.split(',')
     return {'qom-type': f'memory-backend-{kind}',
             **dict(o.split('=') for o in options)}
@@ -78,7 +85,7 @@ class Config:
     ovmf_code: str = ''
     ovmf_vars: str = ''
     mem: int = 256 * MIB
-    # The memory backend.  'guest-memfd' needs the module, 'ram' does not.
+    # IN_PLACE or ORDINARY
     backend: str = ''
     policy: int = 0
     sev: bool = True
@@ -91,7 +98,10 @@ class Config:
 
     @classmethod
     def from_env(cls, workload, workdir, **kw):
-        """Paths from the environment, as meson and scripts/l1 set them."""
+        """
+        Return a Config with the paths that meson and scripts/l1 set in the
+        environment.
+        """
         module = os.environ.get('IN_L1', 'stock') == 'module'
         consent = kw.get('consent', True)
         ovmf_vars = env_path('OVMF_VARS', f'{BUILD}/guest/sev-vars.fd')
@@ -112,11 +122,11 @@ class Config:
 
 class VM(QEMUMachine):
     """
-    One QEMU process.  Its console goes to a file.  The source and the
-    destination use the same disk files, as with shared storage.
+    One QEMU process.  It writes the guest's console to a file.  The source and
+    the destination use the same disk files, as hosts with shared storage do.
     """
 
-    # The address at which the other host reaches this one
+    # The address of this QEMU's host, or None if both QEMUs are on one host
     address = None
 
     def __init__(self, name, config, incoming=False):
@@ -147,14 +157,15 @@ class VM(QEMUMachine):
                 '-smp', str(c.workload.cpus), '-m', f'{c.mem // MIB}M']
         if c.sev:
             machine += ',confidential-guest-support=sev0'
-            # One physical address bit goes to the C-bit in every SEV guest
+            # The C-bit takes one physical address bit from every SEV guest
             args += ['-object', 'sev-guest,id=sev0,reduced-phys-bits=1,'
                      f'cbitpos={os.environ.get("SEV_CBITPOS", "47")},'
                      f'policy={c.policy:#x}']
         backend = c.backend if c.sev else ORDINARY
         args += ['-object',
                  f'memory-backend-{backend},id=ram,size={c.mem // MIB}M']
-        # Each QEMU has its own copy; the stream brings the contents
+        # Each QEMU has its own copy of the variable store.  The contents of the
+        # flash device arrive with the migration stream.
         nvram = os.path.join(c.workdir, f'{self.name}.vars')
         shutil.copyfile(c.ovmf_vars, nvram)
         args += ['-machine', machine,
@@ -162,8 +173,10 @@ class VM(QEMUMachine):
                  f'file={c.ovmf_code}',
                  '-drive', f'if=pflash,format=raw,unit=1,file={nvram}']
         if c.kernel:
-            # The watchdog would report vCPUs that get no CPU time, which is
-            # normal in the emulated host.  A guest that hangs makes no ticks.
+            # Without nowatchdog, the guest's kernel would report vCPUs that get
+            # no CPU time, which is normal in the emulated host.  The tests do
+            # not need the watchdog: they notice a hanging guest by missing
+            # ticks.
             args += ['-kernel', c.kernel, '-initrd', c.initrd, '-append',
                      'console=ttyS0 panic=-1 loglevel=3 nowatchdog ' +
                      c.workload.cmdline()]
@@ -179,7 +192,7 @@ class VM(QEMUMachine):
                                 f'{name}.raw')
             if not os.path.exists(path):
                 with open(path, 'wb') as f:
-                    # The guest only reads this disk
+                    # The guest only reads this disk and checks its contents
                     if name == 'churn':
                         f.write(guest.derive(b'churn', b'', size))
                     f.truncate(size)
@@ -192,7 +205,8 @@ class VM(QEMUMachine):
     @staticmethod
     def _published(variable, what):
         """
-        Return the path of a file of AMD's for this VM's host; see scripts/l1.
+        Return the content of the file with @what, which AMD publishes for real
+        hardware.  scripts/l1 sets @variable to the path of this file.
         """
         path = os.environ.get(variable)
         if not path:
@@ -203,15 +217,14 @@ class VM(QEMUMachine):
     @classmethod
     def amd_cert(cls):
         """
-        Return ASK and ARK of the chip of this VM's host, as AMD publishes
-        them.
+        Return the ASK and ARK of this VM's host, in AMD's format.
         """
         return cls._published('SEV_AMD_CERT', 'the ASK and ARK')
 
     @classmethod
     def amd_cek(cls):
         """
-        Return the CEK of that chip with AMD's signature, as on AMD's server.
+        Return the CEK of this VM's host with the signature of the ASK.
         """
         return cls._published('SEV_AMD_CEK', 'the signed CEK')
 
@@ -237,8 +250,9 @@ class VM(QEMUMachine):
 
     def firmware_calls(self, way):
         """
-        Return (private pages, ioctls for them) of the last session.  @way is
-        send or receive.  The trace event sev_migration_WAY_final must be on.
+        Return (private pages, ioctls for these pages) of the last session.
+        @way is 'send' or 'receive'.  The trace event sev_migration_send_final
+        or sev_migration_receive_final must be on.
         """
         found = re.findall(rf'sev_migration_{way}_final pages (\d+), '
                            r'calls (\d+)', self.log())
@@ -252,7 +266,8 @@ class VM(QEMUMachine):
 
     def gone(self, when):
         """
-        Return the exception, with everything that is known about QEMU's end.
+        Return the exception Gone, whose text contains QEMU's exit status, the
+        end of its log and the end of the guest's console.
         """
         for _ in range(20):
             if not self.is_running():
@@ -265,7 +280,7 @@ class VM(QEMUMachine):
 
     def cmd(self, cmd, args_dict=None, **args):
         """Execute a QMP command; Gone if QEMU has ended."""
-        # conv_keys is one of **args
+        # The parameter conv_keys of QEMUMachine.cmd() is one of **args here
         # pylint: disable=arguments-differ
         try:
             return super().cmd(cmd, args_dict, **args)
@@ -275,7 +290,10 @@ class VM(QEMUMachine):
             raise self.gone(f'at {cmd} ({e})') from None
 
     def wait_for(self, what, condition, timeout, poll=0.3):
-        """Wait for @condition(); otherwise Timeout names @what."""
+        """
+        Wait until @condition() is true.  Raises Timeout, whose text contains
+        @what, if that takes more than @timeout seconds.
+        """
         end = time.monotonic() + timeout
         while not condition():
             if not self.is_running():
@@ -308,4 +326,4 @@ class VM(QEMUMachine):
             elif self._launched:
                 self.wait()
         except Exception:   # pylint: disable=broad-except
-            pass            # QEMU has ended, which was the purpose
+            pass            # QEMU has ended, as intended

@@ -1,5 +1,5 @@
 """
-Values of options that several commands have.
+Options that several subcommands have, and parsers of their values.
 
 SPDX-License-Identifier: GPL-2.0-or-later
 """
@@ -10,8 +10,9 @@ import re
 
 def integer(low, high, what=None):
     """
-    Return a parser of decimal numbers from @low to @high.  @what: what such a
-    number is called in the error
+    Return a parser of decimal numbers from @low to @high.
+
+    @what: the name of such a number in error messages
     """
     what = what or f'number from {low} to {high}'
 
@@ -34,7 +35,7 @@ build_number = integer(0, 255, 'number up to 255')
 
 
 def add_minimum(parser):
-    """Add the options for the oldest firmware that a host may have."""
+    """Add the options for the minimum version of a host's firmware."""
     parser.add_argument('--min-api', metavar='MAJOR.MINOR', type=api_version,
                         help='oldest API version of the firmware')
     parser.add_argument('--min-build', metavar='BUILD', type=build_number,

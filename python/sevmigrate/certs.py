@@ -1,8 +1,9 @@
 """
-The certificates of SEV platforms, verified with python3-cryptography, which is
-independent of QEMU's implementation.
+The certificates of SEV platforms.  This module verifies them with
+python3-cryptography, so it is independent of QEMU's implementation.
 
-Formats: SEV API 0.24, appendix B for ARK and ASK, appendix C for the others.
+The formats are those of the SEV API 0.24: appendix B for ARK and ASK, appendix
+C for all other certificates.
 
 SPDX-License-Identifier: GPL-2.0-or-later
 """
@@ -70,9 +71,9 @@ def name(usage):
 
 class Cert:
     """
-    A certificate of a P-384 key.
+    A platform certificate, which has a P-384 key.
 
-    @usage: the usage that it must have; None if any is right
+    @usage: the usage that the certificate must have; None accepts every usage
     """
     def __init__(self, data, usage=None):
         self.data = bytes(data)
@@ -92,7 +93,7 @@ class Cert:
             self.signatures.append((by, algo, self.data[at + 8:at + 8 + 512]))
 
     def key(self):
-        """Return the public key.  Raises Malformed if it is none of P-384."""
+        """Return the public key.  Raises Malformed unless it is a P-384 key."""
         if self.curve != P384:
             raise Malformed(f'a key of curve {self.curve}, expected {P384} '
                             '(P-384)')
@@ -104,8 +105,9 @@ class Cert:
 
     def signature_of(self, usage, algos):
         """
-        Return (algorithm, signature) of the signer with @usage.  Raises
-        Malformed if there is not exactly one.
+        Return (algorithm, signature) of the only signature that is by a signer
+        with @usage and uses one of @algos.  Raises Malformed if there is no
+        such signature or more than one.
         """
         found = [(a, d) for u, a, d in self.signatures
                  if u == usage and a in algos]
@@ -116,8 +118,9 @@ class Cert:
 
     def verify(self, parent):
         """
-        Check the signature of @parent, a Cert or an AmdCert.  Raises
-        InvalidSignature, or Malformed if there is no signature to check.
+        Check that @parent, a Cert or an AmdCert, has signed this certificate.
+        Raises InvalidSignature if the signature is wrong, and Malformed if
+        there is no signature to check.
         """
         body = self.data[:BODY]
         if isinstance(parent, AmdCert):
@@ -132,8 +135,9 @@ class Cert:
 
 class AmdCert:
     """
-    A certificate of an RSA key: of 2048 bits, with SHA-256 (Naples), or of 4096
-    bits, with SHA-384.
+    AMD's certificate of an ASK or ARK, which has an RSA key.  The key has 2048
+    bits and signs with SHA-256 (Naples), or it has 4096 bits and signs with
+    SHA-384 (all later product lines).
     """
     def __init__(self, data, usage=None):
         self.data = bytes(data)
@@ -171,12 +175,15 @@ class AmdCert:
             padding.MGF1(self._hash), self._hash.digest_size), self._hash)
 
     def verify(self, parent):
-        """Check the signature of @parent; errors as of Cert.verify()."""
+        """
+        Check that @parent has signed this certificate.  Raises the same errors
+        as Cert.verify().
+        """
         body = AMD_HEAD + 2 * self.size
         if self.by != parent.id:
             raise Malformed('it names another signer than the '
                             f'{name(parent.usage)}')
-        # The parent's key has the same size in all product lines
+        # In each product line, the ASK and the ARK have keys of the same size
         if self.size != parent.size:
             raise Malformed('its signature is not of the size of the '
                             f"{name(parent.usage)}'s key")
@@ -200,7 +207,7 @@ def read_chain(data):
 
 
 def read_amd(data):
-    """Return ASK and ARK from one file as AMD publishes them."""
+    """Return (ASK, ARK) from @data, a file that contains both."""
     half = len(data) // 2
     if len(data) % 2 or half not in AMD_CERT.values():
         raise Malformed(
@@ -214,7 +221,7 @@ def read_amd(data):
 
 
 def read_ark(data):
-    """Return the ARK from a file with it alone, or with ASK and ARK."""
+    """Return the ARK from a file that contains only the ARK, or ASK and ARK."""
     if len(data) in AMD_CERT.values():
         return AmdCert(data, ARK)
     return read_amd(data)[1]
@@ -222,9 +229,9 @@ def read_ark(data):
 
 def links(pdh, chain, amd):
     """
-    Return (name, certificate, signer's name, signer) of each signature, from
-    the root down.  SEND_START checks all of them but those by the OCA if the
-    policy of the guest has SEV.
+    Return (name, certificate, signer's name, signer) of each signature,
+    starting at the root key.  If the bit SEV is set in the guest's policy,
+    SEND_START checks all of these signatures except those by the OCA.
     """
     pek, oca, cek = chain
     ask, ark = amd

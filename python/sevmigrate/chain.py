@@ -36,10 +36,10 @@ def cek(chain):
 
 def splice(chain, signed):
     """
-    @chain with @signed, the CEK that AMD has signed, in place of its own CEK.
+    Return @chain with its CEK replaced by @signed, the CEK that AMD has signed.
 
-    Raises Mismatch if one of the two is not a CEK, or if they are certificates
-    of different keys.
+    Raises Mismatch if @signed or the last certificate of @chain is not a CEK,
+    or if the two are certificates of different keys.
     """
     exported = cek(chain)
     _check_cek(exported, 'the chain')

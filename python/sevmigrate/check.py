@@ -32,7 +32,7 @@ def add(parser):
 
 
 def items(args, system):
-    """Return the Item of everything that @args ask for."""
+    """Return the Items of all checks that @args select."""
     out = hostcheck.firmware_items(system, args.min_api, args.min_build)
     out += hostcheck.host_items(system)
     out += hostcheck.qemu_items(args.qemu)

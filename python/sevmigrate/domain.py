@@ -1,5 +1,6 @@
 """
-Domains of libvirt, as a monitor: python3-libvirt passes QMP commands on.
+A replacement for monitor.Monitor that sends QMP commands to a domain of
+libvirt.
 
 SPDX-License-Identifier: GPL-2.0-or-later
 """
@@ -17,9 +18,10 @@ except ImportError:
 
 class Domain:
     """
-    A domain with the methods of monitor.Monitor.
+    A domain of libvirt with the methods and attributes of monitor.Monitor.
 
-    @pid, @host: None, because libvirt may be on another host
+    @pid, @host: None, because the domain may be on another host, whose address
+                 libvirt does not tell
     """
     pid = host = None
 
@@ -27,7 +29,7 @@ class Domain:
         if libvirt is None:
             raise Stop('--domain needs python3-libvirt: apt install '
                        'python3-libvirt')
-        # libvirt would print each error on stderr as well
+        # Without an error handler, libvirt prints each error on stderr
         libvirt.registerErrorHandler(lambda *_: None, None)
         self.address = f'{name} at {uri}'
         try:
@@ -39,7 +41,7 @@ class Domain:
             raise Stop(f'{self.address}: the domain does not run')
 
     def cmd(self, command, **arguments):
-        """Execute a QMP command; errors as of monitor.Monitor.cmd()."""
+        """Execute a QMP command; raises the errors of monitor.Monitor.cmd()."""
         request = {'execute': command}
         if arguments:
             request['arguments'] = arguments

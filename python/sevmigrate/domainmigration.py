@@ -1,8 +1,9 @@
 """
-A migration of a domain of libvirt.
+Migration of a domain of libvirt.
 
-libvirt moves the guest; the certificates of the destination go to QEMU over
-libvirt's monitor command, because libvirt has no interface for them.
+libvirt migrates the guest.  libvirt has no interface for the certificates of
+the destination, so this module passes them to QEMU with a QMP command, which
+libvirt forwards (virDomainQemuMonitorCommand).
 
 SPDX-License-Identifier: GPL-2.0-or-later
 """
@@ -19,11 +20,11 @@ POLL = 0.5
 
 class DomainMigration:
     """
-    One migration.
+    One migration of a domain.
 
-    @source: domain.Domain
+    @source: the domain.Domain to migrate
     @uri: URI of the destination's libvirt
-    The other arguments are those of migration.Migration.
+    The arguments @host, @options and @display are those of migration.Migration.
     """
 
     def __init__(self, source, uri, host, options, display):
@@ -35,7 +36,7 @@ class DomainMigration:
         self.limit_reached = False
 
     def _unsupported(self):
-        """Refuse what libvirt decides itself."""
+        """Raise Stop for an option whose value libvirt chooses itself."""
         o = self.options
         if o.listen or o.tls_creds or o.quit_source:
             raise Stop('--listen, --tls-creds and --quit are for QEMUs without '
@@ -72,7 +73,10 @@ class DomainMigration:
             self.error = e
 
     def _show(self):
-        """Show progress; return QEMU's answer, {} if it has none now."""
+        """
+        Show the progress; return QEMU's answer to query-migrate, or {} if QEMU
+        does not answer.
+        """
         try:
             info = self.source.cmd('query-migrate')
         except (Refused, Stop):
@@ -96,7 +100,7 @@ class DomainMigration:
         try:
             self.source.domain.abortJob()
         except domains.libvirt.libvirtError as e:
-            # It has ended, or is past the point of no return
+            # The migration has ended, or libvirt cannot cancel it any more
             self.display.say(f'libvirt: {e}')
 
     def _follow(self, thread, interrupts):

@@ -4,14 +4,14 @@ The exit statuses of sev-migrate, and the errors that end it.
 SPDX-License-Identifier: GPL-2.0-or-later
 """
 
-OK = 0              # done, and everything is as it should be
-PROBLEM = 1         # the answer is no: something has to be done first
-USAGE = 2           # wrong arguments (argparse has this status, too)
+OK = 0              # the command succeeded and found nothing wrong
+PROBLEM = 1         # the user has to do something first; nothing was changed
+USAGE = 2           # wrong arguments (argparse uses this status, too)
 UNUSABLE = 3        # a file, a monitor or a device cannot be used
 FAILED = 4          # run: the migration failed, the guest stays at the source
 CANCELLED = 5       # run: cancelled by the user, the guest stays at the source
-TIME_LIMIT = 6      # run: cancelled at the time limit, the guest stays
-UNCERTAIN = 7       # run: an operator has to see which host has the guest
+TIME_LIMIT = 6      # run: cancelled at the time limit, the guest stays there
+UNCERTAIN = 7       # run: the user has to find out which host has the guest
 
 MEANINGS = {
     OK: 'done, nothing is wrong',

@@ -22,7 +22,8 @@ from .progress import PAGE, duration
 
 HELP = 'estimate time and downtime of a migration'
 
-# Published for EPYC: 2.5 to 4 ms a page (USENIX ATC 2024: 2 GiB in 33.7 minutes)
+# Private pages per second.  Published figures for EPYC are 2.5 to 4 ms per page
+# (USENIX ATC 2024: 2 GiB in 33.7 minutes).
 ASSUMED_PAGES = 260
 ASSUMED_BYTES = 125 * 10**6     # 1 Gbit/s
 ROUNDS = 50
@@ -60,12 +61,13 @@ def add(parser):
 @dataclass
 class Load:
     """
-    What has to be sent and how fast it changes.
+    How many pages have to be sent, how fast the guest writes them, and how fast
+    they can be sent.
 
-    @private, @shared: pages
-    @dirty: pages that the guest writes in a second
-    @private_rate: private pages that can be packed in a second
-    @bytes_rate: bytes that the network takes in a second
+    @private, @shared: number of private and shared pages
+    @dirty: pages that the guest writes per second
+    @private_rate: private pages that firmware or helper pack per second
+    @bytes_rate: bytes that the network transfers per second
     """
     private: float
     shared: float
@@ -75,8 +77,8 @@ class Load:
 
     def seconds(self, private, shared):
         """
-        Return the time for these pages.  The source packs a page and sends it
-        before it packs the next one.
+        Return the time in seconds for sending these pages.  Packing and sending
+        do not overlap: the source sends a page before it packs the next one.
         """
         return private / self.private_rate + \
             (private + shared) * PAGE / self.bytes_rate
@@ -84,7 +86,11 @@ class Load:
 
 @dataclass
 class Forecast:
-    """@rounds: (seconds, private pages, shared pages) of each round."""
+    """
+    The expected course of a migration.
+
+    @rounds: (seconds, private pages, shared pages) of each round
+    """
     rounds: list
     converges: bool
     total: float            # seconds
@@ -94,9 +100,9 @@ class Forecast:
 def forecast(load, downtime):
     """
     Return the Forecast of a migration that may stop the guest for @downtime
-    seconds.  Private and shared pages are dirtied in proportion to their number,
-    and each page counts once in a round: real guests write fewer pages than
-    that, because they write some pages often.
+    seconds.  It assumes that the guest dirties private and shared pages in
+    proportion to their number, and never writes a page twice in a round.  Real
+    guests write some pages often, so they dirty fewer pages in a round.
     """
     pages = load.private + load.shared
     share = load.private / pages if pages else 0
@@ -107,7 +113,8 @@ def forecast(load, downtime):
         if needed <= downtime:
             converges = True
             break
-        # The first round sends everything, however fast the guest writes
+        # Compare with the second and later rounds only: the first round sends
+        # all pages, so its length does not depend on how fast the guest writes.
         if len(rounds) > 1 and needed >= rounds[-1][0] * 0.95 or \
            len(rounds) >= ROUNDS:
             converges = False
@@ -120,9 +127,10 @@ def forecast(load, downtime):
 
 
 def dirty_pages(monitor, time_to_measure):
-    """Return the pages that the guest writes in a second."""
-    # Sampling pages would read private memory, which QEMU cannot.  Which of the
-    # two logs QEMU has depends on the option dirty-ring-size of its accelerator.
+    """Return how many pages the guest dirties per second."""
+    # The mode page-sampling reads the guest's memory, but QEMU cannot read
+    # private pages.  QEMU accepts one of the other two modes, depending on the
+    # option dirty-ring-size of its accelerator.
     refused = []
     for mode in 'dirty-bitmap', 'dirty-ring':
         try:
@@ -145,7 +153,8 @@ def dirty_pages(monitor, time_to_measure):
 
 def _paths(monitor, args):
     """
-    Return private_rate, bytes_rate and what is known about both, as sentences.
+    Return private_rate and bytes_rate of Load, and for each a sentence that
+    says where its value comes from.
     """
     notes = []
     private = args.pages_per_second
@@ -171,12 +180,16 @@ def _paths(monitor, args):
 
 
 def advice(load, found, downtime):
-    """Return sentences on what helps, if the migration does not converge."""
+    """
+    Return sentences that advise the user what to do about a migration that does
+    not converge; [] if it converges.
+    """
     if found.converges:
         return []
     out = [f'A downtime limit of {found.downtime * 1000:.0f} ms lets it end '
            '(run --downtime).']
-    # A round must take less time than the guest needs to dirty its pages
+    # The migration converges if sending a page takes less time than the guest
+    # needs to dirty one.
     a_page = load.seconds(*(
         (load.private, load.shared) if load.private + load.shared
         else (0, 1))) / max(1, load.private + load.shared)
@@ -195,7 +208,10 @@ def advice(load, found, downtime):
 
 
 def estimate(monitor, args):
-    """Return Load, Forecast, limit of the downtime and notes."""
+    """
+    Return Load, Forecast, the downtime limit in seconds, and the notes of
+    _paths().
+    """
     migration = guest.sev(monitor)['migration']
     status = guest.migrating(monitor)
     if status:

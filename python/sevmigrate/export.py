@@ -27,7 +27,7 @@ def add(parser):
 
 
 def from_device():
-    """Return a HostFile with what the firmware says."""
+    """Return a HostFile with the answers of the firmware in /dev/sev."""
     try:
         pdh, plat_cert = firmware.export()
         status = firmware.platform_status()
@@ -37,13 +37,18 @@ def from_device():
     try:
         chip_id = firmware.identifier()
     except OSError:
-        chip_id = b''           # an old kernel; it only serves a URL
+        # An old kernel cannot get the identifier.  It is needed only for the
+        # URL of the CEK.
+        chip_id = b''
     return hostfile.HostFile(pdh, plat_cert, chip_id=chip_id,
                              api=status.api, build=status.build)
 
 
 def from_capabilities(answer):
-    """Return a HostFile for query-sev-capabilities, or libvirt's getSEVInfo."""
+    """
+    Return a HostFile with the certificates in @answer, the answer of
+    query-sev-capabilities or of libvirt's getSEVInfo.
+    """
     try:
         data = {name: base64.b64decode(answer.get(name, ''), validate=True)
                 for name in ('pdh', 'cert-chain', 'cpu0-id')}
@@ -55,13 +60,16 @@ def from_capabilities(answer):
 
 
 def from_monitor(monitor):
-    """Ask a QEMU on the host, which need not run a guest."""
+    """
+    Return a HostFile with the answers of a QEMU on the host.  The QEMU need not
+    run a guest.
+    """
     try:
         host = from_capabilities(monitor.cmd('query-sev-capabilities'))
     except Refused as e:
         raise Stop(f'query-sev-capabilities: {e}') from None
-    # The PDH is made by the firmware, and names its version.  Only the QEMU of
-    # an SEV guest tells the build.
+    # The firmware puts its API version into the PDH certificate that it makes.
+    # Only the QEMU of an SEV guest knows the build of the firmware.
     host.api = (host.pdh[4], host.pdh[5]) if len(host.pdh) > 5 else (0, 0)
     host.build = monitor.cmd('query-sev').get('build-id', 0)
     return host
@@ -69,8 +77,11 @@ def from_monitor(monitor):
 
 def add_amd(host, cek, amd):
     """
-    Put the signed CEK and ASK and ARK, the contents of files or None, into
-    @host.  Raises Stop if they do not belong to it.
+    Put the certificates that AMD publishes into @host.  Raises Stop if they do
+    not belong to this host.
+
+    @cek: the signed CEK as bytes, or None
+    @amd: ASK and ARK as bytes, or None
     """
     try:
         certs.Cert(host.pdh, certs.PDH)
@@ -96,13 +107,14 @@ def add_amd(host, cek, amd):
 
 
 def collect(args):
-    """Return the HostFile that @args ask for."""
+    """Return the HostFile that describes this host or that of the guest."""
     monitor = guest.connect(args)
     if monitor:
         with monitor:
             host = from_monitor(monitor)
         if monitor.host is not None:
-            hardware_line = ''      # the processor may be another host's
+            # QEMU may be on another host, whose processor is not known here
+            hardware_line = ''
         else:
             hardware_line = hardware.product()
     else:
@@ -117,7 +129,10 @@ def collect(args):
 
 
 def missing(host, cek):
-    """Return what a guest whose policy has SEV needs and @host has not."""
+    """
+    Return the certificates that @host lacks, but that a guest needs if the bit
+    SEV is set in its policy.
+    """
     out = []
     if not cek and not any(by == certs.ASK for by, _, _ in certs.read_chain(
             host.plat_cert)[2].signatures):

@@ -21,7 +21,7 @@ STATES = ('uninitialised', 'initialised', 'working')
 FLAG_OWNED, FLAG_ES = 1, 1 << 8
 ID_SIZE = 64
 
-# Status codes of the SEV API that a host administrator can meet here
+# Status codes of the SEV API that the commands of this module can return
 STATUSES = {1: 'INVALID_PLATFORM_STATE', 5: 'ALREADY_OWNED',
             6: 'INVALID_CERTIFICATE', 0x12: 'HWERROR_PLATFORM',
             0x13: 'HWERROR_UNSAFE', 0x18: 'SECURE_DATA_INVALID'}
@@ -39,7 +39,7 @@ def issue(cmd, address=0):
             fcntl.ioctl(fd, ISSUE_CMD, arg)
         except OSError as e:
             status = struct.unpack('<IQI', arg)[2]
-            if not 0 < status < 0x100:      # the kernel's own refusal
+            if not 0 < status < 0x100:      # not the firmware's error
                 raise e
             return status
         return 0
@@ -48,7 +48,10 @@ def issue(cmd, address=0):
 
 
 def command(cmd, layout, *values):
-    """Issue a command; return its status and its arguments after that."""
+    """
+    Issue a command with the arguments @values, packed in the format @layout.
+    Returns its status, and its arguments as the firmware has changed them.
+    """
     arg = ctypes.create_string_buffer(struct.pack(layout, *values))
     status = issue(cmd, ctypes.addressof(arg))
     return status, struct.unpack(layout, arg.raw[:struct.calcsize(layout)])
@@ -102,7 +105,8 @@ def export():
 
 def identifier():
     """Return the identifier of the chip in the first socket."""
-    # A host with two sockets answers with both, and fails if there is no room
+    # On a host with two sockets, GET_ID returns the identifiers of both chips.
+    # It fails if the buffer has no room for both.
     buffer = ctypes.create_string_buffer(2 * ID_SIZE)
     status, (_, size) = command(GET_ID2, '<QI', ctypes.addressof(buffer),
                                 2 * ID_SIZE)

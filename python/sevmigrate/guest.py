@@ -1,5 +1,5 @@
 """
-The option by which a command finds a guest, and the connection to it.
+The options with which the user names a guest, and the connection to this guest.
 
 SPDX-License-Identifier: GPL-2.0-or-later
 """
@@ -7,7 +7,7 @@ SPDX-License-Identifier: GPL-2.0-or-later
 from .errors import Stop
 from .monitor import Monitor
 
-# query-migrate: how a migration can end
+# The values of status in query-migrate that mean that the migration has ended
 ENDED = ('completed', 'failed', 'cancelled')
 
 
@@ -21,7 +21,7 @@ def add_arguments(parser, required):
 
 
 def connect(args):
-    """Return the connection that @args ask for, or None."""
+    """Return the connection to the guest of @args, None if they name none."""
     if args.guest:
         return Monitor(args.guest)
     if args.domain:
@@ -38,7 +38,10 @@ def migrating(monitor):
 
 
 def sev(monitor):
-    """Return query-sev of an SEV guest.  Raises Stop if it is none."""
+    """
+    Return the answer of query-sev.  Raises Stop if the guest is not an SEV
+    guest that this QEMU can migrate.
+    """
     answer = monitor.cmd('query-sev')
     if not answer.get('enabled'):
         raise Stop('this guest is not encrypted with SEV: migrate it as any '

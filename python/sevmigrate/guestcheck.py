@@ -1,5 +1,5 @@
 """
-Checks of a guest that shall leave.
+Checks of a guest that shall be migrated from this host.
 
 SPDX-License-Identifier: GPL-2.0-or-later
 """
@@ -78,7 +78,7 @@ def _state(monitor):
 
 
 def backends(monitor):
-    """Return the answer of query-memdev, [] if QEMU has no such command."""
+    """Return the answer of query-memdev, [] if QEMU refuses the command."""
     try:
         return monitor.cmd('query-memdev')
     except Refused:
@@ -87,8 +87,9 @@ def backends(monitor):
 
 def in_place(monitor):
     """
-    Return whether all memory backends are in-place memory, as far as QEMU
-    tells; None if it does not.
+    Return whether all memory backends are in-place memory.  Returns None if
+    QEMU does not tell: if there are no backends, if one has no name, or if
+    guest-memfd=auto leaves open whether the memory is in place.
     """
     found = []
     for memdev in backends(monitor):
@@ -129,8 +130,8 @@ def items(monitor):
 
 def memlock_items(monitor, system):
     """
-    Return the Item of the limit of locked memory of the guest's QEMU, which
-    must be on this host.
+    Return the Item for the limit of locked memory of the guest's QEMU.  Returns
+    [] if the limit does not apply, or if QEMU is not on this host.
     """
     if not monitor.pid or in_place(monitor):
         return []
@@ -150,6 +151,7 @@ def memlock_items(monitor, system):
         resource.RLIM_INFINITY if limit[1] == 'unlimited' else int(limit[1]),
         ram, 'QEMU')
     if item.status == BAD:
-        # guest-memfd=auto does not tell whether the memory is in place
+        # Only warn: with guest-memfd=auto, the memory may be in-place memory,
+        # which does not count for the limit.
         item.status = WARN
     return [item]

@@ -1,5 +1,6 @@
 """
-What this host is: its name, and the product line of its processor.
+The name of this host, the product line of its processor, and AMD's download
+addresses for its certificates.
 
 SPDX-License-Identifier: GPL-2.0-or-later
 """
@@ -11,8 +12,9 @@ CEK_URL = 'https://kdsintf.amd.com/cek/id/'
 AMD_URL = 'https://download.amd.com/developer/eula/sev/'
 PAGE_URL = 'https://www.amd.com/en/developer/sev.html'
 
-# (family, first model, last model) of /proc/cpuinfo -> product line.  Models
-# that AMD sells under other names have the certificates of these lines.
+# (family, first model, last model, product line).  Family and models are those
+# of /proc/cpuinfo.  Some of these models have another code name, but AMD signs
+# them with the ASK of the product line given here.
 LINES = (
     (0x17, 0x00, 0x0f, 'Naples'),
     (0x17, 0x30, 0x3f, 'Rome'),
@@ -58,8 +60,10 @@ def name():
 
 def sources(chip_id, line):
     """
-    Return lines of text that say where AMD publishes the certificates of the
-    chip @chip_id of product line @line ('' if unknown).
+    Return lines of text that say where AMD publishes certificates.
+
+    @chip_id: identifier of the chip; empty if unknown
+    @line: product line of the chip; '' if unknown
     """
     out = ['The CEK of this chip, signed by AMD:']
     out.append(f'  {CEK_URL}{chip_id.hex()}' if chip_id else

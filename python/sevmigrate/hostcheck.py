@@ -20,7 +20,7 @@ from . import firmware
 
 GOOD, WARN, BAD = 'ok', 'warn', 'bad'
 MIB = 1 << 20
-# OVMF, option ROMs and the video memory of a guest are pinned as well
+# Bytes that are pinned in addition to RAM: OVMF, option ROMs, video memory
 PINNED_MORE = 64 * MIB
 APPARMOR = ('/etc/apparmor.d/abstractions/libvirt-qemu',
             '/etc/apparmor.d/local/abstractions/libvirt-qemu')
@@ -30,7 +30,7 @@ QEMU_TIMEOUT = 30
 
 @dataclass
 class Item:
-    """One line of the answer."""
+    """The result of one check, which is one line of the output."""
     name: str
     status: str
     text: str
@@ -51,7 +51,11 @@ def mib(number):
 
 
 class System:
-    """The files of this host, below @root (tests have another one)."""
+    """
+    Access to the files of this host.
+
+    @root: a directory in which tests provide other files; '' for this host
+    """
 
     def __init__(self, root=''):
         self.root = root
@@ -143,9 +147,11 @@ def _kvm(system):
 
 
 def _asids(system):
-    """The ASIDs that are free, from the cgroup controller misc."""
+    """
+    Return the Item for the free ASIDs, which the cgroup controller misc knows.
+    """
     for top in '/sys/fs/cgroup', '/sys/fs/cgroup/unified':
-        # The root has the files of the whole host
+        # The files in the root cgroup count the whole host
         both = [system.read(f'{top}/misc.{f}') for f in
                 ('capacity', 'current')]
         if None not in both:
@@ -195,7 +201,13 @@ def qemu_items(program):
 
 
 def memlock_item(limit, ram, what):
-    """Return the Item for a limit of locked memory, and RAM of a guest."""
+    """
+    Return the Item for locked memory.
+
+    @limit: the limit of locked memory in bytes
+    @ram: the size of the guest's RAM in bytes
+    @what: the user or program that has the limit, for the message
+    """
     if limit == resource.RLIM_INFINITY:
         return Item('memlock', GOOD, f'{what} has no limit')
     if limit >= ram + PINNED_MORE:
@@ -209,10 +221,13 @@ def memlock_item(limit, ram, what):
 
 
 def memlock_items(ram):
-    """Return the Item of the limit of this user, if there is a @ram."""
+    """
+    Return the Item for this user's limit of locked memory; [] if @ram, the size
+    of the guest's RAM in bytes, is None.
+    """
     if not ram:
         return []
-    # CAP_IPC_LOCK lifts the limit
+    # root has CAP_IPC_LOCK, so the limit does not apply
     if os.geteuid() == 0:
         return [Item('memlock', GOOD, 'root has no limit; for another user '
                      'of QEMU, run this command as that user')]
@@ -222,8 +237,8 @@ def memlock_items(ram):
 
 def _credentials(directory, end):
     """
-    Return certificate and CA of an @end ("server" or "client").  Raises OSError
-    or ValueError.
+    Check the credentials of @end ("server" or "client") in @directory; return
+    its certificate.  Raises OSError or ValueError if something is wrong.
     """
     def load(name):
         with open(os.path.join(directory, name), 'rb') as f:

@@ -2,8 +2,8 @@
 The file that describes a host to other hosts: "export" writes it, "verify" and
 "run" read it.
 
-It is a JSON object.  Nothing in it is secret.  Certificates are encoded with
-base64, as QEMU's migrate-set-sev-info wants them.
+The file is a JSON object.  Nothing in it is secret.  Certificates are encoded
+with base64, as in the arguments of QEMU's migrate-set-sev-info.
 
 SPDX-License-Identifier: GPL-2.0-or-later
 """
@@ -18,11 +18,11 @@ from . import certs, chain
 from .errors import Stop
 
 KIND, VERSION = 'sev-migrate-host', 1
-SIZE_MAX = 1 << 18          # bytes of the file; a real one has 17 KiB
+SIZE_MAX = 1 << 18          # bytes of the file; normally it has 17 KiB
 TEXT_MAX = 300
 ID_MAX = 64                 # bytes of the chip's identifier
 
-# member -> (attribute, bytes that it may have)
+# member of the JSON object -> (attribute of HostFile, allowed sizes in bytes)
 BINARY = {'pdh': ('pdh', (chain.CERT,)),
           'plat-cert': ('plat_cert', (3 * chain.CERT,)),
           'amd-cert': ('amd_cert', tuple(
@@ -32,16 +32,17 @@ BINARY = {'pdh': ('pdh', (chain.CERT,)),
 @dataclass
 class HostFile:
     """
-    What another host must know of a host.
+    The description of a host for other hosts.
 
     @pdh: PDH certificate
     @plat_cert: PEK, OCA and CEK
     @amd_cert: ASK and ARK in AMD's format; empty if they are missing
     @chip_id: the chip's identifier
     @name: the host's name
-    @product: the product line by the processor's model; empty if unknown
+    @product: the product line, determined by the processor's model; empty if
+              unknown
     @api, @build: the firmware's version
-    @made: time at which the file was made
+    @made: time at which "export" made this description
     """
     pdh: bytes
     plat_cert: bytes
@@ -72,7 +73,10 @@ class HostFile:
         return json.dumps(value, indent=1) + '\n'
 
     def write(self, path):
-        """Write the file.  It is never seen half written."""
+        """
+        Write the file.  os.replace() is atomic, so no reader finds an
+        incomplete file.
+        """
         temporary = f'{path}.tmp.{os.getpid()}'
         try:
             with open(temporary, 'x', encoding='ascii') as f:

@@ -1,9 +1,10 @@
 """
-The launch digest of a guest: what the firmware hashes, in the order in which
-QEMU gives it to the firmware.
+The launch digest of a guest: a hash over everything that QEMU passes to the
+firmware, in the order in which QEMU passes it.
 
-Formats: SEV API 0.24 (LAUNCH_MEASURE), AMD64 Architecture Programmer's Manual
-volume 2, appendix B (VMSA), and the table of GUIDs that OVMF has at its end.
+The formats are those of the SEV API 0.24 (LAUNCH_MEASURE), of the AMD64
+Architecture Programmer's Manual volume 2, appendix B (VMSA), and of the table
+of GUIDs at the end of OVMF.
 
 SPDX-License-Identifier: GPL-2.0-or-later
 """
@@ -15,16 +16,16 @@ import uuid
 
 POLICY_ES = 1 << 2
 
-FLASH_MAX = 1 << 24         # bytes; QEMU's limit for both flash devices is less
+FLASH_MAX = 1 << 24         # bytes; more than QEMU allows for its flash devices
 # OVMF: the table of GUIDs ends 32 bytes before the end of the firmware
 TABLE_END = 32
 TABLE_FOOTER = uuid.UUID('96b582de-1fb2-45f7-baea-a366c55a082d')
 HASH_TABLE_AREA = uuid.UUID('7255371f-3a3b-4b04-927b-1da6efa8d454')
 ES_RESET_BLOCK = uuid.UUID('00f771de-1a7e-4fcb-890e-68c77e2fb44e')
 GUID_SIZE = 16
-ENTRY = GUID_SIZE + 2       # an entry ends with its length and its GUID
+ENTRY = GUID_SIZE + 2       # length and GUID, which are at the end of an entry
 
-# QEMU: the table with the hashes, padded to the block size of AES
+# QEMU's table of hashes (kernel-hashes=on), padded to the block size of AES
 HASHES = uuid.UUID('9438d606-4f22-4cc9-b479-a793d411fd21')
 CMDLINE = uuid.UUID('97d02dd8-bd20-4c94-aa78-e7714d36ab2a')
 INITRD = uuid.UUID('44baf731-3a2f-4bd7-9af1-41e29169781d')
@@ -34,8 +35,9 @@ BLOCK = 16
 PAGE = 4096
 RESET_CS, RESET_IP = 0xffff0000, 0xfff0
 
-# The migration helper: QEMU writes addresses and page tables into its private
-# memory, which follows the shared memory, before it launches it
+# The memory of the migration helper: first HELPER_SHARED bytes of shared
+# memory, then HELPER_PRIVATE bytes of private memory.  Before QEMU passes the
+# private memory to the firmware, it writes addresses and page tables into it.
 HELPER_MAGIC, HELPER_VERSION = b'SEVMHLP1', 1
 HELPER_HEAD = struct.Struct('<8s6I4Q')      # struct MhImage
 HELPER_PRIVATE, HELPER_TABLES = 0x10000, 0xc000
@@ -47,7 +49,7 @@ PTE_P, PTE_W, PTE_AD, PTE_PS, PTE_NX = 1, 2, 0x60, 0x80, 1 << 63
 
 
 class Malformed(ValueError):
-    """A file that lacks what the measurement needs."""
+    """A file from which the launch digest cannot be computed."""
 
 
 def guid_table(flash):
@@ -77,7 +79,7 @@ def guid_table(flash):
 
 
 def has_hash_area(flash):
-    """Has this firmware a place for the hashes of the kernel?"""
+    """Return whether the firmware @flash has an area for the kernel's hashes."""
     area = guid_table(flash).get(HASH_TABLE_AREA, b'')
     if len(area) < 8:
         return False
@@ -104,11 +106,11 @@ def vmsa(first, signature, flash, init2=False):
     """
     Return the VMSA of a vCPU at its reset.
 
-    @first: whether it is the first vCPU; others start at the firmware's reset
-            block
+    @first: whether this is the first vCPU; all others start at the address in
+            the firmware's reset block
     @signature: EAX of CPUID function 1
-    @init2: whether QEMU has used KVM_SEV_INIT2 (legacy-vm-type=off), with which
-            the VMSA has the state of the FPU
+    @init2: whether QEMU has used KVM_SEV_INIT2 (legacy-vm-type=off); only then
+            KVM puts the state of the FPU into the VMSA
     """
     cs_base, rip = RESET_CS, RESET_IP
     if not first:
@@ -199,6 +201,11 @@ def digest(parts):
 
 
 def measurement(tik, api, build, policy, launch_digest, nonce):
-    """Return what LAUNCH_MEASURE answers; only the owner knows @tik."""
+    """
+    Return the measurement that LAUNCH_MEASURE must return.
+
+    @tik: the integrity key, which only the owner and the firmware know
+    @api, @build: the firmware's version
+    """
     message = struct.pack('<BBBBI', 4, *api, build, policy) + launch_digest
     return hmac.digest(tik, message + nonce, 'sha256')

@@ -119,7 +119,10 @@ def _vmsa_parts(args, flash):
 
 
 def parts(args):
-    """Return (name, bytes) of everything that is measured, in its order."""
+    """
+    Return (name, bytes) of everything that the firmware measures, in the order
+    in which it does.
+    """
     flash = read_file(args.firmware, launch.FLASH_MAX)
     if not flash or len(flash) % launch.PAGE:
         raise Stop(f'{args.firmware}: {len(flash)} bytes are no flash; QEMU '
@@ -144,7 +147,10 @@ def _expected(args):
 
 
 def matches(args, digest):
-    """Compare the measurement; None if there is nothing to compare with."""
+    """
+    Return whether the measurement in @args matches @digest; None if @args have
+    no measurement.
+    """
     wanted = args.tik, args.expect, args.api, args.build
     if all(x is None for x in wanted):
         return None

@@ -1,5 +1,5 @@
 """
-A migration between two QEMUs, over their QMP monitors.
+Migration between two QEMUs, which this module controls by QMP.
 
 SPDX-License-Identifier: GPL-2.0-or-later
 """
@@ -19,7 +19,7 @@ TLS_ID = 'sev-migrate-tls'
 
 @dataclass
 class Options:
-    """What the user asks for; see run.add()."""
+    """The options of the command line; see run.add()."""
     listen: str = ''
     tls_dir: str = ''
     tls_creds: str = ''
@@ -49,8 +49,8 @@ class Outcome:
 
 class Interrupts:
     """
-    Counts Ctrl-C (and SIGTERM) instead of ending the program.  The third one
-    ends it.
+    Counts Ctrl-C (and SIGTERM) instead of ending the program.  The third signal
+    ends the program.
     """
 
     def __init__(self):
@@ -74,8 +74,8 @@ class Interrupts:
 
 class Settings:
     """
-    Capabilities and parameters of one side, which restore() sets back to what
-    they were.
+    Sets capabilities and parameters of one QEMU.  restore() sets them back to
+    the values that they had when this object was made.
     """
 
     def __init__(self, monitor):
@@ -88,7 +88,10 @@ class Settings:
         self._object = False
 
     def add_tls(self, directory, endpoint):
-        """Make an object with the credentials in @directory of that host."""
+        """
+        Create an object tls-creds-x509 with the credentials in @directory, a
+        path on the host of this QEMU.
+        """
         self.monitor.cmd('object-add', **{
             'qom-type': 'tls-creds-x509', 'id': TLS_ID, 'dir': directory,
             'endpoint': endpoint, 'verify-peer': True})
@@ -100,7 +103,8 @@ class Settings:
         if missing:
             raise Stop(f'{self.monitor.address}: this QEMU has no capability '
                        + ', '.join(missing), errors.PROBLEM)
-        # First off and then on, because some exclude each other
+        # Switch capabilities off before others are switched on, because QEMU
+        # refuses some combinations.
         for wanted in False, True:
             change = [{'capability': c, 'state': on}
                       for c, on in capabilities.items()
@@ -115,7 +119,7 @@ class Settings:
             self.monitor.cmd('migrate-set-parameters', **parameters)
 
     def restore(self):
-        """Set everything back; errors are ignored, QEMU may have ended."""
+        """Set everything back.  Ignores errors, because QEMU may have ended."""
         capabilities, parameters = self._changed
         old = {name: self._parameters.get(name, '') for name in parameters
                if name in self._parameters or name.startswith('tls-')}
@@ -164,7 +168,8 @@ def check_helper(source):
 
 def check_source(source):
     """
-    Refuse if the guest cannot leave.  Returns query-sev and the run state.
+    Refuse unless the guest can be migrated.  Returns the answer of query-sev
+    and the run state.
     """
     sev = guest.sev(source)
     state = source.cmd('query-status')['status']
@@ -180,7 +185,10 @@ def check_source(source):
 
 
 def check_destination(destination, host, sev):
-    """Refuse if @destination does not wait for a guest on @host's platform."""
+    """
+    Refuse unless @destination waits for a guest with the policy of @sev, on the
+    platform that @host describes.
+    """
     state = destination.cmd('query-status')['status']
     if state != 'inmigrate':
         raise refuse(f'{destination.address}: the destination is {state}; '
@@ -199,8 +207,10 @@ class Migration:
     """
     One migration.
 
-    @source: monitor.Monitor
-    @destination: monitor.Monitor, or None if @uri says where it listens
+    @source: monitor.Monitor of the source
+    @destination: monitor.Monitor of the destination; None if it already listens
+                  at @uri
+    @uri: URI at which the destination listens; '' if start() makes it listen
     @host: hostfile.HostFile of the destination, which the caller has verified
     """
 
@@ -208,7 +218,7 @@ class Migration:
         self.source, self.destination, self.uri = source, destination, uri
         self.host, self.options, self.display = host, options, display
         self.settings = []
-        self.stopped = False            # the source's guest, by us
+        self.stopped = False            # _at_limit() has stopped the guest
         self.was_running = True
         self.limit_reached = False
         self.recorder = None
@@ -257,7 +267,7 @@ class Migration:
         return f'tcp:{address}:{at["port"]}'
 
     def _record(self):
-        """Let the stream go through a relay, if the user wants a picture."""
+        """If the user wants a picture, send the stream through a Recorder."""
         if self.options.picture:
             self.recorder = recorder.Recorder(self.source.pid)
             self.uri = self.recorder.start(self.uri)
@@ -267,7 +277,10 @@ class Migration:
             self.recorder.close()
 
     def _draw(self, outcome):
-        """Write the picture of a migration that has ended."""
+        """
+        If the user wants a picture and the migration has succeeded, write the
+        picture.  Returns @outcome, which then mentions the picture.
+        """
         self._close_recorder()
         if self.recorder and outcome.status == errors.OK:
             wrong = self.recorder.write(self.options.picture, outcome.info)
@@ -277,7 +290,10 @@ class Migration:
         return outcome
 
     def start(self):
-        """Prepare both sides and start.  Raises Stop if something refuses."""
+        """
+        Prepare both sides and start the migration.  Raises Stop if a check
+        fails or a QEMU refuses a command.
+        """
         sev, state = check_source(self.source)
         self.was_running = state == 'running'
         if self.options.helper:
@@ -299,13 +315,17 @@ class Migration:
             raise refuse(str(e)) from None
 
     def restore(self):
-        """Set capabilities and parameters back, after a migration that ended
-        without success."""
+        """
+        Set capabilities and parameters of both sides back after a migration
+        that did not succeed.
+        """
         for settings in self.settings:
             settings.restore()
 
     def _at_limit(self):
-        """Apply the policy for the time limit, once."""
+        """
+        Stop the guest or cancel the migration, as the option --on-limit says.
+        """
         self.limit_reached = True
         if self.options.stop_at_limit and self.was_running:
             self.display.say('The time limit is reached: the guest is '
@@ -323,7 +343,10 @@ class Migration:
         return info
 
     def _follow(self, interrupts):
-        """Wait for the end; return QEMU's last answer to query-migrate."""
+        """
+        Wait until the migration has ended; return QEMU's last answer to
+        query-migrate.
+        """
         began = time.monotonic()
         cancelled = None
         postcopy = not self.options.postcopy
@@ -361,7 +384,8 @@ class Migration:
                                       state in ('paused', 'suspended')):
                 return
             if state in ('paused', 'prelaunch', 'suspended') and not asked:
-                # It was started with -S, or the guest was stopped here
+                # The destination was started with -S, or _at_limit() has
+                # stopped the guest
                 self.destination.cmd('cont')
                 asked = True
             if time.monotonic() > end:

@@ -1,5 +1,5 @@
 """
-QMP monitors, through qemu.qmp.
+Synchronous access to QMP monitors; it uses the asynchronous qemu.qmp.
 
 SPDX-License-Identifier: GPL-2.0-or-later
 """
@@ -12,16 +12,16 @@ from qemu.qmp import ExecuteError, QMPClient, QMPError
 
 from .errors import Refused, Stop
 
-TIMEOUT = 20            # seconds until a monitor must greet
-# Seconds until a command must be answered.  A server that makes a group for
-# Diffie-Hellman (object-add of tls-creds-x509) takes long.
+TIMEOUT = 20            # seconds until a monitor must have sent its greeting
+# Seconds until QEMU must have answered a command.  The longest is object-add of
+# tls-creds-x509, in which a server may generate a Diffie-Hellman group.
 COMMAND_TIMEOUT = 120
 
 
 def parse(address):
     """
-    Return the path of a unix socket, or (host, port).  Addresses are PATH,
-    unix:PATH, HOST:PORT, tcp:HOST:PORT and [IPv6]:PORT.
+    Return the path of a unix socket, or (host, port).  @address has one of the
+    forms PATH, unix:PATH, HOST:PORT, tcp:HOST:PORT and [IPv6]:PORT.
     """
     if address.startswith('unix:'):
         return address[5:]
@@ -52,9 +52,9 @@ class Monitor:
     """
     The QMP monitor of a running QEMU.
 
-    @address: as for parse()
-    @pid: QEMU's process, if it is on this host, else None
-    @host: the host's address, if the monitor is reached by TCP, else None
+    @address: one of the forms that parse() accepts
+    @pid: the ID of QEMU's process if the monitor is a unix socket, else None
+    @host: the address of QEMU's host if the monitor is a TCP socket, else None
     """
 
     def __init__(self, address):
@@ -90,7 +90,7 @@ class Monitor:
     def cmd(self, command, **arguments):
         """
         Execute a command and return its answer.  Raises Refused if QEMU answers
-        with an error, Stop if there is no answer.
+        with an error, and Stop if QEMU does not answer.
         """
         try:
             return self._wait(self._client.execute(command, arguments),
@@ -108,7 +108,7 @@ class Monitor:
         try:
             self._wait(self._client.disconnect(), TIMEOUT)
         except (QMPError, OSError, EOFError, asyncio.TimeoutError):
-            pass            # QEMU has ended, or has hung up
+            pass            # QEMU has ended or has closed the connection
         if not self._loop.is_closed():
             self._loop.close()
 

@@ -1,5 +1,6 @@
 """
-A picture of a guest's memory by the path that each page took.
+A picture of a guest's memory.  The colour of a page shows the path that it
+took.
 
 SPDX-License-Identifier: GPL-2.0-or-later
 """
@@ -12,8 +13,9 @@ from xml.sax.saxutils import escape
 WIDTH = 256     # pages in a row
 SCALE = 2
 
-# Colours of pages that were not sent, and then of those of each path in
-# stream.Tally.PATHS.  AGAIN has the colours of pages sent more than once.
+# COLOURS has the colours of pages that were sent at most once, AGAIN those of
+# pages that were sent more often.  The first colour is for pages that were not
+# sent, the others are for the paths in stream.Tally.PATHS, in the same order.
 COLOURS = ((0x30, 0x30, 0x30), (0x2b, 0x5c, 0x9e), (0x5a, 0x4a, 0x6a),
            (0xe6, 0x9f, 0x00), (0xc8, 0xc8, 0xc8))
 AGAIN = ((0x30, 0x30, 0x30), (0x56, 0xb4, 0xe9), (0x7a, 0x6a, 0x8a),
@@ -24,7 +26,11 @@ LEGEND = ('not sent', 'private, by the firmware',
 
 
 def png(width, height, indices):
-    """Return a PNG with palette @COLOURS + @AGAIN and one byte per pixel."""
+    """
+    Return a PNG.
+
+    @indices: one byte per pixel, an index of the palette COLOURS + AGAIN
+    """
     def chunk(kind, data):
         return (struct.pack('>I', len(data)) + kind + data +
                 struct.pack('>I', zlib.crc32(kind + data)))
@@ -44,14 +50,19 @@ def hexcolour(c):
 
 
 def block_pixels(last, times):
-    """Return one byte for each page of a block, in whole rows."""
+    """
+    Return one byte for each page of a block, padded to whole rows.  The byte is
+    an index of the palette COLOURS + AGAIN.
+
+    @last, @times: the members of stream.Tally for this block
+    """
     pixels = bytes(r + (len(COLOURS) if n > 1 else 0)
                    for r, n in zip(last, times))
     return pixels + bytes(-len(pixels) % WIDTH)
 
 
 def block_png(last, times):
-    """Return a picture with one pixel per page, and its height."""
+    """Return a PNG of one block with one pixel per page, and its height."""
     pixels = block_pixels(last, times)
     height = len(pixels) // WIDTH
     return png(WIDTH, height, pixels), height
@@ -67,9 +78,12 @@ def blocks_png(tally, blocks):
 
 def timeline(rounds, left, y, width):
     """
-    The @rounds of query-migrate's encrypted-ram over time: one bar each, from
-    its start to its end, divided as its pages were by path.  Returns (SVG
-    elements, y below them).
+    Draw a bar for each round, from its start to its end on the time axis.  The
+    bar is divided in the ratio of the private and shared pages of the round.
+
+    @rounds: recent-rounds of query-migrate's encrypted-ram
+    @left, @y, @width: place of the drawing
+    Returns (SVG elements, the y coordinate below them).
     """
     private, shared = hexcolour(COLOURS[1]), hexcolour(COLOURS[3])
     end = max(r['start'] + r['duration'] for r in rounds) or 1
@@ -101,8 +115,12 @@ def timeline(rounds, left, y, width):
 
 def svg(tally, blocks, title, lines, rounds):
     """
-    Return an SVG of the pages of @blocks (names) as in @tally, with a legend,
-    @lines of text beside it, and @rounds over time below it.
+    Return an SVG that shows the pages of some blocks.
+
+    @tally: stream.Tally with the paths of the pages
+    @blocks: names of the blocks
+    @lines: lines of text below the legend
+    @rounds: rounds for timeline(), which is below the blocks; may be empty
     """
     out, y, left = [], 50, 20
     for name in blocks:
@@ -132,7 +150,8 @@ def svg(tally, blocks, title, lines, rounds):
         out.append(f'<text x="{x}" y="{ty}" xml:space="preserve">'
                    f'{escape(line)}</text>')
         ty += 18
-    # A character of 13 pixels is at most 8 wide, one of 17 at most 11
+    # A character is at most 8 pixels wide if the font size is 13, and at most
+    # 11 pixels if it is 17
     width = max(x + 8 * max(map(len, [*lines, ' ' * 46])),
                 left + 11 * len(title)) + left
     height = max(y, ty) + 10

@@ -1,5 +1,5 @@
 """
-What query-migrate says, as a line for people.
+Functions that show the answers of query-migrate as text.
 
 SPDX-License-Identifier: GPL-2.0-or-later
 """
@@ -15,25 +15,25 @@ INTERVAL = 10           # seconds between two lines if stderr is no terminal
 
 @dataclass
 class Left:
-    """What a migration still has to send, in pages, and its pace."""
+    """How many pages a migration still has to send, and how fast it is."""
     status: str
     round: int
     private: int
     shared: int
     total: int
     pages_per_second: int       # private pages; 0 if not known yet
-    bytes_per_second: float     # all that is sent
-    downtime_ms: int            # that QEMU expects; 0 if it does not know
+    bytes_per_second: float     # of the whole stream
+    downtime_ms: int            # expected by QEMU; 0 if QEMU does not know
 
     @property
     def done(self):
-        """Return the part that need not be sent, 0 to 1."""
+        """Return the fraction of the pages that QEMU need not send any more."""
         if not self.total:
             return 0.0
         return max(0.0, 1 - (self.private + self.shared) / self.total)
 
     def seconds(self):
-        """Return the estimated time for what is left; None if not known."""
+        """Return the estimated time for the pages left; None if unknown."""
         if self.private and not self.pages_per_second:
             return None
         if self.shared and not self.bytes_per_second:
@@ -77,8 +77,11 @@ def line(now):
 
 class Display:
     """
-    Shows lines on stderr: one that changes if it is a terminal, else one from
-    time to time.  @quiet: show nothing
+    Shows the progress on stderr.  If stderr is a terminal, it updates one line;
+    otherwise, it prints a new line every INTERVAL seconds.
+
+    @quiet: whether to show nothing
+    @stream: a replacement for stderr
     """
 
     def __init__(self, quiet, stream=None):

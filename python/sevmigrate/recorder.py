@@ -1,8 +1,9 @@
 """
-Observes the stream of a migration, for the picture of the guest's memory.
+Reader of the stream of a migration, for the picture of the guest's memory.
 
-The stream goes through a relay in this process to a thread that reads it.  A
-stream that this thread does not understand still reaches the destination.
+The source connects to a relay in this process.  The relay forwards the stream
+to the destination and writes a copy of it to a pipe, from which a thread reads
+it.  If this thread does not understand the stream, the relay still forwards it.
 
 SPDX-License-Identifier: GPL-2.0-or-later
 """
@@ -20,7 +21,7 @@ CHUNK = 1 << 16
 
 
 def target_of(uri):
-    """Return the relay's target for the URI of a destination."""
+    """Return the argument @target of Relay for the URI of a destination."""
     if uri.startswith('unix:'):
         return uri[5:]
     if uri.startswith('tcp:'):
@@ -33,7 +34,9 @@ def target_of(uri):
 
 class Recorder:
     """
-    @pid: process of the source's QEMU, which connects to the relay
+    Reader of one stream.
+
+    @pid: process ID of the source's QEMU, which will connect to the relay
     """
 
     def __init__(self, pid):
@@ -74,12 +77,13 @@ class Recorder:
                 self.tally.add(self._stream, record)
         except (stream.Malformed, EOFError, KeyError) as e:
             self.why = str(e)
-        # The relay must be able to write until the end
+        # Empty the pipe until the stream ends.  The relay would otherwise block
+        # when the pipe is full, and the migration with it.
         while self._source.read(CHUNK):
             pass
 
     def close(self):
-        """End the relay, after the migration or instead of it."""
+        """End the relay, whether or not there was a migration."""
         if self._relay:
             self._relay.close(drain=True)
             os.close(self._writer)
@@ -90,8 +94,10 @@ class Recorder:
 
     def write(self, path, info):
         """
-        Write the picture of a migration with the last answer @info of
-        query-migrate.  Returns what is wrong, or an empty string.
+        Write the picture of a migration to @path.
+
+        @info: the last answer of query-migrate
+        Returns what is wrong, or an empty string.
         """
         blocks = [name for name, _ in self._stream.private_blocks
                   if name in self.tally.last]

@@ -1,5 +1,6 @@
 """
-A relay between source and destination, which records, cuts or changes the stream.
+A relay between source and destination, which can record, cut or change the
+stream.
 
 SPDX-License-Identifier: GPL-2.0-or-later
 """
@@ -16,15 +17,16 @@ CHUNK = 1 << 20
 
 # A message on the return path: type and length, big-endian
 MESSAGE = struct.Struct('>HH')
-SHUT = 1        # MIG_RP_MSG_SHUT says whether the destination has the guest
-# Seconds to wait for the last messages of a destination that has stopped reading
+SHUT = 1        # MIG_RP_MSG_SHUT: the destination's result, its last message
+# A destination that has stopped reading may still send messages, such as its
+# error.  The relay waits for them for at most this number of seconds.
 LAST_WORDS = 5
 
 
 class Cut(Exception):
     """
-    Raised by a tamper function to end the connection here, after @data has been
-    sent and @then() has been called.
+    A tamper function raises this exception in order to end the connection.
+    Before the relay does so, it sends @data and calls @then().
     """
 
     def __init__(self, data=b'', then=None):
@@ -35,15 +37,21 @@ class Cut(Exception):
 
 class Relay:
     """
-    Listens at @listen, the path of a unix socket, and forwards to @target, such
-    a path or the (address, port) of another host.
+    A relay for one connection.
 
-    @record: a file that gets what the source has sent, unchanged
-    @tamper: called with each stream.Record from the source; returns the bytes
-             to forward instead, or raises Cut
-    @answer: the same for the return path, called with (type, message)
-    @cut_at: number of bytes after which the connection ends
-    @ahead: number of bytes that may be read ahead of @tamper
+    @listen: path of the unix socket at which the relay listens
+    @target: path of a unix socket, or (address, port) of another host, to which
+             the relay forwards the stream
+    @record: path of a file to which the relay writes the bytes of the source
+             that it has forwarded; not with @tamper
+    @tamper: function that the relay calls with each stream.Record from the
+             source; returns the bytes to forward instead, or raises Cut
+    @answer: function that the relay calls with (type, message) for each message
+             on the return path; returns the bytes to forward instead, or
+             raises Cut
+    @cut_at: number of bytes after which the relay ends the connection
+    @ahead: maximum number of bytes that the relay reads before it has called
+            @tamper for them
     """
 
     def __init__(self, listen, target, record=None, tamper=None, answer=None,
@@ -77,7 +85,7 @@ class Relay:
         try:
             to.shutdown(socket.SHUT_WR)
         except OSError:
-            pass            # it may be closed already
+            pass            # the connection may be closed already
 
     def _serve(self):
         try:
@@ -104,8 +112,9 @@ class Relay:
         except Cut as cut:
             self._end(cut, destination)
         except Exception as e:      # pylint: disable=broad-except
-            # One side has hung up or has sent something malformed.  Both see
-            # the connection end, and close() raises the error.
+            # One side has closed the connection or has sent something
+            # malformed.  The relay ends both connections; close() raises the
+            # error.
             self.error = e
             self._hang_up()
 
@@ -147,13 +156,13 @@ class Relay:
         try:
             to.sendall(cut.data)
         except OSError:
-            pass            # the peer may have closed it before
+            pass            # the peer may have closed the connection already
         if cut.then:
             cut.then()
         self._hang_up()
 
     def _back(self, destination, source):
-        """The return path."""
+        """Forward the return path."""
         try:
             if self._answer:
                 self._back_messages(destination, source)
@@ -163,7 +172,7 @@ class Relay:
         except Cut as cut:
             self._end(cut, source)
         except OSError:
-            pass            # the other direction reports it
+            pass            # _serve() reports the end of the connection
 
     @staticmethod
     def _back_bytes(destination, source):
@@ -192,8 +201,8 @@ class Relay:
     def close(self, drain=False):
         """
         End the connection after the migration.  With @drain, first wait until
-        the source has hung up.  Raises the relay's error, except the error
-        that one side has hung up.
+        the source has closed its side.  Raises the relay's error, unless the
+        error is that one side has closed the connection.
         """
         if drain and self._ends:
             self._threads[0].join(60)

@@ -101,18 +101,21 @@ def _options(args):
 
 
 def trusted_host(args):
-    """Return the HostFile.  Raises Stop if its chain is not valid."""
+    """
+    Return the HostFile and what is wrong with its chain, '' if the chain is
+    valid.  Raises Stop if it is not valid and @args lack --unverified.
+    """
     host = hostfile.read(args.host)
     wrong = verify.broken(verify.results(host, verify.read_root(args.ark)))
     if wrong and not args.unverified:
         raise migration.refuse(f'{args.host}: {wrong}')
     if not host.amd_cert:
-        host.info()             # says what is missing
+        host.info()             # raises Stop, because ASK and ARK are missing
     return host, wrong
 
 
 def is_uri(text):
-    """Is this a URI for "migrate", rather than a monitor?"""
+    """Return whether @text is a URI for "migrate", not a monitor's address."""
     return text.startswith(SCHEMES)
 
 

@@ -1,6 +1,7 @@
 """
-Reader of a migration stream up to the end of its RAM.  It implements
-docs/specs/encrypted-ram-migration.rst and shares no code with QEMU.
+Reader of a migration stream.  It parses the stream up to the end of the RAM
+section, as docs/specs/encrypted-ram-migration.rst specifies it.  It shares no
+code with QEMU.
 
 SPDX-License-Identifier: GPL-2.0-or-later
 """
@@ -27,25 +28,28 @@ TYPE_NAMES = {SESSION: 'session', PAGES: 'private', STATE: 'state',
 LIMIT = {SESSION: 335888, PAGES: 16 + 64 * 4608, STATE: 24 + 128 * 1024,
          FINAL: 64 * 1024, UNALLOCATED: 24}
 PAGES_MAX = 64
-SESSION_FLAGS = 3           # source reads a reason; pages use multifd
-SESSION_OPTIONAL = 0xffff0000   # 0x10000: the source reads an answer
-PAGES_HEADER = 16 + 16      # header of the record and of its body
+# Flags of the session record.  1: the source reads the reason of a failure.
+# 2: private pages use the multifd channels.  0x10000: the source reads an
+# answer.
+SESSION_FLAGS = 3
+SESSION_OPTIONAL = 0xffff0000
+PAGES_HEADER = 16 + 16      # header of the record, and header of its body
 
 
 class Malformed(Exception):
-    """The stream is not what the specification says."""
+    """The stream violates the specification."""
 
 
 @dataclass
 class Record:
     """
-    A piece of the stream.  All records together are the whole stream.
+    A part of the stream.  All parts together, in order, are the whole stream.
 
     @kind: 'zero', 'plain' or 'private' for pages; 'unallocated' for private
            pages without contents; 'session', 'state' or 'final' for the other
            encrypted records; 'blocks' for the list of blocks; 'rest' for
            everything after RAM; 'frame' for everything else
-    @raw: the record's bytes in the stream, without a frame before it
+    @raw: the bytes of this part
     """
     kind: str
     raw: bytes
@@ -56,16 +60,16 @@ class Record:
 
 
 class Stream:
-    """The records of a stream that a binary file object gives."""
+    """Reader of the stream in @f, a binary file object."""
 
     def __init__(self, f):
         self._f = f
         self._raw = bytearray()
         self._position = 0
-        self._block_now = ''        # that of the last plain record
-        self.blocks = {}            # name -> bytes, in the stream's order
-        self.private_blocks = []    # (name, pages), of the session record
-        self.state = {}             # name -> bytearray, of the state records
+        self._block_now = ''        # block of the last plain or zero page
+        self.blocks = {}            # name -> size in bytes, in stream order
+        self.private_blocks = []    # (name, pages), from the session record
+        self.state = {}             # name -> bytearray, from the state records
 
     def _read(self, n):
         data = self._f.read(n)
@@ -90,7 +94,7 @@ class Stream:
         return record
 
     def records(self):
-        """Generator of every Record."""
+        """Generate the Records of the whole stream."""
         if self._unpack('II') != (MAGIC, VERSION):
             raise Malformed('not a migration stream of version 3')
         ram_id = None
@@ -101,7 +105,8 @@ class Stream:
             elif kind == COMMAND:
                 _, size = self._unpack('HH')
                 self._read(size)
-                # The source may wait for an answer to a ping
+                # The command may be a ping.  Return the record at once, because
+                # the source may wait for the answer before it sends more.
                 yield self._done('frame')
             elif kind == SECTION_START:
                 section, = self._unpack('I')
@@ -220,15 +225,18 @@ class Stream:
 
 
 class Tally:
-    """The path that each page took, in each round and last."""
+    """Counts the pages of each path, and keeps the last path of each page."""
 
     PATHS = ('private', 'unallocated', 'plain', 'zero')
-    PRIVATE = (1, 2)        # numbers of the private paths, from 1
+    PRIVATE = (1, 2)        # values in self.last of the private paths
 
     def __init__(self):
         self.rounds = []        # path -> pages, for each round
-        self.last = {}          # block -> bytearray: 0 none, else path + 1
-        self.times = {}         # block -> bytearray: how often it was sent
+        # block -> bytearray: for each page, 0 if it was not sent, otherwise 1
+        # plus the index of its last path in PATHS
+        self.last = {}
+        # block -> bytearray: for each page, how often it was sent (at most 255)
+        self.times = {}
         self.bytes = dict.fromkeys(self.PATHS, 0)
         self.records = dict.fromkeys(self.PATHS, 0)
         self.converted = 0      # pages sent in another state than before
@@ -244,8 +252,9 @@ class Tally:
             return
         if record.kind not in self.PATHS:
             return
-        # QEMU walks through all blocks from end to end: a step back begins
-        # another round
+        # In a round, QEMU visits the blocks in order, and each from its start
+        # to its end.  A page before the previous one therefore begins a new
+        # round.
         at = (self._order[record.block], record.offset)
         if self._at is None or at < self._at:
             self.rounds.append(dict.fromkeys(self.PATHS, 0))
@@ -267,8 +276,8 @@ class Tally:
 
     def of_confidential(self, of):
         """
-        Count the pages sent, by any path, of blocks that can have private
-        pages.
+        Return how many pages of blocks that can have private pages were sent,
+        by any path.  A page counts each time that it was sent.
         """
         return sum(sum(self.times[name]) for name, _ in of.private_blocks)
 
@@ -278,7 +287,7 @@ class Tally:
         for name, bits in of.state.items():
             for page, path in enumerate(self.last.get(name, b'')):
                 private = bits[page // 8] >> page % 8 & 1
-                # A page that no record brought is shared and zero
+                # A page that was not sent is shared and zero at the destination
                 if private != (path in self.PRIVATE):
                     out.append((name, page))
         return out

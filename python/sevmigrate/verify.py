@@ -36,7 +36,13 @@ def add(parser):
 
 @dataclass
 class Result:
-    """@what was checked; @wrong says what is wrong, '' if nothing."""
+    """
+    The result of one check.
+
+    @what: what was checked
+    @wrong: what is wrong; '' if nothing
+    @note: what the user may want to know if nothing is wrong
+    """
     what: str
     wrong: str = ''
     note: str = ''
@@ -77,7 +83,11 @@ def _signature(name, cert, by, signer):
 
 
 def _root(ark, trusted):
-    """Is @ark a root key that the user trusts?"""
+    """
+    Return the Result for the question whether the user trusts @ark.
+
+    @trusted: the only root key to trust; None: those of AMD's product lines
+    """
     line = certs.product(ark)
     if trusted is not None:
         result = Result('ARK is the trusted one', note=line or '--ark')
@@ -112,8 +122,8 @@ def _product(ark, wanted, stated):
 
 def _firmware(host, pdh, pek, min_api, min_build):
     out = []
-    # The CEK signs the PEK, and so the version that the PEK names; the PEK
-    # signs the PDH
+    # PDH and PEK contain the API version.  Nobody but the firmware can change
+    # it, because the CEK signs the PEK and the PEK signs the PDH.
     if min_api:
         seen = min((pdh.major, pdh.minor), (pek.major, pek.minor))
         out.append(Result(
@@ -142,7 +152,8 @@ def results(host, ark=None, product=None, min_api=None, min_build=None):
     pdh, chain, amd = _read(host)
     if amd is None:
         return [Result('ASK and ARK', 'MISSING; export again with --amd FILE')]
-    # The product line comes first: a chain of another line is not broken
+    # Check the root key and the product line first: if the ARK is that of
+    # another line, this is the reason why a signature does not match.
     out = [_root(amd[1], ark), *_product(amd[1], product, host.product)]
     out += [_signature(*link) for link in certs.links(pdh, chain, amd)]
     return out + _firmware(host, pdh, chain[0], min_api, min_build)
