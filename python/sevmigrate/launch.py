@@ -79,7 +79,7 @@ def guid_table(flash):
 
 
 def has_hash_area(flash):
-    """Return whether the firmware @flash has an area for the kernel's hashes."""
+    """Return whether the firmware @flash has an area for kernel hashes."""
     area = guid_table(flash).get(HASH_TABLE_AREA, b'')
     if len(area) < 8:
         return False

@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
 #
-# Functional test of the emulated SEV host: a Linux in it, and in that an SEV
-# guest by KVM
+# Functional test of the emulated SEV host: QEMU runs a Linux whose KVM runs an
+# SEV guest
 #
 # SPDX-License-Identifier: GPL-2.0-or-later
 #
-# There is no image to download that has all that the host needs: a kernel, an
-# initramfs with its KVM modules, a QEMU and a guest.  SEV_HOST_BUILD is the
-# directory where "make" of the emulated host's own repository has put them.
+# The host needs a kernel, an initramfs with the KVM modules, a QEMU and a
+# guest.  No image that can be downloaded has all of them.  SEV_HOST_BUILD is
+# the directory into which "make" of the emulated host's own repository has
+# written them.
 
 import os
 import time
@@ -18,7 +19,8 @@ from qemu_test import QemuSystemTest
 class SevHost(QemuSystemTest):
 
     timeout = 800
-    # Done by the host's root; what the guest says is a file that it can see
+    # The host executes this script as root.  It writes the guest's console to a
+    # file in a directory that it shares with this test.
     COMMAND = '''
 exec > /run/l1/output 2>&1
 dmesg | grep -i 'sev.*enabled'
@@ -42,7 +44,7 @@ touch /run/l1/runs
 until [ -e /run/l1/seen ]; do sleep 0.2; done
 kill $!
 wait $!
-# Who ends the machine is the test
+# The test ends the emulated host
 exec sleep 100000
 '''
 
@@ -115,13 +117,14 @@ exec sleep 100000
                   said('status'))
         self.assertIsNone(said('status'), said('output'))
         self.assertIn('SEV enabled', said('output'))
-        # The firmware has it, it can run, and pages were decrypted for it
+        # The firmware has one guest, which can run, and memory contains pages
+        # as plaintext of this guest
         platform = self.platform()
         self.assertEqual(platform['state'], 'working')
         self.assertEqual([(g['state'], g['asid'] > 0)
                           for g in platform['contexts']], [('running', True)])
         self.assertGreater(platform['memory']['plaintext'], 0)
-        # Control: it is gone when its QEMU is
+        # Control: after the guest's QEMU has ended, the firmware has no guest
         with open(os.path.join(control, 'seen'), 'w', encoding='ascii'):
             pass
         self.wait('end of the guest',

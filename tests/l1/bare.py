@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 #
-# Live migration of a guest of a few KiB that only converts pages.  A case takes
-# seconds.  Runs in the emulated SEV host; TAP on stdout, progress on stderr:
+# Live migration of a guest of a few KiB, whose only work is to convert pages
+# and to check them.  A test takes seconds.  This program runs in the emulated
+# SEV host.  It prints TAP on stdout and its progress on stderr:
 #
 #   scripts/l1 [--kernel module|stock] -- tests/l1/bare.py [TEST...]
 #
@@ -47,8 +48,8 @@ class Bare(migration.Base):
 
     def ready(self, source, config=None, downtime_ms=2000, tamper=None, **kw):
         """
-        Launch a destination; return it and the link to it.  @kw is for
-        flow.set_up().
+        Launch a destination and prepare both sides; return the destination and
+        the link to it.  @kw is passed to flow.set_up().
         """
         destination = self.another(config or source.config)
         flow.prepare(source, destination, downtime_ms=downtime_ms, **kw)
@@ -75,8 +76,9 @@ class Bare(migration.Base):
 
     def good(self, *vms, more=2):
         """
-        Check that the guest runs in the last of @vms and that all its pages
-        are right.  @vms are the QEMUs where it was since its last reset.
+        Check that the guest runs in the last of @vms and that it has found no
+        wrong page since its last reset.  @vms are the QEMUs that have run the
+        guest since then, in this order.
         """
         flipper.wait_more(vms[-1], more, PATIENCE)
         text = ''.join(v.console() for v in vms)
@@ -95,7 +97,8 @@ class Bare(migration.Base):
         """Migrate in several rounds while the guest converts pages."""
         source = self.boot(config)
         note(f'{flipper.rate(source, 2):.0f} pages a second converted')
-        # With this limit the migration does not end before the limit is raised
+        # The limit of 1 ms prevents the end of the migration until this method
+        # raises it
         destination, link = self.ready(source, downtime_ms=1)
         before, waits = flipper.last(source), len(flipper.waits(source))
         began = time.monotonic()
@@ -142,7 +145,10 @@ class Conversions(Bare):
         self.flips(self.config)
 
     def test_flips_control(self):
-        """Control: the guest notices if pages that are sent again get lost."""
+        """
+        Control: if the second copies of private pages are lost, the guest finds
+        wrong pages.
+        """
         source = self.boot(self.config)
         sent, dropped = set(), [0]
 
@@ -172,7 +178,7 @@ class Conversions(Bare):
 
 
 class Groups(Bare):
-    """Several packets for each doorbell, for a firmware with slow doorbells."""
+    """ccp submits several packets with one doorbell (parameter sev_ring)."""
     RING = '/sys/module/ccp/parameters/sev_ring'
 
     def set_ring(self, value):
@@ -204,7 +210,7 @@ class Groups(Bare):
 
 
 class DirtyRing(Bare):
-    """KVM logs what vCPUs write in rings, and conversions in bitmaps."""
+    """KVM logs writes of vCPUs in dirty rings, and conversions in bitmaps."""
 
     @classmethod
     def setUpClass(cls):
@@ -218,7 +224,7 @@ class DirtyRing(Bare):
 
 
 class Places(Bare):
-    """Places of the pages that the guest converts."""
+    """The guest converts pages at various places in its address space."""
 
     @classmethod
     def setUpClass(cls):
@@ -229,7 +235,10 @@ class Places(Bare):
                       'id': 'more', 'size': 128 << 20}
 
     def two_places(self):
-        """A RAMBlock at two guest addresses: its end is above 4 GiB."""
+        """
+        Return a Config in which the RAMBlock is mapped at two guest addresses:
+        its start below 4 GiB, its end above 4 GiB.
+        """
         return self.high.change(extra=['-machine', 'max-ram-below-4g=16M'])
 
     def moves(self, config):
@@ -247,7 +256,7 @@ class Places(Bare):
             '-device', 'pc-dimm,memdev=more,id=dimm'])
 
     def is_in_use(self, v):
-        """Check that the dimm is at the address of the guest's pages."""
+        """Check that the dimm contains the pages that the guest converts."""
         found = [d['data'] for d in v.cmd('query-memory-devices')]
         self.assertEqual([(d['addr'], d['size']) for d in found],
                          [(4 << 30, 128 << 20)])
@@ -258,16 +267,16 @@ class Places(Bare):
 
     def plugged_later(self, *before):
         """
-        The dimm is plugged in after the guest's first conversion, so that its
-        pages begin as private.  The options @before may already create its
-        memory backend.
+        Plug the dimm in after the guest's first conversion; its pages are
+        private at first.  The options @before may already create the memory
+        backend of the dimm.
         """
         source = self.launch(f'src{self.next()}', self.small.change(
             extra=['-m', '16M,slots=2,maxmem=1G', *before]))
         source.wait_for('guest without memory', lambda: 'no memory yet' in
                         source.console(), PATIENCE)
         if not before:
-            # A backend that is deleted again
+            # Also create another backend and delete it again
             source.cmd('object-add', **{**self.memory, 'id': 'other'})
             source.cmd('object-del', id='other')
             source.cmd('object-add', **self.memory)
@@ -284,7 +293,7 @@ class Places(Bare):
         self.plugged_later('-object', json.dumps(self.memory))
 
     def test_first_guest_memfd_later(self):
-        """The VM was created without a guest_memfd."""
+        """QEMU refuses a guest_memfd if the VM was created without one."""
         source = self.boot(flipper.config(self.work).change(backend='ram'))
         with self.assertRaisesRegex(flow.ExecuteError, 'guest_memfd'):
             source.cmd('object-add', **{
@@ -292,7 +301,7 @@ class Places(Bare):
         self.good(source)
 
     def test_discard(self):
-        """Memory whose pages can be discarded is refused with SEV."""
+        """QEMU refuses virtio-mem with SEV, because it discards pages."""
         v = vm.VM('discard', flipper.config(self.work).change(extra=[
             '-m', '16M,maxmem=1G',
             '-object', 'memory-backend-ram,id=more,size=128M,reserve=off',
@@ -316,12 +325,14 @@ class Places(Bare):
 
 class Hidden(Bare):
     """
-    Private and shared pages in memory that PAM registers hide: until its device
-    state is loaded, the destination has no memory slot for them.
+    PAM registers hide memory with private and shared pages.  The destination
+    has no memory slot for this memory until it has loaded the device state.
     """
 
     def moves(self, where, *backends):
-        """Migrate from each of these memory backends to the next."""
+        """
+        Migrate a guest from a QEMU with each of @backends to the next one.
+        """
         if os.environ.get('IN_L1') != 'module':
             self.skipTest('this kernel has no guest_memfd for SEV guests')
         config = flipper.config(self.work, where=where)
@@ -348,9 +359,10 @@ class Hidden(Bare):
 class Flushed(Bare):
     """
     A guest migrates after it has flushed shared pages from the source's caches
-    and before it makes them private.  The destination's caches have the pages
-    that QEMU has loaded.  With cache-check=fatal the host ends if they are
-    still there when the guest uses the pages.
+    and before it makes them private.  The destination's QEMU has loaded these
+    pages through its caches, so it must flush them, too.  With
+    cache-check=fatal the emulated host ends if lines of the pages are still in
+    a cache when the guest uses the pages.
     """
 
     def moves(self, backend):
@@ -374,7 +386,10 @@ class Flushed(Bare):
 
 
 class Features(Bare):
-    """The CPUID bits of the hypercall and the MSR are features of the CPU."""
+    """
+    The CPUID bits for KVM_HC_MAP_GPA_RANGE and for MSR_KVM_MIGRATION_CONTROL
+    are features of QEMU's CPU models.
+    """
     NAMES = 'kvm-hc-map-gpa-range', 'kvm-migration-control'
 
     def features(self, **config):
@@ -419,7 +434,7 @@ class Packets(Bare):
             raise unittest.SkipTest('this kernel packs one page at a time')
 
     def sizes(self, source, destination):
-        """Migrate; return the lengths of the packets in the stream."""
+        """Migrate; return the set of the packet lengths in the stream."""
         recorded = os.path.join(self.work, 'stream')
         flow.prepare(source, destination, downtime_ms=60000)
         link = flow.connect(source, destination, record=recorded)
@@ -452,13 +467,18 @@ class Packets(Bare):
                          4 * stream.PAGE)
 
     def test_ordinary_memory(self):
-        """A destination that cannot arrange its memory gets single pages."""
+        """
+        The source sends packets of one page to a destination with ordinary
+        memory, because its pages need not be contiguous in the host's memory.
+        """
         source = self.boot(self.config)
         destination = self.another(self.config.change(backend='ram'))
         self.assertEqual(self.sizes(source, destination), {stream.PAGE})
 
     def test_receiver_takes_less(self):
-        """The destination's firmware takes smaller packets than the source's."""
+        """
+        The destination's firmware accepts smaller packets than the source's.
+        """
         source = self.boot(self.config)
         for npages in 2, 1:
             self.limit(receive=npages * stream.PAGE)
@@ -469,7 +489,8 @@ class Packets(Bare):
 
     def test_sender_takes_less(self):
         """
-        The source's firmware takes smaller packets, which it learns once.
+        The source's firmware makes smaller packets than the destination's
+        accepts.  The source finds the limit out only once.
         """
         source = self.boot(self.config)
         self.limit(send=2 * stream.PAGE)
@@ -488,7 +509,9 @@ class Packets(Bare):
         self.assertEqual(max(self.sizes(source, self.another(self.config))),
                          2 * stream.PAGE)
         after = self.failed()
-        # Each session asks for the length of a header; then 4 and 3 pages
+        # Each session has one refused command, which asks for the length of a
+        # packet header.  In the first session the firmware also refused packets
+        # of 4 and of 3 pages.
         self.assertEqual([learned[0] - before[0], after[0] - learned[0]],
                          [3, 1])
 
@@ -537,7 +560,10 @@ class Lives(Bare):
         self.has_variables(again)
 
     def test_reset_during(self):
-        """The reset revokes the consent; the next migration works again."""
+        """
+        A reset during the migration revokes the guest's consent.  When the
+        guest has agreed again, the next migration succeeds.
+        """
         source = self.boot(self.written)
         destination, link = self.ready(source, self.config, downtime_ms=1)
         flow.start(source, link)
@@ -562,8 +588,10 @@ class Row(Bare):
     host must not have more resources in use than before.
     """
     MOVES = int(os.environ.get('MOVES', '3'))
-    # Limits of the growth: in total, less than a guest's memory; of slabs, for
-    # each move and in addition
+    # How many KiB of memory may be in use in addition after MOVES migrations.
+    # KIB: in total; it is less than the memory of a guest.
+    # SLAB_KIB_A_MOVE: in slabs for each migration.  SLAB_KIB: in slabs once
+    # more.
     KIB, SLAB_KIB_A_MOVE, SLAB_KIB = 16384, 4, 256
 
     def setUp(self):
@@ -573,8 +601,8 @@ class Row(Bare):
 
     def has(self, *states):
         """
-        Check that the platform and KVM have guests in these states and no
-        others.
+        Check that the firmware has guests in @states and no others, and that
+        KVM has one ASID in use for each of them.
         """
         self.vms[-1].wait_for(
             f'state {states}', lambda: sorted(
@@ -583,7 +611,7 @@ class Row(Bare):
         self.assertEqual(host.asids(), len(states))
 
     def forget(self, v):
-        """End @v and remove its files, which take memory."""
+        """End @v and remove its files, which are in a tmpfs and take memory."""
         v.stop()
         self.vms.remove(v)
         for path in glob.glob(f'{self.work}/{v.name}.*'):
@@ -591,8 +619,8 @@ class Row(Bare):
 
     def row(self, moves):
         """
-        Migrate @moves times; return the memory in use afterwards, and the
-        slabs, in KiB.
+        Migrate a guest @moves times and end it.  Returns the memory in use
+        afterwards and the part of it in slabs, in KiB.
         """
         here = self.boot(flipper.config(self.work))
         asids, downtimes = set(), []
@@ -635,11 +663,14 @@ class OddSize(vm.VM):
 
 
 class Backends(Bare):
-    """Memory backends of ordinary memory."""
+    """Memory backends: the values of guest-memfd, and ordinary memory."""
     UNUSED = 512 << 20
 
     def in_place(self, name, *options, **changes):
-        """Whether guest-memfd=auto becomes on with the other @options"""
+        """
+        Return whether QEMU switches guest-memfd=auto on for a backend memfd
+        with @options.
+        """
         v = self.launch(name, flipper.config(self.work).change(**{
             'backend': ','.join(['memfd', *options]),
             'trace': ['hostmem_guest_memfd_auto', 'kvm_page_enc_create_memfd'],
@@ -653,7 +684,9 @@ class Backends(Bare):
         return modes[0] == 'on'
 
     def test_auto(self):
-        """Memory becomes in-place memory wherever that is possible."""
+        """
+        With guest-memfd=auto, memory is in place wherever that is possible.
+        """
         possible = os.environ.get('IN_L1') == 'module'
         self.assertEqual(self.in_place('auto'), possible)
         self.assertFalse(self.in_place('not-shared', 'share=off'))
@@ -662,7 +695,10 @@ class Backends(Bare):
             '-object', 'memory-backend-memfd,id=more,size=16M']))
 
     def test_auto_of_libvirt(self):
-        """The memory that libvirt configures for memfd with shared access."""
+        """
+        The memory backend that libvirt configures for a memfd with shared
+        access uses guest-memfd=auto.
+        """
         config = flipper.config(self.work).change(backend='memfd,share=on')
         source = self.boot(config)
         destination, _ = self.move(source)
@@ -671,7 +707,9 @@ class Backends(Bare):
                                     property='guest-memfd'), 'auto')
 
     def test_assigned_device(self):
-        """In-place memory refuses assigned devices, also a hot-plugged one."""
+        """
+        QEMU refuses assigned devices with in-place memory, also hot-plugged.
+        """
         plain = 'plugged', flipper.config(self.work).change(
             backend=vm.ORDINARY), 'hotplugging'
         backends = [plain]
@@ -685,7 +723,7 @@ class Backends(Bare):
             v.shutdown(hard=True)
 
     def test_unused(self):
-        """A backend that is not guest RAM takes no memory."""
+        """QEMU allocates no pages for a backend that is not guest RAM."""
         config = flipper.config(self.work)
         source = self.boot(config.change(extra=[
             '-object', f'memory-backend-ram,id=unused,size={self.UNUSED}']))
@@ -710,7 +748,7 @@ class Backends(Bare):
 
 
 class Hugetlb(Bare):
-    """RAM of huge pages of 2 MiB, which every kernel supports."""
+    """Guest RAM in huge pages of 2 MiB, which every kernel supports."""
     MEM = 16
     COUNT = 2 * MEM // 2        # for the source and the destination
     POOL = '/sys/kernel/mm/hugepages/hugepages-2048kB'
@@ -719,8 +757,8 @@ class Hugetlb(Bare):
     @classmethod
     def pages(cls, which='nr'):
         """
-        Return the number of huge pages of the host; @which 'free': unused
-        ones.
+        Return the number of huge pages of the host; only of unused ones if
+        @which is 'free'.
         """
         with open(f'{cls.POOL}/{which}_hugepages', encoding='ascii') as f:
             return int(f.read())
@@ -757,14 +795,17 @@ class Hugetlb(Bare):
 
 
 class Diskless(vm.VM):
-    """A VM without disks, because a disk image has one user at a time."""
+    """
+    A VM without disks.  Many VMs can run at once only without disks, because
+    QEMU locks a disk image.
+    """
 
     def _disk_args(self):
         return []
 
 
 class Asids(Bare):
-    """More guests than the host has ASIDs for."""
+    """The host has fewer ASIDs than guests are launched."""
 
     def diskless(self, config):
         v = Diskless(f'asid{self.next()}', config)
@@ -787,7 +828,8 @@ class Asids(Bare):
 
 class Slowed(Bare):
     """
-    Features that slow down a guest that writes faster than pages are sent.
+    Features that slow a guest down if it writes pages faster than the source
+    sends them.
     """
 
     @staticmethod
@@ -807,7 +849,8 @@ class Slowed(Bare):
                          'cancelled')
         link.close()
         destination.stop()
-        # With the capability, the guest is slowed down until it can move
+        # With the capability, QEMU slows the guest down until the migration
+        # converges
         destination, link = self.ready(source, downtime_ms=1,
                                        **{'auto-converge': True})
         source.cmd('migrate-set-parameters', **{'cpu-throttle-initial': 80})
@@ -837,7 +880,7 @@ class Tampered(Bare):
     each packet by itself, so it accepts the following changes, and the guest's
     memory is wrong.  Only TLS prevents this (docs/system/i386/sev-migration.rst).
     """
-    AREA = range(4 << 20, 8 << 20)      # flip.c: the pages that it looks at
+    AREA = range(4 << 20, 8 << 20)      # addresses of the pages of flip.c
 
     @classmethod
     def setUpClass(cls):
@@ -847,7 +890,8 @@ class Tampered(Bare):
     @classmethod
     def packets(cls, record):
         """
-        Return the packets of a record, one for each page, if they are in AREA.
+        Return the packets of a record, one for each page, if the record is in
+        AREA; otherwise [].
         """
         if record.kind != 'private' or record.block != vm.RAM or \
                 record.offset not in cls.AREA:
@@ -862,9 +906,10 @@ class Tampered(Bare):
 
     def tampered(self, tamper, rounds=0):
         """
-        Migrate with one page in each packet.  The guest is stopped before the
-        migration, or after @rounds rounds.  The destination accepts the stream;
-        returns the number of pages that the guest finds wrong.
+        Migrate with one page in each packet, through the function @tamper.
+        Stop the guest before the migration, or after @rounds rounds.  Check
+        that the destination accepts the stream; return the number of pages that
+        the guest finds wrong.
         """
         source = self.boot(self.config)
         destination = self.another(source.config)
@@ -893,7 +938,7 @@ class Tampered(Bare):
         self.assertEqual(self.tampered(lambda r: r.raw), 0)
 
     def test_swap(self):
-        """Two packets of a session are exchanged."""
+        """The attacker swaps two packets of the session."""
         swapped = 0
 
         def tamper(record):
@@ -910,7 +955,10 @@ class Tampered(Bare):
         self.assertGreater(bad, 0)
 
     def test_replay(self):
-        """Packets of later rounds are replaced by those of the first."""
+        """
+        In later rounds, the attacker replaces the packet of a page by the
+        page's first packet.
+        """
         first, replayed = {}, 0
 
         def tamper(record):
@@ -930,7 +978,10 @@ class Tampered(Bare):
         self.assertGreater(bad, 0)
 
     def test_drop(self):
-        """A record of pages becomes one of unallocated pages."""
+        """
+        The attacker replaces a record of private pages by a record which says
+        that these pages are unallocated.
+        """
         dropped = 0
 
         def tamper(record):
@@ -949,7 +1000,7 @@ class Tampered(Bare):
 
 
 class Policies(Bare):
-    """Guests with a policy that allows this destination."""
+    """Guests with various policies, which allow this destination."""
 
     def moves(self, policy):
         source = self.boot(flipper.config(self.work, policy=policy))
@@ -961,14 +1012,16 @@ class Policies(Bare):
 
     def test_sev(self):
         """
-        The destination's certificates must be signed by AMD.  Certificates
-        that are not, such as the CEK that the firmware exports, are refused.
-        With the signed CEK the guest moves.
+        With policy SEV, the firmware of the source requires that AMD has signed
+        the destination's certificates.  It refuses the CEK as the firmware of
+        the destination exports it, and changed certificates.  With the CEK that
+        AMD has signed, the migration succeeds.
         """
         source = self.boot(flipper.config(self.work, policy=vm.POLICY_SEV))
         good = flow.session_info(source, signed=True)
         wrong = [flow.session_info(source)]
-        # A bit of the PEK's signature by the CEK, and one of the ARK's modulus
+        # Change a bit of the PEK's signature by the CEK, or of the ARK's
+        # modulus
         for name, at in ('plat-cert', 0x624), ('amd-cert', 1600 + 600):
             cert = bytearray(base64.b64decode(good[name]))
             cert[at] ^= 1
@@ -995,7 +1048,7 @@ class Policies(Bare):
         self.moves(0x2)
 
     def test_api_minimum(self):
-        """The policy requires the API version of this firmware."""
+        """The policy requires exactly the API version of this firmware."""
         v = self.moves(0x20)
         info = v.cmd('query-sev')
         v.stop()
@@ -1004,7 +1057,8 @@ class Policies(Bare):
 
 class Refusals(Bare):
     """
-    The source gets the reason for which the destination refuses the guest.
+    The destination refuses the guest; the source reports the reason that the
+    destination has sent.
     """
 
     @classmethod
@@ -1033,8 +1087,8 @@ class Refusals(Bare):
 
     def test_other_platform(self):
         """
-        The platform generates a new PDH after the source has received the old
-        one.
+        The destination's platform generates a new PDH after the source was
+        given the old one.
         """
         source = self.refused(self.config, ['RECEIVE_START', 'BAD_MEASUREMENT'],
                               psp.new_identity)
@@ -1046,7 +1100,7 @@ class Refusals(Bare):
                      ['pages at the source', 'here'])
 
     def test_changed(self):
-        """A bit of a packet is changed."""
+        """An attacker changes a bit of a packet."""
         source = self.boot(self.config)
         done = []
 

@@ -32,11 +32,12 @@ def set_parameter(path, value):
 
 def slow_timer(case):
     """
-    Let KVM give no periodic timer of the APIC less than a second.
+    Let KVM raise the period of periodic APIC timers to one second.
 
     OVMF's timer has a period of 10 ms of real time, and its interrupt handler
-    exits 45 times.  On a busy machine a handler takes longer than a period, so
-    that nothing else runs.  Linux uses one-shot timers, which are not affected.
+    causes 45 VM exits.  On a busy machine the handler takes longer than a
+    period, so that OVMF executes nothing else.  Linux uses one-shot timers,
+    which the minimum period does not affect.
     """
     case.addCleanup(set_parameter, MIN_TIMER_PERIOD,
                     parameter(MIN_TIMER_PERIOD))
@@ -44,7 +45,7 @@ def slow_timer(case):
 
 
 class Boots(unittest.TestCase):
-    """Each guest runs on its own emulated host."""
+    """An SEV-ES guest boots."""
 
     def setUp(self):
         note(self.id())
@@ -66,7 +67,9 @@ class Boots(unittest.TestCase):
         return v.console()
 
     def test_es(self):
-        """Linux reports the features in SEV_STATUS."""
+        """
+        The guest's Linux reports SEV and SEV-ES, which it reads in SEV_STATUS.
+        """
         self.assertEqual(parameter(SEV_ES), 'Y', 'the host has no SEV-ES')
         slow_timer(self)
         self.assertRegex(self.boot(vm.POLICY_NODBG | vm.POLICY_ES),
@@ -74,7 +77,10 @@ class Boots(unittest.TestCase):
 
 
 class Type(unittest.TestCase):
-    """KVM_SEV_ES_INIT or KVM_SEV_INIT2: the launch measurement depends on it"""
+    """
+    QEMU chooses between KVM_SEV_ES_INIT and KVM_SEV_INIT2.  The choice matters
+    because the launch measurement depends on it.
+    """
 
     def setUp(self):
         note(self.id())
@@ -82,7 +88,7 @@ class Type(unittest.TestCase):
         self.addCleanup(shutil.rmtree, self.work)
 
     def needs_init2(self, policy):
-        # SEV-ES needs the reset vector of OVMF
+        # Use OVMF, because an SEV-ES guest needs its reset block
         v = vm.VM('type', vm.Config.from_env(
             guest.Workload('type'), self.work, policy=policy,
             mem=64 * vm.MIB, trace=['sev_migration_needs_init2'],
@@ -96,7 +102,10 @@ class Type(unittest.TestCase):
         return int(found[1])
 
     def test_auto(self):
-        """Only a guest without SEV-ES can have in-place memory."""
+        """
+        QEMU uses KVM_SEV_INIT2 for in-place memory, which only a guest without
+        SEV-ES can have.
+        """
         self.assertEqual(parameter(SEV_ES), 'Y', 'the host has no SEV-ES')
         self.assertEqual(self.needs_init2(vm.POLICY_NODBG | vm.POLICY_ES), 0)
         self.assertEqual(self.needs_init2(vm.POLICY_NODBG),

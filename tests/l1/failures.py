@@ -28,7 +28,7 @@ from sevmig import counter, flash, flow, guest, hardware, tap, vm
 from sevmig.tap import note
 from sevmigrate import relay, stream
 
-# Timeouts in seconds.  Nothing else depends on the speed of the machine.
+# Timeouts in seconds, long enough for a busy machine
 STEP, MIGRATION = 120, 600
 NARROW = 16384      # bytes in the buffer of a socket, see narrow_sockets()
 KILL_POINTS = int(os.environ.get('KILL_POINTS', '4'))
@@ -37,15 +37,18 @@ HARDWARE = hardware.Hardware()
 
 class Base(unittest.TestCase):
     """
-    A guest that counts, in the QEMU @source.  @consoles are the consoles of the
-    QEMUs where it was before.  After each test exactly one QEMU has the guest,
-    and it has been migrated.
+    Base of tests with the counting guest of sevmig.counter.
+
+    @source: the QEMU that runs the guest
+    @consoles: the consoles of the QEMUs that have run the guest before, in
+    order A test ends with a successful migration, or @clean remains false and
+    the next test launches a new guest.
     """
     serial = 0
     source = None
     consoles = []
     vms = []
-    # Whether the source can be used again.  It cannot after a failed test.
+    # Whether the next test can use @source.  It is false after a failed test.
     clean = False
 
     @classmethod
@@ -104,15 +107,15 @@ class Base(unittest.TestCase):
 
     @staticmethod
     def counts(v, lines=3):
-        """Check that the guest runs on @v and continues to count."""
+        """Wait until the guest has printed @lines more numbers on @v."""
         now = counter.size(v.console_path)
         v.wait_for('counting guest', lambda: counter.size(v.console_path) >
                    now + 9 * lines, STEP)
 
     def is_right(self, *after):
         """
-        Check that the guest's count has no gap, on all its QEMUs and then on
-        @after.
+        Check that the guest's count has no gap on the consoles of all QEMUs
+        that have run it, followed by those of the QEMUs @after.
         """
         consoles = self.consoles + [v.console() for v in after]
         try:
@@ -132,8 +135,8 @@ class Base(unittest.TestCase):
 
     def source_runs_on(self):
         """
-        Check that the source runs the guest and that nothing of the attempt is
-        left.
+        Check that the source runs the guest, and that the failed migration has
+        left no session at the source and no guest in the firmware.
         """
         self.assertEqual(self.source.cmd('query-status')['status'], 'running')
         self.assertEqual(self.source.cmd('query-sev')['state'], 'running')
@@ -182,8 +185,8 @@ class Base(unittest.TestCase):
 
     def migrates(self, **link):
         """
-        Migrate the guest, which must work.  @source is the destination then.
-        Returns the number of bytes and the Outcome.
+        Check that a migration succeeds.  Its destination becomes self.source.
+        Returns the number of bytes in the stream and the Outcome.
         """
         destination = self.launch()
         link = self.prepare(destination, **link)
@@ -194,14 +197,15 @@ class Base(unittest.TestCase):
 
     def arrived(self, destination):
         """
-        Check that the guest has arrived at @destination and runs only there.
+        Check that the guest has arrived at @destination and runs only there;
+        end the source.
         """
         self.counts(destination)
         self.is_right(self.source, destination)
         self.assertNotEqual(self.source.cmd('query-status')['status'],
                             'running')
         source, console = self.source, self.source.console()
-        # When it quits, it sends SEND_FINISH
+        # The source issues SEND_FINISH when it quits
         finished = HARDWARE.counts().get('SEND_FINISH', 0)
         source.shutdown(timeout=STEP)
         self.assertEqual(HARDWARE.counts().get('SEND_FINISH', 0) - finished, 1)
@@ -211,9 +215,9 @@ class Base(unittest.TestCase):
 
     def fails(self, meanwhile=None, destination=None, **link):
         """
-        Start a migration that must fail and leave the guest here.  @meanwhile
-        is called after the start.  Returns the outcome and the destination,
-        which may still be running.
+        Check that a migration does not complete.  Calls @meanwhile after the
+        start.  Returns the Outcome and the destination, which may still be
+        running.
         """
         destination = destination or self.launch()
         link = self.prepare(destination, **link)
@@ -278,7 +282,10 @@ class Commands(Base):
         self.at_source(fault('SEND_UPDATE_DATA', nth=25), words=['block'])
 
     def test_send_cancel(self):
-        """The next migration cancels a session that could not be cancelled."""
+        """
+        SEND_CANCEL fails after a failed migration.  The next migration issues
+        it again, so that it can begin a new session.
+        """
         HARDWARE.faults(fault('SEND_UPDATE_DATA', nth=25),
                         fault('SEND_CANCEL'))
         outcome, destination = self.fails()
@@ -291,7 +298,10 @@ class Commands(Base):
         self.migrates()
 
     def test_send_finish(self):
-        """The source quits nevertheless, which removes the guest's key."""
+        """
+        SEND_FINISH fails.  The source still quits, and the end of its VM
+        removes the guest from the firmware.
+        """
         HARDWARE.faults(fault('SEND_FINISH'))
         source = self.source
         self.migrates()
@@ -306,7 +316,8 @@ class Commands(Base):
 
     def probes(self):
         """
-        Return how many packets a destination makes up to learn their limit.
+        Return how many RECEIVE_UPDATE_DATA commands the destination issues in
+        order to find out the firmware's packet limit.
         """
         return 1 if self.config.backend == vm.IN_PLACE else 0
 
@@ -315,7 +326,10 @@ class Commands(Base):
                             words=['block', 'HWERROR_PLATFORM'])
 
     def test_receive_probe(self):
-        """A destination that does not learn the limit gets single pages."""
+        """
+        If the destination cannot find out the packet limit, it tells the source
+        to send single pages, and the migration succeeds.
+        """
         if not self.probes():
             self.skipTest('this kernel unpacks one page at a time')
         HARDWARE.faults(fault('RECEIVE_UPDATE_DATA'))
@@ -336,7 +350,8 @@ class Commands(Base):
                             words=['BAD_MEASUREMENT'])
 
     def test_header_corrupt(self):
-        # This offset is behind the page, and the packet has only this page
+        # Limit packets to one page, so that this offset, which is behind the
+        # page, is in the header
         HARDWARE.packet_limits(receive=stream.PAGE)
         self.addCleanup(HARDWARE.packet_limits)
         self.at_destination(fault('SEND_UPDATE_DATA', 'corrupt', nth=15,
@@ -359,9 +374,11 @@ class Commands(Base):
 
 class Held:
     """
-    A tamper function that stops the stream before record @number of @kind
-    until release().  @before: the pages among counter.PAGES that were forwarded
-    before that record.  @pages: those that the source has sent up to now.
+    A tamper function that holds record @number of @kind, and everything after
+    it, until release() is called.
+
+    @before: the pages of counter.PAGES that were forwarded before that record
+    @pages: the pages of counter.PAGES that have been forwarded up to now
     """
 
     def __init__(self, kind, number=1):
@@ -410,10 +427,14 @@ class Counted:
 
 def cut_at(point, then=None):
     """
-    A tamper function that cuts the connection at @point, which is (kind of
-    record or '' for any, bytes of such records, seconds to wait after them).
-    It calls @then() before it cuts.  Its attribute reached is true if the
-    stream has reached the point.
+    Return a tamper function that ends the connection at a point of the stream.
+
+    @point: (kind, size, wait): the connection ends when @size bytes of records
+            of @kind, or of all records if @kind is '', have been forwarded and
+            @wait seconds have passed
+    @then: function that is called before the connection ends
+    The attribute "reached" of the returned function tells whether the stream
+    has reached the point.
     """
     kind, size, wait = point
     seen = [0]
@@ -439,8 +460,9 @@ def cut_at(point, then=None):
 @contextlib.contextmanager
 def narrow_sockets():
     """
-    Sockets that are created meanwhile have a buffer of a few KiB instead of
-    hundreds, so that a writer has to wait earlier.
+    Let sockets that are created within this context have a small buffer, NARROW
+    bytes instead of hundreds of KiB.  The source then blocks earlier while the
+    relay holds the stream.
     """
     path = '/proc/sys/net/core/wmem_default'
     with open(path, encoding='ascii') as f:
@@ -455,7 +477,7 @@ def narrow_sockets():
 
 
 class Cancel(Base):
-    """migrate_cancel at every stage."""
+    """The operator cancels at each stage of a migration."""
 
     def cancelled(self, held=None, destination=None, **link):
         def cancel():
@@ -474,7 +496,8 @@ class Cancel(Base):
 
     def test_at_once(self):
         destination = self.cancelled()
-        # It may not have noticed the migration
+        # The destination need not have noticed the migration, so it may not
+        # have ended with an error
         self.end(destination)
         self.never_ran(destination)
         self.source_runs_on()
@@ -513,9 +536,10 @@ class Cancel(Base):
 
     def test_after_all_is_sent(self):
         """
-        Cancel when the whole stream has been sent and has not arrived.  The
-        source runs on.  The destination loads the guest; only its -S prevents
-        it from running the guest, too.
+        Cancel when the source has sent the whole stream, but the relay still
+        holds its end.  The source continues to run the guest.  The destination
+        loads the guest; only its option -S prevents it from running the guest,
+        too.
         """
         destination = self.launch(extra=['-S'])
         destination = self.cancelled(Held('rest'), destination)
@@ -524,7 +548,7 @@ class Cancel(Base):
 
 
 class Link(Base):
-    """The connection breaks, and both QEMUs live on."""
+    """The connection breaks while both QEMUs continue to run."""
 
     def cut(self, point):
         _, destination = self.fails(tamper=cut_at(point))
@@ -534,7 +558,7 @@ class Link(Base):
     def test_cut(self):
         rest = Counted('rest')
         total, _ = self.migrates(tamper=rest)
-        # Before RAM, in all parts of RAM, and among the devices
+        # Cut before RAM, at various points in RAM, and in the device state
         for point in ([('', n, 0) for n in (1, 20, 100)] +
                       [('', total * n // 8, 0) for n in range(1, 8)] +
                       [('rest', 1 + (rest.bytes // 2) * n // 4, 0)
@@ -545,9 +569,9 @@ class Link(Base):
 
     def test_answer_lost(self):
         """
-        The whole stream arrives, but the source does not get the answer, so it
-        runs on.  Only its -S option prevents the destination from running the
-        guest.
+        The whole stream arrives, but the relay drops the destination's answer.
+        The source therefore continues to run the guest.  Only the option -S of
+        the destination prevents it from running the guest, too.
         """
         def answer(kind, message):
             if kind == relay.SHUT:
@@ -573,11 +597,13 @@ class Link(Base):
 
 class TakenBack(Base):
     """
-    The destination is killed when it has loaded the guest and the migration has
-    completed, before it runs the guest.  This can happen to a management layer
-    that starts destinations with -S, as libvirt does.
+    The migration has completed, and the destination has loaded the guest.  The
+    test kills the destination before it runs the guest.  A management layer
+    that starts the destination with -S, as libvirt does, can meet this
+    situation.
     """
-    # Without the write to the MSR, which guests without SEV do not have
+    # The guest's code with NOPs in place of the write to
+    # MSR_KVM_MIGRATION_CONTROL, which guests without SEV do not have
     PLAIN = b'\x90' * 17 + counter.CODE[17:]
 
     def dies_paused(self, source, destination, link):
@@ -598,7 +624,7 @@ class TakenBack(Base):
         destination = self.launch(extra=['-S'])
         link = self.prepare(destination)
         self.dies_paused(self.source, destination, link)
-        # The session is kept
+        # QEMU keeps the session until the source quits or runs the guest again
         self.assertEqual(self.source.cmd('query-sev')['state'], 'sent')
         self.firmware_has('running', 'supdate')
         self.kill(destination)
@@ -651,10 +677,11 @@ class TakenBack(Base):
 
 def points(count, total, rest):
     """
-    @count points for cut_at(): half of them in the whole stream of @total
-    bytes, a quarter in the @rest bytes of devices after RAM, and a quarter in
-    the ten seconds after the last byte, most of them early.  The order is
-    random but always the same, so that the first points are spread as all are.
+    Return @count points for cut_at().  Half of them are in the whole stream of
+    @total bytes, a quarter in the @rest bytes of device state after RAM.  The
+    last quarter is in the ten seconds after the last byte, most of them early.
+    The points are shuffled, so that the first few of them are spread in the
+    same way; the order is the same in each run.
     """
     whole, devices = count // 2, count // 4
     later = count - whole - devices
@@ -668,14 +695,15 @@ def points(count, total, rest):
 
 class Kill(Base):
     """
-    kill -9 of either side.  The source owns the guest until the destination
-    runs it.  The guest ends only with its owner, and no other QEMU runs it.
+    kill -9 ends the source or the destination.  The source owns the guest until
+    the destination runs it.  If the owner is killed, the guest ends and the
+    other QEMU does not run it; otherwise, the guest survives.
     """
 
     def try_to_kill(self, point, who, destination):
         """
-        Try to kill @who at @point.  Returns the Outcome, and 'gone' if the
-        source ended.
+        Migrate to @destination and kill @who at @point of the stream.  Returns
+        the Outcome; its status is 'gone' if the source has ended.
         """
         def kill():
             os.kill(who.get_pid(), signal.SIGKILL)
@@ -688,7 +716,7 @@ class Kill(Base):
         except vm.Gone:
             outcome = flow.Outcome('gone')
         if outcome.completed and not cut.reached:
-            # This stream was shorter than the one that was measured
+            # The stream was so short that it has not reached the point
             kill()
         who.wait_for_end(STEP)
         link.close()
@@ -709,7 +737,8 @@ class Kill(Base):
             return 'after'
         self.assertEqual(outcome.status, 'failed')
         self.source_runs_on()
-        # It starts the guest before it answers; the time between is short
+        # The destination starts the guest before it sends its answer, so it may
+        # have run the guest for a short time
         return 'between' if destination.console() else 'before'
 
     def kill_source(self, point):
@@ -742,7 +771,8 @@ class Kill(Base):
         # The last point is after the end of every stream
         for number, point in enumerate(
                 points(KILL_POINTS, total, rest.bytes) + [('', 2 * total, 0)]):
-            # A new guest from time to time, because a long count takes long to check
+            # Launch a new guest after each 20 points, because checking a long
+            # count takes long
             type(self).clean &= number % 20 < 19
             self.have_source()
             when = kill(point)
@@ -759,7 +789,7 @@ class Kill(Base):
 
 
 class File(Base):
-    """Migration to a file is refused, because a file cannot answer."""
+    """QEMU refuses to migrate to a file, because a file sends no answer."""
 
     def refused(self, path):
         destination = self.launch()
@@ -788,16 +818,18 @@ class File(Base):
 
 class Stuck(Base):
     """
-    A command does not end.  Linux then gives up the PSP until the host reboots.
-    The guest runs on, but no guest can be sent or received any more.  This must
-    be the last class, because nothing works after it.
+    A firmware command does not end.  Linux then does not use the PSP any more
+    until the host reboots.  The guest continues to run, but no guest can be
+    sent or received.  This must be the last class, because later tests would
+    fail.
     """
     TIMEOUT = '/sys/module/ccp/parameters/psp_cmd_timeout'
 
     def test_send_update_data(self):
         with open(self.TIMEOUT, 'w', encoding='ascii') as f:
             f.write('5')
-        self.migrates()     # the timeout applies after the next command
+        # The timeout applies only after the next command, so issue commands
+        self.migrates()
         waiting = self.launch()
         info = flow.session_info(waiting)
         HARDWARE.faults(fault('SEND_UPDATE_DATA', 'hang', nth=25))
@@ -808,11 +840,11 @@ class Stuck(Base):
         self.said(self.source.complaints(), 'SEND_CANCEL', 'busy')
         self.counts(self.source)
         self.is_right(self.source)
-        # The firmware still has the guest of the destination that has ended
+        # The destination has ended, but the firmware still has its guest
         states = [s for s, _ in HARDWARE.guests().values()]
         self.assertEqual(sorted(states), ['rupdate', 'supdate'])
 
-        # The next try fails before it begins
+        # The next attempt fails at its first firmware command
         flow.give_session_info(self.source, info)
         link = flow.connect(self.source, waiting)
         outcome = self.attempt(link)

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Run Linux's KVM selftests on the distribution's modules and on ours.
+"""Run Linux's KVM selftests on the distribution's and on this project's
+modules.
 
   kvm-selftests.py [--rst FILE] [--fresh] [NAME...]
 
@@ -90,7 +91,7 @@ QUICK = [
 
 
 class KernelLog:
-    """Warnings and errors in the kernel log since this object was created"""
+    """Reader of the warnings and errors that the kernel logs from now on."""
     BAD = re.compile(r'WARNING: |BUG: |Oops|general protection|'
                      r'rcu: INFO|possible recursive|circular locking')
 
@@ -112,7 +113,7 @@ class KernelLog:
 
 
 def why_skipped(out):
-    """Return the reason that the program gives"""
+    """Return the reason that the program prints for a skipped test."""
     m = re.findall(r'SKIP[- :]+(.+)', out)
     return m[-1].strip() if m else 'it does not say why'
 
@@ -127,8 +128,8 @@ def why_failed(out):
 
 def run(test, log):
     """
-    Run @test up to TRIES times; the last result, or the first that does not
-    fail.
+    Run @test until it does not fail, at most TRIES times; return its last
+    result.
     """
     for n in range(1, TRIES + 1):
         r = run_once(test, log)
@@ -141,7 +142,8 @@ def run(test, log):
 
 def run_once(test, log):
     """
-    Run @test once; a dict of test, result, passed (cases), why and seconds
+    Run @test once.  Returns a dict with the members test, result, passed
+    (number of cases that passed), why and seconds.
     """
     began = time.monotonic()
     try:
@@ -180,12 +182,13 @@ def run_once(test, log):
 
 def tap(tests):
     """
-    Run @tests in the emulated host.  Lines that begin with '# {' are read by
-    on().
+    Run @tests on the loaded modules, in the emulated host; print TAP.  on()
+    reads the results from the lines that begin with '# {'.
     """
     log = KernelLog()
     failed = 0
-    # The selftests of Linux 7.3 set the state of pages as attributes of the VM
+    # Leave the in-place mode, because the selftests of Linux 7.3 set the state
+    # of pages as attributes of the VM
     in_place = '/sys/module/kvm/parameters/gmem_in_place_conversion'
     if os.path.exists(in_place):
         with open(in_place, 'w', encoding='ascii') as f:
@@ -205,7 +208,7 @@ def tap(tests):
 
 
 def depends(kernel):
-    """Return a hash of the files on which results depend"""
+    """Return a hash of the files on which the results on @kernel depend."""
     files = [f'{WHERE}/.made', f'{BUILD}/kernel/version',
              f'{BUILD}/qemu/qemu-system-x86_64', f'{REPO}/scripts/l1']
     if kernel == 'module':
@@ -219,7 +222,8 @@ def depends(kernel):
 
 class Results(dict):
     """
-    Results of one kernel, by test.  A file keeps those that did not fail.
+    The results on one kernel, by test.  A file keeps the results of tests that
+    did not fail for the next run of this program.
     """
     def __init__(self, kernel, fresh):
         super().__init__()
@@ -240,8 +244,8 @@ class Results(dict):
 
 def on(kernel, tests, fresh):
     """
-    Run @tests.  If the host dies, the current test has failed, and a new host
-    runs the remaining tests.
+    Run @tests in an emulated host with @kernel.  If the host crashes, the
+    current test has failed, and a new host runs the remaining tests.
     """
     results = Results(kernel, fresh)
     while True:

@@ -5,9 +5,10 @@
 #
 #   scripts/l1 [--kernel module|stock] -- tests/l1/migration.py [TEST...]
 #
-# A guest takes half a minute to boot, so that all tests of class Booted use the
-# same guest: first the refusals, after which it must still run, then the
-# migrations, and last a control that destroys it.
+# A guest takes half a minute to boot, so all tests of class Booted use the same
+# guest.  Migrations that must be refused come first; the guest must still run
+# after them.  Then come migrations that succeed, and last a control that
+# destroys the guest.
 #
 # SPDX-License-Identifier: GPL-2.0-or-later
 
@@ -28,12 +29,15 @@ ANALYZE = os.path.join(REPO, 'scripts/analyze-encrypted-ram')
 
 
 class Base(unittest.TestCase):
-    """A work directory, and VMs, which end with the class at the latest."""
+    """
+    Base of tests that launch VMs.  Each class has a work directory.  When the
+    tests of a class end, it removes the directory and stops all VMs.
+    """
     workload = None
     config = None
     vms = []
     serial = 0
-    history = ''        # the guest's console in the QEMUs where it was before
+    history = ''        # the guest's consoles of the QEMUs that it has left
 
     @classmethod
     def setUpClass(cls):
@@ -70,9 +74,8 @@ class Base(unittest.TestCase):
     @staticmethod
     def attempt(source, destination, link):
         """
-        Migrate; return the Outcome.  If the command itself refuses, the
-        Outcome has failed with the command's error.  @link is closed at the
-        end.
+        Migrate with flow.try_to_migrate() and close @link; return the Outcome.
+        The migration need not succeed.
         """
         try:
             return flow.try_to_migrate(source, link, MIGRATION)
@@ -86,8 +89,8 @@ class Base(unittest.TestCase):
 
     def assert_runs(self, v, ticks=3):
         """
-        Check that @v runs its guest and that the guest makes @ticks more
-        ticks.
+        Check that @v runs its guest, that the guest prints @ticks more ticks,
+        and that its console shows no problem.
         """
         self.assertEqual(v.cmd('query-status')['status'], 'running')
         v.wait_ticks(len(v.ticks()) + ticks, TICKS)
@@ -96,8 +99,8 @@ class Base(unittest.TestCase):
 
     def assert_said(self, texts, words):
         """
-        Check that one of @texts contains all of @words, in upper or lower
-        case.
+        Check that one of @texts contains all of @words.  The case of letters
+        does not matter.
         """
         for text in texts:
             if all(w.lower() in text.lower() for w in words):
@@ -175,8 +178,8 @@ class Base(unittest.TestCase):
 
     def assert_batched(self, source, destination):
         """
-        Check that our kernel takes many pages per ioctl, and Debian's takes
-        one.
+        Check how many pages QEMU passes to the kernel with one ioctl: many with
+        the module, one with the stock kernel.
         """
         for v, way in ((source, 'send'), (destination, 'receive')):
             pages, calls = v.firmware_calls(way)
@@ -188,7 +191,10 @@ class Base(unittest.TestCase):
 
 
 class Unbooted(Base):
-    """Refusals that do not depend on the guest, which therefore does not boot."""
+    """
+    QEMU must refuse these migrations before the guest runs, so that the guest
+    need not boot.
+    """
 
     @classmethod
     def setUpClass(cls):
@@ -233,15 +239,16 @@ class Unbooted(Base):
 
 class Tiny(Base):
     """
-    A guest of a hundred bytes in its flash, which boots at once.  It agrees to be
-    migrated and converts the same pages again and again.
+    A guest with a hundred bytes of code in its flash device, which boots at
+    once.  It agrees to be migrated and converts the same pages again and again.
     """
     CODE = bytes.fromhex(
         '66b9084d564b'      # mov ecx, MSR_KVM_MIGRATION_CONTROL
         '6631d2'            # xor edx, edx
         '66b801000000'      # mov eax, KVM_MIGRATION_READY
         '0f30'              # wrmsr
-        # One page remains shared, so that a shared page is sent
+        # Convert one page that remains shared, so that the stream has a shared
+        # page
         '66b80c000000'      # mov eax, KVM_HC_MAP_GPA_RANGE
         '66bb00004000'      # mov ebx, 4 MiB
         '66b901000000'      # mov ecx, 1 page
@@ -269,7 +276,7 @@ class Tiny(Base):
                                         mem=32 * vm.MIB).change(ovmf_code=path)
 
     def tearDown(self):
-        # The next test needs the disk, also after a failure
+        # The next test needs the disk image, which only one QEMU can use
         for v in self.vms:
             v.stop()
 
@@ -293,7 +300,7 @@ class Tiny(Base):
                            **{'multifd-channels': 3, 'tls-creds': 'tls'})
 
     def test_other_c_bit(self):
-        """A guest from a host with another C-bit is refused."""
+        """The destination refuses a guest whose source has another C-bit."""
         source = self.tiny('tiny-c-bit')
         destination = self.another(self.config)
         flow.give_session_info(source, flow.session_info(destination))
@@ -330,15 +337,16 @@ class Tiny(Base):
 
 
 class Booted(Base):
-    """One guest: refusals, cancel, migration, a second hop, a control."""
+    """All tests of this class use one booted Linux guest."""
 
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
-        # The stock kernel needs a command for each page.  On a busy machine a
-        # guest with two CPUs has once reported there that a CPU was stuck.
+        # Use one vCPU on the stock kernel, which issues a command for each
+        # page: on a busy machine, a guest with two vCPUs has once reported a
+        # stuck CPU.
         cpus = 2 if os.environ.get('IN_L1') == 'module' else 1
-        # Small, because there are many migrations
+        # The workload is small, because there are many migrations
         cls.workload = guest.Workload('5e7d', static_kib=4096, dynamic_kib=128,
                                       churn=True, cpus=cpus)
         cls.config = vm.Config.from_env(cls.workload, cls.work,
@@ -354,9 +362,9 @@ class Booted(Base):
 
     def refusal(self, words, info=True, config=None, capabilities=None, **kw):
         """
-        Check that a migration fails.  An error of one side contains all of
-        @words, and the source runs on.  @kw is for the relay.  Returns the
-        destination.
+        Check that a migration fails, that an error of one side contains all of
+        @words, and that the source continues to run the guest.  @kw is passed
+        to the relay.  Returns the destination.
         """
         destination = self.another(config or self.config)
         try:
@@ -382,7 +390,7 @@ class Booted(Base):
             destination.stop()
         return destination
 
-    # The order of the names is the order of the tests
+    # unittest runs the tests in the order of their names
 
     def test_05_seen_before(self):
         """Read query-sev and info sev before the guest is migrated."""
@@ -400,8 +408,8 @@ class Booted(Base):
 
     def test_06_balloon(self):
         """
-        Linux does not accept the device in an SEV guest: SEV needs devices that
-        use DMA addresses, and a balloon uses physical addresses.
+        Linux in an SEV guest does not accept a balloon device: devices of an
+        SEV guest must use DMA addresses, but a balloon uses physical addresses.
         """
         path = '/machine/peripheral/balloon/virtio-backend'
         status = self.source.cmd('x-query-virtio-status', path=path)['status']
@@ -486,8 +494,9 @@ class Booted(Base):
 
     def tampered(self, change, words, kind='private', number=20):
         """
-        Change record @number of @kind.  An error of one side must contain all
-        of @words.  Returns (destination, record).
+        Check that a migration fails if the relay changes record @number of
+        @kind with the function @change, and that an error of one side contains
+        all of @words.  Returns (destination, record).
         """
         seen, changed = [0], []
 
@@ -513,7 +522,7 @@ class Booted(Base):
         destination, record = self.tampered(
             flip, ['RECEIVE_UPDATE_DATA', 'BAD_MEASUREMENT',
                    'changed on its way'])
-        # The changed bit is in the last page of the run
+        # The bit that flip() has changed is in the last page of the record
         page = record.offset + (record.count - 1) * stream.PAGE
         self.assert_said(destination.complaints(),
                          ['BAD_MEASUREMENT', record.block, f'{page:#x}'])
@@ -539,11 +548,12 @@ class Booted(Base):
         self.tampered(length, ['bytes, expected'])
 
     def test_35_moved_page(self):
-        """A private page is sent as another page."""
+        """The relay changes the offset of a private page."""
         def move(raw):
             at = int.from_bytes(raw[24:32], 'big')
             raw[24:32] = (at ^ 0x100000).to_bytes(8, 'big')
-        # The MAC does not cover the address; the state records show it
+        # The MAC does not cover the address of a page, so RECEIVE_UPDATE_DATA
+        # succeeds.  The destination finds the error by the state records.
         self.tampered(move, ['block', 'offset'])
 
     def test_36_state_that_lies(self):
@@ -556,7 +566,7 @@ class Booted(Base):
         destination = self.another(self.config)
         flow.prepare(self.source, destination)
         link = flow.connect(self.source, destination)
-        self.source.get_qmp_events()    # forget those of earlier attempts
+        self.source.get_qmp_events()    # drop the events of earlier attempts
         flow.start(self.source, link)
         while self.source.cmd('query-migrate').get('ram', {}).get(
                 'transferred', 0) < 20 << 20:
@@ -575,8 +585,8 @@ class Booted(Base):
 
     def hop(self, **kw):
         """
-        Migrate.  The destination becomes self.source.  Returns the former
-        source, the destination, the link and the outcome.
+        Migrate the guest to a new destination.  Returns the former source, the
+        destination, the link and the Outcome.
         """
         source, destination = self.source, self.another(self.config)
         flow.prepare(source, destination)
@@ -606,7 +616,8 @@ class Booted(Base):
         note(str(found))
         of, tally = stream.read_file(recorded)
         self.seen(source, destination, outcome, of, tally)
-        # The source could take the guest back, but the destination has the disk
+        # "cont" would take the guest back, but the destination has locked the
+        # disk image
         try:
             source.cmd('cont')
         except flow.ExecuteError as e:
@@ -634,11 +645,12 @@ class Booted(Base):
         churned = len(guest.CHURN.findall(source.console()))
         self.with_channels(source, destination, **{
             'multifd-channels': 4, 'multifd-compression': 'zlib'})
-        # Later tests use this guest even if a check below fails
+        # Update these before the checks: later tests use the guest even if a
+        # check fails
         Booted.history += source.console()
         Booted.source = destination
-        # Not checked: beside four compression threads the guest may have too
-        # little CPU time to finish a round
+        # Only print the number of rounds: the four compression threads may
+        # leave the guest too little CPU time to finish a round
         note(f'{len(guest.CHURN.findall(source.console())) - churned} rounds '
              'of conversions while it migrated')
         self.assert_runs(destination, 10)
@@ -647,8 +659,9 @@ class Booted(Base):
 
     def test_60_control_lost_pages(self):
         """
-        The relay drops private pages that are sent again.  The checks of the
-        guest must fail, otherwise the tests above would prove nothing.
+        The relay drops the copies of private pages that the source sends after
+        the first one.  The guest's checks must then fail; otherwise, the tests
+        above would prove nothing.
         """
         sent, dropped = set(), [0]
 

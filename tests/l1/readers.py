@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 #
-# QEMU's own accesses to a guest's memory: monitor commands, gdb, emulated devices,
-# the dump after an error of KVM.  They cannot read private pages of in-place
-# memory; QEMU and the guest must survive that.  Runs in the emulated SEV host; TAP
-# on stdout, progress on stderr:
+# QEMU itself accesses a guest's memory for monitor commands, for gdb, for
+# emulated devices, and for the dump after an error of KVM.  It cannot read
+# private pages of in-place memory.  These tests check that QEMU and the guest
+# continue to run after such accesses.  They run in the emulated SEV host and
+# print TAP on stdout and the progress on stderr:
 #
 #   scripts/l1 [--kernel module|stock] -- tests/l1/readers.py [TEST...]
 #
@@ -21,9 +22,9 @@ from bare import PATIENCE
 from sevmig import BUILD, flipper, flow, guest, tap, vm
 from sevmig.tap import note
 
-# As in tests/guest/bare/flip.c
+# The constants of tests/guest/bare/flip.c
 AREA, PAGES = 4 << 20, 1024
-# Address of the guest's program, which is never shared
+# Address of the guest's program, whose pages are always private
 PROGRAM = 1 << 20
 WARNING = re.compile(r'QEMU has accessed a private page')
 
@@ -121,7 +122,7 @@ class Readers(bare.Bare):
             except flow.ExecuteError as e:
                 answer = f'error: {e}'
             note(f'{name}: {answer[:100]!r}')
-            # The files are as large as the guest and take memory
+            # The files are in a tmpfs and take as much memory as the guest
             for path in ('dump', 'saved'):
                 if os.path.exists(f'{self.work}/{path}'):
                     os.unlink(f'{self.work}/{path}')
@@ -137,21 +138,22 @@ class Readers(bare.Bare):
         v = self.reads(config)
         self.good(v)
         self.assertEqual(len(WARNING.findall(v.log())), 1, v.complaints())
-        # The firmware sends the guest's pages, not the zeros that QEMU has read
+        # QEMU has read zeros instead of the private pages.  The migration must
+        # still send their contents, which the firmware reads.
         destination, _ = self.move(v)
         self.good(v, destination)
 
     def test_ordinary_memory(self):
         """
-        Control: QEMU reads ordinary memory.  A write by gdb would destroy a
-        private page.
+        Control: QEMU can read all pages of ordinary memory.  gdb must not write
+        here, because that would destroy a private page.
         """
         v = self.reads(flipper.config(self.work).change(backend='ram'))
         self.assertEqual(WARNING.findall(v.log()), [])
 
 
 class Devices(bare.Bare):
-    """Emulated devices, and the dump after an error of KVM."""
+    """Accesses by emulated devices, and for the dump after an error of KVM."""
 
     def test_access(self):
         config = vm.Config.from_env(guest.Workload('bare'), self.work,

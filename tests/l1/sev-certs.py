@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
 #
-# The certificates of the emulated platform, read through Linux's driver and
-# verified by an independent implementation (python3-cryptography).
-# Runs in the emulated SEV host; TAP on stdout:
+# These tests read the certificates of the emulated platform through Linux's
+# driver and verify them with an independent implementation
+# (python3-cryptography).  They run in the emulated SEV host and print TAP on
+# stdout:
 #
 #   scripts/l1 -- tests/l1/sev-certs.py
 #
-# Formats: SEV API, appendix B for ARK and ASK, appendix C for the others.
+# The formats are those of the SEV API: appendix B for ARK and ASK, appendix C
+# for all other certificates.
 #
 # SPDX-License-Identifier: GPL-2.0-or-later
 
@@ -35,7 +37,7 @@ TOOL = os.path.join(REPO, 'tools/sev-migrate/sev-migrate')
 
 
 def signed_cek():
-    """Return the CEK as AMD's server has it."""
+    """Return the CEK with AMD's signature."""
     with open(os.environ['SEV_AMD_CEK'], 'rb') as f:
         return f.read()
 
@@ -57,7 +59,7 @@ def owned():
 
 
 def make_cert(usage, key, minor=0):
-    """Make the body of a certificate."""
+    """Return the signed part of a certificate of @key."""
     q = key.public_key().public_numbers()
     body = struct.pack('<IBBxxIII', 1, 0, minor, usage, ECDSA_SHA256, 2)
     body += q.x.to_bytes(72, 'little') + q.y.to_bytes(72, 'little')
@@ -65,7 +67,9 @@ def make_cert(usage, key, minor=0):
 
 
 def sign(body, usage, key):
-    """Return the certificate with one signature."""
+    """
+    Return a certificate with one signature, by @key of a signer with @usage.
+    """
     r, s = decode_dss_signature(key.sign(body, ec.ECDSA(hashes.SHA256())))
     sig = struct.pack('<II', usage, ECDSA_SHA256)
     sig += r.to_bytes(72, 'little') + s.to_bytes(72, 'little')
@@ -126,7 +130,8 @@ class Certificates(unittest.TestCase):
 
     def test_3_owner(self):
         """
-        The owner signs the PEK like sevctl and sevtool: CSR, signature, import
+        An external owner takes ownership in the steps of sevctl and sevtool:
+        export a CSR of the PEK, sign it, import the signed certificate.
         """
         before = export()
         csr = ctypes.create_string_buffer(CERT)
@@ -159,7 +164,7 @@ class Certificates(unittest.TestCase):
         self.check_chain()
 
     def tool(self, want, *args):
-        """Run sev-migrate, which must end with status @want; its output."""
+        """Check that sev-migrate exits with @want; return its output."""
         p = subprocess.run([TOOL, *args], stdout=subprocess.PIPE, check=False,
                            stderr=subprocess.STDOUT, text=True)
         self.assertEqual(p.returncode, want, p.stdout)
@@ -167,8 +172,9 @@ class Certificates(unittest.TestCase):
 
     def test_4_tool(self):
         """
-        Export this host as hardware does, with an unsigned CEK, then with the
-        files that AMD publishes; verify both.
+        Export a host file with the unsigned CEK that the firmware exports, and
+        others with one or both of the files that AMD publishes.  "verify"
+        accepts only the last one.
         """
         amd, cek = os.environ['SEV_AMD_CERT'], os.environ['SEV_AMD_CEK']
         with tempfile.TemporaryDirectory() as top:

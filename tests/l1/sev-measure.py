@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 #
-# The launch digest that sev-migrate measure computes is the one that the
-# firmware measures: QEMU launches guests, which do not run, for an owner whose
-# keys this program has.
-# Runs in an emulated SEV host with SEV-ES; TAP on stdout:
+# The launch digest that "sev-migrate measure" computes must be the one that the
+# firmware measures.  In order to compare them, this program acts as the owner
+# of guests, whose keys it therefore knows.  QEMU launches the guests and does
+# not run them.
+# The program runs in an emulated SEV host with SEV-ES and prints TAP on stdout:
 #
 #   scripts/l1 --kernel stock -- tests/l1/sev-measure.py
 #
@@ -48,8 +49,9 @@ def derive(key, label, context=b''):
 
 class Owner:
     """
-    The owner of a guest: TIK, and the files for QEMU's dh-cert-file and
-    session-file, encoded with base64.  Follows the SEV API, LAUNCH_START.
+    The owner of a guest.  It makes the TIK and the contents of QEMU's
+    dh-cert-file and session-file, encoded with base64, as the SEV API describes
+    for LAUNCH_START.
     """
 
     def __init__(self, pdh, policy):
@@ -94,8 +96,8 @@ class Measure(unittest.TestCase):
 
     def measured(self, policy, flash, *args, cpus=1, bios=False, **properties):
         """
-        Launch a guest with the firmware @flash in a flash device, or as -bios;
-        return its owner's TIK and QEMU's answer.
+        Launch a guest with the firmware @flash, in a flash device or with the
+        option -bios.  Returns the TIK of its owner and the measurement.
         """
         owner = Owner(firmware.export()[0], policy)
         properties = {
@@ -133,7 +135,10 @@ class Measure(unittest.TestCase):
             return owner.tik, monitor.cmd('query-sev-launch-measure')['data']
 
     def compare(self, policy, answer, *args, status=0):
-        """Run sev-migrate measure for the answer of measured()."""
+        """
+        Run "sev-migrate measure" with @answer, the result of measured(); check
+        its exit status.
+        """
         tik, data = answer
         out = io.StringIO()
         with contextlib.redirect_stdout(out):
@@ -145,7 +150,10 @@ class Measure(unittest.TestCase):
         self.assertEqual(json.loads(out.getvalue())['matches'], not status)
 
     def small(self):
-        """Return the path of a small firmware with all tables."""
+        """
+        Return the path of a small firmware image with a hash table area and a
+        reset block.
+        """
         return self.file('flash', fixture.flash([
             (launch.HASH_TABLE_AREA, struct.pack('<II', 0x10c00, 1024)),
             (launch.ES_RESET_BLOCK, struct.pack('<I', 0x80b004))], 1 << 16))
@@ -153,7 +161,7 @@ class Measure(unittest.TestCase):
     def test_ovmf(self):
         answer = self.measured(vm.POLICY_NODBG, OVMF)
         self.compare(vm.POLICY_NODBG, answer, '--firmware', OVMF)
-        # Control: another firmware
+        # Control: the digest of another firmware does not match
         self.compare(vm.POLICY_NODBG, answer, '--firmware', self.small(),
                      status=1)
 
@@ -183,7 +191,8 @@ class Measure(unittest.TestCase):
         self.es(**{'legacy-vm-type': 'on'})
 
     def test_es_init2(self):
-        # KVM has no read-only memory for such guests, so they have no flash
+        # KVM has no read-only memory for guests of KVM_SEV_INIT2 with SEV-ES,
+        # so they cannot have a flash device
         self.es('--init2', bios=True, **{'legacy-vm-type': 'off'})
 
 

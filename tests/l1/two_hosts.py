@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 #
-# Live migration of encrypted guests between two emulated hosts, each with a PSP
-# and a KVM of its own, over a network.  TAP on stdout, progress on stderr:
+# Live migration of encrypted guests over a network between two emulated hosts,
+# each with its own PSP and its own KVM.  Prints TAP on stdout and its progress
+# on stderr:
 #
 #   scripts/l1-pair --lead [--kernel KERNEL,KERNEL] -- tests/l1/two_hosts.py [TEST...]
 #
-# Without names of tests, all classes run except Strangers, which needs other hosts,
-# and BackAndForth, which takes long.
+# Without names of tests, all classes run except two: Strangers needs hosts that
+# are started with --strangers, and BackAndForth takes long.
 #
 # SPDX-License-Identifier: GPL-2.0-or-later
 
@@ -26,14 +27,14 @@ from sevmig.tap import note
 
 PATIENCE = 300
 MULTIFD = {'multifd': True}
-# Small, because the guests of a host share its memory with the files in /run
+# The guests are small, because the files in /run are in the host's memory, too
 MEM = 192 * vm.MIB
 
 
 class TwoHosts(migration.Base):
-    """Host @a, in which this program runs, and host @b."""
+    """Tests with two hosts: @a, on which this program runs, and @b."""
     a = b = None
-    text = ''           # the guest's console in the QEMUs where it was before
+    text = ''           # the guest's consoles of the QEMUs that it has left
 
     @classmethod
     def setUpClass(cls):
@@ -47,7 +48,7 @@ class TwoHosts(migration.Base):
 
     @classmethod
     def launch_in(cls, host, config, incoming=False):
-        """Launch a QEMU in @host: a source, or a destination that waits."""
+        """Launch a QEMU on @host; it is a destination if @incoming is true."""
         migration.Base.serial += 1
         v = host.launch(f'{"dst" if incoming else "src"}{cls.serial}',
                         config, incoming)
@@ -57,9 +58,11 @@ class TwoHosts(migration.Base):
     def ready(self, source, host, info=None, config=None, downtime_ms=2000,
               **capabilities):
         """
-        Launch a destination in @host; return it and the link to it.  @info:
-        what the source is given as data of the destination's platform, if not
-        the true data.
+        Launch a destination on @host and prepare both sides; return the
+        destination and the link to it.
+
+        @info: the data of a platform that the source is given instead of those
+               of the destination
         """
         destination = self.launch_in(host, config or source.config, True)
         flow.give_session_info(source, info or flow.info_for(source, destination))
@@ -70,9 +73,9 @@ class TwoHosts(migration.Base):
 
     def refused(self, words, source, host, **kw):
         """
-        Check that the migration of @source to @host fails and that an error of
-        one side contains all of @words.  The caller checks that the source
-        runs.
+        Check that the migration of @source to @host fails, and that an error of
+        one side contains all of @words.  The caller must check that the source
+        continues to run the guest.
         """
         destination, link = self.ready(source, host, **kw)
         try:
@@ -97,7 +100,7 @@ class TwoHosts(migration.Base):
         return outcome
 
     def started(self, source, link, rounds=1):
-        """Start a migration and wait until it is in round @rounds at least."""
+        """Start a migration and wait until round @rounds has begun."""
         flow.start(source, link)
         source.wait_for('rounds', lambda: source.cmd('query-migrate').get(
             'ram', {}).get('dirty-sync-count', 0) >= rounds, PATIENCE, 0.05)
@@ -105,16 +108,16 @@ class TwoHosts(migration.Base):
 
 class Cases:
     """
-    The tests of each guest, which starts in host @a.  self.guest is the QEMU that
-    runs it, and self.host the host of this QEMU.  Tests run in the order of their
-    names.
+    The tests that each kind of guest undergoes.  The guest starts on host @a.
+    self.guest is the QEMU that runs it, and self.host is the host of this QEMU.
+    unittest runs the tests in the order of their names.
     """
 
     def other(self):
         return self.b if self.host is self.a else self.a
 
     def move(self, **kw):
-        """Move the guest to the other host."""
+        """Migrate the guest to the other host."""
         source = self.guest
         destination, link = self.ready(source, self.other(), **kw)
         outcome = self.complete(source, destination, link)
@@ -136,7 +139,7 @@ class Cases:
         self.assert_good()
 
     def test_11_other_memory(self):
-        """A destination whose guest has less memory."""
+        """The destination refuses the guest, because it has less memory."""
         config = self.guest.config
         self.refused([], self.guest, self.other(),
                      config=config.change(mem=config.mem // 2))
@@ -184,7 +187,8 @@ class Bare(Cases, TwoHosts):
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
-        # A class that is derived from this one has a guest of its own
+        # A derived class has its own guest, so reset the attributes of this
+        # class
         cls.text = ''
         cls.host = cls.a
         cls.guest = cls.launch_in(cls.a, flipper.config(
@@ -193,7 +197,8 @@ class Bare(Cases, TwoHosts):
 
     def assert_good(self):
         """
-        Check that the guest runs and that each page had the contents it wrote.
+        Check that the guest runs, and that each page that it has checked had
+        the contents that it had written.
         """
         self.assertEqual(self.guest.cmd('query-status')['status'], 'running')
         flipper.wait_more(self.guest, 2, PATIENCE)
@@ -204,12 +209,15 @@ class Bare(Cases, TwoHosts):
 
 
 class Policy(Bare):
-    """The same tests with policy SEV: the firmware checks the destination."""
+    """
+    The tests of Bare with policy SEV, for which the firmware checks the
+    certificates of the destination.
+    """
     POLICY = vm.POLICY_SEV
 
 
 class Linux(Cases, TwoHosts):
-    """Debian's kernel and the workload of tests/guest."""
+    """A guest with Debian's kernel and the workload of tests/guest."""
 
     @classmethod
     def setUpClass(cls):
@@ -230,7 +238,7 @@ class Linux(Cases, TwoHosts):
 
 
 class BackAndForth(Linux):
-    """One guest makes MOVES moves, half of them back."""
+    """One guest migrates MOVES times between the two hosts."""
     MOVES = int(os.environ.get('MOVES', '10'))
 
     test_10_pdh_of_another_platform = test_11_other_memory = None
@@ -246,12 +254,12 @@ class BackAndForth(Linux):
 
 class Strangers(TwoHosts):
     """
-    The hosts of scripts/l1-pair --strangers: host a's PSP does not know the ARK
-    of host b's.
+    Tests for hosts that scripts/l1-pair --strangers has started: the PSP of
+    host @a does not know the ARK of host @b.
     """
 
     def test_policy_sev(self):
-        """A guest with policy SEV is not sent."""
+        """The firmware of host @a does not send a guest with policy SEV."""
         source = self.launch_in(self.a, flipper.config(
             self.a.work, policy=vm.POLICY_SEV))
         flipper.wait_passes(source, 2, PATIENCE)
@@ -266,8 +274,8 @@ class Strangers(TwoHosts):
 
 class Tool(TwoHosts):
     """
-    sev-migrate moves a guest with policy SEV: every step of an operator, from
-    the hosts' files to the end of the source's QEMU.
+    sev-migrate migrates a guest with policy SEV.  The tests execute each step
+    of an operator, from the host files to the end of the source's QEMU.
     """
     AMD = '--amd', '$SEV_AMD_CERT', '--cek', '$SEV_AMD_CEK'
     PORT = 4444
@@ -289,7 +297,10 @@ class Tool(TwoHosts):
         flipper.wait_passes(cls.source, 2, PATIENCE)
 
     def tool(self, host, want, *args):
-        """Run the tool in @host; check its exit status; return its answer."""
+        """
+        Run sev-migrate on @host; check that its exit status is @want; return
+        its output.
+        """
         began = time.monotonic()
         status, out, err = host.sev_migrate(*args)
         note(f'{host.name}: sev-migrate {args[0]}: status {status}, '
@@ -298,7 +309,10 @@ class Tool(TwoHosts):
         return json.loads(out) if '--json' in args else out
 
     def arrival(self):
-        """Launch a destination; return it and the tool's arguments for it."""
+        """
+        Launch a destination; return it and the arguments with which sev-migrate
+        migrates the guest to it.
+        """
         type(self).PORT += 1
         address = f'{self.b.address}:{self.PORT}'
         config = self.source.config.change(
@@ -330,9 +344,9 @@ class Tool(TwoHosts):
         answer = self.tool(
             self.a, 0, 'estimate', '--guest', self.qmp, '--seconds', '1',
             '--pages-per-second', '10000', '--downtime', '20000', '--json')
-        # This guest writes all the time
+        # This guest writes pages all the time
         self.assertGreater(answer['dirty-pages-per-second'], 0)
-        # All of its memory, and that of the firmware
+        # The pages are those of the guest's RAM and of its firmware
         self.assertGreaterEqual(
             answer['private-pages'] + answer['shared-pages'],
             self.source.config.mem // guest.PAGE)
@@ -345,7 +359,7 @@ class Tool(TwoHosts):
         self.assertIn('export it again there', said)
         timer = threading.Timer(3, os.kill, (os.getpid(), signal.SIGINT))
         timer.start()
-        # The guest writes more than fits into this downtime
+        # With these limits the migration cannot converge
         answer = self.tool(self.a, 5, *args, '--downtime', '1', '--bandwidth',
                            '200K')
         self.assertIn('running at the source', answer['text'])
@@ -371,7 +385,10 @@ class Tool(TwoHosts):
 
 
 class Root(unittest.TestCase):
-    """The emulated host has the machine's file tree as its real root."""
+    """
+    The file tree of the emulated host is the root of its mount namespace, not a
+    chroot.
+    """
 
     @staticmethod
     def root_of(*command):
@@ -380,7 +397,9 @@ class Root(unittest.TestCase):
                               stdout=subprocess.PIPE).stdout
 
     def test_setns(self):
-        """A process that enters a mount namespace finds the same root."""
+        """
+        A process that enters a mount namespace with setns() has this root.
+        """
         here = self.root_of()
         self.assertEqual(self.root_of('nsenter', '--mount=/proc/1/ns/mnt'),
                          here)

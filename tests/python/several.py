@@ -1,6 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""sevmig.several loses no case and no failure of the programs that it runs."""
+"""
+Check that sevmig.several reports each case and each failure of its programs.
+"""
 import os
 import subprocess
 import sys
@@ -10,7 +12,10 @@ from sevmig import tap
 
 
 def run(*programs, limit=60):
-    """Exit status, and lines without comments, for these shell scripts."""
+    """
+    Run sevmig.several with @programs, the texts of shell scripts; return its
+    exit status and its output without comments.
+    """
     args = []
     for text in programs:
         args += ['--', '/bin/sh', '-c', text]
@@ -33,7 +38,10 @@ class Several(unittest.TestCase):
             'ok 3 - sh: c # SKIP x', 'ok 4 - sh # SKIP no reason', '1..4'])
 
     def fails(self, script, words, **kw):
-        """A program that fails between two that do not."""
+        """
+        Run @script between two programs that do not fail; check that @words are
+        in the only failed case.
+        """
         good = 'echo ok 1 - good; echo 1..1'
         status, lines = run(good, script, good, **kw)
         self.assertEqual(status, 1)

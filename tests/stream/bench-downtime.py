@@ -231,7 +231,7 @@ def main():
                     'ratio': info['downtime'] / a.limit,
                     'total': info['total-time'],
                     'rounds': info['encrypted-ram']['rounds'],
-                    # sent while the guest was stopped
+                    # the pages that QEMU sent while the guest was stopped
                     'last': {k: info['encrypted-ram']['recent-rounds'][-1][k]
                              for k in ('private-pages', 'shared-pages',
                                        'duration')}})

@@ -1,19 +1,20 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Measure QEMU's part of a migration natively, without a running guest.
+"""Measure how long QEMU itself takes to migrate, natively and without a guest.
 
   bench-stream.py [--only plain|channels|sync] [--starts N] [--turns N]
                   [--rounds N] [--memory MIB] [--json FILE]
 
-One run makes these comparisons, whose measurements take turns:
+The script makes these comparisons and measures the two sides alternately:
 
-- CPU time of a plain guest's migration with our QEMU and with the distribution's,
-  built with the same options (scripts/build/bare-qemu)
-- elapsed time for private memory (hw/misc/confidential-guest-testdev.c, whose
-  encryption is a copy) and for plain memory, with and without multifd
-- the sync of a large bitmap and a copy of it
+- the CPU time of migrating a plain guest with our QEMU, and with the
+  distribution's QEMU, built with the same options (scripts/build/bare-qemu)
+- the elapsed time of migrating private memory and of migrating plain memory,
+  with and without multifd.  The private memory is that of
+  hw/misc/confidential-guest-testdev.c, which copies pages instead of encrypting
+- the time of synchronizing a large bitmap, and of copying it
 
-The script lists goals that are missed, and does not fail because of them.
+The script lists the goals that it missed; a missed goal is not a failure.
 """
 import argparse
 import collections
@@ -42,7 +43,10 @@ LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 def cpu_clock(pid):
-    """The clock of the CPU time of all threads of @pid, including ended ones."""
+    """
+    Return the clock that measures the CPU time of all threads of @pid,
+    including those that have ended.
+    """
     clock = ctypes.c_int()
     error = LIBC.clock_getcpuclockid(pid, ctypes.byref(clock))
     if error:
@@ -51,7 +55,7 @@ def cpu_clock(pid):
 
 
 class Guest:
-    """A stopped guest with @memory MiB of RAM that is not zero."""
+    """A QEMU whose guest is stopped and has @memory MiB of non-zero RAM."""
 
     def __init__(self, work, name, qemu, memory, extra=(), incoming=False):
         with open(f'{work}/bios', 'wb') as f:
@@ -96,18 +100,23 @@ class Guest:
             if status in ('failed', 'cancelled'):
                 raise RuntimeError(self.qmp.cmd('query-migrate').get(
                     'error-desc', status))
-        # The next migration can begin only in postmigrate, after the event
+        # QEMU enters postmigrate only after it has sent the event.  The next
+        # migration must not begin earlier.
         while self.qmp.cmd('query-status')['status'] != 'postmigrate':
             time.sleep(0.001)
 
     def migrate_to_nowhere(self):
-        """Migrate to /dev/null.  Returns the CPU time in ns.  Can be repeated."""
+        """
+        Migrate to /dev/null, and let QEMU become ready for another migration.
+        Returns the CPU time of the migration in ns.
+        """
         began = time.clock_gettime_ns(self.clock)
         with open('/dev/null', 'wb') as f:
             self.qmp.give(f.fileno(), 'nowhere')
         self.migrate('fd:nowhere')
         ns = time.clock_gettime_ns(self.clock) - began
-        # QEMU refuses to migrate again in postmigrate, but not when stopped
+        # QEMU refuses to migrate in the state postmigrate.  "cont" and "stop"
+        # change the state to paused.
         self.qmp.cmd('cont')
         self.qmp.cmd('stop')
         return ns
@@ -131,9 +140,10 @@ Line = collections.namedtuple(
 
 def line(what, ours, against, theirs, goal=None, inverse=False, turns=None):
     """
-    Make a line from two lists of samples.  Samples with the same index were taken
-    one after the other; each start of the processes has @turns of them.
-    @inverse: the ratio of speeds, not of times.
+    Return the Line for two lists of samples, @ours and @theirs.  Samples with
+    the same index were measured one after the other.  Each start of the
+    processes gave @turns samples.  With @inverse, ratios are those of speeds,
+    not of times.
     """
     def ratio(o, t):
         return t / o if inverse else o / t
@@ -154,9 +164,10 @@ def in_turns(things, i):
 
 def plain(starts, turns, memory, samples):
     """
-    Migrate a plain guest of each QEMU to /dev/null repeatedly.  All of the time is
-    QEMU's own: no process waits for another one, and CPU time does not include
-    other work on the machine.  A difference of 1 % is therefore visible.
+    Repeatedly migrate a plain guest of each QEMU to /dev/null.  The measured
+    CPU time is only QEMU's own: QEMU waits for no other process, and CPU time
+    does not include other work on the machine.  A difference of 1 % is
+    therefore visible.
     """
     kinds = [('ours', OURS), ('bare', BARE), ('bare again', BARE)]
     for start in range(starts):
@@ -185,8 +196,8 @@ def plain(starts, turns, memory, samples):
 
 def between_two(memory, extra, channels):
     """
-    Migrate from one process to another.  Returns the time for RAM in ns and the
-    result of query-migrate.
+    Migrate from one process to another.  Returns the time without the setup in
+    ns, and the answer of query-migrate.
     """
     with tempfile.TemporaryDirectory() as work:
         uri = f'unix:{work}/socket'
@@ -203,7 +214,8 @@ def between_two(memory, extra, channels):
             dst.qmp.cmd('migrate-incoming', uri=uri)
             src.migrate(uri)
             info = src.qmp.cmd('query-migrate')
-            # Setup does not depend on the kind of memory
+            # The setup time does not depend on the kind of memory, so leave it
+            # out
             return (info['total-time'] - info['setup-time']) * 1e6, info
         finally:
             for guest in (src, dst):

@@ -6,7 +6,7 @@ import time
 from qemu.qmp import ConnectError, QMPError
 from qemu.qmp.legacy import QEMUMonitorProtocol
 
-TIMEOUT = 60            # seconds that no answer may take
+TIMEOUT = 60            # seconds that an answer of QEMU may take at most
 
 # Do not log errors of connections; the caller reports a QEMU that has ended
 logging.getLogger('qemu.qmp').setLevel(logging.CRITICAL)

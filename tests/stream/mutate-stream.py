@@ -10,11 +10,11 @@ Each run changes a copy of a recorded stream (mutate.py) and sends it to a
 destination.  The destination must load it, or exit with code 1 and an error
 message.  It must not crash, hang, or exit without a message.
 
-Two recorded streams differ a little.  --keep DIR keeps the recorded stream and each
-changed stream with a wrong result.  --stream FILE uses a recorded stream again, so
-that run N of seed S (--first N --runs 1) is always the same.  --send FILE sends a
-kept stream unchanged.  --devices also changes the part after RAM, which the devices'
-own code loads.  Output: TAP.
+Two recordings of the same guest differ a little.  --keep DIR saves the recorded
+stream, and each changed stream with a wrong result.  --stream FILE uses a saved
+recording, so that run N of seed S (--first N --runs 1) is always the same.
+--send FILE sends a saved stream unchanged.  --devices also changes the device
+state after RAM, which the devices' own code loads.  The program prints TAP.
 """
 import argparse
 import collections
@@ -98,7 +98,7 @@ class Streams(unittest.TestCase):
                                f'{result}: {said}')
         tap.note(f'{ARGS.runs} changed streams: {dict(tally)}')
         self.assertEqual(bad, [])
-        # If few streams are refused, the mutations do not work
+        # If the destination refuses few streams, the mutations do not work
         if ARGS.runs >= 10:
             self.assertGreater(tally['refused'], ARGS.runs // 4)
 

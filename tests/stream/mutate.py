@@ -17,15 +17,15 @@ from monitor import Qmp, QMPError
 
 QEMU = '/b/bin/qemu-system-x86_64'
 RAM_MIB = 4
-# Half of the pages have content
+# Half of the 1024 pages have contents
 MACHINE = {'machine': 'pc', 'ram_mib': RAM_MIB,
            'device': 'confidential-guest-testdev,lazy=on,begin-touched=512'}
-HANG = 60               # seconds after which a run counts as hanging
+HANG = 60               # seconds after which a destination counts as hanging
 ODD = (0, 1, 2, 3, 63, 64, 65, 255, 256, 4096, 335888, (1 << 20) + 64,
        0x7fffffff, 0xffffffff, 1 << 32, 1 << 52, (1 << 63) - 1, (1 << 64) - 1)
 
 
-# Kinds of records of private pages
+# The kinds of encrypted records
 ENCRYPTED = set(stream.TYPE_NAMES.values())
 
 
@@ -70,7 +70,10 @@ class Guest:
 
 
 def pump(source, sink, record=None):
-    """Forward data to @sink, or only read it, until one end is closed"""
+    """
+    Forward data from @source to @sink until one of the two is closed.  If @sink
+    is None, only read the data.  Also append the data to @record, if given.
+    """
     try:
         while data := source.recv(1 << 16):
             if record is not None:
@@ -95,7 +98,7 @@ def write_bios(work):
 
 
 def capture(work, machine=None):
-    """Record the stream of a migration that completes"""
+    """Record the stream of a complete migration; return its bytes."""
     destination = Guest(work, 'capture-to', incoming=True, machine=machine)
     source = Guest(work, 'capture-from', machine=machine)
     recorded = bytearray()
@@ -125,8 +128,8 @@ def capture(work, machine=None):
 
 def outcome(work, name, data, qemu=QEMU, machine=None):
     """
-    Send the stream @data to a destination.  Returns 'loaded', 'refused' or what
-    else happened, and the destination's messages.
+    Send the stream @data to a destination.  Returns 'loaded', 'refused' or a
+    description of another result, and the destination's messages.
     """
     guest = Guest(work, name, incoming=True, qemu=qemu, machine=machine)
     try:
@@ -175,7 +178,8 @@ def outcome(work, name, data, qemu=QEMU, machine=None):
     return 'refused', said
 
 
-# Mutations change the list of Pieces and return a description of the change
+# Each mutation changes the list of Pieces and returns a description of the
+# change
 
 class Piece:
     """A copy of a record that mutations can change."""
@@ -190,7 +194,7 @@ class Piece:
         return other
 
     def fields(self):
-        """(offset, size in bytes) of each number in the record"""
+        """Return (offset, size) in bytes of each number in the record."""
         if self.kind in ENCRYPTED:
             out = [(0, 8), (8, 1), (9, 1), (10, 2), (12, 4)]
             out += {'session': [(16, 4), (20, 4), (24, 4), (28, 4), (32, 1)],
@@ -210,7 +214,10 @@ class Piece:
 
 
 def any_of(rnd, pieces, devices=False):
-    """The index of a random record; each kind of record is equally likely"""
+    """
+    Return the index of a random record.  Each kind of record has the same
+    probability, although records of pages are more frequent.
+    """
     kinds = sorted({p.kind for p in pieces if devices or p.kind != 'rest'})
     kind = rnd.choice(kinds)
     return rnd.choice([i for i, p in enumerate(pieces) if p.kind == kind])
@@ -264,7 +271,9 @@ def cut(rnd, pieces, devices):
 
 
 def length(rnd, pieces, devices):
-    """Change the length of a body, and the length in its header"""
+    """
+    Change the length of a record's body, and also the length in its header.
+    """
     i = any_of(rnd, pieces, devices)
     p = pieces[i]
     if p.kind not in ENCRYPTED:
@@ -278,7 +287,7 @@ def length(rnd, pieces, devices):
 
 
 def plain_page(rnd, pieces, devices):
-    """Insert a plain page of a RAMBlock that has private pages"""
+    """Insert a plain page of the RAMBlock with private pages."""
     i = any_of(rnd, pieces, devices)
     page = rnd.choice([0, 1, rnd.randrange(RAM_MIB * 256), RAM_MIB * 256])
     flag = rnd.choice([stream.ZERO, stream.PLAIN, 0x40])

@@ -2,12 +2,13 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Test that a plain guest's stream is identical to that of the unpatched QEMU.
 
-The unpatched QEMU is the distribution's qemu-system-x86_64 of the same version.
-The guests do not run, their RAM is filled from a file, and the clock is fixed.  A
-program therefore makes the same stream each time, with one exception: QEMU ends a
-RAM section after 50 ms and begins another one.  This is rare with little RAM.  If
-two streams differ, the test makes them again, a few times, and fails if they
-differ each time.  Output: TAP.
+Both QEMUs must produce the same bytes.  The unpatched QEMU is the
+distribution's qemu-system-x86_64 of the same version.  The guests do not run,
+their RAM is filled from a file, and the clock is fixed.  A QEMU therefore
+produces the same stream each time, with one exception: if it has spent 50 ms in
+a RAM section, it begins another one.  This is rare with little RAM.  If two
+streams differ, the test records them again, a few times, and fails if they
+differ each time.  The program prints TAP.
 """
 import filecmp
 import os

@@ -21,7 +21,7 @@ import mutate
 
 HERE = os.path.dirname(os.path.realpath(__file__))
 RECORDED = os.path.join(HERE, 'recorded')
-MOST = 64 << 10         # bytes that a recorded stream may take
+MOST = 64 << 10         # maximum average size of a compressed stream in bytes
 
 # A versioned machine type, so that later builds of QEMU have the same devices
 MACHINE = {'machine': 'pc-i440fx-10.0', 'ram_mib': 4,

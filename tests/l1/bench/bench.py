@@ -35,7 +35,7 @@ PROGRAMS = f'{BUILD}/meson/tests/l1/bench'
 MODULES = f'{BUILD}/l1/modules'
 
 MiB, GiB = 1 << 20, 1 << 30
-PACKETS = 256 * 4096            # what bench-packets sends
+PACKETS = 256 * 4096            # bytes that bench-packets sends
 SIZES = [MiB, 16 * MiB, 128 * MiB, GiB, 8 * GiB]
 # Kinds of memory (see faults.c), and the sets of modules that support each
 FAULTS = {

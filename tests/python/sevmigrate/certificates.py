@@ -1,6 +1,9 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""sev-migrate verify: right chains, and a fault at every link and in every file."""
+"""
+Tests of "sev-migrate verify" with valid chains, with a fault in each
+certificate and signature, and with wrong files.
+"""
 
 import base64
 import json
@@ -14,7 +17,7 @@ from sevmigrate import certs, chain, hostfile
 
 
 class Chains(ToolCase):
-    """Certificates of a platform whose keys the test has."""
+    """Certificates of a platform that the tests sign themselves."""
 
     @classmethod
     def setUpClass(cls):
@@ -36,7 +39,7 @@ class Chains(ToolCase):
         return self.tool('verify', path, *args, status=status)
 
     def broken(self, words, *args, **kw):
-        """Check that only the checks that contain one of @words fail."""
+        """Check that exactly the checks @words of "sev-migrate verify" fail."""
         _, out, _ = self.verify('--json', *args, status=1, **kw)
         answer = json.loads(out)
         self.assertFalse(answer['valid'])
@@ -52,7 +55,9 @@ class Chains(ToolCase):
         self.assertTrue(json.loads(out)['valid'])
 
     def test_large_keys(self):
-        """Keys of 4096 bits, as all product lines after Naples have them."""
+        """
+        ARK and ASK have keys of 4096 bits, as in product lines after Naples.
+        """
         self.platform.keys.update(ark=rsa_key(4096), ask=rsa_key(4096))
         self.platform.make()
         path = self.path('host', self.platform.hostfile().to_json())
@@ -60,7 +65,7 @@ class Chains(ToolCase):
                   self.path('ark', self.platform.ark), status=0)
 
     def test_wrong_signature_at_each_link(self):
-        """Another key has signed in the place of the right one."""
+        """Another key than that of the signer has made the signature."""
         for name, by in (('ask', 'ark'), ('cek', 'ask'), ('pek', 'cek'),
                          ('oca', 'oca'), ('pek', 'oca'), ('pdh', 'pek')):
             with self.case(name, by):
@@ -81,20 +86,20 @@ class Chains(ToolCase):
             with self.case(name):
                 self.platform.make()
                 data = bytearray(getattr(self.platform, name))
-                # Reserved bytes of the signed part
+                # Change a reserved byte, which the signature covers
                 data[40 if name in ('ark', 'ask') else 400] ^= 1
                 setattr(self.platform, name, bytes(data))
                 self.broken(links)
 
     def test_unsigned_cek(self):
-        """The CEK as the firmware exports it."""
+        """The CEK has no signature of AMD, as the firmware exports it."""
         kw = {'plat_cert': self.platform.chain(self.platform.unsigned_cek)}
         self.broken(['ASK signs CEK'], **kw)
         _, out, _ = self.verify(status=1, **kw)
         self.assertIn('--cek', out)
 
     def test_signature_of_another_kind(self):
-        """Only the signatures of the expected signer count."""
+        """A valid signature by another kind of signer does not count."""
         bare = self.platform.pdh[:certs.BODY]
         self.platform.pdh = bare + fixture.signature(
             bare, certs.OCA, self.platform.keys['oca']) + fixture.NO_SIGNATURE
@@ -107,7 +112,7 @@ class Chains(ToolCase):
         self.broken(['PEK signs PDH'])
 
     def test_other_platform(self):
-        """PDH and chain, or chain and AMD's certificates, of two platforms."""
+        """The PDH or AMD's certificates are those of another platform."""
         other = Platform()
         self.broken(['PEK signs PDH'], pdh=other.pdh)
         self.broken(['ARK is the trusted one', 'ASK signs CEK'],
@@ -120,13 +125,13 @@ class Chains(ToolCase):
         self.broken(['CEK signs PEK', 'OCA signs PEK', 'PEK signs PDH'])
 
     def test_unknown_root(self):
-        """Without --ark only the keys of AMD are roots."""
+        """Without --ark, the tool trusts only the ARKs of AMD."""
         _, out, _ = self.verify(ark=False, status=1)
         self.assertIn('no product line', out)
         self.assertEqual(out.count('NO,'), 1)
 
     def test_product_lines(self):
-        """A root that AMD publishes, and the lines that it is not."""
+        """The ARK is that of a product line; --product names it or another."""
         digest = fixture.certs.hashlib.sha256(
             self.platform.ark[64 + 256:64 + 512]).hexdigest()
         with mock.patch.dict(certs.PRODUCTS, {digest: 'Milan'}):
@@ -182,7 +187,7 @@ class Chains(ToolCase):
 
 
 class HostFiles(ToolCase):
-    """Files that are no host file."""
+    """The tool refuses files that are not valid host files."""
 
     @classmethod
     def setUpClass(cls):
@@ -253,7 +258,7 @@ class HostFiles(ToolCase):
 
 
 class Splice(unittest.TestCase):
-    """chain.splice() takes only the CEK of the same chip."""
+    """chain.splice() accepts only the CEK of the chip of the chain."""
 
     def test_splice(self):
         one, other = Platform(), Platform()

@@ -1,6 +1,9 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""sev-migrate check, estimate and vars, and the connection to a monitor."""
+"""
+Tests of "sev-migrate check", "estimate" and "vars", and of the connection to a
+monitor.
+"""
 
 import datetime
 import json
@@ -26,7 +29,7 @@ GIB = 1 << 30
 
 
 class HostCase(ToolCase):
-    """A host whose files are below a directory."""
+    """Tests that replace the files of the host by files below self.top."""
 
     def setUp(self):
         super().setUp()
@@ -52,13 +55,15 @@ class HostCase(ToolCase):
         os.unlink(self.top + path)
 
     def item(self, name, status, words='', **kw):
-        """Check the line @name."""
+        """
+        Check that the Item @name has @status and that its text has @words.
+        """
         found = hostcheck.firmware_items(self.system, **kw) + \
             hostcheck.host_items(self.system)
         i, = [i for i in found if i.name == name]
         self.assertEqual(i.status, status, i)
         self.assertIn(words, i.text)
-        # Something that is wrong comes with what to do
+        # Each Item that is not good advises the user what to do
         self.assertEqual(bool(i.advice), status != hostcheck.GOOD, i)
 
 
@@ -105,7 +110,7 @@ class Host(HostCase):
         self.item('ASIDs', 'warn', 'not known')
 
     def test_apparmor(self):
-        """As on Debian 13, and with the rule in either file."""
+        """Debian 13 has no rule for /dev/sev; either file may add it."""
         self.write('/sys/module/apparmor/parameters/enabled', 'Y')
         main, local = hostcheck.APPARMOR
         self.write(main, '  /dev/kvm rw,\n  # /dev/sev rw,')
@@ -195,7 +200,7 @@ class Host(HostCase):
 
 
 class Guest(HostCase):
-    """The lines of a guest, and the whole command."""
+    """The Items of a guest, and the output of "sev-migrate check"."""
 
     def setUp(self):
         super().setUp()
@@ -273,13 +278,13 @@ class Guest(HostCase):
 
 class Estimate(ToolCase):
     def test_forecast(self):
-        """A guest that writes nothing, little, and too much."""
+        """Forecasts for guests that write no pages, few pages, or too many."""
         idle = estimate.Load(1000, 0, 0, 100, 1e9)
         found = estimate.forecast(idle, 0.3)
         self.assertTrue(found.converges)
         self.assertAlmostEqual(found.total, 10, 1)
         self.assertEqual((len(found.rounds), found.downtime), (1, 0))
-        # Each round has half of the pages of the one before
+        # In each round, the guest dirties half of the pages of the previous one
         found = estimate.forecast(
             estimate.Load(1000, 0, 50, 100, 1e12), 0.3)
         self.assertTrue(found.converges)
@@ -290,7 +295,7 @@ class Estimate(ToolCase):
             estimate.Load(1000, 0, 200, 100, 1e12), 0.3)
         self.assertFalse(found.converges)
         self.assertAlmostEqual(found.downtime, 10, 1)
-        # It fits into the downtime as it is
+        # All memory can be sent within the downtime limit, without a round
         found = estimate.forecast(
             estimate.Load(10, 10, 1e9, 1000, 1e9), 0.3)
         self.assertEqual((found.converges, found.rounds), (True, []))
@@ -323,7 +328,8 @@ class Estimate(ToolCase):
         _, out, _ = self.command(status=1, dirty=1000)
         self.assertIn('does NOT converge', out)
         self.assertIn('--on-limit stop', out)
-        # The rate of the last migration, and the limit of the bandwidth
+        # "estimate" uses the rate of the last migration and QEMU's limit of the
+        # bandwidth
         _, out, _ = self.command(status=0, dirty=0, query_migrate={
             'status': 'cancelled',
             'encrypted-ram': {'private-pages-per-second': 5000}},
@@ -333,7 +339,7 @@ class Estimate(ToolCase):
         self.assertIn('max-bandwidth', out)
 
     def test_dirty_ring(self):
-        """A QEMU with a dirty ring has no bitmap to measure with."""
+        """A QEMU with dirty rings refuses the mode dirty-bitmap."""
         def calc(mode, **_):
             return Refused('ring') if mode == 'dirty-bitmap' else {}
         qemu = Qemu(None, calc_dirty_rate=calc, query_dirty_rate={
@@ -356,7 +362,7 @@ class Estimate(ToolCase):
 
 
 class Monitors(ToolCase):
-    """Connections to monitors and to other things."""
+    """Connections to monitors, and to sockets that are not monitors."""
 
     def test_addresses(self):
         for text, want in (('/run/x.qmp', '/run/x.qmp'), ('x.qmp', 'x.qmp'),
@@ -372,7 +378,7 @@ class Monitors(ToolCase):
                 monitor.parse(text)
 
     def serve(self, data):
-        """Return the path of a socket whose server says @data."""
+        """Return the path of a socket whose server sends @data to a client."""
         path = self.path('socket')
         server = socket.socket(socket.AF_UNIX)
         server.bind(path)
@@ -408,7 +414,9 @@ class Monitors(ToolCase):
                 monitor.Monitor(address)
 
     def test_real_qemu(self):
-        """A QEMU without SEV, which ends in between."""
+        """
+        A real QEMU without SEV, which ends while the tool is connected.
+        """
         path = self.path('qmp')
         with subprocess.Popen([
                 QEMU, '-machine', 'none', '-display', 'none', '-qmp',
@@ -442,7 +450,7 @@ class Vars(ToolCase):
         said = subprocess.run(['virt-fw-vars', '-i', out, '--print'],
                               check=True, stdout=subprocess.PIPE, text=True)
         self.assertIn(varstore.NAME, said.stdout)
-        # Twice is no error
+        # The output may be the template, which may have the variable already
         self.tool('vars', out, out, status=0)
         self.assertEqual(os.listdir(self.top), ['vars.fd'])
 
@@ -463,7 +471,7 @@ class Vars(ToolCase):
 
 
 class Libvirt(ToolCase):
-    """Domains; only what can be tested without a libvirt."""
+    """The parts of the support of libvirt that need no libvirt."""
 
     def test_no_python3_libvirt(self):
         with mock.patch.object(domain, 'libvirt', None):

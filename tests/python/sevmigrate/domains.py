@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-sev-migrate with a domain of libvirt, with a stand-in for python3-libvirt: what is
-asked of libvirt, and every end of a migration.
+Tests of sev-migrate with domains of libvirt.  Fake modules replace
+python3-libvirt.  The tests check the calls of libvirt and each possible outcome
+of a migration.
 """
 
 import base64
@@ -26,7 +27,9 @@ class LibvirtError(Exception):
 
 
 class FakeDomain:
-    """A domain whose QEMU is @qemu; it migrates in @takes seconds."""
+    """
+    A domain whose QEMU is @qemu.  Its migration takes @takes seconds.
+    """
 
     def __init__(self, qemu, takes=0.05, fails=None, state=RUNNING):
         self.qemu, self.takes, self.fails = qemu, takes, fails
@@ -142,7 +145,7 @@ class Domains(ToolCase):
         self.assertEqual(
             base64.b64decode(self.qemu.arguments('migrate-set-sev-info')
                              ['pdh']), self.platform.pdh)
-        # libvirt sets capabilities and parameters itself
+        # sev-migrate leaves capabilities and parameters to libvirt
         self.assertEqual(self.qemu.names(), ['migrate-set-sev-info'])
 
     def test_fails(self):
@@ -192,7 +195,7 @@ class Domains(ToolCase):
         refused('does not run', status=3)
 
     def test_monitor(self):
-        """Answers and errors of QMP through libvirt."""
+        """domain.Domain returns the answers and errors of QMP commands."""
         with domain.Domain('qemu:///system', 'guest') as d:
             self.assertEqual(d.cmd('query-status')['status'], 'running')
             with self.assertRaisesRegex(Refused, 'not been found'):

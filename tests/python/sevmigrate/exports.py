@@ -1,6 +1,9 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""sev-migrate export: the answers of a firmware and of QEMU, and wrong files."""
+"""
+Tests of "sev-migrate export" with answers of a firmware and of QEMU, and with
+wrong files.
+"""
 
 import base64
 import json
@@ -34,7 +37,7 @@ class Export(ToolCase):
         self.cek, self.amd = self.path('cek', p.cek), self.path('amd', p.amd())
 
     def test_where_amd_publishes(self):
-        """Without the files of AMD the output says where they are."""
+        """Without --cek and --amd, the output says where AMD publishes them."""
         _, out, _ = self.tool('export', self.file, status=0)
         self.assertIn(f'https://kdsintf.amd.com/cek/id/{CHIP.hex()}', out)
         self.assertIn('ask_ark_milan.cert', out)
@@ -42,7 +45,7 @@ class Export(ToolCase):
         host = hostfile.read(self.file)
         self.assertEqual((host.amd_cert, host.chip_id, host.api, host.build),
                          (b'', CHIP, (1, 55), 21))
-        # A processor that is not known
+        # For an unknown processor, the output names the files of all lines
         with mock.patch('sevmigrate.hardware.product', return_value=''):
             _, out, _ = self.tool('export', self.file, status=0)
         for line in hardware.FILES.values():
@@ -56,7 +59,7 @@ class Export(ToolCase):
         self.assertEqual(host.plat_cert, self.platform.chain())
         self.assertEqual(host.amd_cert, self.platform.amd())
         self.tool('verify', self.file, '--ark', self.amd, status=0)
-        # Another file has the same bytes, except for the time
+        # The tool has removed its temporary file
         self.assertEqual(sorted(os.listdir(self.top)), ['amd', 'cek', 'host'])
 
     def test_files_that_do_not_belong(self):
@@ -94,7 +97,7 @@ class Export(ToolCase):
         self.fails(['cannot be written'], 'export', '/nowhere/host')
 
     def test_over_qmp(self):
-        """The answers of a QEMU on the host."""
+        """"export" asks a QEMU on the host."""
         p = self.platform
         answers = {'query-sev-capabilities': {
             'pdh': base64.b64encode(p.pdh).decode(),
@@ -115,7 +118,7 @@ class Export(ToolCase):
             self.fails(['malformed'], 'export', self.file, '--guest', '/qmp')
 
     def test_product_lines(self):
-        """The models of /proc/cpuinfo."""
+        """hardware.line_of() knows the product lines by /proc/cpuinfo."""
         mock.patch.stopall()
 
         def line(family, model, vendor='AuthenticAMD'):

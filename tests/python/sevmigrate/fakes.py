@@ -1,5 +1,5 @@
 """
-A QEMU that exists only as the answers of its monitor.
+A fake monitor, which answers QMP commands as a QEMU would.
 
 SPDX-License-Identifier: GPL-2.0-or-later
 """
@@ -16,12 +16,13 @@ READY = {'offered': True, 'ready': True, 'private-pages': 1000,
 
 class Qemu:
     """
-    The source or the destination of a migration.
+    The fake monitor of the source or the destination of a migration.
 
-    @platform: the platform of its host
-    @steps: status of each answer to query-migrate after "migrate"; a function
-            is called instead, for its effect
-    @answers: command -> answer, an exception, or a function of the arguments
+    @platform: the fixture.Platform of its host
+    @steps: what happens at each query-migrate after "migrate": either a status,
+            which is the answer, or a function, which is called first
+    @answers: command -> answer, an exception to raise, or a function that is
+              called with the command's arguments
     """
 
     def __init__(self, platform, steps=('active', 'completed'), state='running',
@@ -159,5 +160,5 @@ class Qemu:
 
 
 def interrupt():
-    """Do what Ctrl-C does."""
+    """Send SIGINT to this process, as Ctrl-C does."""
     os.kill(os.getpid(), signal.SIGINT)

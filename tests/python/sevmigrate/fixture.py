@@ -1,5 +1,6 @@
 """
-A platform's certificates with keys that the tests have, and a run of the tool.
+Helpers of the tests: a platform whose certificates the tests sign themselves,
+and a base class that runs sev-migrate.
 
 SPDX-License-Identifier: GPL-2.0-or-later
 """
@@ -29,7 +30,13 @@ def ec_key():
 
 
 def amd_cert(usage, key, own_id, signer, signer_id):
-    """Return a certificate of AMD for @key, signed by @signer."""
+    """
+    Return a certificate in AMD's format (ARK or ASK).
+
+    @usage: certs.ARK or certs.ASK
+    @key, @own_id: key and ID of the certificate
+    @signer, @signer_id: key and ID of its signer
+    """
     public = key.public_key().public_numbers()
     bits = key.key_size
     data = struct.pack('<I16s16sI16xII', 1, own_id, signer_id, usage, bits,
@@ -46,7 +53,7 @@ def sign_rsa(key, data):
 
 
 def body(usage, key, api=(0, 24)):
-    """Return the signed part of a certificate of the platform."""
+    """Return the part of a platform certificate that its signatures cover."""
     point = key.public_key().public_numbers()
     algo = certs.ECDH_SHA256 if usage == certs.PDH else certs.ECDSA_SHA256
     data = struct.pack('<IBBxxIII', 1, *api, usage, algo, 2)
@@ -55,7 +62,12 @@ def body(usage, key, api=(0, 24)):
 
 
 def signature(data, usage, key):
-    """Return a signature of @key, the signer with @usage, over @data."""
+    """
+    Return the signature of @data in the format of a platform certificate.
+
+    @usage: usage of the signer's certificate
+    @key: key of the signer
+    """
     if isinstance(key, rsa.RSAPrivateKey):
         algo = certs.RSA_SHA256 if key.key_size == 2048 else certs.RSA_SHA384
         sig = struct.pack('<II', usage, algo) + sign_rsa(key, data)
@@ -71,15 +83,16 @@ NO_SIGNATURE = struct.pack('<II', certs.NONE, 0).ljust(520, b'\0')
 
 class Platform:
     """
-    The certificates of a platform: @pdh, @pek, @oca, @cek, @ask, @ark, in the
-    order in which they are signed.  keys[NAME] signs them; a test replaces a
-    key or a certificate and calls make() for those that follow.
+    The certificates of a platform: @pdh, @pek, @oca, @cek, @ask and @ark.
+
+    @keys: name of a certificate -> its private key.  After a test has replaced
+           a key, it calls make() in order to make all certificates anew.
     """
 
     def __init__(self, bits=2048):
         self.keys = {'ark': rsa_key(bits), 'ask': rsa_key(bits),
                      **{n: ec_key() for n in ('cek', 'oca', 'pek', 'pdh')}}
-        # The key that signs in the place of another one
+        # (certificate, signer) -> the key that signs in place of the signer's
         self.signers = {}
         self.api = 0, 24
         self.make()
@@ -116,7 +129,7 @@ class Platform:
         return self.ask + self.ark
 
     def hostfile(self, **kw):
-        """Return the HostFile of this platform."""
+        """Return the HostFile of this platform; @kw replaces its members."""
         return hostfile.HostFile(**{
             'pdh': self.pdh, 'plat_cert': self.chain(), 'amd_cert': self.amd(),
             'chip_id': bytes(range(64)), 'name': 'host-b', 'api': self.api,
@@ -125,8 +138,9 @@ class Platform:
 
 def flash(entries, size=4096):
     """
-    Return @size bytes of firmware, all zero except for its table, which has
-    these (GUID, data).
+    Return a firmware image of @size bytes that contains only a table of GUIDs.
+
+    @entries: list of (GUID, data)
     """
     table = b''.join(data + struct.pack('<H', launch.ENTRY + len(data)) +
                      guid.bytes_le for guid, data in entries)
@@ -136,7 +150,7 @@ def flash(entries, size=4096):
 
 
 class ToolCase(unittest.TestCase):
-    """Runs the tool in a directory of the test."""
+    """Base of tests that run sev-migrate, with a temporary directory."""
 
     def setUp(self):
         directory = tempfile.TemporaryDirectory()
@@ -144,7 +158,10 @@ class ToolCase(unittest.TestCase):
         self.top = directory.name
 
     def path(self, name, data=None):
-        """Return the path of a file, which gets @data (bytes or text)."""
+        """
+        Return the path of the file @name in the temporary directory.  If @data,
+        bytes or text, is given, write it to this file.
+        """
         path = os.path.join(self.top, name)
         if data is not None:
             with open(path, 'wb') as f:
@@ -169,7 +186,10 @@ class ToolCase(unittest.TestCase):
 
     @contextlib.contextmanager
     def case(self, *what):
-        """Name @what in a failure; pycotap does not report a subTest()."""
+        """
+        Add @what to the message of a failed assertion.  This replaces
+        subTest(), which pycotap does not report.
+        """
         try:
             yield
         except AssertionError as e:
@@ -180,5 +200,5 @@ class ToolCase(unittest.TestCase):
         _, out, err = self.tool(*args, status=status)
         for word in words:
             self.assertIn(word, out + err)
-        # A message, not a traceback
+        # The error is a message for the user, not a traceback
         self.assertNotIn('Traceback', err)

@@ -1,6 +1,9 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The files that are installed with sev-migrate match the program."""
+"""
+Check that the man page, the completion and the firmware descriptor, which are
+installed with sev-migrate, match the program.
+"""
 
 import argparse
 import glob
@@ -25,7 +28,7 @@ def read(name):
 
 def commands():
     """Return name -> parser of each subcommand."""
-    # argparse has no public way to ask
+    # argparse has no public attribute for the subparsers
     # pylint: disable=protected-access
     action, = (a for a in parser()._actions
                if isinstance(a, argparse._SubParsersAction))
@@ -51,7 +54,7 @@ class ManPage(unittest.TestCase):
         return found[1]
 
     def test_options(self):
-        """Each section has the options of its command, and no others."""
+        """Each section describes all options of its command, and no others."""
         common = {'--guest', '--domain', '--connect', '--json', '--help'}
         for name, command in commands().items():
             named = set(re.findall(r'\*\*(--[\w-]+)\*\*', self.section(name)))
@@ -72,7 +75,7 @@ class ManPage(unittest.TestCase):
 
 class Completion(unittest.TestCase):
     def complete(self, *words):
-        """Return what bash offers after @words."""
+        """Return the completions that bash offers for the last of @words."""
         done = subprocess.run(
             ['bash', '-c', '. "$0"; COMP_WORDS=("$@"); '
              'COMP_CWORD=$(($# - 1)); _sev_migrate; '
@@ -97,13 +100,13 @@ class Completion(unittest.TestCase):
         self.assertEqual(self.complete('run', '--multifd', ''), set())
         self.assertIn('/usr', self.complete('export', '/us'))
         self.assertIn('/usr', self.complete('run', '--host', '/us'))
-        # --helper is a switch of run, and has a file in measure
+        # --helper has no argument in "run", and a file as argument in "measure"
         self.assertIn('--quit', self.complete('run', '--helper', '--'))
         self.assertIn('/usr', self.complete('measure', '--helper', '/us'))
 
 
 class Descriptor(unittest.TestCase):
-    """The firmware descriptor for libvirt (L5 of the findings)."""
+    """The firmware descriptor for libvirt."""
 
     def test_descriptor(self):
         name, = glob.glob(f'{TOP}/*.json')
@@ -119,8 +122,9 @@ class Descriptor(unittest.TestCase):
                          debian['mapping']['executable'])
         self.assertIn(mapping['nvram-template']['filename'],
                       read('sev-migrate.rst'))
-        # libvirt takes the first that fits.  This one comes before Debian's
-        # without secure boot, and after those with it.
+        # libvirt reads the descriptors in the order of their names and uses the
+        # first that fits.  Ours must come after Debian's descriptors with
+        # secure boot, and before the one without.
         order = sorted([os.path.basename(name), *os.listdir(FIRMWARE)])
         at = order.index(os.path.basename(name))
         self.assertEqual(order[at + 1], '60-edk2-x86_64.json')
@@ -129,7 +133,7 @@ class Descriptor(unittest.TestCase):
 
 class Launcher(unittest.TestCase):
     def test_launcher(self):
-        """The program runs from anywhere, without PYTHONPATH."""
+        """The program needs no PYTHONPATH and no certain working directory."""
         done = subprocess.run(
             [os.path.join(TOP, 'sev-migrate'), '--version'], check=True,
             cwd='/', env={'PATH': '/usr/bin'}, stdout=subprocess.PIPE,

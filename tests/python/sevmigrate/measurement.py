@@ -1,6 +1,9 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""sev-migrate measure: known answers of another implementation, and wrong input."""
+"""
+Tests of "sev-migrate measure" with known answers of other implementations, and
+with wrong input.
+"""
 
 import base64
 import hashlib
@@ -14,14 +17,16 @@ from sevmigrate import launch
 
 TIK = bytes.fromhex('0102030405060708090a0b0c0d0e0f10')
 NONCE = base64.b64decode('wxP6tRHCFrFQWxsuqZA8QA==')
-# SHA-256 of the VMSAs of the first and of another vCPU with this signature, from
-# the tests of sevctl (virtee), an independent implementation
+# VMSA is the signature of a vCPU (EAX of CPUID function 1).  VMSA_0 and VMSA_1
+# are the SHA-256 of the VMSA of the first and of another vCPU with this
+# signature.  They come from the tests of sevctl (virtee), an independent
+# implementation.
 VMSA = 0xa00f11
 VMSA_0 = 'f8b52f775502472e5797d2674d9de21f6abc05dc05e9bc49cbb7b6a13688d5e7'
 VMSA_1 = 'bcee5cb289f72882da17abd8dca5e8a7e9f8e2033e7ad96b4db0ab1a383a6487'
 
-# A helper of one byte, and what mh_image_prepare() makes of it, computed with a
-# C program
+# A migration helper with one byte of code, and the SHA-256 of the memory that
+# mh_image_prepare() makes of it.  A C program has computed this digest.
 HELPER = launch.HELPER_HEAD.pack(b'SEVMHLP1', 1, 0x40, 0x3000, 0x6000, 4, 16,
                                  0, 0, 0, 0) + b'\x90'
 HELPER_DIGEST = \
@@ -33,8 +38,9 @@ FULL = flash([HASH_AREA, RESET])
 
 class KnownAnswers(unittest.TestCase):
     def test_measurement(self):
-        """AMD's formula."""
-        # LAUNCH_MEASURE of a guest with nothing in it, from AMD's own tool
+        """launch.measurement() implements AMD's formula."""
+        # The measurement of a guest without any launched memory, from AMD's
+        # tool
         self.assertEqual(launch.measurement(
             bytes.fromhex('66320db73158a35a255d051758e95ed4'), (0, 18), 15, 0,
             launch.digest([]),
@@ -42,14 +48,14 @@ class KnownAnswers(unittest.TestCase):
             '6faab2daae389bcd3405a05d6cafe33c0414f7bedd0bae19ba5f38b7fd1664ea')
 
     def test_vmsa(self):
-        """The VMSAs of the first and of another vCPU."""
+        """launch.vmsa() makes the VMSAs whose digests sevctl knows."""
         for first, want in ((True, VMSA_0), (False, VMSA_1)):
             page = launch.vmsa(first, VMSA, FULL)
             self.assertEqual(len(page), 4096)
             self.assertEqual(hashlib.sha256(page).hexdigest(), want)
 
     def test_hash_table(self):
-        """The table for a kernel, an initrd and a command line."""
+        """launch.hash_table() hashes a kernel, an initrd and a command line."""
         table = launch.hash_table(b'vmlinuz', b'initrd', 'quiet')
         self.assertEqual(len(table), 176)
         self.assertEqual(table[:16], launch.HASHES.bytes_le)
@@ -63,7 +69,7 @@ class KnownAnswers(unittest.TestCase):
         self.assertEqual(table[168:], bytes(8))
 
     def test_helper(self):
-        """The digest is that of the function in QEMU's mh.h."""
+        """launch.helper_memory() agrees with mh_image_prepare()."""
         self.assertEqual(len(HELPER), 65)
         self.assertEqual(hashlib.sha256(launch.helper_memory(
             HELPER, 0x8001000000, 51)).hexdigest(), HELPER_DIGEST)
@@ -82,7 +88,7 @@ class KnownAnswers(unittest.TestCase):
         self.assertTrue(launch.has_hash_area(FULL))
         self.assertEqual(launch.guid_table(bytes(4096)), {})
         self.assertFalse(launch.has_hash_area(bytes(4096)))
-        # As in Debian's OVMF: there is an entry, but no area
+        # Debian's OVMF has an entry for the area, but its address is 0
         self.assertFalse(launch.has_hash_area(flash(
             [(launch.HASH_TABLE_AREA, bytes(8))])))
         self.assertFalse(launch.has_hash_area(flash(
@@ -91,7 +97,7 @@ class KnownAnswers(unittest.TestCase):
             [(launch.HASH_TABLE_AREA, struct.pack('<II', 4096, 175))])))
 
     def test_wrong_guid_table(self):
-        """Lengths that point out of the table."""
+        """The lengths of the table or of an entry do not fit."""
         end = len(FULL) - launch.TABLE_END
         for at, size in ((end - 18, 5000), (end - 18, 0), (end - 18, 17),
                          (end - 36, 0), (end - 36, 5000), (end - 36, 17)):
@@ -112,7 +118,9 @@ class Command(ToolCase):
         return json.loads(out)
 
     def test_parts(self):
-        """Each part, in the order in which it is launched."""
+        """
+        The parts are in the order in which QEMU passes them to the firmware.
+        """
         kernel = b'kernel'
         got = self.measure(
             '--helper', self.path('helper', HELPER), '--helper-address',
@@ -137,7 +145,7 @@ class Command(ToolCase):
                 '--expect', base64.b64encode(blob).decode(), '--policy']
         _, out, _ = self.tool(*args, '3', status=0)
         self.assertIn('the expected one', out)
-        # With another policy, or other firmware, it is another guest
+        # The measurement does not match another policy or another firmware
         self.fails(['ANOTHER'], *args, '1', status=1)
         self.path('flash', FULL[:-1] + b'\1')
         self.fails(['ANOTHER'], *args, '3', status=1)

@@ -1,6 +1,9 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""sev-migrate run --picture: a recorded stream through the relay, and its picture."""
+"""
+Tests of "sev-migrate run --picture".  They send a recorded stream through the
+relay and check the picture of it.
+"""
 
 import lzma
 import os
@@ -20,7 +23,10 @@ INFO = {'total-time': 1000, 'downtime': 10, 'ram': {'dirty-sync-count': 2}}
 
 class Pictures(ToolCase):
     def through(self, data):
-        """Send @data through a recorder; return it and what arrives."""
+        """
+        Send @data through a Recorder; return the Recorder and the bytes that
+        arrive.
+        """
         target = self.path('target')
         server = socket.socket(socket.AF_UNIX)
         server.bind(target)
@@ -68,7 +74,7 @@ class Pictures(ToolCase):
         self.assertIn('No such file', of.write('/nowhere/p.svg', INFO))
 
     def test_unknown_stream(self):
-        """What is no stream arrives unchanged, and there is no picture."""
+        """Data that are not a stream arrive unchanged; there is no picture."""
         data = os.urandom(1 << 20)
         of, arrived = self.through(data)
         self.assertEqual(arrived, data)

@@ -1,6 +1,9 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""sev-migrate run: every end of a migration, and everything that it refuses."""
+"""
+Tests of "sev-migrate run": each possible outcome of a migration, and each
+reason to refuse one.
+"""
 
 import base64
 import io
@@ -30,7 +33,7 @@ class Run(ToolCase):
             self.addCleanup(patch.stop)
         self.source = Qemu(None)
         self.destination = Qemu(self.platform, state='inmigrate')
-        # The guest arrives when the source says so
+        # The guest arrives just before the source reports "completed"
         self.source.steps[-1:] = [self.arrive, 'completed']
         self.write_host()
 
@@ -44,7 +47,9 @@ class Run(ToolCase):
 
     def run_tool(self, *args, status=0, destination='/dst', ark=True,
                  listen=True):
-        """Run the tool; return the answer as JSON, or the output."""
+        """
+        Run the tool; return its JSON output as a dict, or else its stderr.
+        """
         monitors = {'/src': self.source, '/dst': self.destination,
                     'host-b:4444': self.destination}
         if ark:
@@ -59,7 +64,10 @@ class Run(ToolCase):
         return json.loads(out) if out else err
 
     def refused(self, words, *args, status=errors.PROBLEM, **kw):
-        """Check that nothing is started or left changed."""
+        """
+        Check that the tool refuses to migrate with @words, starts no migration,
+        and leaves the settings of both QEMUs as they were.
+        """
         before = [(dict(q.capabilities), dict(q.parameters))
                   for q in (self.source, self.destination)]
         said = self.run_tool(*args, status=status, **kw)
@@ -130,7 +138,7 @@ class Run(ToolCase):
         self.assertNotIn('cont', self.destination.names())
 
     def test_listens(self):
-        """The addresses at which the destination listens."""
+        """Without --listen, the destination listens at its monitor's host."""
         self.destination.host = 'host-b'
         self.run_tool(destination='host-b:4444', listen=False)
         self.assertEqual(self.source.arguments('migrate')['uri'],
@@ -152,7 +160,7 @@ class Run(ToolCase):
                 self.assertEqual(self.source.arguments('migrate')['uri'], uri)
 
     def test_uri(self):
-        """The destination listens already, and its monitor is not known."""
+        """--destination is a URI, so the tool uses no monitor there."""
         answer = self.run_tool(destination='tcp:10.0.0.2:49', listen=False)
         self.assertIn('the destination has the guest', answer['text'])
         self.assertEqual(self.source.arguments('migrate')['uri'],
@@ -167,10 +175,13 @@ class Run(ToolCase):
         self.assertEqual(answer['status'], 0)
         self.assertEqual(self.destination.state, 'running')
 
-    # Migrations that do not
+    # Migrations that do not complete
 
     def ends(self, status, words, *args):
-        """Check the end; the guest stays, and the settings are as before."""
+        """
+        Check that the migration ends with the exit status @status and a text
+        that has @words, and that the settings of the source are as before.
+        """
         before = dict(self.source.parameters), dict(self.source.capabilities)
         answer = self.run_tool(*args, status=status)
         self.assertIn(words, answer['text'])
@@ -191,7 +202,7 @@ class Run(ToolCase):
         self.assertEqual(self.source.names().count('migrate_cancel'), 1)
 
     def test_interrupted_too_late(self):
-        """The migration completes although it was to be cancelled."""
+        """The migration completes before QEMU executes migrate_cancel."""
         self.source.answers['migrate_cancel'] = {}
         self.source.steps = [fakes.interrupt, 'device', self.arrive,
                              'completed']
@@ -212,7 +223,10 @@ class Run(ToolCase):
         self.ends(errors.TIME_LIMIT, 'at the time limit', '--time-limit', '1')
 
     def test_stopped_guest_runs_again(self):
-        """The time limit stops the guest, and then the migration fails."""
+        """
+        The tool stops the guest at the time limit.  Then the migration fails,
+        and the tool lets the guest run again.
+        """
         self.source.steps = [*['active'] * 2000, 'failed']
         self.ends(errors.FAILED, 'the guest is running at the source',
                   '--time-limit', '1', '--on-limit', 'stop')
@@ -296,7 +310,10 @@ class Run(ToolCase):
         self.refused('export it again there')
 
     def test_helper(self):
-        """--helper is refused with the reason unless the guest has one."""
+        """
+        The tool refuses --helper unless the guest has a migration helper, and
+        says why the guest has none.
+        """
         self.source.answers['qom-list'] = lambda path: [
             {'name': 'sev0', 'type': 'child<sev-guest>'}] \
             if path == '/objects' else [{'name': 'policy'}]
@@ -322,12 +339,13 @@ class Run(ToolCase):
         self.run_tool('--helper')
 
     def test_qemu_refuses(self):
-        """Whatever command QEMU refuses, both sides are as before."""
+        """If QEMU refuses a command, the tool restores the settings."""
         for name in ('migrate-set-capabilities', 'migrate-set-parameters',
                      'migrate-set-sev-info', 'migrate'):
             with self.case(name):
                 self.setUp()
-                # The first call fails, the later one restores
+                # The first call of the command fails, the second one, which
+                # restores the settings, succeeds
                 real = getattr(self.source, '_' + name.replace('-', '_'))
                 answers = iter([Refused('not with a confidential guest')])
                 self.source.answers[name] = lambda n=answers, f=real, **kw: \
@@ -366,7 +384,7 @@ class Run(ToolCase):
 
 
 class Progress(unittest.TestCase):
-    """What people see."""
+    """The progress that the user sees."""
 
     def test_line(self):
         info = {'status': 'active', 'ram': {
@@ -391,7 +409,9 @@ class Progress(unittest.TestCase):
         self.assertIn('unknown', progress.line(now))
 
     def test_display(self):
-        """One line that changes on a terminal, else one at a time."""
+        """
+        On a terminal, the Display updates one line; otherwise, it prints lines.
+        """
         now = progress.left({'status': 'active'})
         for terminal, lines in (True, 0), (False, 1):
             stream = io.StringIO()
