@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-# Calls meson.build, which drives all builds and tests, in the Debian that
-# scripts/bootstrap makes in build/root.  See README.rst.
+# This Makefile calls Meson in build/root, the Debian that scripts/bootstrap
+# makes.  meson.build drives all builds and tests.  See README.rst.
 #
 #   make demo    build all, migrate an encrypted guest between two emulated hosts
 #   make check   the regular test suite, without the long tests below
@@ -11,9 +11,9 @@
 #   make check-failures    migrations that fail, all cases; takes hours
 #   make check-es  a guest with SEV-ES boots
 #   make check-moves       one guest migrates 100 times
-#   make check-bases       the other bases, Linux 7.2
+#   make check-bases       build and test with other releases of Linux and QEMU
 #   make docs    the manuals, in build/docs
-#   make bench   time of the module's calls, in build/bench.json
+#   make bench   measure the module's calls and QEMU, in build/bench*.json
 #   make fuzz    search for new inputs for the loader, 10 million runs or RUNS
 #   make deb     the KVM module's Debian package, in build/deb
 #   make check-deb   install, run, upgrade and remove the package
@@ -22,7 +22,7 @@
 #   make series-check   apply, build and test the series patch by patch
 #   make         build all
 #   make l1      build what scripts/l1 needs
-#   make clean   remove the builds, keep what was fetched
+#   make clean   remove the builds, keep the downloads
 #   make distclean   remove everything
 #
 # docs/devel/building.rst lists the variables, for example JOBS and TESTS.

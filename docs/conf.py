@@ -2,8 +2,9 @@
 """Sphinx configuration of this repository's manual; docs/make runs it.
 
 The source directory is the top of the repository, so that README.rst and the
-other pages there belong to the manual.  The pages that also go to QEMU are part
-of it, too: references to pages that only QEMU has become plain text.
+other pages there belong to the manual.  The manual also has the pages that are
+contributed to QEMU.  In these pages, this configuration replaces references to
+pages that only QEMU has by plain text.
 """
 import os
 
@@ -12,7 +13,8 @@ from sphinx.util import logging
 from sphinx.util.nodes import make_refnode
 
 TOP = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-# QEMU's docs directory, to tell its pages from pages that do not exist
+# QEMU's docs directory; a reference to a page that is not even there is an
+# error
 QEMU_DOCS = os.environ.get('QEMU_DOCS', os.path.join(TOP, 'build/qemu-src/docs'))
 
 with open(os.path.join(TOP, 'VERSION'), encoding='ascii') as version_file:
@@ -23,20 +25,24 @@ language = 'en'
 master_doc = 'docs/index'
 include_patterns = ['*.rst', 'docs/**.rst', 'kvm-module/README.rst',
                     'tools/sev-migrate/*.rst']
-# docs/make writes the manual page as well
+# docs/make also builds the manual page
 man_pages = [('tools/sev-migrate/sev-migrate', 'sev-migrate',
               'migrate SEV guests between hosts', [], 1)]
 exclude_patterns = ['build', 'issues']
 html_theme = 'sphinx_rtd_theme'
 html_show_copyright = False
-# QEMU's manual defines it for all of its pages
+# QEMU's manual defines this substitution for all of its pages
 rst_prolog = '.. |qemu_system_x86| replace:: qemu-system-x86_64\n'
 
 logger = logging.getLogger(__name__)
 
 
 def link_pages(app, doctree, docname):
-    """`<PATH.rst>`_, which a reader of the repository can follow, as a page"""
+    """
+    Replace each reference `<PATH.rst>`_ by a link to the page of the manual.
+    The pages have such references because they also work in a view of the
+    repository.
+    """
     here = os.path.dirname(os.path.join(TOP, docname))
     for node in doctree.findall(nodes.reference):
         uri = node.get('refuri', '')
@@ -51,8 +57,9 @@ def link_pages(app, doctree, docname):
 
 def page_of_qemu(app, env, node, contnode):
     """
-    :doc:`/PAGE`, which in QEMU's manual begins in docs/, and :doc:`PAGE` of a page
-    that only QEMU has, as plain text
+    Resolve a reference that is meant for QEMU's manual.  For :doc:`/PAGE`,
+    return a link to docs/PAGE, because the top of QEMU's manual is docs/.  For
+    a page that only QEMU has, return plain text.
     """
     if node.get('reftype') != 'doc':
         return None
@@ -65,7 +72,7 @@ def page_of_qemu(app, env, node, contnode):
 
 
 def setup(app):
-    """Called by Sphinx"""
+    """Sphinx calls this function in order to set up the extension."""
     app.connect('doctree-resolved', link_pages)
     app.connect('missing-reference', page_of_qemu)
     return {'parallel_read_safe': True, 'parallel_write_safe': True}

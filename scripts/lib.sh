@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-# Shell functions of scripts/ and tests/; sourced.
+# Shell functions for scripts/ and tests/, which source this file.
 # shellcheck shell=bash
 
 repo=$(dirname "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")")
 
-# The base: the releases of Linux and QEMU.  Another base than the default one is
-# built in a directory of its own, with the same Debian root.
+# A base is a pair of releases of Linux and QEMU.  A base other than the default
+# one has its own build directory and uses the same Debian root.
 : "${KERNEL_SERIES:=7.3}" "${QEMU_SERIES:=10.0}"
 export KERNEL_SERIES QEMU_SERIES
 case $KERNEL_SERIES,$QEMU_SERIES in
@@ -31,7 +31,8 @@ as_root() {
     fi
 }
 
-# alone NAME: take the lock NAME, so that only one make in a checkout runs this step
+# alone NAME: take the lock NAME until this process ends, so that only one make
+# in a checkout runs this step at a time
 alone() {
     exec 9> "$build/.lock-$1"
     flock -n 9 || { say "waiting for another build of $1"; flock 9; }

@@ -3,13 +3,13 @@
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
- * Kernel command line, all optional but the first:
+ * Options on the kernel's command line; only the first one is mandatory:
  *   workload.seed=TEXT       see workload.c
- *   workload.static=KIB      memory that stays as it is (default 16384)
- *   workload.dynamic=KIB     memory rewritten every tick (default 256)
- *   workload.cpus=N          CPUs to do that on (default 1)
+ *   workload.static=KIB      memory that never changes (default 16384)
+ *   workload.dynamic=KIB     memory that is rewritten every tick (default 256)
+ *   workload.cpus=N          CPUs that rewrite this memory (default 1)
  *   workload.period=MS       sleep between ticks (default 200)
- *   workload.churn=1         unbind and bind /dev/vdb all the time
+ *   workload.churn=1         repeatedly unbind and bind the driver of /dev/vdb
  */
 #include "workload.h"
 
@@ -65,7 +65,7 @@ static int not_hidden(const struct dirent *e)
     return e->d_name[0] != '.';
 }
 
-/* The names sort in the order in which the modules must be loaded */
+/* mkinitramfs.py gives the modules names that sort in the order of loading */
 static void load_modules(void)
 {
     struct dirent **e;

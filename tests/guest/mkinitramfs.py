@@ -21,7 +21,7 @@ MODULES = ('virtio_blk', 'virtio_balloon')
 
 
 class Cpio:
-    """A newc archive in memory; no times, no owners."""
+    """A cpio archive of the format newc in memory, without times and owners."""
 
     def __init__(self):
         self.data = bytearray()
@@ -41,13 +41,13 @@ class Cpio:
         self.data += bytes(-len(self.data) % 4)
 
     def finish(self):
-        self.ino = -1  # add() makes it 0
+        self.ino = -1  # add() increments it, and the trailer has inode 0
         self.add('TRAILER!!!', 0)
         return bytes(self.data)
 
 
 def read_module(path):
-    """A module's ELF image, decompressed."""
+    """Return the decompressed ELF image of a module."""
     if path.endswith('.xz'):
         with lzma.open(path) as f:
             return f.read()
@@ -62,7 +62,7 @@ def read_module(path):
 
 
 def find_modules(kernel_dir):
-    """Name -> path of every module file below @kernel_dir."""
+    """Return name -> path of all module files below @kernel_dir."""
     found = {}
     for where, dirs, files in os.walk(os.path.join(kernel_dir, 'kernel')):
         dirs.sort()
@@ -81,7 +81,10 @@ def builtin_modules(kernel_dir):
 
 
 def load_order(wanted, kernel_dir):
-    """The wanted modules with what they depend on, in order of loading."""
+    """
+    Return the modules @wanted and those on which they depend, in the order of
+    loading.
+    """
     found, builtin = find_modules(kernel_dir), builtin_modules(kernel_dir)
     order = {}
 

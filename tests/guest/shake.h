@@ -1,5 +1,6 @@
 /*
- * SHAKE128 (FIPS 202): the guest's digests, which Python's hashlib knows too
+ * SHAKE128 (FIPS 202), the hash of the guest's digests.  Python's hashlib has
+ * it, so python/sevmig/guest.py can compute the digests.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -23,10 +24,10 @@ void shake_init(Shake *s);
 /** shake_absorb: append @len bytes to the message */
 void shake_absorb(Shake *s, const void *data, size_t len);
 
-/** shake_finish: the message is complete; only shake_squeeze() may follow */
+/** shake_finish: end the message; after this, call only shake_squeeze() */
 void shake_finish(Shake *s);
 
-/** shake_squeeze: the next @len bytes of output */
+/** shake_squeeze: write the next @len bytes of output to @out */
 void shake_squeeze(Shake *s, void *out, size_t len);
 
 #endif

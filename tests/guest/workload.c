@@ -1,16 +1,17 @@
 /*
- * Workload of the test guest: changes private and shared memory and reports what
- * it finds there
+ * Workload of the test guest: it changes private and shared memory, and later
+ * checks the contents
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
- * In each tick, the guest reads what the previous tick has left in private memory
- * and on the disk, which it reaches through the shared bounce buffers of
- * virtio-blk.  It adds both to a chain of digests, and rewrites both with bytes
- * that follow from the digest.  A program that knows the seed can compute the
- * digest of each tick outside of the guest.  A wrong byte, a lost tick or a
- * repeated tick changes all further digests.  python/sevmig/guest.py computes
- * the digests and must be changed together with this file:
+ * In each tick, the guest reads the bytes that the previous tick has written to
+ * private memory and to the disk.  Disk accesses use the shared bounce buffers
+ * of virtio-blk.  The guest adds these bytes to a chain of digests, and writes
+ * new bytes, which follow from the digest, to both.  A program that knows the
+ * seed can compute the digest of each tick outside of the guest.  A wrong byte,
+ * a lost tick or a repeated tick changes all further digests.
+ * python/sevmig/guest.py computes the digests and must be changed together with
+ * this file:
  *
  *   chain(0)   = SHAKE128("chain", seed)
  *   part(p, n) = SHAKE128("dyn", p in one byte, chain(n))
@@ -19,9 +20,9 @@
  *                replaced by the shared marker
  *   chain(n+1) = SHAKE128("next", chain(n), dyn(n) and io(n) as read back)
  *
- * A thread on each CPU writes one part of dyn, at the same time as the others, and
- * another part in the next tick.  The output of a tick has the CPUs on which they
- * ran.
+ * Each CPU has a thread.  In a tick, the threads write one part of dyn each, at
+ * the same time; in the next tick each of them writes another part.  The output
+ * of a tick says on which CPUs the threads have run.
  *
  * The private marker is only in this program's private memory.  The shared marker
  * goes through shared memory with each disk access.  Neither is on the command
@@ -101,7 +102,7 @@ typedef struct Writers {
     unsigned cpus;
     uint8_t *dyn;
     size_t part_size;
-    /* State of the present tick */
+    /* State of the current tick */
     unsigned long tick;
     uint8_t chain[CHAIN_SIZE];
     uint64_t wrote;             /* bitmap of the CPUs that have written */
@@ -161,7 +162,7 @@ static bool writers_start(Writers *all)
     return true;
 }
 
-/* Rewrite dyn from @chain.  Returns a bitmap of the CPUs that have done it. */
+/* Rewrite dyn for @chain.  Returns a bitmap of the CPUs that have done so. */
 static uint64_t writers_tick(Writers *all, unsigned long tick,
                              const uint8_t *chain)
 {
@@ -173,7 +174,7 @@ static uint64_t writers_tick(Writers *all, unsigned long tick,
     return all->wrote;
 }
 
-/* A fast checksum suffices, because nobody changes this memory on purpose */
+/* A fast checksum, which need not detect deliberate changes */
 static uint64_t fold(const uint64_t *p, size_t size)
 {
     uint64_t h = 1;
@@ -262,8 +263,8 @@ static bool churn_read(const char *disk, uint8_t *buf, size_t size)
 
 /*
  * Unbind the driver of a virtio device and bind it again, repeatedly.  Each
- * time its rings become private and shared again.  Runs in a process of its
- * own.
+ * time, the guest converts the device's rings to private and back to shared.
+ * This function runs in its own process.
  */
 static void churn(const char *disk)
 {

@@ -1,5 +1,5 @@
 /*
- * Workload of the test guest: changes memory and reports what it finds there
+ * Workload of the test guest: it changes memory, and later checks the contents
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -12,13 +12,13 @@ typedef struct WorkloadOptions {
     const char *seed;       /* all random data is derived from it */
     size_t static_size;     /* bytes of private memory that never change */
     size_t dynamic_size;    /* bytes of private memory rewritten every tick */
-    unsigned cpus;          /* number of them that rewrite dynamic memory; 1 to 64 */
+    unsigned cpus;          /* CPUs that rewrite dynamic memory, 1 to 64 */
     unsigned period_ms;     /* sleep after a tick */
-    const char *disk;       /* written and read back every tick */
+    const char *disk;       /* block device to write and read back every tick */
     const char *churn;      /* block device to unbind and bind, or NULL */
 } WorkloadOptions;
 
-/** workload_run: run until the guest ends; prints an error if it returns */
+/** workload_run: run forever; returns only after an error, which it prints */
 void workload_run(const WorkloadOptions *opt);
 
 /** say: print one line to the console with a single write */

@@ -1,15 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Makes the store of kvm_gmem_rebind() fail after half of its range.  A lack of
- * memory cannot cause this, because the entries that the store overwrites exist,
- * but the code does not rely on that, so its error path is tested.
+ * This module lets xa_store_range() in kvm_gmem_rebind() fail after half of its
+ * range.  kvm_gmem_rebind() has an error path for this case, which needs a
+ * test.  A lack of memory cannot cause the error, because the entries that the
+ * store overwrites exist.
  *
- * Only calls of a process named l1-fail-rebind fail, and only while the parameter
- * left, which each failure decrements, is not 0.
+ * Only calls by a process named l1-fail-rebind fail, and only while the
+ * parameter "left" is not 0.  Each failure decrements it.
  *
- * This is a kretprobe that changes arguments and result.  A kprobe that returns to
- * the caller itself stops working when the kernel optimizes it to a jump
- * (CONFIG_OPTPROBES), soon after its registration.
+ * The module uses a kretprobe, which changes the arguments and the result of
+ * the function.  A kprobe whose handler returns to the caller of the function
+ * would stop working soon after its registration, when the kernel optimizes it
+ * to a jump (CONFIG_OPTPROBES).
  */
 #include <linux/kprobes.h>
 #include <linux/module.h>
@@ -23,7 +25,7 @@ module_param(left, int, 0644);
 static int store_entered(struct kretprobe_instance *ri, struct pt_regs *regs)
 {
 	if (strcmp(current->comm, "l1-fail-rebind") || left <= 0)
-		return 1;	/* not a call to change */
+		return 1;	/* do not change this call */
 	left--;
 	regs->dx = regs->si + (regs->dx - regs->si) / 2;
 	return 0;
@@ -32,7 +34,7 @@ NOKPROBE_SYMBOL(store_entered);
 
 static int store_returned(struct kretprobe_instance *ri, struct pt_regs *regs)
 {
-	/* The value by which xas_result() reports -ENOMEM */
+	/* xas_result() returns this value for -ENOMEM */
 	regs_set_return_value(regs, (unsigned long)xa_mk_internal(-ENOMEM));
 	return 0;
 }

@@ -22,7 +22,10 @@ static unsigned long least;
 module_param(least, ulong, 0444);
 MODULE_PARM_DESC(least, "ranges that the tree shall have");
 
-/* An encoded node: type in bits 3 to 6, the node is aligned to 256 bytes */
+/*
+ * An encoded node is a pointer to a node, which is aligned to 256 bytes, with
+ * the node's type in bits 3 to 6.
+ */
 static struct maple_node *enode_node(void *enode)
 {
 	return (void *)((unsigned long)enode & ~MAPLE_NODE_MASK);
@@ -38,7 +41,7 @@ static void *child(void *enode, int i)
 	void *entry = rcu_dereference_protected(enode_node(enode)->mr64.slot[i],
 						true);
 
-	/* The last slot has metadata unless it has a child */
+	/* If the last slot has no child, it contains metadata */
 	return enode_node(entry) && enode_type(entry) ? entry : NULL;
 }
 
@@ -74,7 +77,7 @@ static int __init maple_teardown_init(void)
 	int r, n = 0;
 
 	mt_init_flags(&mt, rcu ? MT_FLAGS_USE_RCU : 0);
-	/* Not after each store, because counting takes longer than storing */
+	/* Do not count after each store, because counting takes longer */
 	for (i = 0; i < 1UL << 16; i++) {
 		r = mtree_store_range(&mt, i, i, xa_mk_value(i & 1), GFP_KERNEL);
 		if (r) {

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Makes an error that a debug kernel must report, to test the search of its log.
- * The parameter what is warning, use-after-free, leak, lock, sleep or race.
+ * This module provokes an error that a debug kernel must report.  A test of
+ * tests/debug/kernel-log uses it.  The parameter "what" selects the error:
+ * warning, use-after-free, leak, lock, sleep or race.
  */
 #include <linux/delay.h>
 #include <linux/kthread.h>

@@ -19,7 +19,7 @@
 #define HC_MAP_GPA_RANGE 12
 #define MAP_ENCRYPTED (1 << 4)
 
-/* docs/specs/fw_cfg.rst; everything is big-endian */
+/* See docs/specs/fw_cfg.rst; all fields are big-endian */
 #define FW_CFG_DMA 0x514
 #define FW_CFG_ERROR 1
 #define FW_CFG_READ 2
@@ -60,7 +60,10 @@ static void outl(uint16_t port, uint32_t val)
     asm volatile("outl %0, %1" : : "a"(val), "Nd"(port));
 }
 
-/* Let the device write the signature to @to, with the descriptor at @at */
+/*
+ * Let the device write the signature to @to.  The descriptor is at @at; the
+ * guest accesses it at @at + @alias.
+ */
 static uint32_t dma(uint64_t at, uint64_t alias, uint64_t to)
 {
     Descriptor *d = (Descriptor *)(at + alias);
@@ -84,8 +87,8 @@ void main(void)
     *data = 0x12345678;
 
     /*
-     * The device reads zeros as its descriptor and does nothing; its answer is
-     * lost
+     * The descriptor is private, so the device reads zeros and does nothing.
+     * QEMU drops its answer, which it cannot write to the private descriptor.
      */
     control = dma(desc, 0, target);
     result("private descriptor", control == (FW_CFG_READ | FW_CFG_SELECT) &&
@@ -96,7 +99,7 @@ void main(void)
     result("private target", !(control & ~FW_CFG_ERROR) &&
            *data == 0x12345678);
 
-    /* The same page again, after QEMU has accessed it while it was private */
+    /* Convert the target, which QEMU has accessed while it was private */
     map_gpa_range(target, 1, 0);
     *shared = 0;
     control = dma(desc, SHARED, target);

@@ -4,20 +4,20 @@
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
  * The contents of each page of an area follow from a count, which the guest
- * keeps in private memory outside of the area.  A step takes a run of pages,
- * checks that they have what was last written to them, converts them, and writes
- * them.  It always writes a page whose state has changed, because the contents
- * after a conversion are undefined, and the other pages in half of the steps.
- * After each pass the guest checks all pages.  It thus finds a page that was
- * migrated by the wrong path, or that was not sent again after it was converted
- * or written.
+ * keeps in private memory outside of the area.  In a step, the guest chooses a
+ * run of pages, checks that they have the contents that it last wrote, converts
+ * them, and writes to them.  It always writes to a page whose state has
+ * changed, because the contents after a conversion are undefined.  It writes to
+ * the other pages in half of the steps.  After each pass the guest checks all
+ * pages.  It thus finds a page that was migrated by the wrong path, or that was
+ * not sent again after it was converted or written.
  *
  * With PAM=1 the area is memory that the PAM registers of q35 hide at reset, and
- * the guest makes it visible.  With PAM=2 the guest hides it again after each
- * pass, so that a migration meets hidden memory.
+ * the guest makes it visible.  With PAM=2 the guest hides the area again after
+ * each pass, so that a migration usually happens while the area is hidden.
  *
- * With PAUSE=N the guest counts to N after it has flushed pages that it will make
- * private, and before it makes them private, so that it usually migrates there.
+ * With PAUSE=N the guest counts to N between the flush of pages and their
+ * conversion to private, so that a migration usually happens at this point.
  *
  * If the machine has an empty slot for memory, the guest prints "no memory yet"
  * and waits until memory is plugged in.  This memory is the area.
@@ -37,11 +37,11 @@
 #ifndef PAM
 #define PAM 0
 #endif
-#define SHARED (1ul << 39)      /* start.S */
-#define TOLD (2ul << 20)         /* a page that is converted and never used */
+#define SHARED (1ul << 39)      /* offset of the shared mapping, see start.S */
+#define TOLD (2ul << 20)        /* a page that the guest converts, never uses */
 #define RUN_MAX 64
 #ifndef STEPS
-#define STEPS 128               /* in a pass */
+#define STEPS 128               /* number of steps in a pass */
 #endif
 #ifndef PAUSE
 #define PAUSE 0u
@@ -52,19 +52,22 @@
 #define HC_MAP_GPA_RANGE 12
 #define MAP_ENCRYPTED (1 << 4)
 
-/* q35's host bridge, device 0: 0xf0000-0xfffff, and 0xc0000-0xeffff */
+/*
+ * The PAM registers of q35's host bridge, device 0.  They control
+ * 0xf0000-0xfffff and 0xc0000-0xeffff.
+ */
 #define PCI_ADDRESS 0xcf8
 #define PCI_DATA 0xcfc
 #define PAM_FIRST 0x90
 #define PAM_LAST 0x96
-#define PAM_OPEN 0x33           /* two ranges; the upper one of PAM_FIRST */
+#define PAM_OPEN 0x33           /* two ranges; PAM_FIRST has only the upper */
 
 /* docs/specs/acpi_mem_hotplug.rst */
 #define SLOT_SELECT 0xa00
 #define SLOT_FLAGS 0xa14
 #define SLOT_ENABLED 1
 
-/* volatile: the guest looks for memory that changes by itself */
+/* volatile, because the guest must notice memory that changes by itself */
 typedef volatile uint64_t Word;
 
 static uint32_t count_of[PAGES];
@@ -137,7 +140,7 @@ static Word *page_at(uint32_t page)
                     (is_shared[page] ? SHARED : 0));
 }
 
-/* One word in each cache line */
+/* The contents of word @i of @page.  The guest uses one word per cache line. */
 static uint64_t word_of(uint32_t page, uint32_t i)
 {
     return ((uint64_t)count_of[page] << 32 | page) * 0x9e3779b97f4a7c15ull + i;
@@ -160,7 +163,7 @@ static void look(uint32_t page)
     for (uint32_t i = 0; i < PAGE / 8; i += 8) {
         if (p[i] != word_of(page, i)) {
             bad++;
-            /* Once */
+            /* Restore the contents, so that the page counts only once */
             fill(page);
             return;
         }
@@ -168,10 +171,11 @@ static void look(uint32_t page)
 }
 
 /*
- * Flush the page from the caches through the mapping that was used so far.
- * Processors can have separate lines for accesses with and without the C-bit.
- * One that was written before the conversion and is written back later would
- * destroy what is written after it.  Linux flushes for the same reason.
+ * Flush the page from the caches through the mapping for its state before the
+ * conversion.  Processors can have separate lines for accesses with and without
+ * the C-bit.  Without the flush, a dirty line from before the conversion could
+ * be written back later and destroy newer contents.  Linux flushes for the same
+ * reason.
  */
 static void flush(uint32_t page)
 {
@@ -232,7 +236,10 @@ static void set_pam(int open)
     }
 }
 
-/* Whether the first slot has memory.  A machine without slots reads all ones. */
+/*
+ * Return whether the first slot has memory.  On a machine without slots, the
+ * read returns all ones, so the result is true.
+ */
 static int has_memory(void)
 {
     asm volatile("outl %0, %1" : : "a"(0), "Nd"((uint16_t)SLOT_SELECT));
@@ -241,7 +248,7 @@ static int has_memory(void)
 
 void main(void)
 {
-    /* RAM becomes private with the first conversion */
+    /* With the first conversion, KVM makes all RAM private */
     while (map_gpa_range(TOLD, 1, MAP_ENCRYPTED)) {
         retries++;
     }

@@ -1,11 +1,13 @@
 /*
- * From the reset vector to main() in long mode, for guests of a few KiB
+ * Start code of guests of a few KiB, from the reset vector to main() in long
+ * mode
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
- * The image is a flash of 64 KiB that ends at 4 GiB.  Memory is mapped twice: at
- * its own address with the C-bit (private), and at its address plus SHARED without
- * it (shared).  While paging is off, all accesses of an SEV guest are private.
+ * The image is a flash device of 64 KiB that ends at 4 GiB.  The page tables
+ * map memory twice: at its own address with the C-bit (private), and at its
+ * address plus SHARED without the C-bit (shared).  While paging is off, all
+ * accesses of an SEV guest are private.
  *
  *   0x08000  page tables
  *   0x90000  end of the stack
@@ -56,7 +58,7 @@ start32:
 	movl	$(8 * 4096 / 4), %ecx
 	xorl	%eax, %eax
 	rep stosl
-	/* Page table accesses are always private, whatever the entry's C-bit is */
+	/* The CPU reads page tables as private, whatever an entry's C-bit is */
 	movl	$(TABLES + 0x1003), TABLES
 	movl	$(TABLES + 0x2003), TABLES + 8
 	movl	%ebp, TABLES + 4
