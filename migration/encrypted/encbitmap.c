@@ -303,9 +303,9 @@ static void mark_dirty(RAMBlock *rb, uint64_t first, uint64_t npages)
 }
 
 /*
- * encbitmap_update() for @nwords whole words from @page on, a multiple of 64.
- * Nearly all words of a large RAMBlock are updated here, and few of them
- * change.
+ * The fast path of encbitmap_update(): update @nwords whole words from @page
+ * on, which is a multiple of 64.  It handles nearly all words of a large
+ * RAMBlock, few of which change.
  */
 static uint64_t update_words(RAMBlock *rb, EncBitmap *eb, uint64_t page,
                              uint64_t nwords, const uint64_t *le, bool dirty)
@@ -418,8 +418,8 @@ static int convert_locked(RAMBlock *rb, EncBitmap *eb, uint64_t first,
     }
     if (p && !p->dirties) {
         /*
-         * Our copy of the provider's state may be old: a page can change its
-         * state although its bit does not change.  So mark the whole range.
+         * Our bitmap may be older than the provider's state, so a page can
+         * change its state although its bit does not.  Mark the whole range.
          */
         mark_dirty(rb, first, npages);
     }
@@ -431,9 +431,9 @@ static int convert_locked(RAMBlock *rb, EncBitmap *eb, uint64_t first,
             if (!p || p->dirties) {
                 /*
                  * Pages whose state does not change keep their contents and
-                 * need no mark.  The marks of a provider do not suffice: it
-                 * can mark only pages in a memory slot, and pages that a PAM
-                 * register hides have none.
+                 * need no mark.  The provider's own marks do not suffice: it
+                 * marks only pages in a memory slot, and pages that a PAM
+                 * register hides are in no slot.
                  */
                 mark_dirty(rb, page, run);
             }

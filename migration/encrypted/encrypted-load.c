@@ -94,8 +94,8 @@ void encrypted_load_cleanup(void)
 }
 
 /*
- * The firmware is slower than the channel, so there is always more to read, and
- * reading alone would never give the main loop its turn.
+ * The firmware is slower than the channel, so the loader always finds data to
+ * read and would never yield.  Let the main loop run after each time slice.
  */
 static void let_main_loop_run(EncryptedIncoming *in)
 {
@@ -148,7 +148,7 @@ static void load_body_locked(LoadBody *job)
     job->pages = encrypted_receiver_private_pages(in->receiver);
 }
 
-/* A thread of the pool; the coroutine that submitted @opaque waits for it */
+/* Runs in a thread of the pool; the coroutine that submitted @opaque waits */
 static int load_body_thread(void *opaque)
 {
     LoadBody *job = opaque;
@@ -163,9 +163,9 @@ static int load_body_thread(void *opaque)
 }
 
 /*
- * The platform can take longer to unpack one record than the main loop may
- * wait, and only the platform's own code could divide the record.  So another
- * thread unpacks it, as the channels of multifd do.
+ * Unpacking one record can take longer than the main loop may wait, and only
+ * vendor code could divide the record.  So a thread of the pool unpacks it
+ * while the coroutine yields.
  */
 static void coroutine_mixed_fn load_body(LoadBody *job, bool is_slow)
 {
@@ -189,10 +189,10 @@ static int read_bytes(QEMUFile *f, uint8_t *buf, size_t len)
 }
 
 /*
- * If @header belongs to a session record, agree on what the record announces.
- * @body has the first @len bytes of the record's body.  The caller must not
- * have refused anything in the record yet, because the source wants to know
- * the reason.
+ * If @header belongs to a session record, check the features that the record
+ * announces.  @body has the first @len bytes of the record's body.  The caller
+ * calls this before any check that can refuse the record, because only after
+ * this call the source can be told the reason.
  */
 static bool agree(EncryptedIncoming *in, const uint8_t *header,
                   const uint8_t *body, size_t len, Error **errp)
@@ -232,7 +232,7 @@ static int refuse_guest(EncryptedIncoming *in, QEMUFile *f, Error **errp)
     return -EINVAL;
 }
 
-/* Returns 0 or -errno, with @errp set if read_bytes() has not reported it */
+/* Returns 0 or -errno.  @errp is set unless read_bytes() reported the error. */
 static int load_record(EncryptedIncoming *in, QEMUFile *f, Error **errp)
 {
     const ConfidentialGuestMigrationOps *ops;
@@ -420,7 +420,7 @@ bool encrypted_load_buffer(void *opaque, char *buf, size_t len, Error **errp)
     }
     if (qatomic_read(&migration_incoming_get_current()->state) ==
         MIGRATION_STATUS_FAILED) {
-        /* The main thread waits until no channel unpacks pages */
+        /* Unpack nothing: the main thread waits until no channel does so */
         error_setg(errp, "The migration has failed before this channel's "
                    "private pages were unpacked");
         return false;
@@ -430,9 +430,9 @@ bool encrypted_load_buffer(void *opaque, char *buf, size_t len, Error **errp)
         return true;
     }
     /*
-     * Set the error while the lock is held.  Any other channel then refuses
-     * its record only afterwards, so the first error is the one that is
-     * reported.
+     * Set the error while the lock is held.  The other channels also refuse
+     * their records from now on, but cannot set their errors before this one.
+     * So QEMU reports the first error.
      */
     migrate_set_error(migrate_get_current(), err);
     error_propagate(errp, err);

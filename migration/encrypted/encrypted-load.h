@@ -17,15 +17,15 @@
 /* MigrationIncomingState.encrypted */
 typedef struct EncryptedIncoming {
     /*
-     * Protects @receiver, and with it the state of all pages.  Held while a
-     * record is unpacked, because the platform takes one at a time.
+     * Protects @receiver, and with it the state of all pages.  Held while the
+     * platform unpacks a record, because it unpacks one record at a time.
      *
      * Order: BQL, this lock, a RAMBlock's lock.  A thread that holds it does
      * not wait for the BQL, read from a channel or yield.  The coroutine that
      * loads the guest takes it with lock_receiver().
      */
     QemuMutex lock;
-    /* NULL if the machine cannot take a confidential guest */
+    /* NULL if the machine cannot receive a confidential guest */
     struct EncryptedReceiver *receiver;
     /* Body of the record that is read from the main channel.  Main thread. */
     GByteArray *body;
@@ -48,7 +48,7 @@ void encrypted_load_cleanup(void);
 
 /**
  * encrypted_load_record: read a record from @f and act on it
- * @word: what the caller has read as the record's address and flags
+ * @word: the word of address and flags, which the caller has read
  *
  * Returns 0, or -errno after reporting the error.  RCU read lock held.  In a
  * coroutine it yields while the platform unpacks pages.
@@ -73,7 +73,7 @@ bool encrypted_load_plain(RAMBlock *rb, uint64_t offset);
  * ones.  Thread of a channel.
  * @offset: of each page, in bytes; from the stream, not checked
  * @ncopies: number of pages whose contents are in @copies, one after the other
- * @nzero: number of the pages after those, which are zero
+ * @nzero: number of zero pages, whose offsets come after those of @copies
  */
 bool encrypted_load_copies(RAMBlock *rb, const ram_addr_t *offset,
                            uint32_t ncopies, uint32_t nzero,

@@ -78,8 +78,8 @@ void encrypted_pending_stop(EncryptedPending *p);
 bool encrypted_pending_flush_channels(void);
 
 /**
- * encrypted_pending_pong: the destination has answered ping @value, which may
- * be one of another part of QEMU.  Thread of the return path.
+ * encrypted_pending_pong: the destination has answered ping @value, which
+ * another part of QEMU may have sent.  Thread of the return path.
  */
 void encrypted_pending_pong(uint32_t value);
 

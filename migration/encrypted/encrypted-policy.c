@@ -33,9 +33,10 @@ static bool no_return_path(void)
 }
 
 /*
- * Features that send pages without checking their state, that start the guest
- * before all of its pages have arrived, or without which a guest could be
- * lost.  Each side refuses those that concern it.
+ * Reasons to refuse a confidential guest: features that send pages without
+ * checking their state, or that start the guest before all of its pages have
+ * arrived, and settings with which the guest could be lost.  Each side refuses
+ * the guest for the reasons that concern this side.
  */
 static const struct {
     bool (*applies)(void);

@@ -56,9 +56,9 @@ static double scale(double ns, uint64_t amount, uint64_t measured)
 
 /*
  * Everything between two marks passed all stages after the first mark was sent
- * and before the second one was acknowledged.  So each stage takes at most this
- * time for it, whichever of them was the bottleneck, and the real time is at
- * most shorter by the time that earlier work needed to leave the buffers.
+ * and before the second one was acknowledged.  This time is therefore an upper
+ * bound for each stage, whichever of them was the bottleneck.  It also contains
+ * the time for earlier work that was still in the buffers.
  */
 static double interval(const EncryptedMark *a, const EncryptedMark *b,
                        EncryptedWork *work)
@@ -81,7 +81,7 @@ static void update_bounds(EncryptedRate *r)
             byte_ns = MIN(byte_ns, scale(ns, 1, work.bytes));
         }
     }
-    /* If all marks are about the other kind of memory, keep the old bound */
+    /* If no interval has memory of this kind, keep the old bound */
     r->page_ns = isinf(page_ns) ? r->page_ns : page_ns;
     r->byte_ns = isinf(byte_ns) ? r->byte_ns : byte_ns;
 }
@@ -125,7 +125,8 @@ uint64_t encrypted_rate_estimate(const EncryptedRate *r,
 
     /*
      * The destination begins to unpack when the source has packed the first
-     * record, and the source has nothing to do while the last one is unpacked.
+     * record, and the source has nothing to do while the destination unpacks
+     * the last one.  So count the pages of one more record.
      */
     work.pages += MIN(work.pages, CGS_MIGRATION_PAGES_MAX);
     if ((work.pages && !r->page_ns) || (work.bytes && !r->byte_ns)) {

@@ -15,9 +15,9 @@
 #ifndef MIGRATION_ENCRYPTED_RATE_H
 #define MIGRATION_ENCRYPTED_RATE_H
 
-/* Marks that are remembered */
+/* Number of marks that are kept */
 #define ENCRYPTED_RATE_MARKS 16
-/* The estimate if no such work has been acknowledged yet */
+/* The estimate if the destination has acknowledged no work of this kind yet */
 #define ENCRYPTED_RATE_UNKNOWN UINT64_MAX
 
 /**
@@ -32,7 +32,7 @@ typedef struct EncryptedWork {
 
 /**
  * EncryptedMark: a place in the stream
- * @id: what the destination acknowledges
+ * @id: number by which the destination acknowledges the mark
  * @done: all work before the mark
  * @sent_ns: all work after the mark was begun after this time
  * @acked_ns: the destination had loaded everything before the mark at this
@@ -56,7 +56,7 @@ typedef struct EncryptedRate {
 
 /**
  * encrypted_rate_start: forget everything; no work has been done at @now
- * @id: of the beginning, which counts as acknowledged
+ * @id: number of the first mark, at the beginning; it counts as acknowledged
  * @now: nanoseconds, like all times here
  */
 void encrypted_rate_start(EncryptedRate *r, uint32_t id, int64_t now);

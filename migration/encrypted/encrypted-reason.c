@@ -71,8 +71,8 @@ void encrypted_reason_await(MigrationState *s)
 
     if (bql_locked()) {
         /*
-         * The caller holds the BQL, so QMP and the guest would have to wait,
-         * too
+         * Do not wait, because QMP and the guest would then wait for the BQL,
+         * which the caller holds
          */
         return;
     }

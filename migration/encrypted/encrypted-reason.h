@@ -75,8 +75,8 @@ void encrypted_reason_send(MigrationIncomingState *mis);
 /**
  * encrypted_reason_stop_reading: a channel of multifd has failed.  The main
  * thread may be waiting for data of the source while the source waits for the
- * reason, so end its wait.  Called by any thread that keeps the main channel
- * from being closed.
+ * reason, so end its wait.  Any thread; the caller makes sure that the main
+ * channel is not closed meanwhile.
  */
 void encrypted_reason_stop_reading(void);
 

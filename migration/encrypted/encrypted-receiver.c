@@ -21,7 +21,7 @@
 typedef struct ReceivedBlock {
     RAMBlock *rb;
     uint64_t npages;
-    /* Pages whose last record was one of private pages, allocated or not */
+    /* Pages that were last received as private, with or without contents */
     unsigned long *received;
 } ReceivedBlock;
 
@@ -33,7 +33,10 @@ struct EncryptedReceiver {
     bool failed;                /* nothing more is accepted */
     ReceivedBlock *blocks;
     uint32_t nblocks;
-    /* Where the next state record begins; state_block == nblocks: complete */
+    /*
+     * Block and page at which the next state record must begin.  The block is
+     * @nblocks when all state records have been received.
+     */
     uint32_t state_block;
     uint64_t state_page;
     uint64_t private_pages;     /* pages in all records of pages */
@@ -524,7 +527,7 @@ bool encrypted_receiver_body(EncryptedReceiver *r, const uint8_t *body,
         break;
     case ENCRYPTED_RECORD_UNALLOCATED:
         ok = receive_unallocated(r, body, errp);
-        /* Both types may follow each other in any order */
+        /* Both types may follow each other in any order, so treat them alike */
         type = ENCRYPTED_RECORD_PAGES;
         break;
     default:

@@ -118,10 +118,11 @@ static int put_pages(EncryptedSave *s, size_t npages)
  * Wait until a channel of multifd takes another shared page of @rb.  Returns
  * where to copy it to, or NULL if a channel has failed.
  *
- * A page goes to the channels once between two syncs, because only a sync sets
- * its dirty bit again.  Its records cannot overtake each other if both sides
- * have seen the end of what is in the channels before the first page after a
- * sync is sent.  A sync while this function waits makes the next flush due.
+ * Two copies of a page must not overtake each other in different channels.
+ * Between two syncs the sender queues a page only once, because only a sync
+ * sets its dirty bit again.  After a sync, this function flushes the channels
+ * on both sides before the first page.  A sync during its wait makes the next
+ * flush due.
  */
 static uint8_t *wait_for_room(EncryptedSave *s, RAMBlock *rb)
 {
@@ -179,7 +180,7 @@ static bool send_session(EncryptedSave *s, const GByteArray *data,
         }
     }
     put_record(s);
-    /* Flush, so that a destination that refuses this can report it early */
+    /* Flush, so that a destination can refuse the session early */
     qemu_fflush(s->f);
     return true;
 }
@@ -211,7 +212,7 @@ bool encrypted_save_setup(QEMUFile *f, struct RAMState *rs,
     return true;
 }
 
-/* A round ends.  @next: number of the round that begins, or 0 */
+/* A round ends.  @next: number of the round that begins, 0 if none begins */
 static void end_round(EncryptedSession *session, uint64_t next)
 {
     EncryptedRamRound r;
@@ -373,7 +374,7 @@ static int requeue_unpacked(EncryptedSave *s, RAMBlock *rb, uint64_t offset,
     return packed;
 }
 
-/* Pack and send @npages private pages.  Returns as encrypted_save_page(). */
+/* Pack and send @npages private pages; returns @res of encrypted_save_page() */
 static int send_run(EncryptedSave *s, RAMBlock *rb, guint index,
                     uint64_t offset, size_t npages, bool last_stage)
 {
@@ -415,9 +416,9 @@ static unsigned long dirty_end(RAMBlock *rb, unsigned long page)
 }
 
 /*
- * encbitmap_allocated_run(), for one record.  A record has few allocated pages
- * and up to @npages pages without contents, so this function looks at more than
- * a few pages only if the first ones have no contents.
+ * Call encbitmap_allocated_run() for the pages of one record.  A record has few
+ * allocated pages, or up to @npages pages without contents.  So this function
+ * looks at more than a few pages only if the first ones have no contents.
  */
 static size_t allocated_run(RAMBlock *rb, uint64_t page, size_t npages,
                             bool *allocated)
@@ -435,7 +436,7 @@ static size_t allocated_run(RAMBlock *rb, uint64_t page, size_t npages,
 /*
  * Send the first of @npages private and dirty pages, and as many of the others
  * as fit into its record.  Called with the RAMBlock's lock held as a reader,
- * and releases it.  Returns as encrypted_save_page().
+ * and releases it.  Returns @res of encrypted_save_page().
  */
 static int save_private(EncryptedSave *s, RAMBlock *rb, uint64_t page,
                         size_t npages)
@@ -585,7 +586,10 @@ int encrypted_save_final(void)
     end_round(s->session, 0);
     /* Pages that were counted as private may have been sent as shared ones */
     encrypted_stats_remaining(s->session->stats, 0);
-    /* The destination compares the state records with the pages it has */
+    /*
+     * The destination compares the state records with the pages that it has
+     * received, so flush the channels before
+     */
     s->flush_due = false;
     ret = multifd_ram_flush_and_sync(s->f);
     if (ret < 0) {

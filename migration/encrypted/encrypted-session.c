@@ -104,7 +104,7 @@ static int notify_end(NotifierWithReturn *notifier, MigrationEvent *e,
     return 0;
 }
 
-/* BQL; if @running, the vCPUs have not started yet */
+/* Called with the BQL.  If @running, the vCPUs are about to start. */
 static void vm_changed(void *opaque, bool running, RunState state)
 {
     EncryptedSession *session = opaque;
@@ -122,7 +122,7 @@ static void watch_end(EncryptedSession *session)
     session->vm_change = qemu_add_vm_change_state_handler(vm_changed, session);
     /*
      * At the end QEMU calls the notifiers of the mode that is set then, which
-     * need not be the mode of this migration.
+     * need not be the mode of this migration.  So add one for each mode.
      */
     for (int mode = 0; mode < MIG_MODE__MAX; mode++) {
         migration_add_notifier_mode(&session->notifiers[mode], notify_end,

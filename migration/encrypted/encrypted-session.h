@@ -20,11 +20,11 @@
 typedef enum EncryptedSessionPhase {
     /* No session, and encrypted_session_open() would refuse one */
     ENCRYPTED_PHASE_CLOSED,
-    /* encrypted_session_prepare() has allowed one */
+    /* No session yet, but encrypted_session_prepare() has allowed one */
     ENCRYPTED_PHASE_PREPARED,
     /* send_start was called, and send_done is due */
     ENCRYPTED_PHASE_OPEN,
-    /* The same, but the migration has completed: nothing more is sent */
+    /* As OPEN, but the migration has completed, so no more pages are sent */
     ENCRYPTED_PHASE_COMPLETED,
 } EncryptedSessionPhase;
 
@@ -66,7 +66,7 @@ bool encrypted_session_open(ConfidentialGuestSupport *cgs,
                             const ConfidentialGuestMigrationOps *ops,
                             GByteArray *data, Error **errp);
 
-/** encrypted_session_is_open: is it open, or completed?  Any thread. */
+/** encrypted_session_is_open: is a session open or completed?  Any thread. */
 bool encrypted_session_is_open(void);
 
 /**

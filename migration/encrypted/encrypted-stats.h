@@ -45,7 +45,7 @@ void encrypted_stats_free(EncryptedStats *s);
  */
 void encrypted_stats_add_block(EncryptedStats *s, uint64_t npages);
 
-/** encrypted_stats_forget_blocks: free what only a running migration needs */
+/** encrypted_stats_forget_blocks: free the paths of pages after a migration */
 void encrypted_stats_forget_blocks(EncryptedStats *s);
 
 /**
@@ -113,7 +113,7 @@ EncryptedSent encrypted_stats_get_sent(EncryptedStats *s);
  */
 void encrypted_stats_remaining(EncryptedStats *s, uint64_t npages);
 
-/** encrypted_stats_get: for query-migrate; @now in ms */
+/** encrypted_stats_get: return them for query-migrate; @now: time in ms */
 EncryptedRamStats *encrypted_stats_get(EncryptedStats *s, int64_t now);
 
 /** encrypted_stats_text: text for a person; free with g_free */

@@ -10,7 +10,7 @@
 #include "multifd-copies.h"
 #include "multifd-encrypted-send.h"
 
-/* Next packet of shared pages.  multifd replaces it when it sends it. */
+/* The packet of shared pages that is being filled; multifd replaces it */
 static MultiFDSendData **current_packet(void)
 {
     return &migrate_get_current()->encrypted.packet;

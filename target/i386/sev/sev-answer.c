@@ -34,7 +34,10 @@ static RAMBlock *in_place_block(void)
     return found;
 }
 
-/* The first pages of @rb are shared and empty, before and after the probe */
+/*
+ * Find the firmware's packet limit with the first pages of @rb, into which
+ * nothing was loaded yet.  These pages are shared before and after the probe.
+ */
 static void probe_firmware(ConfidentialGuestSupport *cgs, RAMBlock *rb)
 {
     SevMigration *m = sev_guest_migration(cgs);

@@ -21,7 +21,10 @@
 
 QEMU_BUILD_BUG_ON(SEV_WIRE_PACKET_PAGES != KVM_SEV_UPDATE_BATCH_PACKET_MAX);
 
-/* A batch of 0 pages does nothing, and fails if the kernel does not know it */
+/*
+ * Whether the kernel knows batches with @flags.  A batch of 0 pages does
+ * nothing, but the ioctl fails if the kernel does not know it or the flags.
+ */
 static bool takes_batch(ConfidentialGuestSupport *cgs, uint32_t flags)
 {
     struct kvm_sev_update_batch probe = { .flags = flags };
@@ -112,7 +115,7 @@ void sev_batch_probe(SevPackets *p, ConfidentialGuestSupport *cgs,
         if (ret == -EIO && fw_error == SEV_RET_BAD_MEASUREMENT) {
             return;
         }
-        /* If the answer is not understood, only packets of one page are safe */
+        /* After any other error, only packets of one page are safe */
         lower_limit(b, is_too_long(ret, fw_error) ? b->limit - 1 : 1);
     }
 }
@@ -149,8 +152,8 @@ static uint8_t packet_pages(const SevBatch *b)
 
 /*
  * Pack pages into packets of several pages.  The kernel makes packets as large
- * as it can, so the number of pages in a call bounds them.  If the firmware
- * refuses the length of one, it gets smaller ones from now on.
+ * as it can, so this function limits them by the number of pages in a call.  If
+ * the firmware refuses the length of a packet, it lowers the limit.
  */
 static int send_large(SevPackets *p, ConfidentialGuestSupport *cgs,
                       uint8_t *host, uint32_t hdr_len, size_t npages,
@@ -199,8 +202,9 @@ int sev_batch_send(SevPackets *p, ConfidentialGuestSupport *cgs,
 }
 
 /*
- * Whether one batch can take all packets.  The source's firmware may differ
- * from this host's, so the lengths of its packets and headers may differ, too.
+ * Whether one batch can take all packets: it needs headers of one length, and
+ * data of whole pages.  The source's firmware may have made others, because it
+ * may differ from this host's.
  */
 static bool all_alike(const SevPackets *p)
 {

@@ -47,10 +47,10 @@ void sev_batch_agree(SevBatch *b, size_t npages);
 
 /**
  * sev_batch_probe: find the firmware's limit by giving it packets that are not
- * authentic, which it refuses before it writes anything, and which it refuses
- * for their length if they are too long
- * @host: SEV_WIRE_PACKET_PAGES private pages of a guest_memfd, which nothing
- *        was written to
+ * authentic.  The firmware refuses them before it writes anything.  Its error
+ * tells whether a packet was too long.
+ * @host: SEV_WIRE_PACKET_PAGES private pages of a guest_memfd, to which nothing
+ *        was written
  * @hdr_len: bytes of a packet's header
  *
  * Sets SevBatch.limit.  While receiving, before the first packet.
@@ -75,8 +75,8 @@ bool sev_batch_can_receive(const struct SevPackets *p, size_t npages);
 
 /**
  * sev_batch_receive: sev_packets_receive() with batches.  Returns -EPROTO if
- * the headers or the data of packets beside one of several pages have other
- * lengths.
+ * the headers of the packets have different lengths, or if the data of a packet
+ * are not whole pages.
  */
 int sev_batch_receive(struct SevPackets *p,
                       struct ConfidentialGuestSupport *cgs, uint8_t *host,

@@ -16,7 +16,7 @@ struct ConfidentialGuestSupport;
 /**
  * SevPackets: the packets of one call of send or receive
  * @hdr: buffers for headers
- * @trans: buffers for data, a page for each page
+ * @trans: buffers for data, SEV_WIRE_PAGE bytes for each page
  * @packet: the packets; they point into the buffers or into the record
  * @npackets: number of packets
  * @calls: number of ioctls since sev_packets_open()

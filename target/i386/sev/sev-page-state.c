@@ -7,7 +7,8 @@
  * encryption bitmap (exec/encbitmap.h).  The guest reports conversions with
  * the hypercall KVM_HC_MAP_GPA_RANGE.
  *
- * Before the guest's first hypercall, all pages are private.
+ * Before the guest's first hypercall, all pages of ordinary memory are private,
+ * and all pages of in-place memory are shared (sev-in-place.c).
  */
 #include "qemu/osdep.h"
 #include <linux/kvm.h>

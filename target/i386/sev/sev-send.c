@@ -110,7 +110,7 @@ static bool query_hdr_len(ConfidentialGuestSupport *cgs, Error **errp)
     return true;
 }
 
-/* Query the length of the session, which SEND_START returns for no buffer */
+/* Query the length of the session: SEND_START without a buffer returns it */
 static bool query_session_len(ConfidentialGuestSupport *cgs, uint32_t *len,
                               Error **errp)
 {
