@@ -97,7 +97,8 @@ class Workload:
         out = []
         seen = ticks(console)
         raw = len(re.findall(r'^tick ', console, re.M))
-        # The guest may be about to print the last line, so it may not match
+        # The guest may still be printing the last line, which then does not
+        # match
         if raw > len(seen) + (not console.endswith('\n')):
             out.append(f'{raw} ticks on the console, {len(seen)} readable')
         if not seen:

@@ -30,7 +30,7 @@ BOOT = 600              # timeout in seconds until the other host listens
 
 
 class RemoteError(Exception):
-    """An exception of the other host that has no class of its own here."""
+    """Any exception of the other host, except those that _kind() knows."""
 
 
 class Refused(vm.ExecuteError):

@@ -279,7 +279,7 @@ class VM(QEMUMachine):
                     + f'; the console ends in:\n{self.console()[-1500:]}')
 
     def cmd(self, cmd, args_dict=None, **args):
-        """Execute a QMP command; Gone if QEMU has ended."""
+        """Execute a QMP command; raises Gone if QEMU has ended."""
         # The parameter conv_keys of QEMUMachine.cmd() is one of **args here
         # pylint: disable=arguments-differ
         try:
