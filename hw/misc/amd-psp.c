@@ -371,8 +371,8 @@ static void amd_psp_start_mailbox(AmdPspState *s, bool left)
 }
 
 /*
- * Start the next command of the ring.  Returns false if there is none until the
- * host writes the control register again.
+ * Start the next command of the ring.  Returns false if the ring has none: the
+ * host writes the control register after it has added one.
  */
 static bool amd_psp_start_next(AmdPspState *s, bool here)
 {

@@ -428,7 +428,8 @@ static bool receive_page(uint64_t guest, uint64_t hdr, uint32_t hdr_len,
     MUST(trans_len && trans_len <= PAGE);
     sum = read_all(hdr, hdr_len);
     if (!sum) {
-        return false;   /* sev_batch_probe() calls with a header of zeros */
+        /* sev_batch_probe() sends a header of zeros, which firmware refuses */
+        return false;
     }
     sum += read_all(trans, trans_len);
     for (size_t i = 0; i < m.nblocks; i++) {

@@ -315,7 +315,8 @@ static void wbinvd(Psp *p)
 static void test_flushes(void)
 {
     static const struct {
-        const char *before;     /* one letter per operation, in this order */
+        /* Operations before the flush: one letter each, see the loop below */
+        const char *before;
         unsigned df_flush, activate;
     } cases[] = {
         /* After INIT */
@@ -543,7 +544,7 @@ static void test_key_sharing(void)
         g_assert_cmphex(psp_cmd(&p, 0x30), ==, 0);
         h = get32(&p, 0);
         g_assert_cmpuint(h, !=, first);
-        /* It is a separate guest, with its own state and ASID */
+        /* The new guest has a state and an ASID of its own */
         g_assert_cmpuint(guest_state(&p, h), ==, 1);
         g_assert_cmphex(activate(&p, h, 1), ==, 0x0c);
         g_assert_cmphex(activate(&p, h, others[i].asid), ==, 0);

@@ -484,7 +484,7 @@ static void test_monitor(void)
     close_host(&h);
 }
 
-/* Check which of the two markers files with guest memory contain */
+/* Save guest memory to files, and check which marker each file contains */
 static void test_files(void)
 {
     g_autofree char *name = g_strdup_printf("%s/memory", dir);

@@ -30,8 +30,8 @@ bool sev_guest_memfd_added(struct ConfidentialGuestSupport *cgs, RAMBlock *rb,
                            Error **errp);
 
 /**
- * sev_in_place_announce: the guest makes a hypercall, so it reports its
- * conversions.  The first one after its reset makes all in-place memory
+ * sev_in_place_announce: the guest has requested a conversion by a hypercall.
+ * The first call of this function after a reset makes all in-place memory
  * private.  Returns false with @errp set if that fails.
  *
  * Context: SevMigration.lock is held.

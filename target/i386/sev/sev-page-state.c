@@ -160,7 +160,10 @@ static void set_state_lost(SevMigration *m, Error *err)
                  "reset.\n");
 }
 
-/* Returns the guest's result.  If a conversion failed, @errp is set. */
+/*
+ * Returns the value that the hypercall returns to the guest.  If a conversion
+ * failed, @errp is set.
+ */
 static uint64_t convert_range(hwaddr gpa, uint64_t size, bool to_private,
                               Error **errp)
 {

@@ -24,7 +24,7 @@
 enum pages {
     NONE,       /* nothing allocated */
     ALLOCATED,  /* in the page cache, not in page tables */
-    MAPPED,     /* also in the host's page tables, if they are shared */
+    MAPPED,     /* allocated; shared pages are in the host's page tables, too */
 };
 static const char *const pages_name[] = { "unallocated", "allocated", "mapped" };
 
