@@ -315,7 +315,7 @@ static void wbinvd(Psp *p)
 static void test_flushes(void)
 {
     static const struct {
-        /* Operations before the flush: one letter each, see the loop below */
+        /* Operations before ACTIVATE and DF_FLUSH, one letter each; see below */
         const char *before;
         unsigned df_flush, activate;
     } cases[] = {
