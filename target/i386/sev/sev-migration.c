@@ -16,8 +16,6 @@
 #include "qapi/qapi-visit-common.h"
 #include "qemu/error-report.h"
 #include "cpu.h"
-#include "hw/boards.h"
-#include "hw/i386/x86.h"
 #include "kvm/kvm_i386.h"
 #include "migration/blocker.h"
 #include "sev.h"

@@ -8,11 +8,9 @@
 #include "qemu/osdep.h"
 #include <linux/kvm.h>
 #include "qemu/memalign.h"
-#include "qemu/units.h"
 #include "cpu.h"
 #include "sev-migration-internal.h"
 #include "sev-packets.h"
-#include "trace.h"
 
 QEMU_BUILD_BUG_ON(SEV_WIRE_PAGE != TARGET_PAGE_SIZE);
 
