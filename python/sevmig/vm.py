@@ -301,8 +301,30 @@ class VM(QEMUMachine):
             if time.monotonic() > end:
                 tail = self.console()[-1500:]
                 raise Timeout(f'{self.name}: no {what} in {timeout} s; '
-                              f'the console ends in:\n{tail}')
+                              f'the console ends in:\n{tail}\n'
+                              f'The vCPUs:\n{self.where_vcpus_are()}')
             time.sleep(poll)
+
+    def where_vcpus_are(self):
+        """
+        Return the instruction pointer, flags, HLT state and CR3 of each vCPU
+        three times within two seconds, and then the local APICs.  They show
+        whether a guest that prints nothing hangs, waits or loops.
+        """
+        def hmp(line):
+            return self.cmd('human-monitor-command', {'command-line': line})
+
+        said = []
+        try:
+            for pause in 0, 1, 1:
+                time.sleep(pause)
+                said += re.findall(r'^(?:CPU#|RIP=|CR0=).*',
+                                   hmp('info registers -a'), re.M)
+            for n in range(self.config.workload.cpus):
+                said.append(hmp(f'info lapic {n}'))
+        except (QMPError, Timeout) as e:
+            said.append(str(e))
+        return '\n'.join(said)
 
     def wait_for_end(self, timeout):
         """Wait until the process ends by itself."""

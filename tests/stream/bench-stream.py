@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Measure how long QEMU itself takes to migrate, natively and without a guest.
 
-  bench-stream.py [--only plain|channels|sync] [--starts N] [--turns N]
+  bench-stream.py [--only plain|channels|sync|tcg] [--starts N] [--turns N]
                   [--rounds N] [--memory MIB] [--json FILE]
 
 The script makes these comparisons and measures the two sides alternately:
@@ -13,6 +13,8 @@ The script makes these comparisons and measures the two sides alternately:
   with and without multifd.  The private memory is that of
   hw/misc/confidential-guest-testdev.c, which copies pages instead of encrypting
 - the time of synchronizing a large bitmap, and of copying it
+- the CPU time of booting a plain guest under TCG with our QEMU and with the
+  distribution's, because the emulated platform changes TCG for all guests
 
 The script lists the goals that it missed; a missed goal is not a failure.
 """
@@ -28,6 +30,7 @@ import sys
 import tempfile
 import time
 
+from sevmig import guest as workload, vm
 from sevmig.table import table
 
 from monitor import Qmp
@@ -264,6 +267,32 @@ def syncs(rounds, samples):
                        ('<=', 1.5))
 
 
+def boots(rounds, samples):
+    """
+    Boot a plain Linux guest under TCG with each QEMU until its program has
+    printed a line.  The guest has one vCPU, so QEMU uses little CPU time
+    outside of TCG.
+    """
+    kinds = [('ours', OURS), ('bare', BARE), ('bare again', BARE)]
+    for i in range(rounds):
+        for name, qemu in in_turns(kinds, i):
+            with tempfile.TemporaryDirectory() as work:
+                v = vm.VM('guest', vm.Config.from_env(
+                    workload.Workload('7c6'), work, sev=False, accel='tcg',
+                    cpu='EPYC-Milan').change(qemu=qemu))
+                v.launch()
+                try:
+                    v.wait_ticks(1, workload.BOOT)
+                    samples['tcg', name].append(
+                        time.clock_gettime_ns(cpu_clock(v.get_pid())))
+                finally:
+                    v.stop()
+    ours, bare, again = (samples['tcg', name] for name, _ in kinds)
+    yield line('boot under TCG, CPU time', ours, 'unpatched QEMU', bare,
+               ('<=', 1.02))
+    yield line('unpatched QEMU, CPU time', again, 'itself: noise', bare)
+
+
 def met(l):
     if not l.goal:
         return None
@@ -287,7 +316,7 @@ def show(lines):
 
 def main():
     p = argparse.ArgumentParser()
-    p.add_argument('--only', choices=['plain', 'channels', 'sync'])
+    p.add_argument('--only', choices=['plain', 'channels', 'sync', 'tcg'])
     p.add_argument('--starts', type=int, default=8)
     p.add_argument('--turns', type=int, default=30)
     p.add_argument('--rounds', type=int, default=9)
@@ -302,6 +331,8 @@ def main():
         lines += moves(a.rounds, a.memory, samples)
     if a.only in (None, 'sync'):
         lines += syncs(a.rounds, samples)
+    if a.only in (None, 'tcg'):
+        lines += boots(a.rounds, samples)
     show(lines)
     goals = [l for l in lines if l.goal]
     print(f'{sum(map(met, goals))} of {len(goals)} goals met')
