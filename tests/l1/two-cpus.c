@@ -1,20 +1,26 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Test of the emulated host without SEV: CPU 0 enters and leaves a guest
- * continuously while CPU 1 loads FPU state continuously.  These operations
- * must not affect each other; see patches/0005-*.
+ * continuously while CPU 1 does something else continuously.  These operations
+ * must not affect each other.
+ *
+ * First, CPU 1 loads FPU state; see patches/0005-*.  Then, CPU 1 sends IPIs to
+ * CPU 0 and waits for each of them, while a virtual interrupt is pending for the
+ * guest; see patches/0011-*.  If CPU 0 loses an IPI, the host hangs.
  */
 #define _GNU_SOURCE
 #include <linux/kvm.h>
+#include <linux/membarrier.h>
 #include <pthread.h>
 #include <sched.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <fcntl.h>
 #include <unistd.h>
 #include "harness.h"
 
-#define SECONDS     8
+#define SECONDS     6       /* of each of the two parts */
 #define CODE        0x1000
 #define PORT        0x10
 
@@ -33,7 +39,8 @@ static const uint8_t code[] = {
 };
 
 static volatile bool stop;
-static volatile long loads;
+static volatile long loads, ipis;
+static long exits, others;
 
 static void pin(int cpu)
 {
@@ -57,17 +64,48 @@ static void *load_fpu(void *opaque)
     return opaque;
 }
 
+/* membarrier() sends an IPI to CPU 0, which runs a thread of this process */
+static void *send_ipis(void *opaque)
+{
+    pin(1);
+    while (!stop) {
+        CHECK(syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0));
+        ipis++;
+    }
+    return opaque;
+}
+
+/* Run the guest on CPU 0 while CPU 1 executes @other */
+static void run_guest(int vcpu, struct kvm_run *run, void *(*other)(void *))
+{
+    pthread_t thread;
+    double end;
+
+    exits = 0;
+    stop = false;
+    pthread_create(&thread, NULL, other, NULL);
+    for (end = now() + SECONDS; now() < end; exits++) {
+        if (ioctl(vcpu, KVM_RUN, 0) && errno == EINTR) {
+            continue;
+        }
+        if (run->exit_reason != KVM_EXIT_IO || run->io.port != PORT) {
+            note("exit %ld has reason %u", exits, run->exit_reason);
+            others++;
+            break;
+        }
+    }
+    stop = true;
+    pthread_join(thread, NULL);
+}
+
 int main(void)
 {
     struct kvm_userspace_memory_region region = { .memory_size = 0x10000 };
     struct kvm_regs regs = { .rip = CODE, .rflags = 2 };
     struct kvm_sregs sregs;
     struct kvm_run *run;
-    long exits = 0, others = 0;
-    pthread_t thread;
     int kvm, vm, vcpu;
     uint8_t *mem;
-    double end;
 
     if (sysconf(_SC_NPROCESSORS_ONLN) < 2) {
         skip_all("needs two CPUs");
@@ -96,22 +134,23 @@ int main(void)
     CHECK(ioctl(vcpu, KVM_SET_SREGS, &sregs));
     CHECK(ioctl(vcpu, KVM_SET_REGS, &regs));
 
+    CHECK(syscall(SYS_membarrier,
+                  MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0));
+
     pin(0);
-    pthread_create(&thread, NULL, load_fpu, NULL);
-    for (end = now() + SECONDS; now() < end; exits++) {
-        if (ioctl(vcpu, KVM_RUN, 0) && errno == EINTR) {
-            continue;
-        }
-        if (run->exit_reason != KVM_EXIT_IO || run->io.port != PORT) {
-            note("exit %ld has reason %u", exits, run->exit_reason);
-            others++;
-            break;
-        }
-    }
-    stop = true;
-    pthread_join(thread, NULL);
+    run_guest(vcpu, run, load_fpu);
     ok(others == 0, "the guest does what it does");
     ok(exits > 100, "and did it often: %ld exits", exits);
     ok(loads > 1000, "while another CPU loaded FPU state %ld times", loads);
+
+    /*
+     * The guest never enables interrupts, so KVM sets V_IRQ at each VMRUN in
+     * order to learn when the guest could take one
+     */
+    run->request_interrupt_window = 1;
+    run_guest(vcpu, run, send_ipis);
+    ok(others == 0, "the guest does the same with a virtual interrupt");
+    ok(exits > 100, "and did it often: %ld exits", exits);
+    ok(ipis > 100, "while another CPU sent %ld IPIs", ipis);
     return done_testing();
 }
