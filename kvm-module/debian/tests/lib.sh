@@ -27,7 +27,8 @@ untouched() {
 }
 # found KERNEL MODULE: print the path from which modprobe would load MODULE
 found() { modinfo -k "$1" -F filename "$2" 2> /dev/null | sed 's,^/usr/lib/,/lib/,'; }
-# is DIR KERNEL MODULE: would modprobe load MODULE from DIR of the kernel's modules?
+# is DIR KERNEL MODULE: would modprobe load MODULE from the subdirectory DIR of
+# the kernel's module directory?
 is() { case $(found "$2" "$3") in /lib/modules/$2/$1/*) ;; *) false ;; esac; }
 # ours KERNEL MODULE: is the module that modprobe would load one of this package?
 ours() { modinfo -k "$1" -F version "$2" 2> /dev/null | grep -q '^kvm-page-enc-'; }

@@ -13,8 +13,8 @@
 struct gmem_attributes;
 
 /*
- * Internal flag of a slot: its guest_memfd keeps attributes.  VMs that are not in
- * in-place mode only pay for the test of this flag.
+ * Internal flag of a slot: its guest_memfd keeps attributes.  For VMs that are
+ * not in in-place mode, the test of this flag is the only cost.
  */
 #define KVM_MEMSLOT_GMEM_ATTRIBUTES	(1UL << 18)
 #define KVM_MEMSLOT_GMEM_FLAGS	(KVM_MEMSLOT_GMEM_ONLY | KVM_MEMSLOT_GMEM_ATTRIBUTES)

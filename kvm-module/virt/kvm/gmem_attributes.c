@@ -121,7 +121,10 @@ void gmem_attributes_set(struct gmem_attributes *attributes, pgoff_t start,
 		unsigned long mask = GENMASK((next - 1) % BITS_PER_LONG,
 					     start % BITS_PER_LONG);
 
-		/* Faults read other bits of the word at the same time, without a lock. */
+		/*
+		 * Use WRITE_ONCE(), because faults read the word at the same
+		 * time without a lock.
+		 */
 		WRITE_ONCE(*word, private ? *word | mask : *word & ~mask);
 		word++;
 		start = next;
@@ -153,7 +156,10 @@ unsigned long gmem_attributes_change(struct gmem_attributes *attributes,
 		unsigned long other = gmem_attributes_other(attributes, i, start,
 							    end, private);
 
-		/* Faults read other bits of the word at the same time, without a lock. */
+		/*
+		 * Use WRITE_ONCE(), because faults read the word at the same
+		 * time without a lock.
+		 */
 		if (other)
 			WRITE_ONCE(*word, *word ^ other);
 		changed[i - first] = other;

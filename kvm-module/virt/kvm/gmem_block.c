@@ -169,8 +169,9 @@ static int gmem_replace(struct inode *inode,
 	filemap_invalidate_unlock(mapping);
 
 	/*
-	 * With -EEXIST or fewer than @npages pages, the guest, which already runs, has
-	 * allocated one of the pages.  The caller retries after -EAGAIN.
+	 * If the result is -EEXIST or less than @npages, the guest, which
+	 * already runs, has allocated one of the pages meanwhile.  Return
+	 * -EAGAIN, so that the caller retries.
 	 */
 	if (r > 0 && r < npages)
 		unpin_user_pages(pages, r);
@@ -191,9 +192,10 @@ static int gmem_replace(struct inode *inode,
  * If @overwrite, the caller holds kvm->lock, which prevents other commands from
  * writing to a page while it is replaced.
  *
- * Return: number of pinned pages; -ENOENT if no guest_memfd that keeps attributes is
- * mapped at @uaddr, -EINVAL if the file belongs to another VM, -EAGAIN if the first
- * page is shared or if one of the pages to be replaced is, or another error.
+ * Return: number of pinned pages; -ENOENT if no guest_memfd that keeps
+ * attributes is mapped at @uaddr, -EINVAL if the file belongs to another VM,
+ * -EAGAIN if the first page or a page to be replaced is shared, or another
+ * error.
  */
 int kvm_gmem_pin_block(struct kvm *kvm, unsigned long uaddr, int npages,
 		       bool overwrite, struct page **pages)

@@ -25,7 +25,10 @@
 #define GMEM_CONVERT_TRIES	8
 #define GMEM_CONVERT_DRAINS	2
 
-/* Pages that a long conversion unmaps per hold of the invalidate_lock */
+/*
+ * Number of pages that a long conversion unmaps each time that it holds the
+ * invalidate_lock
+ */
 #define GMEM_PREPARE_PAGES	(SZ_32M >> PAGE_SHIFT)
 
 /**
@@ -167,7 +170,10 @@ static int gmem_take_from_host(struct address_space *mapping,
 		if (fatal_signal_pending(current))
 			return -EINTR;
 		usleep_range(50, 200);
-		/* A host fault that was in progress may have mapped its page. */
+		/*
+		 * A host fault that began before the unmapping may have mapped
+		 * its page only now.
+		 */
 		gmem_unmap_reached(mapping, attributes, *held, end);
 	}
 	return 0;

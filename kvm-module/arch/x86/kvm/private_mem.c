@@ -148,10 +148,11 @@ int kvm_private_mem_enable(struct kvm *kvm, struct kvm_enable_cap *cap)
  * @prefetch: KVM prefetches the page, and the guest does not wait for it
  *
  * Called for a private fault on a shared page, or a shared fault on a private
- * page.  In in-place mode, KVM derives the kind of a fault from the attributes.  If the
- * two differ, a conversion must have changed the attributes after the fault.  User
- * space would interpret an exit for such a fault as a request to convert the page back,
- * so KVM lets the guest retry the access instead.
+ * page.  In in-place mode, KVM derives the kind of a fault from the attributes.
+ * If the kind of the fault and the attributes differ, a conversion must have
+ * changed the attributes after the fault.  User space would interpret an exit
+ * for such a fault as a request to convert the page back, so KVM lets the guest
+ * retry the access instead.
  */
 bool kvm_private_mem_fault_raced(struct kvm_vcpu *vcpu, bool prefetch)
 {

@@ -172,9 +172,9 @@ static int sev_ring_enter(struct sev_device *sev, struct sev_ring *ring)
 		return ret;
 
 	/*
-	 * This error does not mean that the firmware lacks the mode: the platform is not
-	 * initialized.  The caller then issues single commands, which fail with the same
-	 * error.
+	 * INVALID_PLATFORM_STATE means that the platform is not initialized,
+	 * and not that the firmware lacks the mode.  The caller then issues
+	 * single commands, which fail with the same error.
 	 */
 	if (error != SEV_RET_INVALID_PLATFORM_STATE) {
 		dev_info(sev->dev, "SEV: no ring buffer mode (%#x)\n", error);
@@ -266,7 +266,10 @@ static int sev_ring_run(struct sev_device *sev, struct sev_ring *ring, int cmd,
 	moved = jiffies;
 	do {
 		wait_event_timeout(sev->int_queue, sev->int_rcvd, HZ);
-		/* Clear this before reading the head, or an interrupt could be lost */
+		/*
+		 * Clear int_rcvd before reading the head: clearing it
+		 * afterwards could lose an interrupt
+		 */
 		sev->int_rcvd = 0;
 		*head = ioread32(head_reg);
 		if (FIELD_GET(SEV_RING_HEAD_LOW, *head) != last) {
@@ -278,9 +281,10 @@ static int sev_ring_run(struct sev_device *sev, struct sev_ring *ring, int cmd,
 	} while (time_before(jiffies, moved + psp_timeout * HZ));
 
 	/*
-	 * The caller will reuse the memory of the arguments.  If the firmware wakes
-	 * up, it finishes its current command and then finds an invalid command,
-	 * which pauses the queue.
+	 * The caller will reuse the memory of the arguments, so the firmware
+	 * must not execute the remaining commands if it responds later.  Clear
+	 * the queue: after its current command, the firmware then finds an
+	 * invalid command, which pauses the queue.
 	 */
 	memset(ring->cmds, 0, PAGE_SIZE);
 	dev_err(sev->dev,
@@ -433,8 +437,8 @@ int sev_issue_cmds_external_user(struct file *filep, int cmd, void *data,
 		return -EINVAL;
 
 	/*
-	 * The interrupt for which sev_ring_run() waits would not be delivered, as in
-	 * sev_wait_cmd_ioc().
+	 * While interrupts are disabled, which happens in a panic, the
+	 * interrupt for which sev_ring_run() waits is not delivered.
 	 */
 	if (irqs_disabled())
 		return -EOPNOTSUPP;

@@ -163,7 +163,10 @@ static int sev_batch_write(struct sev_batch *batch, u32 i,
 	return sev_batch_tell_pages(batch, i, packet->npages);
 }
 
-/* Send or receive the next packets.  Add the pages that are done to *@done in any case. */
+/*
+ * Send or receive the next packets.  Even after an error, add the number of
+ * pages that are done to *@done.
+ */
 static int sev_batch_packets(struct sev_batch *batch, u32 *done, int *error)
 {
 	const struct kvm_sev_update_batch *args = &batch->args;

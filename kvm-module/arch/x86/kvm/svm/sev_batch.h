@@ -17,7 +17,9 @@ int sev_batch_check_vm(struct kvm *kvm);
 int sev_update_batch(struct kvm *kvm, void __user *argp,
 		     struct kvm_sev_cmd *cmd);
 
-/* arch/x86/kvm/svm/sev.c: not static any more because of the hook in that file */
+/*
+ * arch/x86/kvm/svm/sev.c: the hook in that file makes these symbols non-static
+ */
 extern unsigned long sev_me_mask;
 int sev_issue_cmd(struct kvm *kvm, int id, void *data, int *error);
 struct page *sev_pin_page(struct kvm *kvm, unsigned long addr,

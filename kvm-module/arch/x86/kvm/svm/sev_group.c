@@ -32,8 +32,9 @@ static_assert(sizeof(struct sev_data_send_update_data) ==
 	      sizeof(struct sev_data_receive_update_data));
 
 /*
- * Entering the ring buffer mode takes one command, and leaving it takes another one.
- * A group of fewer packets than this would hardly be faster than single commands.
+ * Entering the ring buffer mode takes one command, and leaving it takes another
+ * one.  A group of fewer packets than SEV_GROUP_MIN would hardly be faster than
+ * single commands.
  */
 #define SEV_GROUP_MIN	4U
 #define SEV_GROUP_MAX	((u32)(PAGE_SIZE / sizeof(struct sev_group_cmd)))
@@ -47,7 +48,8 @@ static_assert(SEV_GROUP_MAX <= SEV_RING_MAX);
  * struct sev_pace - the best number of packets in a group, determined by measurement
  * @packets: number of packets; 1 if groups are not faster
  * @hold: number of groups until @packets may change
- * @good: the last group was faster than single commands, and no longer than SEV_GROUP_NS
+ * @good: the last group was faster than single commands, and took at most
+ *	SEV_GROUP_NS
  * @single_ns: duration of a single command by number of pages, in nanoseconds; 0 if
  *	unknown
  *
@@ -93,7 +95,10 @@ static void sev_pace_single(struct sev_pace *pace, u32 npages, u64 ns)
 	u64 *single = &pace->single_ns[npages - 1], old = READ_ONCE(*single);
 	u32 hold = READ_ONCE(pace->hold);
 
-	/* A moving average, because the thread may have been preempted. */
+	/*
+	 * Use a moving average, because @ns is too long if the thread was
+	 * preempted.
+	 */
 	WRITE_ONCE(*single, old ? old - old / 4 + ns / 4 : ns);
 	if (hold)
 		WRITE_ONCE(pace->hold, hold - 1);
@@ -112,7 +117,10 @@ static u64 sev_pace_single_ns(struct sev_pace *pace, u32 npages)
 	return ns;
 }
 
-/* A group of @n packets took @ns.  Single commands would have taken @single_ns. */
+/*
+ * Adjust the number of packets in a group.  The last group had @n packets and
+ * took @ns; single commands would have taken @single_ns.
+ */
 static void sev_pace_group(struct sev_pace *pace, u32 n, u64 ns, u64 single_ns)
 {
 	u32 packets = READ_ONCE(pace->packets), hold = READ_ONCE(pace->hold);
@@ -179,7 +187,10 @@ static bool sev_group_add_room(struct sev_group *group)
 	/* Zeroed, because user space gets the whole buffer even if the firmware writes less. */
 	gfp_t gfp = GFP_KERNEL_ACCOUNT | __GFP_ZERO;
 
-	/* The batch can go on with one packet, so fail quickly for the others. */
+	/*
+	 * The batch can go on with only the first packet, so let the
+	 * allocations for further packets fail quickly.
+	 */
 	if (group->room)
 		gfp |= __GFP_NORETRY | __GFP_NOWARN;
 
