@@ -18,7 +18,10 @@
 #define KEY_LEN             (KEY_BITS / 8)
 #define EXPONENT            65537
 
-/* Offsets in AMD's format of a certificate: the signed part, its signature */
+/*
+ * Offsets in a certificate of AMD's format: first the signed part, then the
+ * signature
+ */
 #define AMD_VERSION         0x00
 #define AMD_KEY_ID          0x04
 #define AMD_CERTIFYING_ID   0x14    /* the key that signed */
@@ -310,8 +313,8 @@ static bool authority_create(const char *path, Error **errp)
     prime_store(file, "ark", "q", a->ark.priv.q);
     data = g_key_file_to_data(file, &len, NULL);
     /*
-     * Other processes may read the file as soon as it has its name, so the name
-     * is linked to complete contents
+     * Other processes may read the file as soon as it has its name, so give it
+     * its name only after its contents are complete
      */
     if (!write_all(fd, data, len) ||
         (link(temp, path) < 0 && errno != EEXIST)) {

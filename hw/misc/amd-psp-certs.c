@@ -30,7 +30,7 @@
 #define SIG_DATA            0x008
 #define SIG_DATA_LEN        512
 
-/* Bytes of a coordinate, and of each number of an ECDSA signature */
+/* Length in bytes of a coordinate, and of each number of an ECDSA signature */
 #define NUMBER_LEN          72
 
 #define CERT_VERSION_1      1

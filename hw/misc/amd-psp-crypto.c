@@ -119,7 +119,7 @@ typedef struct SeedStream {
     uint32_t calls;
 } SeedStream;
 
-/* Source of random bytes for nettle: the stream of a seed */
+/* Source of random bytes for nettle: a stream that is derived from a seed */
 static void seed_stream_read(void *opaque, size_t len, uint8_t *dst)
 {
     SeedStream *s = opaque;

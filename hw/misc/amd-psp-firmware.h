@@ -42,8 +42,8 @@
                              PLATFORM_IN(WORKING))
 
 /*
- * When the firmware writes the copy of the buffer back to the host's memory, as
- * the source of AMD's firmware does
+ * When the firmware writes the copy of the buffer back to the host's memory.
+ * Each command has the value that agrees with the source of AMD's firmware.
  */
 typedef enum PspReply {
     PSP_REPLY_NEVER,

@@ -106,7 +106,7 @@ static void guest_deactivate(AmdPspPlatform *p, AmdPspGuest *g)
         bool used = sev_memory_asid_valid(g->asid);
 
         sev_memory_clear_key(g->asid);
-        /* If the guest could not run, caches cannot contain its data */
+        /* Only a guest that could run can have data in caches */
         if (used) {
             set_bit(g->asid, p->df_flush);
             sev_memory_forget_wbinvd();

@@ -188,7 +188,7 @@ AmdPspRingStep amd_psp_ring_next(AmdPspRing *r, uint32_t control,
     return AMD_PSP_RING_COMMAND;
 }
 
-/* The command that was taken has ended: move the head behind it */
+/* Move the head past the current command, which has ended */
 static void queue_advance(AmdPspRing *r)
 {
     /* The index wraps at the end of the page */

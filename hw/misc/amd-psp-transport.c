@@ -300,9 +300,8 @@ static AmdPspStatus receive_packet(AmdPspPlatform *p, AmdPspGuest *g,
         return AMD_PSP_INVALID_ADDRESS;
     }
     /*
-     * Like AMD's firmware, refuse compressed data.  AMD's firmware refuses a
-     * compressed secret after it has checked the MAC, but other compressed
-     * packets before.
+     * Like AMD's firmware, refuse compressed data: a compressed secret after
+     * the check of the MAC, any other compressed packet before the check.
      */
     compressed = le32_to_cpu(header.flags) & PACKET_COMPRESSED;
     if (compressed && type != AMD_PSP_PACKET_SECRET) {

@@ -67,7 +67,9 @@ OBJECT_DECLARE_SIMPLE_TYPE(AmdPspState, AMD_PSP)
 #define CMDRESP_CMD_LEN     11
 #define CMDRESP_DONE        BIT(31)
 
-/* Not all ones, which Linux's driver takes for a processor without firmware */
+/*
+ * Must not be all ones, which means to Linux's driver that there is no firmware
+ */
 #define BOOTLOADER_VERSION  0x00010000
 
 #define FEATURE_SEV         BIT(0)
@@ -315,7 +317,10 @@ static void amd_psp_continue_bh(void *opaque)
     }
 }
 
-/* @here: a vCPU that calls this function may execute the command itself */
+/*
+ * @here: if a vCPU calls this function, that vCPU may execute the command
+ * itself
+ */
 static void amd_psp_start(AmdPspState *s, uint32_t id, hwaddr buffer,
                           bool here)
 {
@@ -371,8 +376,9 @@ static void amd_psp_start_mailbox(AmdPspState *s, bool left)
 }
 
 /*
- * Start the next command of the ring.  Returns false if the ring has none: the
- * host writes the control register after it has added one.
+ * Start the next command of the ring.  Returns false if the ring has no
+ * command.  The device then does nothing until the host adds a command and
+ * writes the control register.  @here: see amd_psp_start()
  */
 static bool amd_psp_start_next(AmdPspState *s, bool here)
 {
@@ -384,7 +390,10 @@ static bool amd_psp_start_next(AmdPspState *s, bool here)
         step = amd_psp_ring_next(&s->platform.ring, s->cmdresp, s->cmdbuf_hi,
                                  &id, &buffer);
         if (step == AMD_PSP_RING_COMMAND) {
-            /* The host may have cleared bits of the head or resumed a queue */
+            /*
+             * Show the head's new value: the host may have cleared bits of the
+             * head or resumed a queue
+             */
             s->cmdbuf_lo = s->platform.ring.head;
         }
     }
@@ -407,9 +416,9 @@ static bool amd_psp_start_next(AmdPspState *s, bool here)
 }
 
 /*
- * Start one command after the other, until one does not end at once.  The host
- * cannot add commands while we hold the BQL, so the loop is bounded by the size
- * of the queues.
+ * Start one command after another, until a command does not end immediately.
+ * The host cannot add commands while we hold the BQL, so the loop is bounded by
+ * the size of the queues.
  */
 static void amd_psp_go_on(AmdPspState *s)
 {
