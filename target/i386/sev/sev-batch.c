@@ -6,8 +6,9 @@
  * A kernel with KVM_SEV_SEND_UPDATE_BATCH makes the same packets as a stock
  * kernel, so the two sides of a migration can have different kernels.
  *
- * It can also make packets of several pages.  A source sends them only after
- * the destination has announced how many pages it takes (sev-answer.c).
+ * Such a kernel can also make packets of several pages.  A source sends such
+ * packets only after the destination has announced how many pages a packet may
+ * have (sev-answer.c).
  */
 #include "qemu/osdep.h"
 #include <linux/kvm.h>
@@ -22,8 +23,9 @@
 QEMU_BUILD_BUG_ON(SEV_WIRE_PACKET_PAGES != KVM_SEV_UPDATE_BATCH_PACKET_MAX);
 
 /*
- * Whether the kernel knows batches with @flags.  A batch of 0 pages does
- * nothing, but the ioctl fails if the kernel does not know it or the flags.
+ * Whether the kernel supports batches with @flags.  The function issues the
+ * ioctl for 0 pages, which does nothing and fails only if the kernel supports
+ * either not the ioctl or not the flags.
  */
 static bool takes_batch(ConfidentialGuestSupport *cgs, uint32_t flags)
 {
@@ -144,7 +146,7 @@ static bool large_packets(SevPackets *p, uint32_t hdr_len, size_t npages)
     return true;
 }
 
-/* The most pages of a packet that both sides handle */
+/* Maximum number of pages in a packet that both sides handle */
 static uint8_t packet_pages(const SevBatch *b)
 {
     return MIN(qatomic_read(&b->agreed), b->limit);
@@ -153,7 +155,8 @@ static uint8_t packet_pages(const SevBatch *b)
 /*
  * Pack pages into packets of several pages.  The kernel makes packets as large
  * as it can, so this function limits them by the number of pages in a call.  If
- * the firmware refuses the length of a packet, it lowers the limit.
+ * the firmware refuses the length of a packet, this function lowers
+ * SevBatch.limit.
  */
 static int send_large(SevPackets *p, ConfidentialGuestSupport *cgs,
                       uint8_t *host, uint32_t hdr_len, size_t npages,
@@ -202,9 +205,9 @@ int sev_batch_send(SevPackets *p, ConfidentialGuestSupport *cgs,
 }
 
 /*
- * Whether one batch can take all packets: it needs headers of one length, and
- * data of whole pages.  The source's firmware may have made others, because it
- * may differ from this host's.
+ * Whether one batch can take all packets.  A batch needs headers of one length,
+ * and data of whole pages.  A source whose firmware differs from this host's
+ * may have made other packets.
  */
 static bool all_alike(const SevPackets *p)
 {

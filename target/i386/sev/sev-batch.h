@@ -16,15 +16,15 @@ struct SevPackets;
 /**
  * SevBatch: what the kernel and the firmware offer for packets
  * @supported: the kernel has an ioctl for many pages
- * @limit: most pages of a packet that the kernel and the firmware of this host
- *         handle for this VM; 0 until the first sev_batch_open().  The
- *         firmware's limit is found by trying, once in the life of the VM
- * @agreed: most pages of a packet that is sent: @limit, or less if the
- *          destination handles less; atomic
+ * @limit: maximum number of pages in a packet that the kernel and the firmware
+ *         of this host handle for this VM; 0 until the first sev_batch_open().
+ *         QEMU finds the firmware's limit by trying, once in the life of the VM
+ * @agreed: maximum number of pages in a packet that is sent: @limit, or less if
+ *          the destination handles less; atomic
  * @pages: for the first page of a packet, the number of its pages
  *
- * One thread at a time uses this, except @agreed, which sev_batch_agree() sets
- * in another thread.
+ * One thread at a time uses the structure, except @agreed, which
+ * sev_batch_agree() sets in another thread.
  */
 typedef struct SevBatch {
     bool supported;
@@ -40,8 +40,8 @@ typedef struct SevBatch {
 void sev_batch_open(SevBatch *b, struct ConfidentialGuestSupport *cgs);
 
 /**
- * sev_batch_agree: the destination handles packets of up to @npages pages.
- * Any thread, once, after sev_batch_open().
+ * sev_batch_agree: record that the destination handles packets of up to @npages
+ * pages.  Any thread may call this function, once, after sev_batch_open().
  */
 void sev_batch_agree(SevBatch *b, size_t npages);
 
@@ -53,7 +53,8 @@ void sev_batch_agree(SevBatch *b, size_t npages);
  *        was written
  * @hdr_len: bytes of a packet's header
  *
- * Sets SevBatch.limit.  While receiving, before the first packet.
+ * Sets SevBatch.limit.  The destination calls this function before it unpacks
+ * the first packet.
  */
 void sev_batch_probe(struct SevPackets *p,
                      struct ConfidentialGuestSupport *cgs, uint8_t *host,

@@ -23,7 +23,7 @@ bool sev_check_amd_certs(const uint8_t *data, size_t len, Error **errp);
 
 /**
  * SevCertificates: certificates of the destination's platform for SEND_START
- * @pdh: NULL, as are the others, if the certificates are not set
+ * @pdh: the PDH; NULL, like @plat and @amd, if the certificates are not set
  * @plat: the chain of the platform: PEK, OCA, CEK
  * @amd: AMD's chain: ASK, ARK
  *

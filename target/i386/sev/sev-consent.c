@@ -20,8 +20,8 @@ uint32_t sev_consent_cpuid(X86ConfidentialGuest *cg, uint32_t feature,
     SevMigration *m = sev_guest_migration(CONFIDENTIAL_GUEST_SUPPORT(cg));
 
     /*
-     * KVM leaves both features to user space and does not report them as
-     * supported
+     * KVM does not report these two features as supported, because user space
+     * implements them
      */
     if (feature == KVM_CPUID_FEATURES && reg == R_EAX && m->enabled) {
         value |= BIT(KVM_FEATURE_HC_MAP_GPA_RANGE) |

@@ -30,24 +30,26 @@ bool sev_guest_memfd_added(struct ConfidentialGuestSupport *cgs, RAMBlock *rb,
                            Error **errp);
 
 /**
- * sev_in_place_announce: the guest has requested a conversion by a hypercall.
- * The first call of this function after a reset makes all in-place memory
- * private.  Returns false with @errp set if that fails.
+ * sev_in_place_announce: record that the guest has requested a conversion by a
+ * hypercall.  The first call of this function after a reset makes all in-place
+ * memory private.  Returns false with @errp set if that fails.
  *
  * Context: SevMigration.lock is held.
  */
 bool sev_in_place_announce(struct SevMigration *m, Error **errp);
 
 /**
- * sev_in_place_reset: the guest starts again and has made no hypercall
+ * sev_in_place_reset: record that the guest was reset and has made no hypercall
+ * since
  *
  * Context: SevMigration.lock is held.
  */
 void sev_in_place_reset(struct SevMigration *m);
 
 /**
- * sev_in_place_received: the guest arrived.  Its pages have the state that they
- * had at the source, and its next hypercall converts only what it names.
+ * sev_in_place_received: record that the guest has arrived.  Its pages have the
+ * state that they had at the source, so its next hypercall converts only the
+ * pages that the hypercall names.
  *
  * Context: vCPUs are stopped.
  */

@@ -117,7 +117,10 @@ bool sev_send_may_retry(unsigned *faults, int ret)
 
 void sev_cmd_error(Error **errp, const char *cmd, int ret, int fw_error)
 {
-    /* Not positive: the kernel failed before it asked the firmware */
+    /*
+     * If fw_error is not positive, the kernel failed before it asked the
+     * firmware
+     */
     if (fw_error > 0) {
         error_setg(errp, "SEV: %s failed: firmware error %s (%d): %s", cmd,
                    sev_fw_error_name(fw_error), fw_error,

@@ -34,7 +34,8 @@ bool sev_send_may_retry(unsigned *faults, int ret);
  * or KVM_SEV_INIT2
  * @es: the guest has SEV-ES
  * @ret: -errno of KVM_MEMORY_ENCRYPT_OP
- * @fw_error: the firmware's answer, 0 or less if it was not asked
+ * @fw_error: the firmware's answer, 0 or less if the kernel did not ask the
+ * firmware
  */
 void sev_init_error(Error **errp, bool es, int ret, int fw_error);
 
@@ -43,7 +44,8 @@ void sev_init_error(Error **errp, bool es, int ret, int fw_error);
  * answer and advice
  * @cmd: name of the command, without a prefix
  * @ret: -errno of KVM_MEMORY_ENCRYPT_OP
- * @fw_error: the firmware's answer, 0 or less if it was not asked
+ * @fw_error: the firmware's answer, 0 or less if the kernel did not ask the
+ * firmware
  */
 void sev_cmd_error(Error **errp, const char *cmd, int ret, int fw_error);
 

@@ -60,12 +60,12 @@ bool sev_migration_ram_added(void *host)
     if (!rb || !sev_ram_is_guest_ram(rb)) {
         return false;
     }
-    /* ram_mapped() pins it if it becomes RAM of the guest */
+    /* ram_mapped() pins the memory when it becomes RAM of the guest */
     g_hash_table_add(m->unpinned, host);
     return true;
 }
 
-/* The guest cannot use memory that is not pinned: end QEMU or stop the guest */
+/* End QEMU, or stop the guest, which cannot use memory that is not pinned */
 static void cannot_use_ram(Error *err)
 {
     error_report_err(err);
@@ -78,9 +78,9 @@ static void cannot_use_ram(Error *err)
 }
 
 /*
- * A memory backend becomes RAM of the guest.  Pin its pages: they are
- * encrypted for their physical address, so they must not move.  They are
- * private until the guest reports otherwise.  BQL.
+ * Called with the BQL when a memory backend becomes RAM of the guest.  Pin the
+ * backend's pages, which must not move, because their encryption depends on the
+ * physical address.  The pages are private until the guest reports otherwise.
  */
 static void ram_mapped(MemoryListener *listener, MemoryRegionSection *section)
 {
@@ -94,7 +94,10 @@ static void ram_mapped(MemoryListener *listener, MemoryRegionSection *section)
         return;
     }
     if (sev_ram_is_in_place(rb)) {
-        /* Its pages do not move, and the memory backend has made its bitmap */
+        /*
+         * Pages of in-place memory do not move, and the memory backend has
+         * created the encryption bitmap
+         */
         return;
     }
     if (!QEMU_IS_ALIGNED(memory_region_size(rb->mr), TARGET_PAGE_SIZE)) {
@@ -148,8 +151,9 @@ void sev_migration_launch_update(void *host, uint64_t len)
 }
 
 /*
- * A conversion failed, so the bitmap and the guest no longer agree.  Linux
- * ignores the result of the hypercall and continues.
+ * A conversion failed, so the bitmap and the guest no longer agree.  An error
+ * as the result of the hypercall would not help, because Linux ignores it and
+ * continues.
  */
 static void set_state_lost(SevMigration *m, Error *err)
 {
@@ -235,7 +239,9 @@ int sev_migration_handle_hypercall(struct kvm_run *run)
     uint64_t npages = run->hypercall.args[1];
     uint64_t attributes = run->hypercall.args[2];
 
-    /* Some kernels do not clear the result before the exit */
+    /*
+     * Set the result in any case: some kernels do not clear it before the exit
+     */
     run->hypercall.ret = map_gpa_range(m, gpa, npages, attributes);
     trace_sev_migration_map_gpa_range(gpa, npages, attributes,
                                       run->hypercall.ret);
