@@ -4,9 +4,9 @@
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
  * The message is described in docs/specs/encrypted-ram-migration.rst.  The
- * source announces in its session record that it reads an answer, so no other
- * QEMU sees anything new on the return path.  Only vendor code knows what is
- * in the answer.
+ * source announces in its session record that it reads an answer, so a
+ * destination never sends an answer to a QEMU that does not expect one.  Only
+ * vendor code knows what is in the answer.
  */
 #ifndef MIGRATION_ENCRYPTED_ANSWER_H
 #define MIGRATION_ENCRYPTED_ANSWER_H
@@ -26,13 +26,13 @@ typedef struct EncryptedAnswer {
     bool received;
 } EncryptedAnswer;
 
-/** encrypted_answer_prepare: prepare for a new migration.  BQL. */
+/* encrypted_answer_prepare: prepare for a new migration, with the BQL held */
 void encrypted_answer_prepare(MigrationState *s);
 
 /**
- * encrypted_answer_announce: the session is open, and its record is about to
- * be sent.  Returns the flag that the record needs: ENCRYPTED_SESSION_ANSWER,
- * or 0 if the vendor code of @cgs wants no answer.  BQL.
+ * encrypted_answer_announce: called with the BQL held when the session is open
+ * and before its record is sent.  Returns the flag that the record needs:
+ * ENCRYPTED_SESSION_ANSWER, or 0 if the vendor code of @cgs wants no answer.
  */
 uint32_t encrypted_answer_announce(MigrationState *s,
                                    ConfidentialGuestSupport *cgs,

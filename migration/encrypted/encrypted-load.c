@@ -387,7 +387,10 @@ bool encrypted_load_check_buffer(const char *idstr, size_t len, Error **errp)
 {
     ConfidentialGuestSupport *cgs;
 
-    /* Do not test the receiver: a channel may get a packet before it exists */
+    /*
+     * Do not test whether the receiver exists: a channel may get a packet
+     * before the receiver is created
+     */
     if (!encrypted_migration_ops(&cgs)) {
         return true;
     }
@@ -420,7 +423,10 @@ bool encrypted_load_buffer(void *opaque, char *buf, size_t len, Error **errp)
     }
     if (qatomic_read(&migration_incoming_get_current()->state) ==
         MIGRATION_STATUS_FAILED) {
-        /* Unpack nothing: the main thread waits until no channel does so */
+        /*
+         * Do not unpack: the main thread waits until no channel unpacks pages
+         * any more
+         */
         error_setg(errp, "The migration has failed before this channel's "
                    "private pages were unpacked");
         return false;

@@ -27,11 +27,14 @@ typedef struct EncryptedIncoming {
     QemuMutex lock;
     /* NULL if the machine cannot receive a confidential guest */
     struct EncryptedReceiver *receiver;
-    /* Body of the record that is read from the main channel.  Main thread. */
+    /*
+     * Body of the record that is read from the main channel.  Only the main
+     * thread uses this.
+     */
     GByteArray *body;
-    /* When the main loop ran last, in ms.  Main thread. */
+    /* When the main loop ran last, in ms.  Only the main thread uses this. */
     int64_t slice_start;
-    /* Which events were emitted.  Main thread. */
+    /* Which events were emitted.  Only the main thread uses these. */
     bool opened_event, finished_event;
     /* The source wants to know why the migration fails.  Atomic. */
     bool send_reason;
@@ -40,37 +43,41 @@ typedef struct EncryptedIncoming {
 /** encrypted_load_init: called once, before anything is loaded */
 void encrypted_load_init(EncryptedIncoming *in);
 
-/** encrypted_load_setup: RAM is about to be loaded.  BQL. */
+/* encrypted_load_setup: called with the BQL held before RAM is loaded */
 bool encrypted_load_setup(Error **errp);
 
-/** encrypted_load_cleanup: the migration has ended.  BQL. */
+/**
+ * encrypted_load_cleanup: called with the BQL held when the migration has ended
+ */
 void encrypted_load_cleanup(void);
 
 /**
  * encrypted_load_record: read a record from @f and act on it
  * @word: the word of address and flags, which the caller has read
  *
- * Returns 0, or -errno after reporting the error.  RCU read lock held.  In a
- * coroutine it yields while the platform unpacks pages.
+ * Returns 0, or -errno after reporting the error.  The caller holds the RCU
+ * read lock.  If the caller is a coroutine, the function yields while the
+ * platform unpacks pages.
  */
 int encrypted_load_record(QEMUFile *f, uint64_t word);
 
 /**
  * encrypted_load_yields: is this the coroutine in which a confidential guest is
- * loaded?  It must not block the main loop while the platform unpacks pages.
- * Main thread.
+ * loaded?  Such a coroutine must not block the main loop while the platform
+ * unpacks pages.  Called by the main thread.
  */
 bool encrypted_load_yields(void);
 
 /**
- * encrypted_load_plain: a plain page is about to be written at byte @offset of
- * @rb: make it shared.  Returns false after reporting an error.
+ * encrypted_load_plain: make the page at byte @offset of @rb shared, because
+ * the caller is about to write a plain page there.  Returns false after
+ * reporting an error.
  */
 bool encrypted_load_plain(RAMBlock *rb, uint64_t offset);
 
 /**
  * encrypted_load_copies: write plain pages to a RAMBlock that can have private
- * ones.  Thread of a channel.
+ * ones.  Called by the thread of a channel.
  * @offset: of each page, in bytes; from the stream, not checked
  * @ncopies: number of pages whose contents are in @copies, one after the other
  * @nzero: number of zero pages, whose offsets come after those of @copies
@@ -81,14 +88,14 @@ bool encrypted_load_copies(RAMBlock *rb, const ram_addr_t *offset,
 
 /**
  * encrypted_load_check_buffer: may @len bytes of state of section @idstr be
- * read from a channel?  Thread of the channel.
+ * read from a channel?  Called by the thread of the channel.
  * @idstr: need not be terminated
  */
 bool encrypted_load_check_buffer(const char *idstr, size_t len, Error **errp);
 
 /**
  * encrypted_load_buffer: act on a record from a channel;
- * SaveVMHandlers.load_state_buffer.  Thread of the channel.
+ * SaveVMHandlers.load_state_buffer.  Called by the thread of the channel.
  */
 bool encrypted_load_buffer(void *opaque, char *buf, size_t len, Error **errp);
 

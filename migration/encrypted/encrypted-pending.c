@@ -21,15 +21,22 @@
 #include "migration/savevm.h"
 #include "trace.h"
 
-/* More than any threshold, and small enough that sums do not overflow */
+/*
+ * Pending bytes to report if the guest must not be stopped: more than any
+ * threshold, and small enough that sums do not overflow
+ */
 #define NOT_YET (UINT64_MAX / 4)
 
-/* Pings of this file start here; savevm.c and migration.c use 1 to 4 */
+/*
+ * Numbers of this file's pings begin here; savevm.c and migration.c use 1 to 4
+ */
 #define PING_FIRST 0x656e6300
 
-/* While the guest is not about to be stopped, send pings this far apart ... */
+/* Time between two pings while the guest is not about to be stopped */
 #define PING_NS (200 * SCALE_MS)
-/* ... and leave no more than this number unanswered */
+/*
+ * Maximum number of unanswered pings while the guest is not about to be stopped
+ */
 #define PINGS_UNANSWERED 4
 
 /*
@@ -72,9 +79,9 @@ static uint64_t count_block(const RAMBlock *rb)
 }
 
 /*
- * Count the pages that are private and dirty.  This needs no lock: the guest
- * goes on writing and converting, so the count is as inexact as the count of
- * dirty pages.
+ * Count the pages that are private and dirty.  The function needs no lock,
+ * because the count is only an estimate, like the count of dirty pages: the
+ * guest goes on writing and converting.
  */
 static void count_pages(EncryptedPending *p)
 {
@@ -110,7 +117,7 @@ static EncryptedWork work_done(EncryptedPending *p)
     };
 }
 
-/* @bytes: of all dirty memory, private and shared */
+/* @bytes: size of all dirty memory, private and shared */
 static EncryptedWork work_left(EncryptedPending *p, uint64_t bytes)
 {
     uint64_t pages = encrypted_stats_get_sent(p->stats).remaining;
@@ -138,8 +145,8 @@ static uint64_t downtime_ns(EncryptedPending *p, const EncryptedWork *left)
         return encrypted_rate_estimate(&p->rate, left);
     }
     /*
-     * The user's bandwidth describes the channel, so only the platform is
-     * measured
+     * The bandwidth that the user has set is that of the channel, so use
+     * measurements for the platform only
      */
     by_user = ((double)(left->pages << qemu_target_page_bits()) + left->bytes) /
               bw * NANOSECONDS_PER_SECOND;
@@ -182,7 +189,10 @@ static bool send_ping(EncryptedPending *p, MigrationState *s, bool now)
     p->flush = ENCRYPTED_FLUSH_NONE;
     done = work_done(p);
     WITH_QEMU_LOCK_GUARD(&p->lock) {
-        /* Set this before the pong can come; the write below may block */
+        /*
+         * Record the ping before sending it, because the pong can arrive while
+         * the write below blocks
+         */
         ping = ++p->ping;
         encrypted_rate_mark(&p->rate, ping, &done,
                             qemu_clock_get_ns(QEMU_CLOCK_REALTIME));
@@ -219,9 +229,10 @@ static bool wait_pong(EncryptedPending *p, MigrationState *s)
 }
 
 /*
- * QEMU compares the sum of what the handlers report with a threshold of bytes.
- * This handler is the last one and decides for all: with NOT_YET QEMU goes on
- * to send pages, otherwise it syncs the dirty bitmap and asks pending_exact().
+ * QEMU adds up what the handlers report, and compares the sum with a threshold
+ * in bytes.  This handler is called last, and replaces the sum: if it sets
+ * NOT_YET, QEMU goes on to send pages, otherwise QEMU syncs the dirty bitmap
+ * and calls pending_exact().
  */
 static void pending_estimate(void *opaque, uint64_t *must_precopy,
                              uint64_t *can_postcopy)
@@ -241,11 +252,14 @@ static void pending_estimate(void *opaque, uint64_t *must_precopy,
         *must_precopy = NOT_YET;
         return;
     }
-    /* QEMU does not sync again before it stops the guest if this is 0 */
+    /* If the sum were 0, QEMU would stop the guest without another sync */
     *must_precopy = migrate_downtime_limit() ? 1 : *must_precopy;
 }
 
-/* The handler of "ram" was registered earlier, so it has synced the bitmap */
+/*
+ * QEMU has called the handler of "ram" before, which has synced the dirty
+ * bitmap
+ */
 static void pending_exact(void *opaque, uint64_t *must_precopy,
                           uint64_t *can_postcopy)
 {
@@ -267,7 +281,7 @@ static bool pending_is_active(void *opaque)
     return p->stats;
 }
 
-/* The handler has no section of its own; RAM's sections have all pages */
+/* This handler writes nothing, because RAM's sections contain all pages */
 static const SaveVMHandlers handlers = {
     .is_active = pending_is_active,
     .state_pending_estimate = pending_estimate,

@@ -26,9 +26,9 @@
  */
 typedef enum EncryptedPendingFlush {
     ENCRYPTED_FLUSH_NONE,
-    /* The next section of RAM shall flush the channels */
+    /* The next section of RAM must end with a flush of the channels */
     ENCRYPTED_FLUSH_DUE,
-    /* They were flushed, nothing was sent since */
+    /* The channels were flushed, and nothing was sent since */
     ENCRYPTED_FLUSH_DONE,
 } EncryptedPendingFlush;
 
@@ -55,16 +55,16 @@ typedef struct EncryptedPending {
 void encrypted_pending_init(EncryptedPending *p);
 
 /**
- * encrypted_pending_start: a migration with private pages begins
- * @stats: the migration's; must live until encrypted_pending_stop()
- *
- * BQL.
+ * encrypted_pending_start: called with the BQL held when a migration with
+ * private pages begins
+ * @stats: the statistics of the migration; must live until
+ *   encrypted_pending_stop()
  */
 void encrypted_pending_start(EncryptedPending *p, EncryptedStats *stats);
 
 /**
- * encrypted_pending_stop: the migration has ended.  BQL; the migration thread
- * does not run any more.
+ * encrypted_pending_stop: called with the BQL held when the migration has ended
+ * and the migration thread does not run any more
  */
 void encrypted_pending_stop(EncryptedPending *p);
 
@@ -72,21 +72,23 @@ void encrypted_pending_stop(EncryptedPending *p);
  * encrypted_pending_flush_channels: shall the current section of RAM end with
  * a flush of multifd's channels?
  *
- * The caller must do so if the answer is true.  Migration thread; always false
- * at the destination.
+ * The caller must do so if the answer is true.  The migration thread calls this
+ * function at the source; at the destination, the function always returns
+ * false.
  */
 bool encrypted_pending_flush_channels(void);
 
 /**
- * encrypted_pending_pong: the destination has answered ping @value, which
- * another part of QEMU may have sent.  Thread of the return path.
+ * encrypted_pending_pong: called by the thread of the return path when the
+ * destination has answered ping @value, which another part of QEMU may have
+ * sent
  */
 void encrypted_pending_pong(uint32_t value);
 
 /**
- * encrypted_pending_downtime_ms: estimated downtime, had the guest been stopped
- * at the last sync of the dirty bitmap; 0 if it is not known.  Migration
- * thread.
+ * encrypted_pending_downtime_ms: estimated downtime if the guest had been
+ * stopped at the last sync of the dirty bitmap; 0 if it is not known.  Called
+ * by the migration thread.
  */
 int64_t encrypted_pending_downtime_ms(void);
 

@@ -21,7 +21,7 @@ encrypted_migration_ops(ConfidentialGuestSupport **cgs);
 
 /**
  * encrypted_policy_check_send: can the guest leave with the present
- * capabilities, parameters, RAMBlocks and platform?  BQL.
+ * capabilities, parameters, RAMBlocks and platform?  Called with the BQL held.
  * @cgs, @ops: from encrypted_migration_ops(), not NULL
  */
 bool encrypted_policy_check_send(ConfidentialGuestSupport *cgs,
@@ -36,7 +36,8 @@ bool encrypted_policy_check_receive(Error **errp);
 
 /**
  * encrypted_policy_check_snapshot: can a snapshot of the guest be taken or
- * loaded?  The caller must ask before it changes anything.  BQL.
+ * loaded?  The caller must ask before it changes anything.  Called with the BQL
+ * held.
  */
 bool encrypted_policy_check_snapshot(Error **errp);
 

@@ -12,7 +12,7 @@
 /**
  * encrypted_query: add to @info the statistics of the current or last
  * migration, whether it succeeded or not, and the reasons why the guest cannot
- * leave at present.  BQL.
+ * leave at present.  Called with the BQL held.
  */
 void encrypted_query(MigrationInfo *info);
 

@@ -81,7 +81,10 @@ static void update_bounds(EncryptedRate *r)
             byte_ns = MIN(byte_ns, scale(ns, 1, work.bytes));
         }
     }
-    /* If no interval has memory of this kind, keep the old bound */
+    /*
+     * Keep the old bound of a kind of memory if no interval has memory of this
+     * kind
+     */
     r->page_ns = isinf(page_ns) ? r->page_ns : page_ns;
     r->byte_ns = isinf(byte_ns) ? r->byte_ns : byte_ns;
 }

@@ -62,7 +62,7 @@ typedef struct EncryptedRate {
 void encrypted_rate_start(EncryptedRate *r, uint32_t id, int64_t now);
 
 /**
- * encrypted_rate_mark: a mark was put into the stream
+ * encrypted_rate_mark: record that a mark was put into the stream
  * @id: its number, one more than that of the last mark
  * @done: all work that is in the stream before it
  */
@@ -70,7 +70,8 @@ void encrypted_rate_mark(EncryptedRate *r, uint32_t id,
                          const EncryptedWork *done, int64_t now);
 
 /**
- * encrypted_rate_ack: the destination has loaded everything before mark @id
+ * encrypted_rate_ack: record that the destination has loaded everything before
+ * mark @id
  *
  * An unknown @id, which an untrusted destination may send, has no effect.
  */
@@ -80,10 +81,11 @@ void encrypted_rate_ack(EncryptedRate *r, uint32_t id, int64_t now);
 uint32_t encrypted_rate_unacked(const EncryptedRate *r);
 
 /**
- * encrypted_rate_idle: nothing was sent between the last mark and @now
+ * encrypted_rate_idle: record that nothing was sent between the last mark and
+ * @now
  *
- * The source has waited for the acknowledgement.  That time must not count as
- * time that the next work takes.
+ * The source has waited for the acknowledgement.  The time of this wait must
+ * not count as time that the next work takes.
  */
 void encrypted_rate_idle(EncryptedRate *r, int64_t now);
 

@@ -101,7 +101,10 @@ void encrypted_reason_send(MigrationIncomingState *mis)
         }
     }
     if (!text || g_str_has_prefix(text, "load of migration failed")) {
-        /* Many functions of QEMU report an error and do not return it */
+        /*
+         * Refer to the log: many functions of QEMU report an error there
+         * without returning it
+         */
         g_autofree char *what = g_steal_pointer(&text);
 
         text = g_strdup_printf("%s: the destination's log says why",

@@ -27,20 +27,20 @@ typedef struct EncryptedReason {
 /* Source */
 
 /**
- * encrypted_reason_prepare: a migration is about to begin.  BQL.
- * @announce: its stream will have a session record
+ * encrypted_reason_prepare: called with the BQL held before a migration begins
+ * @announce: the stream of this migration will have a session record
  */
 void encrypted_reason_prepare(MigrationState *s, bool announce);
 
 /**
- * encrypted_reason_own_error: the migration fails because of something on the
- * source.  Any thread.
+ * encrypted_reason_own_error: record that the migration fails because of
+ * something on the source.  Any thread may call this function.
  */
 void encrypted_reason_own_error(MigrationState *s);
 
 /**
  * encrypted_reason_receive: if a message of the return path is a reason, read
- * it.  The thread of the return path.
+ * it.  Called by the thread of the return path.
  * @type, @len: the message's header.  Its body is read from @rp.
  *
  * The reason becomes the error of @s and replaces an earlier error, which is
@@ -51,13 +51,13 @@ void encrypted_reason_own_error(MigrationState *s);
 bool encrypted_reason_receive(MigrationState *s, QEMUFile *rp, uint16_t type,
                               uint16_t len);
 
-/** encrypted_reason_ended: nothing more will be read from the return path */
+/* encrypted_reason_ended: record that the return path is not read any more */
 void encrypted_reason_ended(MigrationState *s);
 
 /**
- * encrypted_reason_await: a connection has ended.  Wait for a reason before the
- * caller sets the error of @s and the status "failed".  Any thread except that
- * of the return path.
+ * encrypted_reason_await: after a connection has ended, wait for a reason
+ * before the caller sets the error of @s and the status "failed".  Any thread
+ * except that of the return path may call this function.
  *
  * Returns when the return path has ended, after a second at the latest, and
  * immediately if the caller holds the BQL.
@@ -68,15 +68,16 @@ void encrypted_reason_await(MigrationState *s);
 
 /**
  * encrypted_reason_send: if the migration has failed and the source wants to
- * know why, send it the reason.  Called before MIG_RP_MSG_SHUT is sent.  BQL.
+ * know why, send it the reason.  Called with the BQL held, before
+ * MIG_RP_MSG_SHUT is sent.
  */
 void encrypted_reason_send(MigrationIncomingState *mis);
 
 /**
- * encrypted_reason_stop_reading: a channel of multifd has failed.  The main
- * thread may be waiting for data of the source while the source waits for the
- * reason, so end its wait.  Any thread; the caller makes sure that the main
- * channel is not closed meanwhile.
+ * encrypted_reason_stop_reading: end the main thread's wait for data after a
+ * channel of multifd has failed, because the source sends no more data while it
+ * waits for the reason.  Any thread may call this function.  The caller makes
+ * sure that the main channel is not closed meanwhile.
  */
 void encrypted_reason_stop_reading(void);
 

@@ -31,14 +31,15 @@ bool encrypted_receiver_header(EncryptedReceiver *r, const uint8_t *header,
 
 /**
  * encrypted_receiver_is_slow: may the platform or the host be busy for long
- * with the body of the record whose header was read?  Then any thread may call
- * encrypted_receiver_body() for it; otherwise the caller holds the BQL.
+ * with the body of the record whose header was read?  If so, any thread may
+ * call encrypted_receiver_body() for it.  If not, only a thread that holds the
+ * BQL may.
  */
 bool encrypted_receiver_is_slow(const EncryptedReceiver *r);
 
 /**
  * encrypted_receiver_body: act on the body of the record whose header was read.
- * RCU read lock held.
+ * The caller holds the RCU read lock.
  *
  * After an error the migration has failed, and every further call fails, too.
  */
@@ -47,15 +48,16 @@ bool encrypted_receiver_body(EncryptedReceiver *r, const uint8_t *body,
 
 /**
  * encrypted_receiver_pages_record: check and act on a whole record of pages or
- * of unallocated pages, which begins with the flag word.  RCU read lock held.
+ * of unallocated pages, which begins with the flag word.  The caller holds the
+ * RCU read lock.
  */
 bool encrypted_receiver_pages_record(EncryptedReceiver *r,
                                      const uint8_t *record, size_t len,
                                      Error **errp);
 
 /**
- * encrypted_receiver_plain: a plain page is about to be written to a block that
- * can have private pages: make the page shared.
+ * encrypted_receiver_plain: make a page of a RAMBlock that can have private
+ * pages shared, because the caller is about to write a plain page there
  * @offset: bytes in @rb, a multiple of the page size
  */
 bool encrypted_receiver_plain(EncryptedReceiver *r, RAMBlock *rb,

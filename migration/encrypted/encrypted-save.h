@@ -24,8 +24,9 @@ typedef bool EncryptedClearDirty(struct RAMState *rs, RAMBlock *rb,
                                  unsigned long page);
 
 /**
- * encrypted_save_setup: open the session and send it.  BQL.
- * @f: the main channel, to which all records go that multifd does not take
+ * encrypted_save_setup: open the session and send its record.  Called with the
+ * BQL held.
+ * @f: the main channel, for all records that do not go through multifd
  * @rs, @clear_dirty: for the pages that encrypted_save_page() sends in addition
  * @bitmap_mutex: of @rs.  encrypted_save_page() releases it while it waits.
  */
@@ -34,17 +35,17 @@ bool encrypted_save_setup(QEMUFile *f, struct RAMState *rs,
                           QemuMutex *bitmap_mutex, Error **errp);
 
 /**
- * encrypted_save_sync: a round begins, and the dirty log is about to be read.
- * An error fails the migration.  The migration thread, or the main thread while
- * a round is under way.
+ * encrypted_save_sync: called when a round begins, before the dirty log is
+ * read.  An error fails the migration.  The caller is the migration thread or,
+ * while a round is under way, the main thread.
  * @round: number of the round, from 1
  */
 void encrypted_save_sync(uint64_t round);
 
 /**
- * encrypted_save_synced: the dirty bitmap has all bits that the log had.
- * bitmap_mutex has been held since the sync, so no page has been sent.  Called
- * by the same threads as encrypted_save_sync().
+ * encrypted_save_synced: called when the dirty bitmap has all bits that the log
+ * had.  bitmap_mutex has been held since the sync, so no page has been sent.
+ * Called by the same threads as encrypted_save_sync().
  * @last_stage: there will be no other round
  */
 void encrypted_save_synced(bool last_stage);
@@ -130,12 +131,12 @@ bool encrypted_save_ignore_hint(RAMBlock *rb, uint64_t offset,
                                 uint64_t npages);
 
 /**
- * encrypted_save_final: the guest is stopped and all pages are sent.  Returns
- * 0, or -errno with the error in the file.  BQL.
+ * encrypted_save_final: called with the BQL held when the guest is stopped and
+ * all pages are sent.  Returns 0, or -errno with the error in the file.
  */
 int encrypted_save_final(void);
 
-/** encrypted_save_cleanup: the migration has ended.  BQL. */
+/* encrypted_save_cleanup: called with the BQL held after the migration */
 void encrypted_save_cleanup(void);
 
 #endif

@@ -16,7 +16,7 @@
 
 /* MigrationState.encrypted */
 typedef struct EncryptedOutgoing {
-    /* Outlives the migration: the guest may be taken back */
+    /* Outlives the migration, because the source may take the guest back */
     EncryptedSession session;
     /* The destination's reason for a failure */
     EncryptedReason reason;

@@ -20,9 +20,9 @@ bool multifd_encrypted_recv_check(MultiFDRecvParams *p, Error **errp)
 
 /*
  * multifd's methods set and test bits in the RAMBlock's received bitmap at the
- * offsets in @p->normal and @p->zero, which are offsets in the copies here.
- * Nothing else reads that bitmap, because postcopy is refused, but the offsets
- * must be inside it.
+ * offsets in @p->normal and @p->zero.  Here, these are offsets in the copies,
+ * so the bits have no meaning.  Nothing else reads the bitmap, because postcopy
+ * is refused, but the offsets must be inside it.
  */
 static bool check_received_map(MultiFDRecvParams *p, Error **errp)
 {

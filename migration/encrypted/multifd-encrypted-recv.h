@@ -21,15 +21,16 @@
 bool multifd_encrypted_recv_check(MultiFDRecvParams *p, Error **errp);
 
 /**
- * multifd_encrypted_recv_stage: the channel has read the header of a packet of
- * pages.  If the RAMBlock can have private pages, make the channel read them to
- * memory of its own.  Returns 0 or -1.
+ * multifd_encrypted_recv_stage: called when the channel has read the header of
+ * a packet of pages.  If the RAMBlock can have private pages, make the channel
+ * read them to memory of its own.  Returns 0 or -1.
  */
 int multifd_encrypted_recv_stage(MultiFDRecvParams *p, Error **errp);
 
 /**
- * multifd_encrypted_recv_place: the channel has read the pages.  Copy them to
- * the RAMBlock if they are not there yet.  Returns 0 or -1.
+ * multifd_encrypted_recv_place: called when the channel has read the pages.
+ * Copy them to the RAMBlock if the channel has not read them to the RAMBlock
+ * directly.  Returns 0 or -1.
  */
 int multifd_encrypted_recv_place(MultiFDRecvParams *p, Error **errp);
 
