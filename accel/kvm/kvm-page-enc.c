@@ -48,10 +48,11 @@
 #define ALLOCATED_CHUNK         256
 
 /*
- * The generation of our copy of the kernel's bitmap, for a piece of a block.  A
- * block has one piece for each range of guest addresses at which it is mapped
- * (below and above 4 GiB).  The list is for all blocks and has a mutex, because
- * the locks of the callers are per block.
+ * The generation of QEMU's copy of the kernel's bitmap, for a piece of a
+ * RAMBlock.  A RAMBlock has one piece for each range of guest addresses at
+ * which it is mapped (below and above 4 GiB).  The list of pieces has a mutex,
+ * because it is common to all RAMBlocks and callers hold only the lock of one
+ * of them.
  */
 typedef struct Piece {
     RAMBlock *rb;
@@ -66,7 +67,8 @@ static QemuMutex pieces_lock;
 
 /*
  * Probe for the ioctls with empty arguments, which a kernel that has the ioctls
- * rejects with EINVAL.  Old kernels have no capability for them.
+ * rejects with EINVAL.  The function does not check a capability, because old
+ * kernels have none for these ioctls.
  */
 static bool probe_bitmap(void)
 {
@@ -84,8 +86,9 @@ static bool probe_convert(int fd)
 
 /*
  * Dirty rings are per vCPU, and a conversion has no vCPU.  KVM therefore logs
- * guest_memfd only if the slots have a bitmap as well.  KVM offers that once
- * the VM is in in-place mode, and it must be enabled before the first slot.
+ * changes of a guest_memfd only if the slots have a bitmap as well.  KVM offers
+ * this bitmap once the VM is in in-place mode, and QEMU must enable it before
+ * the first slot.
  */
 static bool prepare_dirty_ring(Error **errp)
 {
@@ -264,8 +267,8 @@ static bool find_piece(Int128 start, Int128 len, const MemoryRegion *mr,
 }
 
 /*
- * Return the generation of our copy of @p, or 0 if there is none.  Set it to
- * @set first if that is not 0.
+ * Return the generation of QEMU's copy of @p, or 0 if QEMU has no copy.  If
+ * @set is not 0, first set the generation to @set.
  */
 static uint64_t piece_generation(const Piece *p, uint64_t set)
 {
@@ -323,7 +326,8 @@ static bool sync_piece(const Piece *p, Error **errp)
 
 /*
  * A page that has no guest address (such as one behind the VGA hole) keeps its
- * bit: the guest cannot convert it, and there is no gfn to ask for.
+ * bit: the guest cannot convert it, and QEMU has no gfn for which it could ask
+ * KVM.
  */
 static bool page_enc_sync(RAMBlock *rb, Error **errp)
 {

@@ -6,6 +6,7 @@
  * QEMU maps the same guest_memfd that contains the guest's RAM.  QEMU can
  * access a shared page through the mapping; an access to a private page raises
  * SIGBUS.
+ *
  * The kernel keeps the state of each page, and RAMBlock.encbmap is a copy.
  */
 #ifndef SYSTEM_KVM_PAGE_ENC_H
@@ -38,7 +39,8 @@ bool kvm_page_enc_prepare(Error **errp);
 int kvm_page_enc_create_memfd(uint64_t size, Error **errp);
 
 /**
- * kvm_page_enc_init_block: set up a RAMBlock that is such a guest_memfd
+ * kvm_page_enc_init_block: set up a RAMBlock that is a guest_memfd with
+ * in-place conversion
  * @rb: a new RAMBlock (RAM_GUEST_MEMFD_IN_PLACE), whose pages are all shared
  * @errp: why the platform cannot use the RAMBlock
  *

@@ -6,8 +6,8 @@
  * The kernel raises SIGBUS when QEMU touches a private page through the mapping
  * of a guest_memfd that is converted in place.  Any code that holds a pointer
  * into guest memory can do that: a monitor command, an emulated device, a dump
- * of registers and code.  Code that accesses shared pages only can do it, too,
- * if the guest converts the page at the same time.
+ * of registers and code.  Even code that means to access shared pages only can
+ * do that, if the guest converts the page at the same time.
  *
  * A handler for SIGBUS maps a page of zeros in the place of the private one,
  * and the access goes on: reads give zeros, writes are lost.  When the page
@@ -31,7 +31,8 @@
  *      open until kvm_private_access_remove().
  * @name: for messages
  *
- * The first call installs the signal handler.  Main thread, BQL.
+ * The first call installs the signal handler.  Called by the main thread with
+ * the BQL held.
  */
 void kvm_private_access_add(void *host, size_t size, int fd, const char *name);
 

@@ -53,8 +53,9 @@
 /*
  * VM: mask of the attributes that KVM_SET_MEMORY_ATTRIBUTES2 accepts on the
  * guest_memfds of the VM, or 0.  The name is that of Linux 7.4, which assigns
- * its own number.  This number is for <linux/kvm.h> without the name, and the
- * module that is built with that file answers to it.
+ * its own number.  The number below is for a <linux/kvm.h> that does not have
+ * the name.  A module that is built with such a <linux/kvm.h> uses the number,
+ * too.
  */
 #ifndef KVM_CAP_GUEST_MEMFD_MEMORY_ATTRIBUTES
 #define KVM_CAP_GUEST_MEMFD_MEMORY_ATTRIBUTES	(KVM_CAP_PAGE_ENC_BASE + 3)
@@ -134,9 +135,10 @@ struct kvm_page_enc_bitmap {
  *	KVM_SEV_RECEIVE_UPDATE_DATA for contiguous whole pages
  * @guest_uaddr: in: host address of the first page, page-aligned
  * @hdr_uaddr: in: array of packet headers, @hdr_len bytes for each page
- * @trans_uaddr: in: array of packets, one page for each page.  A packet of
- *	several pages occupies the places of all of them, and the header of the
- *	first
+ * @trans_uaddr: in: array of the data of packets, with an element of one page
+ *	for each page.  The data of a packet of several pages occupy the
+ *	elements of all of its pages.  Its header is the element of @hdr_uaddr
+ *	for its first page
  * @hdr_len: in: bytes of one header
  * @count: in: number of pages; the call has no effect if it is 0
  * @done: out, also with an error: number of pages that are done, from the first

@@ -54,7 +54,10 @@ typedef enum AmdPspPacketType {
     AMD_PSP_PACKET_DATA = 0x02,
 } AmdPspPacketType;
 
-/* A P-384 key pair: the public key, then both keys.  Numbers are big-endian. */
+/*
+ * P-384: AmdPspEcPoint is a public key, AmdPspEcKey a key pair.  Numbers are
+ * big-endian.
+ */
 typedef struct AmdPspEcPoint {
     uint8_t x[AMD_PSP_P384_LEN];
     uint8_t y[AMD_PSP_P384_LEN];

@@ -94,7 +94,7 @@ uint16_t amd_psp_ring_enter(AmdPspRing *r, const uint8_t *b);
  * amd_psp_ring_leave: end the mode
  * @why: reason for the trace event
  *
- * The status of a command that was taken can still be posted.
+ * amd_psp_ring_post() can still write the status of the command that was taken.
  */
 void amd_psp_ring_leave(AmdPspRing *r, const char *why);
 
@@ -123,15 +123,15 @@ AmdPspRingStep amd_psp_ring_next(AmdPspRing *r, uint32_t control,
 void amd_psp_ring_post(AmdPspRing *r, uint16_t status);
 
 /**
- * amd_psp_ring_skip: move the head behind the command that was taken
+ * amd_psp_ring_skip: move the head past the command that was taken
  *
- * Does not write a status, as the fault "skip" requires.  Called with the BQL
+ * Does not write a status.  Implements the fault "skip".  Called with the BQL
  * held.
  */
 void amd_psp_ring_skip(AmdPspRing *r);
 
 /**
- * amd_psp_ring_interrupt: whether an interrupt is due; the call clears it
+ * amd_psp_ring_interrupt: return whether an interrupt is due, and clear it
  */
 bool amd_psp_ring_interrupt(AmdPspRing *r);
 
