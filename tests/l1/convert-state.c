@@ -76,7 +76,7 @@ static void without_locks(void)
 
     /*
      * A conversion marks pages dirty in the small slot first, and then in the
-     * large slot.  The VMM's rounds fall between the two.
+     * large slot.  Some of the VMM's rounds begin between these two steps.
      */
     vm_create(&vm, VM_SW_PROTECTED, LARGE);
     MUST(vm_slot(&vm, 0, KVM_MEM_LOG_DIRTY_PAGES, 0, WATCHED * PAGE, 0));

@@ -17,7 +17,10 @@ static bool is_mapped(const void *p)
     return entry >> 63;
 }
 
-/* Of the 8 pages from @p on: bit i is 1 if an access to page i raises SIGBUS */
+/*
+ * Get a mask of the 8 pages from @p on: bit i is 1 if an access to page i
+ * raises SIGBUS
+ */
 static unsigned bus_mask(const uint8_t *p)
 {
     unsigned mask = 0, i;
@@ -448,8 +451,8 @@ static void large(enum vm_type type)
     t1 = now();
     if (counted) {
         /*
-         * KVM calls the function once per part, before it drops the lock so
-         * that other threads can take it
+         * KVM calls the counted function once per part of the conversion,
+         * before KVM drops the lock to let other threads take it
          */
         long parts = count();
 

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 #
-# A guest with SEV-ES boots: OVMF and Linux, unmodified.
-# Runs in an emulated SEV host that has SEV-ES; TAP on stdout, progress on
-# stderr.  make check-es runs it.
+# Test that a guest with SEV-ES boots unmodified OVMF and Linux.  Runs in an
+# emulated SEV host that has SEV-ES; TAP on stdout, progress on stderr.  make
+# check-es runs it.
 #
 # SPDX-License-Identifier: GPL-2.0-or-later
 

@@ -41,8 +41,10 @@ class Base(unittest.TestCase):
 
     @source: the QEMU that runs the guest
     @consoles: the consoles of the QEMUs that have run the guest before, in
-    order A test ends with a successful migration, or @clean remains false and
-    the next test launches a new guest.
+      order
+
+    A test ends with a successful migration.  If it does not, @clean remains
+    false and the next test launches a new guest.
     """
     serial = 0
     source = None
@@ -107,7 +109,9 @@ class Base(unittest.TestCase):
 
     @staticmethod
     def counts(v, lines=3):
-        """Wait until the guest has printed @lines more numbers on @v."""
+        """
+        Wait until the guest has printed @lines more numbers on @v's console.
+        """
         now = counter.size(v.console_path)
         v.wait_for('counting guest', lambda: counter.size(v.console_path) >
                    now + 9 * lines, STEP)
@@ -284,7 +288,7 @@ class Commands(Base):
     def test_send_cancel(self):
         """
         SEND_CANCEL fails after a failed migration.  The next migration issues
-        it again, so that it can begin a new session.
+        SEND_CANCEL again, so that it can begin a new session.
         """
         HARDWARE.faults(fault('SEND_UPDATE_DATA', nth=25),
                         fault('SEND_CANCEL'))
@@ -496,8 +500,8 @@ class Cancel(Base):
 
     def test_at_once(self):
         destination = self.cancelled()
-        # The destination need not have noticed the migration, so it may not
-        # have ended with an error
+        # The destination may still run, without an error, because it has not
+        # noticed the migration
         self.end(destination)
         self.never_ran(destination)
         self.source_runs_on()
@@ -598,9 +602,9 @@ class Link(Base):
 class TakenBack(Base):
     """
     The migration has completed, and the destination has loaded the guest.  The
-    test kills the destination before it runs the guest.  A management layer
-    that starts the destination with -S, as libvirt does, can meet this
-    situation.
+    test kills the destination before the destination runs the guest.  This can
+    happen if a management layer starts the destination with -S, as libvirt
+    does.
     """
     # The guest's code with NOPs in place of the write to
     # MSR_KVM_MIGRATION_CONTROL, which guests without SEV do not have
@@ -716,7 +720,7 @@ class Kill(Base):
         except vm.Gone:
             outcome = flow.Outcome('gone')
         if outcome.completed and not cut.reached:
-            # The stream was so short that it has not reached the point
+            # The stream was too short to reach @point, so nothing was killed
             kill()
         who.wait_for_end(STEP)
         link.close()
@@ -828,7 +832,7 @@ class Stuck(Base):
     def test_send_update_data(self):
         with open(self.TIMEOUT, 'w', encoding='ascii') as f:
             f.write('5')
-        # The timeout applies only after the next command, so issue commands
+        # A new timeout applies only after the next command, so issue commands
         self.migrates()
         waiting = self.launch()
         info = flow.session_info(waiting)

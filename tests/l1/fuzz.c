@@ -857,7 +857,10 @@ static void begin(void)
     for (int f = 1; f < FILES; f++) {
         m.fd[f] = vm_gmem(&m.vm, FILE_PAGES * PAGE, GUEST_MEMFD_FLAG_MMAP |
                                                     GUEST_MEMFD_FLAG_INIT_SHARED);
-        /* Leave a gap after the mapping, so that no other begins at its end */
+        /*
+         * Leave a gap after the mapping, so that no other mapping begins at its
+         * end
+         */
         m.map[f] = mmap(NULL, (FILE_PAGES + 1) * PAGE, PROT_NONE,
                         MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         m.map[f] = mmap(m.map[f], FILE_PAGES * PAGE, PROT_READ | PROT_WRITE,

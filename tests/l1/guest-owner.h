@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The part of the owner of an SEV guest: this code makes the session for the
+ * The role of the owner of an SEV guest: this code makes the session for the
  * launch, verifies the measurement, and encrypts secrets for the guest.  It
  * follows AMD's "Secure Encrypted Virtualization API" (publication 55766).  It
  * shares no code with the emulated firmware and uses another crypto library

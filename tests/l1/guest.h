@@ -2,8 +2,8 @@
 /*
  * A guest with one vCPU that runs 64-bit code with page tables that have the
  * C-bit.  The test writes an operation and its arguments to the vCPU's
- * registers.  This works for SEV guests, too, because they have no SEV-ES, so
- * that the host can access their registers.
+ * registers.  The test can access the registers of SEV guests, too, because
+ * these guests do not have SEV-ES.
  *
  * Page 2 has the code, and pages 3 to 7 have the page tables.  Tests use all
  * other pages.  The guest maps its first 4 MiB with 4 KiB pages.

@@ -5,7 +5,7 @@
  *
  * The test needs a kernel with fault injection (scripts/l1 --kernel kasan).  It
  * repeats a call and lets the call's n-th allocation or access to user memory
- * fail, for n = 1, 2, ..., until the call ends before its n-th one.
+ * fail, for n = 1, 2, ..., until the call makes fewer than n of them.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -35,7 +35,10 @@ static void arm(int n)
     char s[16];
     int len = snprintf(s, sizeof(s), "%d", n);
 
-    /* pwrite() accesses user memory, too, so an armed failure may hit it */
+    /*
+     * pwrite() accesses user memory, too, so the armed failure may hit pwrite()
+     * itself
+     */
     while (pwrite(fail_nth, s, len, 0) < 0) {
         if (errno != EFAULT) {
             bail("/proc/self/fail-nth");
@@ -49,8 +52,8 @@ static bool disarm(void)
     char s[16] = "";
 
     /*
-     * If pread() fails, it was hit itself, so the tested call was not.  The
-     * value is 0 if the failure has happened.
+     * If the failure hits this pread(), it did not hit the tested call.
+     * Otherwise, the file contains 0 if the failure has happened.
      */
     bool happened = pread(fail_nth, s, sizeof(s) - 1, 0) > 0 && !atoi(s);
 

@@ -37,7 +37,7 @@ class Base(unittest.TestCase):
     config = None
     vms = []
     serial = 0
-    history = ''        # the guest's consoles of the QEMUs that it has left
+    history = ''        # the consoles of the QEMUs that the guest has left
 
     @classmethod
     def setUpClass(cls):
@@ -553,7 +553,8 @@ class Booted(Base):
             at = int.from_bytes(raw[24:32], 'big')
             raw[24:32] = (at ^ 0x100000).to_bytes(8, 'big')
         # The MAC does not cover the address of a page, so RECEIVE_UPDATE_DATA
-        # succeeds.  The destination finds the error by the state records.
+        # succeeds.  The destination detects the error when it reads the state
+        # records.
         self.tampered(move, ['block', 'offset'])
 
     def test_36_state_that_lies(self):

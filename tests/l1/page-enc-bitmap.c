@@ -41,8 +41,8 @@ static int set(struct vm *vm, uint64_t index, uint64_t pages, bool private)
 }
 
 /*
- * Is the bitmap of a range right, and does KVM leave the other bits of a buffer
- * as they were, which is filled with @fill before?
+ * Is the bitmap of a range right?  The function fills the buffer with @fill
+ * first, and also checks that KVM does not change the other bits of the buffer.
  */
 static bool right(struct vm *vm, uint64_t gfn, uint64_t pages, uint8_t fill)
 {

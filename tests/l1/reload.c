@@ -12,8 +12,8 @@
 #include "meminfo.h"
 
 /*
- * Cycles before the first measurement of memory: they make the allocations that
- * the kernel makes once and never frees
+ * Cycles before the first measurement of memory.  In these cycles, the kernel
+ * makes the allocations that it makes only once and never frees.
  */
 #define WARM            4
 /* More SEV VMs than any emulated host has ASIDs */

@@ -61,7 +61,7 @@ static void must_write(const char *path, int flags, const char *text)
  * sev_issue_cmds_external_user().
  */
 static struct { int good, failed, refused; } groups;
-/* False if the kernel has no probes, as some debug kernels have none */
+/* False if the kernel has no probes, which some debug kernels lack */
 static bool watching;
 #define SEEN(groups)    (!watching || (groups))
 

@@ -154,8 +154,9 @@ static bool try_convert(uint64_t first, uint64_t end, bool private)
 }
 
 /*
- * Two such threads run, and each converts every other group of 16 pages.  The
- * last state of a page is therefore known without a lock.
+ * Each of the two threads that run this function converts every other group of
+ * 16 pages.  Because only one thread converts a page, its last state is known
+ * without a lock.
  */
 static void *run_converter(void *opaque)
 {
@@ -423,7 +424,10 @@ static void *run_log(void *opaque)
     return opaque;
 }
 
-/* Add and remove a slot of another guest_memfd, and check its bits */
+/*
+ * Add and remove a slot of another guest_memfd, and check the slot's bits in
+ * the bitmap
+ */
 static void *run_slot_cycle(void *opaque)
 {
     struct vm extra = vm;

@@ -24,7 +24,7 @@
 enum pages {
     NONE,       /* nothing allocated */
     ALLOCATED,  /* in the page cache, not in page tables */
-    MAPPED,     /* allocated; shared pages are in the host's page tables, too */
+    MAPPED,     /* allocated; shared pages are in the host's page tables */
 };
 static const char *const pages_name[] = { "unallocated", "allocated", "mapped" };
 
@@ -176,7 +176,10 @@ int main(int argc, char **argv)
         if (pages && size > POPULATE_MAX) {
             break;
         }
-        /* Free the pages of @file before @wide is used: both may not fit */
+        /*
+         * Free the pages of @file before using @wide: the memory may not
+         * suffice for both
+         */
         vm_init(&file, VM_SW_PROTECTED, size);
         wide_init(&wide, size);
         for (int i = 0; i < repetitions; i++) {

@@ -55,15 +55,16 @@ GUESTS = {
     ('boot', 'sev'): ('boot, guest_memfd', None),
     ('downtime', 'sev'): ('downtime', 2.0),
 }
-# A page takes about 2.5 ms on hardware.  It was not measured which part of it each
-# step takes, so these are two possibilities: nanoseconds of a doorbell, of a
-# command, and of a KiB.
+# A page takes about 2.5 ms on hardware.  It is not known how this time is
+# divided between the steps, so these are two possible models.  Each of them has
+# the nanoseconds of a doorbell, of a command, and of a KiB.
 MODELS = {
     'slow doorbell': (2450000, 10000, 10000),
     'slow command': (10000, 2450000, 10000),
 }
-# Medians of two runs of the same modules differ by up to this part in the emulated
-# host, as the control lines of the table show, which compare modules with themselves
+# In the emulated host, the medians of two runs of the same modules differ by up
+# to this fraction.  The control lines of the table, which compare modules with
+# themselves, show that.
 NOISE = 0.15
 
 

@@ -3,8 +3,9 @@
 """Measure how long a guest takes to boot, and its downtime in a migration.
 
 The guest runs in turns without SEV, with SEV on a guest_memfd, and with SEV on
-ordinary memory, which the distribution's KVM supports as well.  The last one only
-boots.  The program runs in the emulated host and prints samples for bench.py.
+ordinary memory, which the distribution's KVM supports as well.  The guest on
+ordinary memory boots, but is not migrated.  The program runs in the emulated
+host and prints samples for bench.py.
 
   scripts/l1 -- tests/l1/bench/guests.py ROUNDS
 """

@@ -17,7 +17,10 @@ PANELS = {
 
 
 def curves(results, panel):
-    """Return lists of points (MiB, ratio) by comparison, if it has several."""
+    """
+    Return a list of points (MiB, ratio) for each comparison with several
+    points.
+    """
     of = collections.defaultdict(list)
     for r in results:
         kind, _, what = r['title'].partition(': ')
