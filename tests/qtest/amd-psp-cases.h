@@ -323,8 +323,9 @@ static inline void assert_takes(Psp *p, const char *name, unsigned cmd,
 
     psp_give(p, cmd, BUF, false);
     /*
-     * Wait until the device has executed the command.  It then reports the end
-     * after the time that the clock is moved by below.
+     * Wait until the device has executed the command.  The device reports its
+     * end only when the virtual clock, which the code below moves, has advanced
+     * by the command's time.
      */
     while (psp_stat_of(p, name, "busy-ns") == before) {
         g_usleep(100);

@@ -62,7 +62,10 @@ static void get_signed_identity(Psp *p, Identity *id)
     get_identity(p, id);
     g_assert(g_file_get_contents(cek, &signed_cek, &len, NULL));
     g_assert_cmpuint(len, ==, CERT_LEN);
-    /* The exported CEK has no signature; the CEK in the file has the ASK's */
+    /*
+     * The exported CEK has no signature; the CEK in the file has a signature of
+     * the ASK
+     */
     g_assert_cmpmem(exported, 0x414, signed_cek, 0x414);
     g_assert_cmphex(ldl_le_p(exported + 0x414), ==, 0x1000);
     g_assert_cmphex(ldl_le_p(signed_cek + 0x414), ==, 0x13);
@@ -237,8 +240,8 @@ static void test_chain_by_policy(void)
     psp_close(&p);
 
     /*
-     * On a platform that has a root as well, a policy without DOMAIN and SEV
-     * lets the firmware read the certificate of the PDH only
+     * For a policy without DOMAIN and SEV, the firmware reads only the
+     * certificate of the PDH, even on a platform that has a root
      */
     psp_open(&p, "");
     psp_init(&p);

@@ -187,7 +187,7 @@ static void test_cost(void)
     psp_inject(&p, "[{'kind': 'late', 'delay-us': 2}]");
     assert_takes(&p, "DF_FLUSH", 0x0a, 3500, 0);
 
-    /* LAUNCH_UPDATE_DATA costs more, by its 4 KiB of data */
+    /* LAUNCH_UPDATE_DATA takes longer, because of its 4 KiB of data */
     h = launch_start(&p, 0);
     g_assert_cmphex(activate(&p, h, 1), ==, 0);
     clear(&p);

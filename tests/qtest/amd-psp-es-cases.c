@@ -238,8 +238,8 @@ static void test_es_launch_vmsa(void)
     g_assert_cmphex(launch_vmsa(&p, a, VMSA_A, 4096), ==, 0x02);
 
     /*
-     * The measurement covers the VMSA as the host wrote it, and nothing that a
-     * refused command named
+     * The measurement covers the VMSA as the host wrote it, and no memory that
+     * was named in a refused command
      */
     g_checksum_update(sum, page, sizeof(page));
     g_checksum_update(sum, vmsa, sizeof(vmsa));

@@ -854,7 +854,10 @@ static void test_valid(void)
     hypervisor_does(&h, DO_VMRUN);
     g_assert_cmphex(qtest_readq(h.qts, VMCB + 0x70), ==, EXIT_INVALID);
     guest_cmd(&h, 0x35, 0, 0);
-    /* The guest runs now.  It has no code, so the exit code is another one */
+    /*
+     * The guest runs now.  It has no code, so VMRUN ends with another exit code
+     * than EXIT_INVALID.
+     */
     hypervisor_does(&h, DO_VMRUN);
     g_assert_cmphex(qtest_readq(h.qts, VMCB + 0x70), !=, EXIT_INVALID);
     close_host(&h);
@@ -913,7 +916,10 @@ static void test_reset(void)
     run(&h);
     assert_plaintext(&h);
     qtest_memread(h.qts, SECRET + 64, private, sizeof(private));
-    /* Stop the VM, or the reset hypervisor would execute the command in TODO */
+    /*
+     * Stop the VM: after the reset, the hypervisor would otherwise execute the
+     * command in TODO
+     */
     qtest_qmp_assert_success(h.qts, "{ 'execute': 'stop' }");
     qtest_system_reset(h.qts);
     detach(&h);

@@ -350,7 +350,10 @@ static void test_batch(void)
     g_assert_cmpuint(psp_stat_of(&p, "PLATFORM_STATUS", "count"), ==, 10);
     g_assert_cmpuint(psp_stat_of(&p, "RING_BUFFER", "count"), ==, 1);
 
-    /* Another doorbell finds nothing to do, and reports the head again */
+    /*
+     * At another doorbell, the firmware finds no entry to execute, and reports
+     * the head again
+     */
     ring_go(&p, 10, CLEAR);
     g_assert_cmphex(psp_read(&p, CMDBUF_LO), ==, LOW_RUNS | EMPTY | 10);
     psp_close(&p);
@@ -560,8 +563,8 @@ static void test_interrupts(void)
 }
 
 /*
- * Wait until the device has executed @name, which changes its busy time from
- * @before.  The device spends a command's time after that.
+ * Wait until the device has executed @name, when the busy time of this command
+ * changes from @before.  Only then does the device let the command's time pass.
  */
 static void await_executed(Psp *p, const char *name, uint64_t before)
 {
@@ -925,7 +928,7 @@ static void test_faults(void)
     g_assert_cmphex(psp_cmd(&p, STATUS), ==, 24);
     g_assert(!query_is(&p, "ring"));
     g_assert_cmphex(psp_cmd(&p, STATUS), ==, 0);
-    /* and to the command that begins it */
+    /* Faults also apply to the command that begins the mode */
     psp_inject(&p, "[{'kind': 'status', 'status': 24,"
                    "  'command': 'RING_BUFFER'}]");
     g_assert_cmphex(ring_enter(&p, &low_only), ==, 24);
@@ -1050,7 +1053,7 @@ static void test_hang(void)
     psp_close(&p);
 }
 
-/* The status of an unfinished command is never posted */
+/* After a reset, the device never writes the status of an unfinished command */
 static void test_reset(void)
 {
     Psp p;

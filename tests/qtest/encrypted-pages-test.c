@@ -214,7 +214,7 @@ static void refused_by_destination(Pair p, const char *why)
     fails_with(p.dst, why);
 }
 
-/* As refused_by_destination(), but the source does not get the reason */
+/* Like refused_by_destination(), but the source does not get the reason */
 static void refused_without_reason(Pair p, const char *why)
 {
     g_autofree char *desc = NULL;
@@ -1605,7 +1605,8 @@ static void test_hints(void)
 }
 
 /*
- * A machine that is not confidential cannot receive the guest, and the reverse
+ * A plain machine cannot receive a confidential guest, and a confidential
+ * machine cannot receive a plain guest
  */
 static void test_mismatch(void)
 {
@@ -1878,8 +1879,8 @@ static void test_multifd_mid_round(void)
 
         if (rounds > last) {
             /*
-             * So few pages after the last sync, this sync cannot be the end of
-             * a round
+             * This sync cannot be the end of a round, because the source has
+             * sent too few pages since the last sync
              */
             uint64_t now = counter(info, "private-pages");
 
@@ -2065,8 +2066,8 @@ static void test_multifd_not_authentic(void)
 }
 
 /*
- * With multifd, a confidential machine cannot receive a plain guest, and the
- * reverse
+ * With multifd, a confidential machine cannot receive a plain guest, and a
+ * plain machine cannot receive a confidential guest
  */
 static void test_multifd_mismatch(void)
 {
@@ -2194,8 +2195,8 @@ static void answers(QTestState *qts, const char *command)
 }
 
 /*
- * The queries that this series adds or changes, on a machine without a
- * confidential guest
+ * The queries that are new or changed for encrypted pages, on a machine without
+ * a confidential guest
  */
 static void test_plain_queries(void)
 {

@@ -1,10 +1,10 @@
 /*
- * RAM blocks with encryption bitmaps, without a machine
+ * RAMBlocks with encryption bitmaps, without a machine
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
- * Replaces the functions of physmem.c and memory.c that encbitmap.c and
- * encrypted-records.c call.  One file of a program may include this header.
+ * This file replaces the functions of physmem.c and memory.c that encbitmap.c
+ * and encrypted-records.c call.  One file of a program may include this header.
  */
 #ifndef TESTS_UNIT_ENCBITMAP_FIXTURE_H
 #define TESTS_UNIT_ENCBITMAP_FIXTURE_H

@@ -93,7 +93,7 @@ static void test_none(void)
     block_free(rb);
 }
 
-/* encbitmap_init() of a block that has a bitmap already has no effect */
+/* encbitmap_init() has no effect on a RAMBlock that already has a bitmap */
 static void test_init(void)
 {
     RAMBlock *rb = block_new("ram", 100);
@@ -364,7 +364,7 @@ static void test_sync_error(void)
     block_free(b);
 }
 
-/* A block with more pages than fit in an int */
+/* A RAMBlock with more pages than fit in an int */
 static void test_big(void)
 {
     uint64_t npages = 5ULL << 30;       /* 20 TiB; the bitmap takes 640 MiB */

@@ -68,8 +68,8 @@ static void test_unknown(void)
 
 /*
  * Private and shared pages were sent in one interval.  The estimate of
- * remaining work with the same mixture, or of only one kind, is its share of
- * the interval.
+ * remaining work with the same mixture, or of only one kind, is the
+ * corresponding share of the interval's time.
  */
 static void test_mixture(void)
 {

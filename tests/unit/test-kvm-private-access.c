@@ -284,7 +284,7 @@ static void test_poisoned(void)
     memory_free(&m);
 }
 
-/* SIGBUS at another address ends the process as before */
+/* SIGBUS at another address ends the process, as it does without the handler */
 static void test_others(void)
 {
     if (g_test_subprocess()) {
