@@ -29,7 +29,8 @@ FINAL = ('completed', 'failed', 'cancelled')
 class Outcome:
     status: str
     error: str = ''             # the source's error-desc
-    seconds: float = 0.0        # from `migrate` to the end, seen from outside
+    # from `migrate` to the end, as this program measures it
+    seconds: float = 0.0
     total_ms: int = 0           # QEMU's own figures
     downtime_ms: int = 0
     rounds: int = 0
@@ -76,8 +77,8 @@ def set_up(vm, downtime_ms=2000, bandwidth=10**10, **capabilities):
     the source and the destination.
     """
     # If the guest arrived here with multifd, the capability is still on in this
-    # QEMU, which is now the source.  Without an explicit "off", it would wait
-    # forever for the other channels of a destination that has only one.
+    # QEMU, which is now the source.  Without an explicit "off", this QEMU would
+    # wait forever for the other channels of a destination that has only one.
     wanted = {'events': True, 'return-path': True, 'multifd': False,
               **capabilities}
     vm.cmd('migrate-set-capabilities', capabilities=[

@@ -153,7 +153,9 @@ class RemoteVM(_Proxy):
 
 
 class RemoteHost(_Proxy):
-    """The Host object with which serve() answers in the other host."""
+    """
+    Proxy for the other host's Host object, whose methods serve() calls there.
+    """
 
     def __init__(self):
         end = time.monotonic() + BOOT

@@ -121,7 +121,7 @@ def _vmsa_parts(args, flash):
 def parts(args):
     """
     Return (name, bytes) of everything that the firmware measures, in the order
-    in which it does.
+    in which the firmware measures it.
     """
     flash = read_file(args.firmware, launch.FLASH_MAX)
     if not flash or len(flash) % launch.PAGE:

@@ -77,8 +77,8 @@ class Recorder:
                 self.tally.add(self._stream, record)
         except (stream.Malformed, EOFError, KeyError) as e:
             self.why = str(e)
-        # Empty the pipe until the stream ends.  The relay would otherwise block
-        # when the pipe is full, and the migration with it.
+        # Empty the pipe until the stream ends.  Otherwise, the relay would
+        # block when the pipe is full, and the migration would not continue.
         while self._source.read(CHUNK):
             pass
 

@@ -47,7 +47,7 @@ def make(template, output):
                  '--set-json', f.name], stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT, text=True, check=False)
         if done.returncode or not os.path.exists(temporary):
-            # Only the last line of a traceback says anything to a user
+            # Only the last line of a traceback helps a user
             last = done.stdout.strip().rpartition('\n')[2]
             raise Stop(f'{template}: {TOOL} cannot add the variable, is this '
                        f'a variable store?  ({last})')
