@@ -9,7 +9,7 @@
 
 #define HEADER_SIZE offsetof(MhBatch, tag)
 
-/* Additional data of a page: the page's tag covers it besides the contents */
+/* The page's tag covers these data in addition to the contents of the page */
 typedef struct MhPageData {
     uint8_t session[16];
     uint64_t sequence;
@@ -295,8 +295,8 @@ MhStatus mh_open_batch(MhHelper *helper, unsigned n, const MhImage *image,
         status = open_page(cpu, n, image, shared, alias, *done);
         if (status) {
             /*
-             * The guest may use and change the pages that were opened, so
-             * nobody may open them again
+             * The guest may use and change the pages that were opened, so the
+             * helper must not open them again
              */
             channel->broken = true;
             return status;

@@ -1,13 +1,15 @@
 /*
- * What a round's sync of an encryption bitmap costs, against copying it
+ * Compare the time of a round's sync of an encryption bitmap with that of a
+ * copy
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
  *   encbitmap-bench [GIB [REPETITIONS]]
  *
- * Prints a JSON object a line for each sample: ns for a bitmap of GIB of
- * memory (1024), taken over from a buffer that the kernel has filled
- * ("update") or copied ("memcpy").
+ * Prints one line with a JSON object for each sample.  A sample is the time in
+ * ns for the bitmap of GIB of memory (default 1024).  "update" is the time to
+ * take over a bitmap that the kernel has written to a buffer, "memcpy" the time
+ * to copy this buffer.
  */
 #include "qemu/osdep.h"
 #include "qemu/cutils.h"
@@ -50,7 +52,7 @@ static void sample(const char *what, const char *with, int64_t ns)
            (uint64_t)(bench.npages * PAGE), ns);
 }
 
-/* Convert every @every-th run of @run pages, and take that over */
+/* Convert every @every-th run of @run pages, and measure a sync and a copy */
 static void one(const char *what, uint64_t every, uint64_t run, uint64_t *copy)
 {
     size_t bytes = bench.npages / 8;

@@ -17,7 +17,7 @@
 #if PLANT == 1
 /*
  * A memory error: a run of pages that begins after page 130 sets 64 bits of the
- * bitmap, which may exceed the bitmap.  In the seeds they do not.
+ * bitmap.  These bits may exceed the bitmap, but not for the runs in the seeds.
  */
 #define bitmap_set(map, start, n) \
     (bitmap_set)(map, start, (start) > 130 ? 64 : (n))

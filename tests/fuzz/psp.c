@@ -465,8 +465,8 @@ static void seed_export(GByteArray *out)
 }
 
 /*
- * Select a command: @vmsa, which is for a vCPU's state, if the guest has
- * SEV-ES, else @data
+ * Return the command for a guest with @policy: @vmsa, which
+ * processes a vCPU's state, if the guest has SEV-ES, otherwise @data
  */
 static unsigned of_policy(uint32_t policy, unsigned data, unsigned vmsa)
 {

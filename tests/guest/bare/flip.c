@@ -248,7 +248,7 @@ static int has_memory(void)
 
 void main(void)
 {
-    /* With the first conversion, KVM makes all RAM private */
+    /* At the first hypercall, QEMU makes all in-place RAM private */
     while (map_gpa_range(TOLD, 1, MAP_ENCRYPTED)) {
         retries++;
     }
