@@ -5,8 +5,9 @@
  *
  * QEMU maps the same guest_memfd that contains the guest's RAM.  A page is
  * either shared or private, never both, and KVM converts it in place.  KVM
- * creates the file for one VM, so the VM must exist before the backend.  It
- * does, because QEMU creates the accelerator before all memory backends.
+ * creates the file for one VM, so the VM must exist before the backend.  This
+ * is the case, because QEMU creates the accelerator, and with it the VM, before
+ * all memory backends.
  */
 #include "qemu/osdep.h"
 #include "qapi/error.h"

@@ -29,7 +29,10 @@
 #include "system/system.h"
 #include "trace.h"
 
-/* <linux/kvm.h> of Linux 7.3; QEMU's copy is older */
+/*
+ * Names in the <linux/kvm.h> of Linux 7.3, which QEMU's older copy does not
+ * have
+ */
 #ifndef GUEST_MEMFD_FLAG_MMAP
 #define GUEST_MEMFD_FLAG_MMAP           (1ULL << 0)
 #endif
@@ -112,9 +115,10 @@ static bool prepare_dirty_ring(Error **errp)
 
 /*
  * An assigned device pins all shared pages until it is removed.  A pinned page
- * cannot become private, so the next conversion would fail.  Implements
- * DeviceListener.hide_device, which is called before a device is created, on
- * the command line and later.  Hides no device.
+ * cannot become private, so the next conversion would fail.  This function
+ * implements DeviceListener.hide_device, which QEMU calls before it creates a
+ * device from the command line or later.  The function sets @errp for an
+ * assigned device, and never hides a device.
  */
 static bool refuse_assigned_device(DeviceListener *listener, const QDict *opts,
                                    bool from_json, Error **errp)

@@ -142,7 +142,7 @@ struct AmdPspState {
 
     /*
      * Protects @platform, which safe work uses without the BQL.  A thread that
-     * takes both takes the BQL first.
+     * needs both locks takes the BQL first.
      */
     QemuMutex lock;
     AmdPspPlatform platform;
@@ -293,7 +293,10 @@ static void amd_psp_work(CPUState *cs, run_on_cpu_data data)
 {
     AmdPspState *s = data.host_ptr;
 
-    /* A reset clears to_work if it ends the command before this runs */
+    /*
+     * If a reset has ended the command before this function runs, the reset has
+     * cleared to_work
+     */
     if (qatomic_xchg(&s->to_work, false)) {
         amd_psp_run(s);
         qemu_bh_schedule(s->executed_bh);

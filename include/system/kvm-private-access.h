@@ -74,9 +74,10 @@ typedef struct KvmPrivateAccessHold {
 /**
  * kvm_private_access_hold: keep the file mapped in [@host, @host + @size)
  *
- * For ioctls that find private pages by their host address.  Other threads that
- * access private pages in the range wait for kvm_private_access_release(), so
- * the caller must not touch guest memory nor take a lock until then.
+ * Used around ioctls that find private pages by their host address.  Other
+ * threads that access private pages in the range wait for
+ * kvm_private_access_release(), so the caller must not touch guest memory nor
+ * take a lock until then.
  */
 void kvm_private_access_hold(KvmPrivateAccessHold *hold, void *host,
                              size_t size);

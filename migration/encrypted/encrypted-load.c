@@ -436,9 +436,9 @@ bool encrypted_load_buffer(void *opaque, char *buf, size_t len, Error **errp)
         return true;
     }
     /*
-     * Set the error while the lock is held.  The other channels also refuse
-     * their records from now on, but cannot set their errors before this one.
-     * So QEMU reports the first error.
+     * Set the error while the lock is held.  From now on, the other channels
+     * refuse their records, too, but they need the lock for that.  QEMU
+     * therefore reports the first error.
      */
     migrate_set_error(migrate_get_current(), err);
     error_propagate(errp, err);

@@ -154,7 +154,7 @@ static MhStatus seal(MhHelper *helper, unsigned n, const MhImage *image,
     status = mh_seal_batch(helper, n, image, shared, kind, number, count,
                            done);
     if (!status && command != MH_SEAL) {
-        /* Later batches must be opened after this batch, too */
+        /* Batches that are sealed later must be opened after this batch */
         begin_round(helper);
     }
     __atomic_store_n(&helper->channel[number].busy, 0, __ATOMIC_RELEASE);

@@ -42,7 +42,10 @@ extern bool random_fails;
 Native *native_new(uint32_t impl);
 void native_free(Native *native);
 
-/* Create a guest that has a copy of @from's helper, as the firmware makes it */
+/*
+ * Create a guest with a copy of @from's helper.  The firmware makes such a copy
+ * when it sends the helper.
+ */
 Native *native_copy(const Native *from);
 
 /* Call @f with each implementation that this CPU can run */

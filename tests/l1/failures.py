@@ -354,8 +354,8 @@ class Commands(Base):
                             words=['BAD_MEASUREMENT'])
 
     def test_header_corrupt(self):
-        # Limit packets to one page, so that this offset, which is behind the
-        # page, is in the header
+        # Limit packets to one page, so that the offset below, which is after
+        # the end of the page, is in the header
         HARDWARE.packet_limits(receive=stream.PAGE)
         self.addCleanup(HARDWARE.packet_limits)
         self.at_destination(fault('SEND_UPDATE_DATA', 'corrupt', nth=15,
@@ -541,9 +541,9 @@ class Cancel(Base):
     def test_after_all_is_sent(self):
         """
         Cancel when the source has sent the whole stream, but the relay still
-        holds its end.  The source continues to run the guest.  The destination
-        loads the guest; only its option -S prevents it from running the guest,
-        too.
+        holds the end of the stream.  The source continues to run the guest.
+        The destination loads the guest; only its option -S prevents it from
+        running the guest, too.
         """
         destination = self.launch(extra=['-S'])
         destination = self.cancelled(Held('rest'), destination)

@@ -90,9 +90,9 @@ static void look(struct state *s)
 typedef int call_fn(void);
 
 /*
- * Make @call fail at each possible place.  It must fail with one of the
- * expected errors and without an effect, or succeed.  @undo reverts its effect
- * if it succeeded.
+ * Make @call fail at each possible place.  @call must either fail with one of
+ * the expected errors and without an effect, or succeed.  If @call succeeds,
+ * @undo reverts its effect.
  */
 static void run(const char *what, call_fn *call, call_fn *undo)
 {
@@ -112,7 +112,7 @@ static void run(const char *what, call_fn *call, call_fn *undo)
             break;
         }
         injected++;
-        if (r >= 0) {       /* the call did not need what failed */
+        if (r >= 0) {       /* the call does not need what failed */
             survived++;
             if (undo && undo() < 0) {
                 ok(false, "%s: cannot be undone", what);

@@ -31,7 +31,7 @@ ANALYZE = os.path.join(REPO, 'scripts/analyze-encrypted-ram')
 class Base(unittest.TestCase):
     """
     Base of tests that launch VMs.  Each class has a work directory.  When the
-    tests of a class end, it removes the directory and stops all VMs.
+    tests of a class end, the class removes the directory and stops all VMs.
     """
     workload = None
     config = None

@@ -33,7 +33,10 @@ static void platform_export(struct platform *p)
     };
 
     if (ioctl(sev_fd, SEV_ISSUE_CMD, &cmd) < 0) {
-        /* A firmware that exports no certificates accepts any bytes */
+        /*
+         * Firmware that exports no certificates accepts any bytes as
+         * certificates
+         */
         note("PDH_CERT_EXPORT: %s, firmware %#x", strerror(errno), cmd.error);
         p->pdh_size = 2084;
         p->chain_size = 3 * 2084;

@@ -196,7 +196,7 @@ vm_init(struct vm *vm, enum vm_type type, size_t size)
 {
     vm_create(vm, type, size);
     if (type == VM_SEV) {
-        /* QEMU registers the memory before the slot exists, too */
+        /* Like QEMU, register the memory before the slot exists */
         struct kvm_enc_region region = { (uintptr_t)vm->mem, size };
 
         CHECK(ioctl(vm->fd, KVM_MEMORY_ENCRYPT_REG_REGION, &region));

@@ -741,8 +741,8 @@ cancel:
 
 done:
     /*
-     * The destination has the guest.  If it fails to run it, the source takes
-     * the guest back, and another migration begins.
+     * The destination has the guest.  If the destination fails to run the
+     * guest, the source takes the guest back, and another migration begins.
      */
     q = 0;
     if :: skip -> skip :: goto cancel fi

@@ -220,8 +220,8 @@ static void set_costs(Psp *p, const char *json, const char *error)
 }
 
 /*
- * The property that sets the costs of single commands.  The properties
- * cost-*-ns are the defaults of values that it does not set.
+ * Test the property that sets the costs of single commands.  For values that it
+ * does not set, the properties cost-*-ns are the defaults.
  */
 static void test_costs(void)
 {

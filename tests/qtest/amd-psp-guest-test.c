@@ -542,7 +542,7 @@ static char *gdb_ask(int fd, const char *body)
         }
         g_string_append_c(reply, c);
     }
-    /* Read the checksum, which is not checked */
+    /* Read the checksum without checking it */
     g_assert_cmpint(read(fd, &c, 1), ==, 1);
     g_assert_cmpint(read(fd, &c, 1), ==, 1);
     g_assert_cmpint(write(fd, "+", 1), ==, 1);

@@ -788,8 +788,8 @@ static void test_overlap(void)
         }
     }
     /*
-     * Commands cannot read the pages either: ACTIVATE_EX with a list of cores
-     * that is in them
+     * Commands cannot read the pages either.  This ACTIVATE_EX has its list of
+     * cores in the pages.
      */
     qtest_memset(p.qts, ARG, 0, 64);
     qtest_writel(p.qts, ARG, 24);

@@ -38,7 +38,8 @@ from monitor import Qmp
 OURS, BARE = '/b/qemu/qemu-system-x86_64', '/b/qemu-bare/qemu-system-x86_64'
 SYNC = '/b/qemu/tests/bench/encbitmap-bench'
 TESTDEV = ['-device', 'confidential-guest-testdev']
-# QEMU's warning if "fd:" has /dev/null, which is used because "file:" refuses it
+# QEMU's warning if "fd:" refers to /dev/null.  The program uses "fd:", because
+# "file:" refuses /dev/null.
 DEPRECATED = 'fd: migration to a file is deprecated'
 CHANNELS = (0, 1, 2, 4)     # 0: without multifd
 MIB = 1 << 20

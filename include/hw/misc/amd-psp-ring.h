@@ -60,7 +60,7 @@ typedef struct AmdPspRingQueue {
     bool there;
     hwaddr entries;
     hwaddr statuses;
-    uint16_t threshold;             /* the queue is near empty below it */
+    uint16_t threshold;             /* nearly empty with fewer entries */
 } AmdPspRingQueue;
 
 typedef struct AmdPspRing {

@@ -19,7 +19,7 @@
 int gmem_attributes_init(struct gmem_attributes *attributes, struct kvm *kvm,
 			 pgoff_t nr_pages, bool private)
 {
-	/* User space chooses the size, so no warning if it is too large. */
+	/* User space chooses the size, so do not warn if it is too large. */
 	const gfp_t gfp = GFP_KERNEL_ACCOUNT | __GFP_NOWARN;
 	unsigned long words = BITS_TO_LONGS(nr_pages);
 
@@ -180,7 +180,10 @@ void gmem_attributes_reach(struct gmem_attributes *attributes, pgoff_t index)
 {
 	unsigned long bit = index / GMEM_REACH_PAGES;
 
-	/* Most faults find the bit set, and then do not write to its cache line. */
+	/*
+	 * Test the bit first: most faults find it set, and then do not write to
+	 * its cache line.
+	 */
 	if (attributes->reached && !test_bit(bit, attributes->reached))
 		set_bit(bit, attributes->reached);
 }

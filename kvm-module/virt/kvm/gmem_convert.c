@@ -49,7 +49,10 @@ static int gmem_lock_killable(struct address_space *mapping)
 /* Does @folio, which is unmapped, have references other than the page cache's? */
 static bool gmem_folio_is_held(struct folio *folio)
 {
-	/* memory_failure() keeps a reference to a poisoned page. */
+	/*
+	 * Do not count the reference that memory_failure() keeps to a poisoned
+	 * page.
+	 */
 	return folio_ref_count(folio) !=
 	       folio_nr_pages(folio) + folio_test_hwpoison(folio);
 }

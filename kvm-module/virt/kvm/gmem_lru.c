@@ -93,7 +93,10 @@ static bool gmem_drain_queue(unsigned int cpu, unsigned long *until)
 {
 	struct gmem_drain *drain = per_cpu_ptr(&gmem_drains, cpu);
 
-	/* Any drain that begins after this will do, even if another task queued it. */
+	/*
+	 * Any drain that begins after this is sufficient, even if another task
+	 * queued it.
+	 */
 	*until = READ_ONCE(drain->began) + 1;
 	/* queue_work_on() is a full barrier if it queues the work. */
 	if (queue_work_on(cpu, system_percpu_wq, &drain->work)) {
@@ -109,8 +112,8 @@ static bool gmem_drain_queue(unsigned int cpu, unsigned long *until)
  * @all: drain all CPUs, and not only those that have allocated pages of the file
  *
  * Sleeps for at most GMEM_DRAIN_TIMEOUT.  A CPU that is late drains its batches
- * later.  The caller holds no lock, because code that holds cpus_read_lock() can
- * wait for the locks of a VM.
+ * later.  The caller holds no lock: this function takes cpus_read_lock(), and
+ * code that holds cpus_read_lock() can wait for the locks of a VM.
  *
  * Return: 0, or -EINTR if a fatal signal is pending.
  */

@@ -174,8 +174,8 @@ static void page_enc_from_slot(struct kvm *kvm, struct kvm_memory_slot *slot,
 	pgoff_t index;
 
 	/*
-	 * This needs no reference to the file: kvm_gmem_release() removes the
-	 * file from its slots under page_enc_lock.
+	 * No reference to the file is needed, because kvm_gmem_release()
+	 * removes the file from its slots under page_enc_lock.
 	 */
 	lockdep_assert_held(&kvm->page_enc_lock);
 	file = READ_ONCE(slot->gmem.file);

@@ -88,7 +88,7 @@ static int do_batch(SevPackets *p, ConfidentialGuestSupport *cgs, int cmd,
     return *done < npages ? ret ?: -EIO : 0;
 }
 
-/* The firmware refuses the length of a packet */
+/* Has the firmware refused the length of a packet? */
 static bool is_too_long(int ret, int fw_error)
 {
     return ret == -EIO && fw_error == SEV_RET_INVALID_LEN;

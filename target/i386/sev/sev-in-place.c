@@ -41,8 +41,9 @@ bool sev_migration_needs_init2(ConfidentialGuestSupport *cgs)
      * without in-place memory.  The measurement of other guests does not depend
      * on the type.
      *
-     * In-place memory needs the newer VM type.  Whether the guest will have any
-     * is not known yet, because memory backends are created after the VM.
+     * In-place memory needs the newer VM type.  Whether the guest will have
+     * in-place memory is not known yet, because memory backends are created
+     * after the VM.
      */
     needed = !(sev_guest_policy(cgs) & SEV_POLICY_ES) &&
              kvm_check_extension(KVM_STATE(current_accel()),

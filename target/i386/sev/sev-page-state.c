@@ -212,7 +212,10 @@ static uint64_t map_gpa_range(SevMigration *m, uint64_t gpa, uint64_t npages,
     Error *err = NULL;
     uint64_t result;
 
-    /* KVM checks the range as well, but its documentation does not say so */
+    /*
+     * Check the range here although KVM checks it, too, because KVM's
+     * documentation does not promise that
+     */
     if (!QEMU_IS_ALIGNED(gpa, TARGET_PAGE_SIZE) || !npages ||
         npages > (UINT64_MAX >> TARGET_PAGE_BITS) ||
         gpa + (npages << TARGET_PAGE_BITS) < gpa ||

@@ -88,7 +88,8 @@ void main(void)
 
     /*
      * The descriptor is private, so the device reads zeros and does nothing.
-     * QEMU drops its answer, which it cannot write to the private descriptor.
+     * QEMU drops the device's answer, which it cannot write to the private
+     * descriptor.
      */
     control = dma(desc, 0, target);
     result("private descriptor", control == (FW_CFG_READ | FW_CFG_SELECT) &&

@@ -38,7 +38,8 @@
 #define PAM 0
 #endif
 #define SHARED (1ul << 39)      /* offset of the shared mapping, see start.S */
-#define TOLD (2ul << 20)        /* a page that the guest converts, never uses */
+/* a page that the guest converts but never uses */
+#define TOLD (2ul << 20)
 #define RUN_MAX 64
 #ifndef STEPS
 #define STEPS 128               /* number of steps in a pass */
@@ -60,7 +61,8 @@
 #define PCI_DATA 0xcfc
 #define PAM_FIRST 0x90
 #define PAM_LAST 0x96
-#define PAM_OPEN 0x33           /* two ranges; PAM_FIRST has only the upper */
+/* both ranges of a register; PAM_FIRST has only the upper range */
+#define PAM_OPEN 0x33
 
 /* docs/specs/acpi_mem_hotplug.rst */
 #define SLOT_SELECT 0xa00

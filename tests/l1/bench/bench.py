@@ -47,9 +47,9 @@ FAULTS = {
     'sev-gmem': ['module'],
 }
 # Measurements of whole guests: title and goal.  An SEV guest on the emulated
-# platform must boot with 0.8 of the speed, so in 1.25 of the time.  There is no goal
-# for a boot from a guest_memfd, because it is slower for another reason: it has
-# only small pages.
+# platform must boot at 0.8 times the speed of a plain guest, so in 1.25 times
+# its time.  There is no goal for a boot from a guest_memfd, because it is
+# slower for another reason: it has only small pages.
 GUESTS = {
     ('boot', 'sev, ram'): ('boot, memory-backend-ram', 1.25),
     ('boot', 'sev'): ('boot, guest_memfd', None),
@@ -224,7 +224,7 @@ def lines(medians):
             yield Line(title + 'ring', PACKETS, m['ring'], m['page'],
                        0.05 if model == 'slow doorbell' else None,
                        'a page a call')
-            # The ring must not be slower than batches without it
+            # A batch with the ring must not be slower than a batch without it
             yield Line(title + 'ring', PACKETS, m['ring'], m['large'],
                        1 + NOISE, 'large packets without')
     for (what, kind), (title, goal) in GUESTS.items():
