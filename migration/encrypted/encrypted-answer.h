@@ -26,7 +26,7 @@ typedef struct EncryptedAnswer {
     bool received;
 } EncryptedAnswer;
 
-/* encrypted_answer_prepare: prepare for a new migration, with the BQL held */
+/** encrypted_answer_prepare: prepare for a new migration, with the BQL held */
 void encrypted_answer_prepare(MigrationState *s);
 
 /**

@@ -43,7 +43,7 @@ typedef struct EncryptedIncoming {
 /** encrypted_load_init: called once, before anything is loaded */
 void encrypted_load_init(EncryptedIncoming *in);
 
-/* encrypted_load_setup: called with the BQL held before RAM is loaded */
+/** encrypted_load_setup: called with the BQL held before RAM is loaded */
 bool encrypted_load_setup(Error **errp);
 
 /**

@@ -45,7 +45,9 @@ void encrypted_rate_mark(EncryptedRate *r, uint32_t id,
     };
 }
 
-/* Scale the time @ns for @measured to @amount; infinite if @measured is 0 */
+/*
+ * Return the time for @amount if @measured took @ns; infinite if @measured is 0
+ */
 static double scale(double ns, uint64_t amount, uint64_t measured)
 {
     if (!amount) {

@@ -51,7 +51,7 @@ void encrypted_reason_own_error(MigrationState *s);
 bool encrypted_reason_receive(MigrationState *s, QEMUFile *rp, uint16_t type,
                               uint16_t len);
 
-/* encrypted_reason_ended: record that the return path is not read any more */
+/** encrypted_reason_ended: record that the return path is not read any more */
 void encrypted_reason_ended(MigrationState *s);
 
 /**

@@ -136,7 +136,7 @@ bool encrypted_save_ignore_hint(RAMBlock *rb, uint64_t offset,
  */
 int encrypted_save_final(void);
 
-/* encrypted_save_cleanup: called with the BQL held after the migration */
+/** encrypted_save_cleanup: called with the BQL held after the migration */
 void encrypted_save_cleanup(void);
 
 #endif

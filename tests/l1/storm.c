@@ -45,7 +45,8 @@
 #define EXTRA_PAGES     64
 
 /*
- * First word of the page at @gpa; the guest maps the page at the same address
+ * The first word of each page that vCPUs sweep is MAGIC plus the address of the
+ * page.  The guest maps each page at its guest physical address.
  */
 #define MAGIC           0x5afec0de00000000ULL
 

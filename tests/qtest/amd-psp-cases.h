@@ -212,7 +212,10 @@ static inline unsigned export_certs(Psp *p)
     return psp_cmd(p, 0x08);
 }
 
-/* Write a buffer of SEND_START for the platform at PDH, CHAIN and ASK_ARK */
+/*
+ * Write the buffer of a SEND_START to the platform whose certificates are at
+ * PDH, CHAIN and ASK_ARK
+ */
 static inline void put_send_start(Psp *p, uint32_t handle)
 {
     clear(p);

@@ -443,7 +443,9 @@ static void test_conversions(void)
     pair_end(p);
 }
 
-/* Counter of the round that was sent while the guest was stopped */
+/*
+ * Get the counter @name of the round that was sent while the guest was stopped
+ */
 static uint64_t last_round(QDict *info, const char *name)
 {
     QDict *ram = qdict_get_qdict(info, "encrypted-ram");

@@ -250,7 +250,8 @@ typedef struct Source {
     Flow flow;
     uint32_t id;
     double marked;
-    GArray *acks;                       /* double: time for each id from 1 */
+    /* times as double, for the ids from 1 on */
+    GArray *acks;
 } Source;
 
 /* Acknowledge the marks whose answers have arrived by @now */
