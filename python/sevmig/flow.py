@@ -36,7 +36,7 @@ class Outcome:
     rounds: int = 0
     ram: dict = field(default_factory=dict)
     encrypted: dict = field(default_factory=dict)   # encrypted-ram
-    # Every round that was seen while it was among the recent ones
+    # Every round that wait() has found in recent-rounds
     seen_rounds: list = field(default_factory=list)
 
     @property

@@ -126,7 +126,9 @@ class Host:
 
 
 class _Proxy:
-    """Calls each method of an object in the other host."""
+    """
+    Proxy for an object in the other host, which executes the object's methods.
+    """
 
     def __init__(self, call, key):
         self._call = call

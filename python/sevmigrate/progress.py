@@ -65,7 +65,7 @@ def duration(seconds):
 
 
 def line(now):
-    """Return the line for @now, a Left."""
+    """Return the progress line that shows @now, a Left."""
     filled = int(BAR * now.done)
     pace = (f', {now.pages_per_second} private pages/s'
             if now.pages_per_second else '')
