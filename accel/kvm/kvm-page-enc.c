@@ -53,9 +53,9 @@
 /*
  * The generation of QEMU's copy of the kernel's bitmap, for a piece of a
  * RAMBlock.  A RAMBlock has one piece for each range of guest addresses at
- * which it is mapped (below and above 4 GiB).  The list of pieces has a mutex,
- * because it is common to all RAMBlocks and callers hold only the lock of one
- * of them.
+ * which it is mapped (below and above 4 GiB).  A mutex protects the list of
+ * pieces, because all RAMBlocks share the list, and a caller holds only the
+ * lock of one RAMBlock.
  */
 typedef struct Piece {
     RAMBlock *rb;
@@ -69,9 +69,9 @@ static GArray *pieces;
 static QemuMutex pieces_lock;
 
 /*
- * Probe for the ioctls with empty arguments, which a kernel that has the ioctls
- * rejects with EINVAL.  The function does not check a capability, because old
- * kernels have none for these ioctls.
+ * Find out whether the kernel has the ioctls: a kernel that has them rejects
+ * empty arguments with EINVAL.  The function does not check a capability,
+ * because old kernels have none for these ioctls.
  */
 static bool probe_bitmap(void)
 {
@@ -89,9 +89,9 @@ static bool probe_convert(int fd)
 
 /*
  * Dirty rings are per vCPU, and a conversion has no vCPU.  KVM therefore logs
- * changes of a guest_memfd only if the slots have a bitmap as well.  KVM offers
- * this bitmap once the VM is in in-place mode, and QEMU must enable it before
- * the first slot.
+ * conversions only in the dirty bitmaps of slots, which a VM with dirty rings
+ * does not have by default.  KVM offers these bitmaps once the VM is in
+ * in-place mode, and QEMU must enable them before the first slot.
  */
 static bool prepare_dirty_ring(Error **errp)
 {
@@ -414,8 +414,8 @@ bool kvm_page_enc_init_block(RAMBlock *rb, Error **errp)
      * The kernel marks converted pages dirty.  A vCPU that changes the memory
      * map at the same time can cause QEMU to remove the slot and to add it
      * again, which loses the marks.  That is harmless if all pages of a new
-     * slot are dirty.  With dirty rings, they are not, so QEMU must mark
-     * converted pages itself.
+     * slot are dirty.  With dirty rings, the pages of a new slot are clean, so
+     * QEMU must mark converted pages itself.
      */
     page_enc_provider.dirties = kvm_state->manual_dirty_log_protect &
                                 KVM_DIRTY_LOG_INITIALLY_SET;

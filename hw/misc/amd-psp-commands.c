@@ -108,7 +108,10 @@ static AmdPspStatus command_execute(AmdPspPlatform *p, const PspCommand *c,
     return c->fn(p, g, b);
 }
 
-/* Copy the buffer of @c to @b, and check what does not depend on a guest */
+/*
+ * Copy the buffer of @c to @b, and make the checks that do not depend on a
+ * guest
+ */
 static AmdPspStatus command_begin(AmdPspPlatform *p, const PspCommand *c,
                                   hwaddr buffer, uint8_t *b)
 {

@@ -334,8 +334,9 @@ static AmdPspStatus cmd_launch_start(AmdPspPlatform *p, AmdPspGuest *none,
 }
 
 /*
- * Measure and encrypt in place.  @vmsa: the SEV_VMSA_LEN bytes at @pa are the
- * state of a vCPU, which is measured before the firmware changes it.
+ * Measure the @len bytes at @pa and encrypt them in place.  If @vmsa is true,
+ * they are the state of a vCPU (SEV_VMSA_LEN bytes), which the firmware
+ * measures before it changes the state.
  */
 static AmdPspStatus launch_update(AmdPspPlatform *p, AmdPspGuest *g,
                                   hwaddr pa, uint32_t len, bool vmsa)

@@ -107,7 +107,10 @@ static AmdPspStatus platform_start(AmdPspPlatform *p, uint32_t flags,
         return AMD_PSP_INVALID_ADDRESS;
     }
     p->initialized = true;
-    /* Ignore INIT_ES without SEV-ES, because Linux's driver always sets it */
+    /*
+     * Ignore INIT_ES if the CPUs have no SEV-ES, because Linux's driver always
+     * sets INIT_ES
+     */
     p->es = es && sev_memory_max_es_asid();
     p->tmr = tmr;
     /* Caches may contain data of guests that ran before INIT */

@@ -180,7 +180,10 @@ static Packet get_packet(const uint8_t *b)
     };
 }
 
-/* Check the guest's part of a packet.  @max: limit in bytes; 0: PACKET_MAX */
+/*
+ * Check the address and the length of a packet's guest memory.  @max: limit of
+ * the length in bytes; 0: PACKET_MAX
+ */
 static AmdPspStatus check_packet(const Packet *pkt, uint32_t max)
 {
     if (!pkt->guest_len || pkt->guest_len > MIN(max ?: PACKET_MAX, PACKET_MAX)

@@ -256,8 +256,9 @@ static void amd_psp_end(AmdPspState *s)
 }
 
 /*
- * s->command was executed with the status s->status.  End the command at once,
- * or when it has taken its minimum time (AmdPspCosts).
+ * s->command, or a part of it, was executed with the status s->status.  If the
+ * command is done, end it at once, or when it has taken its minimum time
+ * (AmdPspCosts).
  */
 static void amd_psp_executed(AmdPspState *s)
 {
@@ -321,8 +322,8 @@ static void amd_psp_continue_bh(void *opaque)
 }
 
 /*
- * @here: if a vCPU calls this function, that vCPU may execute the command
- * itself
+ * Start the command @id.  @here: the calling thread, if it is a vCPU, may
+ * execute the command before this function returns
  */
 static void amd_psp_start(AmdPspState *s, uint32_t id, hwaddr buffer,
                           bool here)

@@ -22,8 +22,9 @@ typedef struct RamEncryptionOps {
      */
     bool (*access)(ram_addr_t addr, void *buf, size_t len, bool is_write);
     /*
-     * Count the plaintext in @len bytes at @addr, to which the caller is about
-     * to get a pointer.  Accesses through the pointer see the plaintext.
+     * Count the plaintext pages in the @len bytes at @addr, to which the
+     * caller is about to get a pointer.  Accesses through the pointer see the
+     * plaintext.
      */
     void (*map)(ram_addr_t addr, size_t len, bool is_write);
     /* Store all of RAM as ciphertext.  No vCPU may run during the call. */

@@ -45,8 +45,9 @@
 
 /*
  * VM: the maximum number of pages in a packet of KVM_SEV_SEND_UPDATE_BATCH and
- * KVM_SEV_RECEIVE_UPDATE_BATCH, or 0 if these are not implemented.  It is more
- * than 1 on the system and on VMs in in-place mode.
+ * KVM_SEV_RECEIVE_UPDATE_BATCH, or 0 if these are not implemented.  It is 1 on
+ * a VM that is not in in-place mode, and more than 1 on a VM in in-place mode
+ * and on /dev/kvm.
  */
 #define KVM_CAP_SEV_UPDATE_BATCH	(KVM_CAP_PAGE_ENC_BASE + 2)
 
@@ -86,7 +87,7 @@ struct kvm_memory_attributes2 {
 	__u64 reserved[11];
 };
 
-/* On a guest_memfd: convert a range, whole or not at all. */
+/* Ioctl of a guest_memfd: convert all pages of a range, or none. */
 #define KVM_SET_MEMORY_ATTRIBUTES2 \
 	_IOWR(KVMIO, 0xd2, struct kvm_memory_attributes2)
 #endif
@@ -122,7 +123,10 @@ struct kvm_page_enc_bitmap {
 /* Out: no page of the VM changed, so the bitmap was not written. */
 #define KVM_PAGE_ENC_BITMAP_UNCHANGED	(1ULL << 1)
 
-/* On a VM: get the private gfns.  A gfn without a memory slot reads as 0. */
+/*
+ * Ioctl of a VM: get the private gfns.  The bit of a gfn without a memory slot
+ * is 0.
+ */
 #define KVM_GET_PAGE_ENC_BITMAP \
 	_IOWR(KVM_PAGE_ENC_IO, 0x00, struct kvm_page_enc_bitmap)
 

@@ -298,7 +298,10 @@ static void mark_dirty(RAMBlock *rb, uint64_t first, uint64_t npages)
 {
     unsigned bits = qemu_target_page_bits();
 
-    /* No effect unless a migration runs; a new migration sends all pages */
+    /*
+     * Outside of a migration, this call has no effect.  That is harmless,
+     * because a new migration sends all pages.
+     */
     memory_region_set_dirty(rb->mr, first << bits, npages << bits);
 }
 

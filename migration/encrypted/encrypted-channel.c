@@ -5,8 +5,8 @@
  *
  * The platform encrypts private pages and authenticates each packet.  It does
  * not notice that packets are reordered, moved to another page or dropped.
- * Shared pages and the state of devices are in the stream as plain bytes.  Only
- * TLS protects all of it.
+ * Shared pages and the state of devices are in the stream as plain bytes.
+ * Only TLS protects the whole stream.
  */
 #include "qemu/osdep.h"
 #include "qemu/error-report.h"

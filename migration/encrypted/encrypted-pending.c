@@ -99,9 +99,10 @@ static void count_pages(EncryptedPending *p)
 }
 
 /*
- * The work that is in the stream.  Shared pages count with their size in
- * memory, so the estimate assumes that the rest compresses like the pages that
- * were sent last.
+ * Return the number of private pages and the size of the shared pages that the
+ * source has written to the stream.  Shared pages count with their size in
+ * memory, not in the stream, so the estimate assumes that the remaining pages
+ * compress like those that were sent last.
  */
 static EncryptedWork work_done(EncryptedPending *p)
 {
@@ -117,7 +118,10 @@ static EncryptedWork work_done(EncryptedPending *p)
     };
 }
 
-/* @bytes: size of all dirty memory, private and shared */
+/*
+ * Return the private and the shared memory that is left to send.  @bytes: size
+ * of all dirty memory, private and shared
+ */
 static EncryptedWork work_left(EncryptedPending *p, uint64_t bytes)
 {
     uint64_t pages = encrypted_stats_get_sent(p->stats).remaining;

@@ -33,10 +33,10 @@ static bool no_return_path(void)
 }
 
 /*
- * Reasons to refuse a confidential guest.  Some features send pages without
- * checking their state, or start the guest before all of its pages have
- * arrived.  With some settings, the guest could be lost.  Each side refuses the
- * guest for the reasons that concern this side.
+ * Reasons to refuse a confidential guest: features that send pages without
+ * checking their state, features that start the guest before all of its pages
+ * have arrived, and settings with which the guest could be lost.  Each side
+ * refuses the guest for the reasons that concern this side.
  */
 static const struct {
     bool (*applies)(void);

@@ -35,7 +35,10 @@ void encrypted_query(MigrationInfo *info)
 
     assert(bql_locked());
     info->encrypted_ram = query_stats();
-    /* While a guest is incoming, it is not known yet whether it is willing */
+    /*
+     * Until an incoming guest has arrived, QEMU does not know whether the
+     * guest is willing to be migrated
+     */
     if (ops && ops->is_willing && !runstate_check(RUN_STATE_INMIGRATE) &&
         !ops->is_willing(cgs, &why)) {
         QAPI_LIST_PREPEND(info->blocked_reasons,

@@ -17,7 +17,11 @@
 
 /* Number of marks that are kept */
 #define ENCRYPTED_RATE_MARKS 16
-/* The estimate if the destination has acknowledged no work of this kind yet */
+/*
+ * The estimate if its rate is not known: private pages are left to send, but
+ * the destination has acknowledged none of them yet, or the same is true for
+ * shared pages
+ */
 #define ENCRYPTED_RATE_UNKNOWN UINT64_MAX
 
 /**
@@ -34,7 +38,7 @@ typedef struct EncryptedWork {
  * EncryptedMark: a place in the stream
  * @id: number by which the destination acknowledges the mark
  * @done: all work before the mark
- * @sent_ns: a time; all work after the mark began later
+ * @sent_ns: all work after the mark began later than at this time
  * @acked_ns: the destination had loaded everything before the mark at this
  *            time; 0 if that is not known yet
  */
@@ -49,7 +53,10 @@ typedef struct EncryptedRate {
     EncryptedMark marks[ENCRYPTED_RATE_MARKS];  /* in stream order */
     unsigned n;
     uint32_t acked;             /* the number that was acknowledged last */
-    /* Upper bounds from the last marks that had such work; 0: not known */
+    /*
+     * Upper bounds of the times per private page and per shared byte, from the
+     * last marks between which such memory was sent; 0: not known
+     */
     double page_ns;
     double byte_ns;
 } EncryptedRate;
@@ -93,7 +100,8 @@ void encrypted_rate_idle(EncryptedRate *r, int64_t now);
  * encrypted_rate_estimate: the time in ns until the destination will have
  * loaded @left, if it has loaded everything that was sent before
  *
- * Returns ENCRYPTED_RATE_UNKNOWN if no such work has been acknowledged.
+ * Returns ENCRYPTED_RATE_UNKNOWN if the rate of private pages or of shared
+ * bytes is needed and not known.
  */
 uint64_t encrypted_rate_estimate(const EncryptedRate *r,
                                  const EncryptedWork *left);

@@ -168,8 +168,8 @@ static MhStatus open_page(MhCpu *cpu, unsigned n, const MhImage *image,
 }
 
 /*
- * Is the batch of the receiver's session?  The first batch determines the
- * session, so the caller must have checked the batch's tag.
+ * Does the batch belong to the receiver's session?  The first batch determines
+ * the session, so the caller must have checked the batch's tag.
  */
 static bool is_session(MhHelper *helper, const MhBatch *batch)
 {

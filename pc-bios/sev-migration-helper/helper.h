@@ -118,7 +118,10 @@ uint64_t mh_wanted_xcr0(void);
  */
 bool mh_rdrand(void *buf, size_t size);
 
-/* Only the image has the following two; tests/helper does not: */
+/*
+ * Only the image has mh_image and mh_main(); the programs of tests/helper do
+ * not have them
+ */
 
 extern const MhImage mh_image;
 

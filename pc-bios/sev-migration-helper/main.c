@@ -44,10 +44,10 @@ bool mh_random(void *buf, size_t size)
 }
 
 /*
- * Only vCPU @n uses and changes its entry of the page directory, so INVLPG on
- * this vCPU removes the old entry.  No other TLB can have the old entry,
- * because KVM flushes the TLB when it runs a vCPU on another CPU than before,
- * or after another vCPU.
+ * Only vCPU @n uses and changes its entry of the page directory.  INVLPG on
+ * this vCPU therefore removes the old translation from the TLB.  No other TLB
+ * can contain the old translation, because KVM flushes the TLB when it runs a
+ * vCPU on another CPU than before, or after another vCPU.
  */
 void *mh_guest_page(unsigned n, const MhImage *image, uint64_t gpa)
 {

@@ -151,7 +151,7 @@ def _asids(system):
     Return the Item for the free ASIDs, which the cgroup controller misc knows.
     """
     for top in '/sys/fs/cgroup', '/sys/fs/cgroup/unified':
-        # The files in the root cgroup count the whole host
+        # The files in the root cgroup have the numbers of the whole host
         both = [system.read(f'{top}/misc.{f}') for f in
                 ('capacity', 'current')]
         if None not in both:

@@ -394,7 +394,7 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
 
 /*
  * Mutations that know the structure of an item.  Half of all mutations are
- * libFuzzer's own, which do not.
+ * libFuzzer's own, which do not know this structure.
  */
 
 #define ITEMS_MAX 256

@@ -172,7 +172,10 @@ void kvm_private_access_release(KvmPrivateAccessHold *hold)
 {
 }
 
-/* The confidential guest of the machine, with the operations of SEV */
+/*
+ * The ConfidentialGuestSupport object of the simulated machine.  Its migration
+ * operations are those of an SEV guest.
+ */
 
 #define TYPE_FUZZ_GUEST "fuzz-guest"
 

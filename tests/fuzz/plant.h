@@ -3,10 +3,11 @@
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
- * tests/fuzz/build includes this file before each file that it names PLANTED,
- * which is migration/encrypted/encrypted-receiver.c (1 and 2), or PSP_PLANTED,
- * which are some of hw/misc/amd-psp-*.c (3 and 4).  The files themselves are
- * not changed.  tests/fuzz/run control checks that the fuzzers find the bugs.
+ * tests/fuzz/build compiles a fuzzer with bug number PLANT and includes this
+ * file before each file under test that gets the bug: bugs 1 and 2 go into
+ * migration/encrypted/encrypted-receiver.c, and bugs 3 and 4 into some of
+ * hw/misc/amd-psp-*.c.  The files themselves are not changed.  "tests/fuzz/run
+ * control" checks that the fuzzers find the bugs.
  */
 #include "qemu/osdep.h"
 #include "qemu/bitmap.h"

@@ -543,7 +543,10 @@ static void seed_ring(GByteArray *out)
     ring(out, 3, 5);
     ring(out, AMD_PSP_RING_CLEAR | AMD_PSP_RING_RESUME, 0x10005);
     ring(out, AMD_PSP_RING_CLEAR, 0x10005);
-    /* Leave the mode and enter it again */
+    /*
+     * Leave ring buffer mode by a command in the mailbox, and enter the mode
+     * again
+     */
     GIVE(out, AMD_PSP_PLATFORM_STATUS, 12, { 0, 0 });
     GIVE(out, AMD_PSP_RING_BUFFER, 40, { 0, LOW }, { 8, LOW + 0x1000 },
          { 32, 0x00000001 }, { 36, 0x00010000 });

@@ -74,7 +74,7 @@ static bool one_in(uint64_t n)
     return !below(n);
 }
 
-/* A random number, often one of those at which code tends to go wrong */
+/* A random number, often a boundary value */
 static uint64_t odd(void)
 {
     static const uint64_t odds[] = {

@@ -260,7 +260,10 @@ static void gmem_mark_dirty(struct kvm_memory_slot *slot, pgoff_t start,
 			to = (atomic_long_t *)bits +
 			     BIT_WORD(word - slot->gmem.pgoff);
 		}
-		/* Atomic: vCPUs set bits and the dirty log clears bits at the same time. */
+		/*
+		 * Use atomic operations, because vCPUs set bits of the dirty bitmap and
+		 * readers of the dirty log clear bits at the same time.
+		 */
 		if (pages << shift)
 			atomic_long_or(pages << shift, to);
 		if (shift && pages >> (BITS_PER_LONG - shift))

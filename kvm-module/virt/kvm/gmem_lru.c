@@ -94,8 +94,8 @@ static bool gmem_drain_queue(unsigned int cpu, unsigned long *until)
 	struct gmem_drain *drain = per_cpu_ptr(&gmem_drains, cpu);
 
 	/*
-	 * Any drain that begins after this is sufficient, even if another task
-	 * queued it.
+	 * Any drain that begins after this read of the number is sufficient,
+	 * even if another task queued it.
 	 */
 	*until = READ_ONCE(drain->began) + 1;
 	/* queue_work_on() is a full barrier if it queues the work. */

@@ -24,8 +24,8 @@ QEMU_BUILD_BUG_ON(SEV_WIRE_PACKET_PAGES != KVM_SEV_UPDATE_BATCH_PACKET_MAX);
 
 /*
  * Whether the kernel supports batches with @flags.  The function issues the
- * ioctl for 0 pages, which does nothing and fails only if the kernel supports
- * either not the ioctl or not the flags.
+ * ioctl for 0 pages.  This call does nothing, and it fails only if the kernel
+ * lacks the ioctl or does not know the flags.
  */
 static bool takes_batch(ConfidentialGuestSupport *cgs, uint32_t flags)
 {

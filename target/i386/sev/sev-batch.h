@@ -69,7 +69,7 @@ int sev_batch_send(struct SevPackets *p, struct ConfidentialGuestSupport *cgs,
                    size_t *done, int *fw_error);
 
 /**
- * sev_batch_can_receive: whether sev_batch_receive() is for the packets in
+ * sev_batch_can_receive: whether sev_batch_receive() can unpack the packets in
  * SevPackets.packet, which together have @npages pages
  */
 bool sev_batch_can_receive(const struct SevPackets *p, size_t npages);

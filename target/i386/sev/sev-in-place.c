@@ -118,7 +118,10 @@ bool sev_in_place_announce(SevMigration *m, Error **errp)
     return true;
 }
 
-/* Hot-plugged memory is private if the guest already reports its conversions */
+/*
+ * Make hot-plugged memory private if the guest has made a hypercall since its
+ * reset, because sev_in_place_announce() does so for all other in-place memory
+ */
 bool sev_guest_memfd_added(ConfidentialGuestSupport *cgs, RAMBlock *rb,
                            Error **errp)
 {

@@ -23,7 +23,10 @@ bool sev_ram_is_in_place(const RAMBlock *rb);
  */
 bool sev_migration_needs_init2(struct ConfidentialGuestSupport *cgs);
 
-/* Members of ConfidentialGuestMigrationOps, without the prefix sev_ */
+/*
+ * The following functions implement members of ConfidentialGuestMigrationOps,
+ * whose names do not have the prefix sev_
+ */
 bool sev_prepare_guest_memfd(struct ConfidentialGuestSupport *cgs,
                              Error **errp);
 bool sev_guest_memfd_added(struct ConfidentialGuestSupport *cgs, RAMBlock *rb,

@@ -20,8 +20,8 @@ const char *sev_fw_error_advice(int code);
  *
  * If the guest converts a page while it is packed, the command fails with
  * -EAGAIN or -EFAULT.  The guest may have converted the page back since, so
- * its present state does not show whether that was the reason.  An -EFAULT
- * that persists has another reason and is an error.
+ * the page's present state does not show whether a conversion was the reason.
+ * An -EFAULT that persists has another reason and is an error.
  *
  * @faults: number of -EFAULT in a row; the caller sets it to 0 when a page was
  *          packed

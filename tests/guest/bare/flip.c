@@ -165,7 +165,10 @@ static void look(uint32_t page)
     for (uint32_t i = 0; i < PAGE / 8; i += 8) {
         if (p[i] != word_of(page, i)) {
             bad++;
-            /* Restore the contents, so that the page counts only once */
+            /*
+             * Restore the contents, so that BAD counts this wrong page only
+             * once
+             */
             fill(page);
             return;
         }

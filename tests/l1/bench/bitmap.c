@@ -2,8 +2,9 @@
 /*
  * Time of KVM_GET_PAGE_ENC_BITMAP ("bitmap") and of KVM_GET_DIRTY_LOG for the
  * same slot: with no dirty page, which is its cheapest case ("log"), with as
- * many dirty pages as private pages ("log, dirty"), and in the mode in which
- * it only copies ("log, manual").
+ * many dirty pages as private pages ("log, dirty"), and with
+ * KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2, with which it copies the log and does not
+ * clear it ("log, manual").
  *
  *   bench-bitmap SIZE [REPETITIONS]
  */
