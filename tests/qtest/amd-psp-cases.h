@@ -124,7 +124,7 @@ static inline void psp_init(Psp *p)
 {
     clear(p);
     g_assert_cmphex(psp_cmd(p, 0x01), ==, 0);
-    /* ASIDs can be used after a DF_FLUSH */
+    /* The firmware lets guests use ASIDs only after a DF_FLUSH */
     g_assert_cmphex(psp_cmd(p, 0x0a), ==, 0);
 }
 

@@ -158,7 +158,7 @@ static void test_chain_links(void)
         g_assert_cmpuint(guest_state(&p, h), ==, 3);
         qtest_writeb(p.qts, bits[i].at, old);
     }
-    /* Wrong addresses and lengths of the certificates */
+    /* SEND_START refuses wrong addresses and lengths of the certificates */
     g_assert_cmphex(send_start(&p, h), ==, 0);
     g_assert_cmphex(guest_cmd(&p, 0x44, h), ==, 0);
     put_send_start(&p, h);
@@ -172,7 +172,7 @@ static void test_chain_links(void)
     psp_close(&p);
 }
 
-/* Platforms trust only platforms that have the same root */
+/* SEND_START refuses a platform whose certificates have another root key */
 static void test_chain_roots(void)
 {
     g_autofree char *other = g_strdup_printf("%s/other", dir);
@@ -204,7 +204,7 @@ static void test_chain_roots(void)
     load_ask_ark(&p, ark);
     g_assert_cmphex(may_go(&p, 0), ==, 0);
 
-    /* A valid chain with the PDH of another platform */
+    /* SEND_START refuses a valid chain with the PDH of another platform */
     forged = friend;
     memcpy(forged.pdh, stranger.pdh, CERT_LEN);
     put_identity(&p, &forged);
@@ -219,7 +219,7 @@ static void test_chain_roots(void)
     unlink(name);
 }
 
-/* The guest's policy decides which certificates are checked */
+/* The guest's policy decides which certificates SEND_START checks */
 static void test_chain_by_policy(void)
 {
     Identity mine, broken;
@@ -240,8 +240,9 @@ static void test_chain_by_policy(void)
     psp_close(&p);
 
     /*
-     * For a policy without DOMAIN and SEV, the firmware reads only the
-     * certificate of the PDH, even on a platform that has a root
+     * If the policy has neither the bit DOMAIN nor the bit SEV, the firmware
+     * reads only the certificate of the PDH, even on a platform that has a
+     * root
      */
     psp_open(&p, "");
     psp_init(&p);
@@ -256,8 +257,8 @@ static void test_chain_by_policy(void)
     g_assert_cmphex(may_go(&p, 0x20), ==, 0);
     g_assert_cmphex(may_go(&p, 0x30), ==, 0);
     /*
-     * A policy with SEV needs a signed CEK, but PDH_CERT_EXPORT returns the CEK
-     * without a signature
+     * If the policy has the bit SEV, SEND_START needs a signed CEK, but
+     * PDH_CERT_EXPORT returns the CEK without a signature
      */
     get_identity(&p, &mine);
     put_identity(&p, &mine);
@@ -323,7 +324,10 @@ static void make_identity(Identity *id, const AmdPspAuthority *a,
     g_assert(amd_psp_authority_sign(a, cek));
 }
 
-/* A guest with SEV cannot go to a firmware that is too old for its policy */
+/*
+ * If the policy has the bit SEV, the guest cannot go to a platform whose
+ * firmware is older than the policy demands
+ */
 static void test_policy_api(void)
 {
     AmdPspAuthority *a = amd_psp_authority_open(ark, &error_abort);
@@ -336,7 +340,9 @@ static void test_policy_api(void)
     put_identity(&p, &id);
     g_assert_cmphex(may_go(&p, 0x20), ==, 0);
     g_assert_cmphex(may_go(&p, 0x20 | 1 << 16), ==, 0);
-    /* Without SEV, the version is not checked */
+    /*
+     * If the policy does not have the bit SEV, SEND_START ignores the version
+     */
     g_assert_cmphex(may_go(&p, 1 << 16 | 51 << 24), ==, 0);
     g_assert_cmphex(may_go(&p, 0x20 | 1 << 16 | 50 << 24), ==, 0);
     g_assert_cmphex(may_go(&p, 0x20 | 1 << 16 | 51 << 24), ==, 0x07);
@@ -415,7 +421,10 @@ static void test_pek_cert_import(void)
     put64(&p, 16, NOT_RAM);
     g_assert_cmphex(psp_cmd(&p, 0x07), ==, 0x09);
 
-    /* An OCA that has not signed itself, and one that has not signed the PEK */
+    /*
+     * PEK_CERT_IMPORT refuses an OCA that has not signed itself, and an OCA
+     * that has not signed the PEK
+     */
     memcpy(bad, oca, CERT_LEN);
     bad[0x41c] ^= 1;
     g_assert_cmphex(pek_cert_import(&p, pek, bad), ==, 0x06);
@@ -431,7 +440,10 @@ static void test_pek_cert_import(void)
     amd_psp_cert_make(&key.q, AMD_PSP_CERT_PEK, 1, 55, bad);
     g_assert(amd_psp_cert_sign(bad, AMD_PSP_CERT_OCA, &key));
     g_assert_cmphex(pek_cert_import(&p, bad, oca), ==, 0x06);
-    /* Both signatures of the PEK are used, so there is no room for the CEK's */
+    /*
+     * PEK_CERT_IMPORT refuses a PEK with two signatures, because there is no
+     * room for the signature of the CEK
+     */
     memcpy(bad, pek, CERT_LEN);
     g_assert(amd_psp_cert_sign(bad, AMD_PSP_CERT_OCA, &key));
     g_assert_cmphex(pek_cert_import(&p, bad, oca), ==, 0x06);

@@ -60,7 +60,10 @@ static void test_copy(void)
     g_assert_cmphex(copy(&p, h, NOT_RAM, PAGE_B, 16), ==, 0x09);
     g_assert_cmphex(copy(&p, h, PAGE_A, NOT_RAM, 16), ==, 0x09);
     g_assert_cmphex(copy(&p, h, PAGE_A, PAGE_B, 4096), ==, 0);
-    /* Both pages have ciphertext, which depends on the address */
+    /*
+     * The ciphertexts of the two pages differ, because they depend on the
+     * address
+     */
     qtest_memread(p.qts, PAGE_A, page, sizeof(page));
     qtest_memread(p.qts, PAGE_B, got, sizeof(got));
     g_assert(memcmp(page, got, 16));

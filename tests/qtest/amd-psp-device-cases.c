@@ -34,14 +34,18 @@ static void test_interrupt(void)
     psp_enable_msi(&p, MSI_ADDR);
 
     /*
-     * A command without a requested interrupt sets no status and sends no MSI
+     * A command that requests no interrupt sets no bit in the interrupt status
+     * register and sends no MSI
      */
     psp_write(&p, INTEN, ~0u);
     g_assert_cmphex(psp_cmd_at(&p, 0x04, BUF, false), ==, 0);
     g_assert_cmphex(psp_read(&p, INTSTS), ==, 0);
     g_assert_cmphex(qtest_readl(p.qts, MSI_ADDR), ==, 0);
 
-    /* An interrupt was requested, but is masked */
+    /*
+     * A command requests an interrupt that is masked, so only its status bit
+     * is set
+     */
     psp_write(&p, INTEN, 0);
     g_assert_cmphex(psp_cmd_at(&p, 0x04, BUF, true), ==, 0);
     g_assert_cmphex(psp_read(&p, INTSTS), ==, 2);
@@ -77,7 +81,10 @@ static void test_bad_commands(void)
         g_assert_cmphex(psp_cmd(&p, none[i]), ==, 0x11);
     }
     for (i = 0; i < ARRAY_SIZE(with_buffer); i++) {
-        /* Device memory, no memory, a wrapping address, the end of RAM */
+        /*
+         * The device refuses a command buffer in device memory, outside of
+         * memory, at an address that wraps, or across the end of RAM
+         */
         g_assert_cmphex(psp_cmd_at(&p, with_buffer[i], NOT_RAM, 0), ==, 0x09);
         g_assert_cmphex(psp_cmd_at(&p, with_buffer[i], 1ull << 40, 0),
                         ==, 0x09);
@@ -107,7 +114,10 @@ static void test_reset(void)
     qpci_device_enable(p.dev);
     p.bar = qpci_iomap(p.dev, 2, NULL);
     g_assert_cmphex(psp_read(&p, CMDRESP), ==, 0);
-    /* Guests and keys are gone, and the page contains ciphertext */
+    /*
+     * After the reset, the guest and its key are gone, and the page contains
+     * ciphertext
+     */
     g_assert_cmphex(guest_cmd(&p, 0x23, h), ==, 0x01);
     psp_init(&p);
     g_assert_cmpuint(guest_state(&p, h), ==, 0);

@@ -86,7 +86,10 @@ static void test_fault_hang(void)
     g_assert_cmphex(psp_read(&p, CMDRESP), ==, 0x30 << 16 | 1);
     assert_query(&p, "init", true, true);
 
-    /* Later commands do not end either, even if the fault is removed */
+    /*
+     * After a command that hangs, later commands do not end either, even if
+     * the fault is removed
+     */
     psp_inject(&p, "[]");
     psp_give(&p, 0x0a, BUF, false);
     qtest_clock_step(p.qts, 1000 * 1000 * 1000);
@@ -136,7 +139,7 @@ static void test_fault_corrupt(void)
     psp_open(&p, "");
     psp_init(&p);
 
-    /* Exactly one byte of the data changes */
+    /* The fault changes exactly one byte of the data */
     clear(&p);
     put64(&p, 0, OUT);
     put32(&p, 8, 64);

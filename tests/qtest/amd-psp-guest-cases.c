@@ -208,7 +208,10 @@ static void test_policy(void)
     psp_init(&p);
     g_assert_cmphex(export_certs(&p), ==, 0);
     for (i = 0; i < ARRAY_SIZE(bad); i++) {
-        /* LAUNCH_START with an owner's session, and RECEIVE_START */
+        /*
+         * LAUNCH_START with an owner's session, and RECEIVE_START, both refuse
+         * the policy
+         */
         g_assert_cmphex(start_in_session(&p, 0x30, bad[i].policy), ==,
                         bad[i].status);
         g_assert_cmphex(start_in_session(&p, 0x50, bad[i].policy), ==,
@@ -315,7 +318,10 @@ static void wbinvd(Psp *p)
 static void test_flushes(void)
 {
     static const struct {
-        /* Operations before ACTIVATE and DF_FLUSH, one letter each; see below */
+        /*
+         * Operations before ACTIVATE and DF_FLUSH.  The switch statement below
+         * defines the letter of each operation.
+         */
         const char *before;
         unsigned df_flush, activate;
     } cases[] = {
@@ -353,7 +359,10 @@ static void test_flushes(void)
     memcpy(rom + 0xfff0, jump_to_it, sizeof(jump_to_it));
     g_assert(g_file_set_contents(name, rom, 64 * 1024, NULL));
     memset(&p, 0, sizeof(p));
-    /* The firmware does not wait for the second CPU, which is never started */
+    /*
+     * DF_FLUSH succeeds although the second CPU never executes WBINVD, because
+     * this CPU is never started
+     */
     p.qts = qtest_initf("-accel tcg -nodefaults -machine q35 -bios %s -smp 2 "
                         "-cpu EPYC-Milan,+svm,+sev "
                         "-device amd-psp,id=psp,addr=04.0", name);

@@ -38,7 +38,8 @@ struct Psp {
     QPCIBus *bus;
     QPCIDevice *dev;
     QPCIBar bar;
-    int64_t step;   /* ns of virtual time to pass per step of a wait */
+    /* by how many ns each step of a wait advances virtual time */
+    int64_t step;
     /* Called to write registers; NULL: the test writes them itself */
     void (*write)(Psp *p, uint64_t reg, uint32_t value);
 };

@@ -105,7 +105,10 @@ static void test_certs(void)
     g_assert_cmphex(export_certs(&p), ==, 0);
     qtest_memread(p.qts, PDH, b, CERT_LEN);
     g_assert(memcmp(a, b, CERT_LEN));
-    /* The output buffer is not in RAM, or is too short */
+    /*
+     * PDH_CERT_EXPORT refuses an output buffer that is not in RAM or is too
+     * short
+     */
     put64(&p, 0, NOT_RAM);
     g_assert_cmphex(psp_cmd(&p, 0x08), ==, 0x09);
     put64(&p, 0, PDH);

@@ -552,8 +552,9 @@ static void test_interrupts(void)
     await_head(&p, NEAR | LOW_RUNS | HIGH_RUNS | 5);
     g_assert(interrupted(&p));
     /*
-     * Three and two entries are not nearly empty.  The second command fails and
-     * pauses the queue; NEAR is not set for the one entry that is left.
+     * A queue with three or two entries is not nearly empty.  The second
+     * command fails and pauses the queue; NEAR is not set for the one entry
+     * that is left.
      */
     put_entry(&p, LOW, 6, NONE, 0, 0);
     ring_go(&p, 8, NEAR_INT | CLEAR);
@@ -768,14 +769,20 @@ static void test_overlap(void)
         ring_go(&p, n, CLEAR);
         await_head(&p, LOW_RUNS | HIGH_RUNS | EMPTY | n);
         assert_status(&p, LOW, n - 1, is_bad ? 0x09 : 0);
-        /* A command whose buffer is in the pages of a queue */
+        /*
+         * The firmware refuses a command whose buffer is in the pages of a
+         * queue
+         */
         put_entry(&p, LOW, n++, STATUS, GO_ON, to);
         ring_go(&p, n, CLEAR);
         await_head(&p, LOW_RUNS | HIGH_RUNS | EMPTY | n);
         if (to != LOW - 63) {
             assert_status(&p, LOW, n - 1, is_bad ? 0x09 : 0);
         }
-        /* A command whose guest memory is in the pages of a queue */
+        /*
+         * The firmware refuses a command whose guest memory is in the pages of
+         * a queue
+         */
         qtest_memset(p.qts, ARG, 0, 64);
         qtest_writel(p.qts, ARG, handle);
         qtest_writeq(p.qts, ARG + 8, to & ~15ull);

@@ -126,8 +126,8 @@ static void put_guest_command(Psp *p, size_t i, uint32_t handle)
 }
 
 /*
- * What the firmware writes back to command buffers.  A command that fails
- * writes nothing, or only the length that the host should have given.
+ * Check what the firmware writes back to command buffers.  A command that
+ * fails writes nothing, or only the length that the host should have given.
  */
 static void test_replies(void)
 {
@@ -224,7 +224,7 @@ static void test_guest_states(void)
             }
             guest_gone(&p, h);
         }
-        /* The handle of a guest that does not exist */
+        /* The firmware refuses the handle of a guest that does not exist */
         put_guest_command(&p, i, 0xabcdef);
         g_assert_cmphex(psp_cmd(&p, guest_commands[i].cmd), ==, 0x10);
         put_guest_command(&p, i, 0);

@@ -59,7 +59,10 @@ static void test_migrate(void)
     g_assert_cmphex(update_data(&p, 0x51, b, PAGE_B, 4096), ==, 0x08);
     g_assert_cmphex(activate(&p, b, 2), ==, 0);
 
-    /* Change a bit of the data or of the header, or the length */
+    /*
+     * RECEIVE_UPDATE_DATA refuses a packet whose data, header or length was
+     * changed
+     */
     qtest_writeb(p.qts, TRANS + 100, trans[100] ^ 1);
     g_assert_cmphex(update_data(&p, 0x51, b, PAGE_B, 4096), ==, 0x0b);
     qtest_writeb(p.qts, TRANS + 100, trans[100]);
@@ -100,7 +103,10 @@ static void test_cancel(void)
     g_assert_cmphex(guest_cmd(&p, 0x44, a), ==, 0);
     g_assert_cmpuint(guest_state(&p, a), ==, 3);
     g_assert_cmphex(update_data(&p, 0x41, a, PAGE_A, 4096), ==, 0x02);
-    /* Send again until SEND_FINISH, after which SEND_CANCEL is refused */
+    /*
+     * Open another session and end it by SEND_FINISH, after which SEND_CANCEL
+     * is refused
+     */
     g_assert_cmphex(send_start(&p, a), ==, 0);
     g_assert_cmphex(guest_cmd(&p, 0x43, a), ==, 0);
     g_assert_cmphex(guest_cmd(&p, 0x44, a), ==, 0x02);
@@ -134,7 +140,10 @@ static void test_wrong_session(void)
     qtest_memread(p.qts, CHAIN, chain, sizeof(chain));
     a = launch(&p, 0, 1);
 
-    /* A session for the other platform, which this one cannot receive */
+    /*
+     * This platform cannot receive a session that was made for the other
+     * platform
+     */
     qtest_memwrite(p.qts, PDH, other, sizeof(other));
     qtest_memwrite(p.qts, CHAIN, other_chain, sizeof(other_chain));
     g_assert_cmphex(send_start(&p, a), ==, 0);
@@ -143,7 +152,10 @@ static void test_wrong_session(void)
     g_assert_cmphex(receive_start(&p, 0, &b), ==, 0x0b);
     g_assert_cmphex(guest_cmd(&p, 0x44, a), ==, 0);
 
-    /* A session that this platform has made for itself */
+    /*
+     * This platform can receive a session that it has made for itself, but
+     * only with the right PDH and policy and without a changed byte
+     */
     g_assert_cmphex(send_start(&p, a), ==, 0);
     qtest_memwrite(p.qts, PDH, other, sizeof(other));
     g_assert_cmphex(receive_start(&p, 0, &b), ==, 0x0b);
@@ -159,7 +171,8 @@ static void test_wrong_session(void)
     g_assert_cmphex(guest_cmd(&p, 0x44, a), ==, 0);
 
     /*
-     * No certificate, a certificate of a PEK, and a key that is off the curve
+     * SEND_START refuses zeros instead of a certificate, the certificate of a
+     * PEK, and a key that is not on the curve
      */
     qtest_memset(p.qts, PDH, 0, CERT_LEN);
     g_assert_cmphex(send_start(&p, a), ==, 0x06);
@@ -229,7 +242,10 @@ static void test_secret(void)
     qtest_memwrite(p.qts, HEADER, &header, sizeof(header));
     g_assert_cmphex(update_data(&p, 0x34, h, PAGE_A, 32), ==, 0x0b);
 
-    /* A secret that the owner has encrypted for another measurement */
+    /*
+     * The firmware refuses a secret that the owner has encrypted for another
+     * measurement
+     */
     memcpy(sealed, secret, sizeof(sealed));
     mac[0] ^= 1;
     amd_psp_secret_seal(&keys, mac, iv, sealed, sizeof(sealed), &header);

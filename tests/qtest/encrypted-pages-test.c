@@ -30,7 +30,7 @@ typedef struct Pair {
 
 /*
  * Start a machine.  @opts: options of the test device, or NULL for a machine
- * without the device, whose guest is plain.
+ * without the device, whose guest is not confidential.
  */
 static QTestState *start(const char *opts, const char *args)
 {
@@ -1607,8 +1607,8 @@ static void test_hints(void)
 }
 
 /*
- * A plain machine cannot receive a confidential guest, and a confidential
- * machine cannot receive a plain guest
+ * A machine without confidential guest support cannot receive a confidential
+ * guest, and a machine with this support cannot receive an ordinary guest
  */
 static void test_mismatch(void)
 {
@@ -1742,7 +1742,11 @@ static char *answered(QTestState *src, const char *answer, size_t len)
     return desc;
 }
 
-/* The source checks the destination's message with the reason of a failure */
+/*
+ * If a migration fails, the destination sends the reason as a text.  The
+ * source replaces bytes of this text that could do harm on a terminal, and
+ * refuses a text that is empty or too long.
+ */
 static void test_bad_reason(void)
 {
     static const char text[] = "\x45\x52\0\x09\033[2Ja\n\xff\0b";
@@ -1763,7 +1767,7 @@ static void test_bad_reason(void)
     runs_again(src);
     qtest_quit(src);
 
-    /* The source of a plain guest accepts no reason message */
+    /* If the guest is not confidential, the source refuses such a message */
     src = start(NULL, "");
     set_capability(src, "return-path");
     set_bandwidth(src, 1 * MiB);
@@ -1789,7 +1793,10 @@ static void test_answer(void)
     pair_end(p);
 }
 
-/* The source checks the destination's message with the answer to the session */
+/*
+ * The source refuses an answer to the session record that is empty, too long,
+ * or not expected
+ */
 static void test_bad_answer(void)
 {
     static const char twice[] = "\x45\x41\0\3yes\x45\x41\0\3yes";
@@ -1819,7 +1826,7 @@ static void test_bad_answer(void)
     runs_again(p.src);
     pair_end(p);
 
-    /* The source of a plain guest refuses any answer */
+    /* If the guest is not confidential, the source refuses any answer */
     src = start(NULL, "");
     set_capability(src, "return-path");
     set_bandwidth(src, 1 * MiB);
@@ -2068,8 +2075,9 @@ static void test_multifd_not_authentic(void)
 }
 
 /*
- * With multifd, a confidential machine cannot receive a plain guest, and a
- * plain machine cannot receive a confidential guest
+ * With multifd, too, a machine without confidential guest support cannot
+ * receive a confidential guest, and a machine with this support cannot receive
+ * an ordinary guest
  */
 static void test_multifd_mismatch(void)
 {
@@ -2240,8 +2248,8 @@ static void test_plain_queries(void)
 }
 
 /*
- * Add @test for a confidential guest, and once more for a plain guest, which
- * shows what QEMU does without encrypted pages
+ * Add @test for a confidential guest, and once more for an ordinary guest,
+ * which shows what QEMU does without encrypted pages
  */
 static void both(const char *name, void (*test)(const void *))
 {

@@ -250,7 +250,10 @@ typedef struct Source {
     Flow flow;
     uint32_t id;
     double marked;
-    /* times as double, for the ids from 1 on */
+    /*
+     * The times (double) at which the acknowledgements of marks 1, 2, ...
+     * arrive
+     */
     GArray *acks;
 } Source;
 

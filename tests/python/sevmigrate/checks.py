@@ -110,7 +110,8 @@ class Host(HostCase):
         self.item('ASIDs', 'warn', 'not known')
 
     def test_apparmor(self):
-        """Debian 13 has no rule for /dev/sev; either file may add it."""
+        """Debian 13's profile has no rule for /dev/sev.  The rule can be in
+        the profile or in the file for local additions."""
         self.write('/sys/module/apparmor/parameters/enabled', 'Y')
         main, local = hostcheck.APPARMOR
         self.write(main, '  /dev/kvm rw,\n  # /dev/sev rw,')
@@ -471,7 +472,7 @@ class Vars(ToolCase):
 
 
 class Libvirt(ToolCase):
-    """The parts of the support of libvirt that need no libvirt."""
+    """Tests of sev-migrate's support of libvirt that need no libvirt."""
 
     def test_no_python3_libvirt(self):
         with mock.patch.object(domain, 'libvirt', None):

@@ -165,7 +165,10 @@ bool sev_cpu_leaf(CPUState *cs, hwaddr pa, bool private, int *prot,
 
     switch (mmu_idx) {
     case MMU_NESTED_IDX:
-        /* In a nested walk, the read of the page table checks the view */
+        /*
+         * ptw_translate() checks the page's view when it reads the guest's
+         * page table, so only record the access here
+         */
         sev_memory_touch(cs, pa, false, &unused);
         return false;
     case MMU_PHYS_IDX:
