@@ -42,8 +42,8 @@
 
 /*
  * A page cannot become private while somebody holds a reference to it.  I/O
- * holds a shared page for a short time only.  If a page is still held after all
- * these retries (1 s), it is considered to be pinned permanently.
+ * holds a shared page for a short time only.  If a page is still held after
+ * all these retries (1 s), QEMU takes the page for permanently pinned.
  */
 #define CONVERT_RETRIES         1000
 #define CONVERT_RETRY_US        1000

@@ -30,8 +30,8 @@
 #define FILLED_MAX 1024
 
 /*
- * Number of poisoned pages that are remembered one by one.  If there are more,
- * all pages count as poisoned.
+ * Maximum number of poisoned pages whose addresses are stored.  If there are
+ * more poisoned pages, all pages count as poisoned.
  */
 #define POISONED_MAX 64
 
@@ -44,8 +44,8 @@ typedef struct Region {
     int fd;
     char *name;
     /*
-     * Number of pages that were replaced, and offset of the first of them;
-     * protected by the spinlock
+     * Number of this region's pages that were replaced by zeros, and offset of
+     * the first such page; protected by the spinlock
      */
     uint64_t accesses;
     uint64_t first_offset;
@@ -248,8 +248,8 @@ static void sigbus_handler(int sig, siginfo_t *info, void *context)
 {
     int saved_errno = errno;
     /*
-     * In vCPU threads, KVM uses this signal to report poisoned pages that the
-     * guest has accessed.  The previous handler passes them on to the guest.
+     * In vCPU threads, KVM uses SIGBUS to report that the guest has accessed a
+     * poisoned page.  The previous handler reports this page to the guest.
      */
     bool is_access = info->si_code == BUS_ADRERR ||
                      (info->si_code == BUS_MCEERR_AR && !current_cpu);

@@ -1,5 +1,5 @@
 /*
- * guest_memfds whose pages KVM converts in place: without KVM
+ * Stubs of the functions for in-place memory, for a QEMU without KVM
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */

@@ -117,8 +117,9 @@ static void queue_pause(AmdPspRing *r, AmdPspRingPriority prio,
 }
 
 /*
- * Resume the queues whose RESUME bit is set in the control register.  They
- * execute commands after the host has cleared the bit, see queue_look().
+ * Resume the queues whose RESUME bit is set in the control register.  The
+ * firmware executes their commands only after the host has cleared the bit,
+ * see queue_look().
  */
 static void queues_resume(AmdPspRing *r, uint32_t control)
 {

@@ -68,7 +68,8 @@ OBJECT_DECLARE_SIMPLE_TYPE(AmdPspState, AMD_PSP)
 #define CMDRESP_DONE        BIT(31)
 
 /*
- * Must not be all ones, which means to Linux's driver that there is no firmware
+ * This value must not be all ones, because Linux's driver would then assume
+ * that there is no firmware
  */
 #define BOOTLOADER_VERSION  0x00010000
 
@@ -266,7 +267,10 @@ static void amd_psp_executed(AmdPspState *s)
     int64_t end = s->start;
 
     if (s->status == AMD_PSP_CONTINUE) {
-        /* Let vCPUs run and others take the BQL before the command continues */
+        /*
+         * Let vCPUs run and other threads take the BQL before the command
+         * continues
+         */
         qemu_bh_schedule(s->continue_bh);
         return;
     }

@@ -28,7 +28,8 @@
 #define NOT_YET (UINT64_MAX / 4)
 
 /*
- * Numbers of this file's pings begin here; savevm.c and migration.c use 1 to 4
+ * The first number of this file's pings.  savevm.c and migration.c use the
+ * numbers 1 to 4.
  */
 #define PING_FIRST 0x656e6300
 
@@ -149,8 +150,8 @@ static uint64_t downtime_ns(EncryptedPending *p, const EncryptedWork *left)
         return encrypted_rate_estimate(&p->rate, left);
     }
     /*
-     * The bandwidth that the user has set is that of the channel, so use
-     * measurements for the platform only
+     * The user has set the bandwidth of the channel, so compute the time of
+     * the channel from it.  Use measurements only for the platform.
      */
     by_user = ((double)(left->pages << qemu_target_page_bits()) + left->bytes) /
               bw * NANOSECONDS_PER_SECOND;

@@ -84,8 +84,8 @@ static void update_bounds(EncryptedRate *r)
         }
     }
     /*
-     * Keep the old bound of a kind of memory if no interval has memory of this
-     * kind
+     * If no private pages were sent between any two marks, keep the old bound
+     * of private pages, and likewise for shared pages
      */
     r->page_ns = isinf(page_ns) ? r->page_ns : page_ns;
     r->byte_ns = isinf(byte_ns) ? r->byte_ns : byte_ns;

@@ -109,7 +109,7 @@ void mh_master_key_init(MhMasterKey *master, const uint8_t key[MH_KEY_SIZE])
 
     expand_key(master->round_keys, key);
     store(k, encrypt_block(master->round_keys, _mm_setzero_si128()));
-    /* CMAC's subkey is this block, doubled in GF(2^128) */
+    /* CMAC's subkey is the encrypted block of zeros, doubled in GF(2^128) */
     carry = k[0] >> 7;
     for (i = 0; i < 15; i++) {
         k[i] = k[i] << 1 | k[i + 1] >> 7;

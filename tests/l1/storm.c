@@ -71,8 +71,8 @@ static const char *broken = "";
 static volatile bool stop;
 static long count[OP_MAX], violations;
 /*
- * A thread must hold this lock if it clears bits of slot 1's log, or if no
- * other thread may clear them
+ * A thread must hold this lock while it clears bits of slot 1's dirty log, and
+ * while it relies on other threads not clearing them
  */
 static pthread_mutex_t harvest = PTHREAD_MUTEX_INITIALIZER;
 /*

@@ -564,8 +564,9 @@ static void test_interrupts(void)
 }
 
 /*
- * Wait until the device has executed @name, when the busy time of this command
- * changes from @before.  Only then does the device let the command's time pass.
+ * Wait until the device has executed @name: the busy time of this command then
+ * differs from @before.  Only afterwards does the device let the command's
+ * time pass.
  */
 static void await_executed(Psp *p, const char *name, uint64_t before)
 {
@@ -611,7 +612,10 @@ static void test_costs(void)
     assert_takes(&p, "PLATFORM_STATUS", &busy, 1000, LOW_RUNS | EMPTY | 3);
     g_assert(!query_is(&p, "busy"));
 
-    /* Entries that are added while one executes need no doorbell */
+    /*
+     * Entries that the host adds while an earlier entry executes need no
+     * doorbell
+     */
     ring_go(&p, 4, CLEAR);
     await_executed(&p, "PLATFORM_STATUS", busy);
     ring_go(&p, 5, CLEAR);
@@ -901,8 +905,8 @@ static void test_faults(void)
     g_assert(interrupted(&p));
 
     /*
-     * If the last command of a doorbell has the fault, there is no interrupt.
-     * The next doorbell raises an interrupt again.
+     * If the fault "no-interrupt" hits the last command of a doorbell, there
+     * is no interrupt.  The next doorbell raises an interrupt again.
      */
     psp_inject(&p, "[{'kind': 'no-interrupt', 'nth': 2}]");
     ring_go(&p, 8, CLEAR);
@@ -911,7 +915,8 @@ static void test_faults(void)
     ring_go(&p, 8, CLEAR);
     g_assert(interrupted(&p));
     /*
-     * If another command of the doorbell has the fault, there is an interrupt
+     * If the fault hits an earlier command of the doorbell, there is an
+     * interrupt
      */
     psp_inject(&p, "[{'kind': 'no-interrupt'}]");
     ring_go(&p, 10, CLEAR);

@@ -29,7 +29,9 @@ typedef struct TestBlock {
     MemoryRegion mr;
     RAMBlock rb;
     bool not_migratable;
-    /* 1 for each page for which memory_region_set_dirty() was called */
+    /*
+     * One byte for each page: 1 if memory_region_set_dirty() was called for it
+     */
     uint8_t *dirty;
 } TestBlock;
 

@@ -202,7 +202,10 @@ static void test_session_wrong_key(void)
 
     make_session(&s);
     make_key("other", &other);
-    /* A session for another destination or from another source is refused */
+    /*
+     * The destination refuses a session for another destination or from
+     * another source
+     */
     g_assert(!open_session(&other, &s.source.q, &s.session, POLICY, &keys));
     g_assert(!open_session(&s.dest, &other.q, &s.session, POLICY, &keys));
     /* The policy that the host gives differs from the guest's policy */
@@ -309,7 +312,10 @@ static void test_packet_tampered(void)
         g_assert(!amd_psp_packet_open(&keys, AMD_PSP_PACKET_DATA, &header,
                                       bad, PACKET_LEN));
     }
-    /* A shorter packet, another command, and another key are rejected */
+    /*
+     * amd_psp_packet_open() rejects a shorter packet, another command, and
+     * another key
+     */
     g_assert(!amd_psp_packet_open(&keys, AMD_PSP_PACKET_DATA, &header,
                                   data, PACKET_LEN - 16));
     g_assert(!amd_psp_packet_open(&keys, AMD_PSP_PACKET_SECRET, &header,

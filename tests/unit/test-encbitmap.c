@@ -278,8 +278,8 @@ static void test_convert_dirties(void)
     encbitmap_convert(rb, 60 * PAGE, 10 * PAGE, false, NULL, &error_abort);
     check_dirty(rb, 60, 10);
     /*
-     * The state of this provider may differ from the bitmap, so
-     * encbitmap_convert() marks the whole range
+     * The provider's state may differ from the bitmap, so encbitmap_convert()
+     * marks the whole range
      */
     encbitmap_convert(rb, 60 * PAGE, 100 * PAGE, false, NULL, &error_abort);
     check_dirty(rb, 60, 100);

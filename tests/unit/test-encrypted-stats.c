@@ -121,7 +121,10 @@ static void test_rounds(void)
     g_assert_cmpuint(r->again_pages, ==, 3);
     g_assert_cmpuint(r->platform_calls, ==, 75);
     g_assert_cmpuint(r->platform_time, ==, 2000);
-    /* The present round has its counters and its duration until now */
+    /*
+     * The statistics of the present round have its counters and its duration
+     * until now
+     */
     r = nth(stats, 1);
     g_assert_cmpuint(r->round, ==, 2);
     g_assert_cmpuint(r->start, ==, 500);

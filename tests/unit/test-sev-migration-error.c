@@ -12,7 +12,10 @@ static void test_every_answer(void)
 {
     g_autoptr(GHashTable) names = g_hash_table_new(g_str_hash, g_str_equal);
 
-    /* All codes up to this one belong to SEV; later codes belong to SNP */
+    /*
+     * All codes up to SEV_RET_SECURE_DATA_INVALID belong to SEV; later codes
+     * belong to SNP
+     */
     for (int code = 0; code <= SEV_RET_SECURE_DATA_INVALID; code++) {
         const char *name = sev_fw_error_name(code);
 

@@ -152,7 +152,10 @@ typedef struct SevMemoryStats {
     /* Accesses to plaintext pages by devices and debuggers, in pages */
     uint64_t bypassing_reads;
     uint64_t bypassing_writes;
-    /* Pages that were used while lines of another view were not flushed */
+    /*
+     * Pages that the hypervisor, a guest or a firmware command used through
+     * one view while cache lines of another view were not flushed
+     */
     uint64_t unflushed_host_writes;
     uint64_t unflushed_guest_writes;
     uint64_t unflushed_commands;

@@ -20,11 +20,14 @@
 
 struct kvm;
 
-/* Number of pages per bit of @reached, which is the number per word of @private */
+/*
+ * Number of pages per bit of @reached; one word of @private covers as many
+ * pages
+ */
 #define GMEM_REACH_PAGES	BITS_PER_LONG
 /*
- * Number of words of @private that a conversion changes before it marks their pages
- * dirty.  A longer conversion repeats both steps.
+ * Maximum number of words of @private that a conversion changes before it
+ * marks the changed pages dirty.  A longer conversion repeats both steps.
  */
 #define GMEM_CHANGE_WORDS	64
 #define GMEM_CHANGE_PAGES	(GMEM_CHANGE_WORDS * BITS_PER_LONG)

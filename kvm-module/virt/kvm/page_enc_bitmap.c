@@ -103,7 +103,10 @@ static void page_enc_buffer_put(struct kvm *kvm, struct page_enc_buffer *buffer)
 void kvm_page_enc_begin(struct kvm *kvm)
 {
 	down_write(&kvm->page_enc_lock);
-	/* This is a full barrier: the pages change after the generation. */
+	/*
+	 * This increment is a full barrier, so the state of pages changes
+	 * after the generation.
+	 */
 	atomic64_inc_return(&kvm->page_enc_generation);
 }
 

@@ -213,8 +213,8 @@ static uint64_t map_gpa_range(SevMigration *m, uint64_t gpa, uint64_t npages,
     uint64_t result;
 
     /*
-     * Check the range here although KVM checks it, too, because KVM's
-     * documentation does not promise that
+     * KVM checks the range, too, but its documentation does not promise this
+     * check
      */
     if (!QEMU_IS_ALIGNED(gpa, TARGET_PAGE_SIZE) || !npages ||
         npages > (UINT64_MAX >> TARGET_PAGE_BITS) ||
