@@ -370,8 +370,8 @@ static void amd_psp_start(AmdPspState *s, uint32_t id, hwaddr buffer,
 }
 
 /*
- * Start the command in the mailbox.  @left: the command has ended ring buffer
- * mode and is not executed
+ * Start the command in the mailbox.  @left: the command has only ended ring
+ * buffer mode, so the device does not execute it
  */
 static void amd_psp_start_mailbox(AmdPspState *s, bool left)
 {

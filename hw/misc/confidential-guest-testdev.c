@@ -360,7 +360,10 @@ static void convert_and_write(CGTestState *s, GRand *rand, uint64_t count)
     uint64_t n = MIN(g_rand_int_range(rand, 1, 100), npages - first);
     int64_t start = qemu_clock_get_us(QEMU_CLOCK_REALTIME);
 
-    /* If the source takes the guest back, send_done() clears completed first */
+    /*
+     * If the source takes the guest back, send_done() clears @completed before
+     * the guest runs
+     */
     assert(!CGTEST_GUEST(current_machine->cgs)->completed);
     encbitmap_convert(s->rb, first * size, n * size, g_rand_boolean(rand),
                       NULL, &error_abort);

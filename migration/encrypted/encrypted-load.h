@@ -3,9 +3,9 @@
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
- * Everything that is loaded is untrusted.  For a machine without confidential
- * guest support that can migrate, the functions accept an ordinary guest and
- * refuse a confidential one.
+ * Everything that is loaded is untrusted.  If the machine has no confidential
+ * guest support, or if this support has no operations for migration, the
+ * functions accept an ordinary guest and refuse a confidential one.
  */
 #ifndef MIGRATION_ENCRYPTED_LOAD_H
 #define MIGRATION_ENCRYPTED_LOAD_H

@@ -3,8 +3,8 @@
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
- * All functions accept everything for a machine without confidential guest
- * support that can migrate.
+ * All functions accept everything if the machine has no confidential guest
+ * support, or if this support has no operations for migration.
  */
 #ifndef MIGRATION_ENCRYPTED_POLICY_H
 #define MIGRATION_ENCRYPTED_POLICY_H

@@ -584,7 +584,10 @@ int encrypted_save_final(void)
         return 0;
     }
     end_round(s->session, 0);
-    /* Pages that were counted as private may have been sent as shared ones */
+    /*
+     * No private page remains.  Reset the counter, which can be above 0, because
+     * pages that were counted as private may have been sent as shared ones.
+     */
     encrypted_stats_remaining(s->session->stats, 0);
     /*
      * The destination compares the state records with the pages that it has

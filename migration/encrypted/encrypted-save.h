@@ -4,9 +4,10 @@
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
  * ram.c searches for dirty pages.  It hands every page of a RAMBlock that can
- * have private pages to encrypted_save_page().  All functions do nothing for a
- * machine without confidential guest support that can migrate.  The migration
- * thread calls them, unless their comment says otherwise.
+ * have private pages to encrypted_save_page().  All functions do nothing if
+ * the machine has no confidential guest support, or if this support has no
+ * operations for migration.  The migration thread calls the functions, unless
+ * their comment says otherwise.
  */
 #ifndef MIGRATION_ENCRYPTED_SAVE_H
 #define MIGRATION_ENCRYPTED_SAVE_H

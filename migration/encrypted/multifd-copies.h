@@ -17,7 +17,10 @@ typedef struct MultiFDCopies {
     uint8_t *host;
     /* The RAMBlock of the pages that are in @host, or NULL */
     RAMBlock *of;
-    /* Offset in @of of each page; at the destination zero pages come last */
+    /*
+     * The offset of each page in the RAMBlock @of.  At the destination, zero
+     * pages come last.
+     */
     ram_addr_t *offset;
 } MultiFDCopies;
 

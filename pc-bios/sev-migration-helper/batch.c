@@ -4,7 +4,10 @@
  */
 #include "helper.h"
 
-/* Index for the IV of the header's tag; pages have 0 to MH_BATCH_PAGES - 1 */
+/*
+ * The index in the IV of the header's tag.  Pages have the indices 0 to
+ * MH_BATCH_PAGES - 1.
+ */
 #define HEADER_INDEX 0xffffffffU
 
 #define HEADER_SIZE offsetof(MhBatch, tag)
@@ -57,7 +60,7 @@ static void use_subkey(MhHelper *helper, MhCpu *cpu)
     mh_cipher_init(&cpu->cipher, cpu->impl, key);
 }
 
-/* Like mh_copy(), for a page, with four vector registers */
+/* Copy a page like mh_copy() does, but with four vector registers */
 static void copy_page(void *dst, const void *src)
 {
     typedef long long Block __attribute__((vector_size(16), aligned(16),

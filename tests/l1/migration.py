@@ -650,8 +650,9 @@ class Booted(Base):
         # check fails
         Booted.history += source.console()
         Booted.source = destination
-        # Only print the number of rounds: the four compression threads may
-        # leave the guest too little CPU time to finish a round
+        # Print the number of the guest's rounds of conversions, but do not
+        # check it: the four compression threads may leave the guest too little
+        # CPU time to finish a round
         note(f'{len(guest.CHURN.findall(source.console())) - churned} rounds '
              'of conversions while it migrated')
         self.assert_runs(destination, 10)

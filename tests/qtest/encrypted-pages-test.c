@@ -820,8 +820,8 @@ static void test_busy(void)
 }
 
 /*
- * The source sends private pages that were never accessed without contents.  If
- * the guest writes to such a page before the dirty log shows it, the source
+ * If a private page was never accessed, the source sends it without contents.
+ * If the guest writes to such a page before the dirty log shows it, the source
  * sends the page later.
  */
 static void test_unallocated(void)

@@ -117,7 +117,10 @@ static size_t check_amd_cert(const uint8_t *data, size_t len,
                    exponent);
         return 0;
     }
-    /* Exponent, modulus, and a signature as long as the modulus */
+    /*
+     * The header, the exponent, the modulus, and the signature, which is as
+     * long as the modulus
+     */
     size = AMD_HEADER_LEN + exponent / 8 + 2 * (modulus / 8);
     if (len < size) {
         error_setg(errp, "certificate %s: %zu bytes, expected %zu", want->name,

@@ -61,8 +61,9 @@ static void outl(uint16_t port, uint32_t val)
 }
 
 /*
- * Let the device write the signature to @to.  The descriptor is at @at; the
- * guest accesses it at @at + @alias.
+ * Let the device write the signature to @to.  The address of the descriptor is
+ * @at.  The guest writes and reads the descriptor through the mapping at @at +
+ * @alias, which is private or shared.
  */
 static uint32_t dma(uint64_t at, uint64_t alias, uint64_t to)
 {

@@ -131,7 +131,8 @@ class Chains(ToolCase):
         self.assertEqual(out.count('NO,'), 1)
 
     def test_product_lines(self):
-        """The ARK is that of a product line; --product names it or another."""
+        """The ARK is that of a product line.  The option --product names this
+        product line or another one."""
         digest = fixture.certs.hashlib.sha256(
             self.platform.ark[64 + 256:64 + 512]).hexdigest()
         with mock.patch.dict(certs.PRODUCTS, {digest: 'Milan'}):

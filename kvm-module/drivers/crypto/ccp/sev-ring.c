@@ -28,17 +28,25 @@
 #include "psp-dev.h"
 #include "sev-dev.h"
 
-/* Bits of the control register.  In mailbox mode, it is the command register. */
+/*
+ * Bits of the control register, which is the command register in mailbox mode
+ */
 #define SEV_RING_CLEAR		BIT(29)	/* clear the status bits of the head */
 #define SEV_RING_ACTIVE		BIT(30)
 #define SEV_RING_HOST		BIT(31)	/* PSP_CMDRESP_RESP, for sev_irq_handler() */
 
-/* Bits of the head.  In mailbox mode, it is the low half of the argument's address. */
+/*
+ * Bits of the head register, which has the low half of the argument's address
+ * in mailbox mode
+ */
 #define SEV_RING_HEAD_LOW	GENMASK(7, 0)
 #define SEV_RING_RUNNING	BIT(11)	/* cleared when a command fails */
 #define SEV_RING_EMPTY		BIT(28)
 
-/* Bits of the tail.  In mailbox mode, it is the high half of the argument's address. */
+/*
+ * Bits of the tail register, which has the high half of the argument's address
+ * in mailbox mode
+ */
 #define SEV_RING_TAIL_LOW	GENMASK(7, 0)
 
 /* If @flags is 0, a failing command pauses the queue, and success raises no interrupt. */
