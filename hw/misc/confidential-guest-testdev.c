@@ -45,7 +45,7 @@ struct CGTestState {
     DeviceState parent_obj;
 
     uint32_t conversions;   /* conversions per second; 0: none */
-    uint32_t busy_every;    /* each busy_every-th run is busy; 0: none */
+    uint32_t busy_every;    /* refuse each n-th run with -EAGAIN; 0: none */
     uint32_t page_us;       /* time to pack or unpack a page, in us */
     bool rewrite;           /* mark sent pages dirty while the guest runs */
     uint64_t bad_page;      /* refuse the n-th received page; 0: none */

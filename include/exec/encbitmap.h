@@ -3,8 +3,9 @@
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
- * The bitmap is state and not dirtiness: sending a page does not change its
- * bit. A RAMBlock without a bitmap (encbmap == NULL) has no private pages.
+ * A bit is the state of a page and does not say whether the page is dirty:
+ * sending the page does not change the bit.  A RAMBlock without a bitmap
+ * (encbmap == NULL) has no private pages.
  *
  * Locking: each bitmap has a reader-writer lock.  A sender holds it as a
  * reader (encbitmap_send_lock()) from the test of a page's state until it has

@@ -44,7 +44,7 @@ typedef struct EncryptedSave {
     GByteArray *payload;
     /* The record that is being made */
     GByteArray *record;
-    /* Contents of a shared page, without multifd */
+    /* Without multifd: a copy of a shared page's contents */
     uint8_t *copy;
     /* ram.c's dirty bitmap */
     struct RAMState *rs;

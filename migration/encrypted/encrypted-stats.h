@@ -113,7 +113,10 @@ EncryptedSent encrypted_stats_get_sent(EncryptedStats *s);
  */
 void encrypted_stats_remaining(EncryptedStats *s, uint64_t npages);
 
-/** encrypted_stats_get: return them for query-migrate; @now: time in ms */
+/**
+ * encrypted_stats_get: return the statistics for query-migrate
+ * @now: time in ms
+ */
 EncryptedRamStats *encrypted_stats_get(EncryptedStats *s, int64_t now);
 
 /** encrypted_stats_text: text for a person; free with g_free */

@@ -588,10 +588,9 @@ class Row(Bare):
     host must not have more resources in use than before.
     """
     MOVES = int(os.environ.get('MOVES', '3'))
-    # How many KiB of memory may be in use in addition after MOVES migrations.
-    # KIB: in total; it is less than the memory of a guest.
-    # SLAB_KIB_A_MOVE: in slabs for each migration.  SLAB_KIB: in slabs once
-    # more.
+    # How many KiB the memory in use may grow by in MOVES migrations.  KIB: in
+    # total, which is less than the memory of a guest.  In slabs:
+    # SLAB_KIB_A_MOVE for each migration, plus SLAB_KIB.
     KIB, SLAB_KIB_A_MOVE, SLAB_KIB = 16384, 4, 256
 
     def setUp(self):

@@ -99,7 +99,10 @@ bool sev_consent_given(SevMigration *m, Error **errp);
  */
 bool sev_can_leave(ConfidentialGuestSupport *cgs, Error **errp);
 
-/* Members of ConfidentialGuestMigrationOps, without the prefix sev_ */
+/*
+ * The following functions implement members of ConfidentialGuestMigrationOps,
+ * whose names do not have the prefix sev_
+ */
 bool sev_is_willing(ConfidentialGuestSupport *cgs, Error **errp);
 bool sev_can_send(ConfidentialGuestSupport *cgs, Error **errp);
 bool sev_send_start(ConfidentialGuestSupport *cgs, GByteArray *session,

@@ -79,7 +79,10 @@ static void send_cancel(ConfidentialGuestSupport *cgs)
     if (ret < 0) {
         Error *err = NULL;
 
-        /* The guest can run.  The next migration cancels the session first. */
+        /*
+         * The guest can run although SEND_CANCEL has failed.  The next
+         * migration issues SEND_CANCEL again before it opens a session.
+         */
         sev_cmd_error(&err, "SEND_CANCEL", ret, fw_error);
         warn_reportf_err(err, "The session with the firmware stays open, the "
                          "guest runs on: ");

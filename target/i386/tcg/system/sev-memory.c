@@ -81,7 +81,7 @@ static struct {
     unsigned max_es_asid;
     /* By ASID; NULL: no guest is active with the ASID */
     QCryptoCipher *key[SEV_MEMORY_MAX_ASID + 1];
-    /* By ASID: whether VMRUN can use it */
+    /* By ASID: whether VMRUN can use the ASID */
     bool valid[SEV_MEMORY_MAX_ASID + 1];
     /* Chunks of views, by physical address; NULL: all pages are raw */
     uint8_t **views;
@@ -106,7 +106,10 @@ static struct {
     /* Chunks by physical address; NULL: all lines are clean */
     PageCache **caches;
     SevMemoryCacheCheck cache_check;
-    /* vCPUs, by index, with a WBINVD since sev_memory_forget_wbinvd() */
+    /*
+     * vCPUs, by index, that have executed WBINVD since the last call of
+     * sev_memory_forget_wbinvd()
+     */
     DECLARE_BITMAP(wbinvd, MAX_CPUS);
 } sev;
 

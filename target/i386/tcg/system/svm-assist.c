@@ -107,7 +107,10 @@ void svm_assist(CPUX86State *env, uint64_t exit_code, uint64_t *exit_info_1)
             bytes[0] = svm_assist_fetch(env, bytes + 1, sizeof(bytes) - 1);
         }
         break;
-    /* TASK_SWITCH, FERR_FREEZE and SHUTDOWN, in between, are not included */
+    /*
+     * The exit codes between these two ranges are not included: TASK_SWITCH,
+     * FERR_FREEZE and SHUTDOWN
+     */
     case SVM_EXIT_IDTR_READ ... SVM_EXIT_MSR:
     case SVM_EXIT_VMRUN ... SVM_EXIT_XSETBV:
         next = true;
