@@ -527,10 +527,7 @@ bool encrypted_receiver_body(EncryptedReceiver *r, const uint8_t *body,
         break;
     case ENCRYPTED_RECORD_UNALLOCATED:
         ok = receive_unallocated(r, body, errp);
-        /*
-         * Records of pages and of unallocated pages may follow each other in
-         * any order, so treat the two types alike
-         */
+        /* Both types may follow each other in any order, so treat them alike */
         type = ENCRYPTED_RECORD_PAGES;
         break;
     default:
