@@ -66,7 +66,7 @@
 /**
  * struct kvm_memory_attributes2 - argument of KVM_SET_MEMORY_ATTRIBUTES2
  * @offset: in: first byte of the range in the guest_memfd, page-aligned
- * @address: another name of @offset, which VM-wide attributes use
+ * @address: the name that @offset has in calls for VM-wide attributes
  * @size: in: bytes, page-aligned, not 0
  * @attributes: in: 0 (shared) or KVM_MEMORY_ATTRIBUTE_PRIVATE
  * @flags: 0

@@ -259,8 +259,8 @@ static void write_text(const char *path, const char *text)
 
 #define DEBUGFS         "/sys/kernel/debug"
 /*
- * Time per second that the scheduler reserves for tasks other than real-time
- * tasks, in ns
+ * File with the time per second, in ns, that the scheduler reserves for tasks
+ * other than real-time tasks
  */
 #define FAIR_SERVER     DEBUGFS "/sched/fair_server/cpu1/runtime"
 

@@ -1770,7 +1770,10 @@ static void test_bad_reason(void)
     runs_again(src);
     qtest_quit(src);
 
-    /* If the guest is not confidential, the source refuses such a message */
+    /*
+     * If the guest is not confidential, the source refuses the message with
+     * the reason of a failure
+     */
     src = start(NULL, "");
     set_capability(src, "return-path");
     set_bandwidth(src, 1 * MiB);

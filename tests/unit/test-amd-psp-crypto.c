@@ -491,7 +491,10 @@ static void test_authority(void)
     g_assert_cmpmem(text, len, certs, AMD_PSP_ASK_ARK_LEN);
     amd_psp_authority_free(b);
 
-    /* Files with a p that is not prime or with another format are rejected */
+    /*
+     * amd_psp_authority_open() rejects a file in which p is not a prime, and a
+     * file of another format
+     */
     g_clear_pointer(&text, g_free);
     g_assert(g_file_get_contents(path, &text, &len, NULL));
     digit = strstr(text, "p=") + 100;

@@ -95,8 +95,8 @@ static void ram_mapped(MemoryListener *listener, MemoryRegionSection *section)
     }
     if (sev_ram_is_in_place(rb)) {
         /*
-         * Pages of in-place memory do not move, and the memory backend has
-         * created the encryption bitmap
+         * Nothing is left to do for in-place memory: its pages do not move,
+         * and the memory backend has created the encryption bitmap
          */
         return;
     }

@@ -118,7 +118,7 @@ class Export(ToolCase):
             self.fails(['malformed'], 'export', self.file, '--guest', '/qmp')
 
     def test_product_lines(self):
-        """hardware.line_of() knows the product lines by /proc/cpuinfo."""
+        """hardware.line_of() derives the product line from /proc/cpuinfo."""
         mock.patch.stopall()
 
         def line(family, model, vendor='AuthenticAMD'):
