@@ -324,8 +324,8 @@ bool encrypted_load_plain(RAMBlock *rb, uint64_t offset)
     }
     if (migrate_multifd()) {
         /*
-         * A channel might make the page private before the caller has written
-         * it
+         * A channel of multifd might make the page private before the caller
+         * has written the page
          */
         error_setg(&err, "block %s, offset 0x%" PRIx64 ": plain page beside "
                    "the channels of multifd", rb->idstr, offset);

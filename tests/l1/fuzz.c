@@ -42,8 +42,8 @@ static struct {
 } m;
 
 /*
- * @buffer has BUFFER bytes and ends where no memory is mapped.  @read_only is a
- * page that cannot be written.
+ * @buffer has BUFFER bytes, and the memory after it is not mapped.  @read_only
+ * is a page that cannot be written.
  */
 static uint8_t *buffer, *read_only;
 static uint64_t state;

@@ -65,7 +65,7 @@ class Chains(ToolCase):
                   self.path('ark', self.platform.ark), status=0)
 
     def test_wrong_signature_at_each_link(self):
-        """Another key than that of the signer has made the signature."""
+        """A key other than the signer's has made the signature."""
         for name, by in (('ask', 'ark'), ('cek', 'ask'), ('pek', 'cek'),
                          ('oca', 'oca'), ('pek', 'oca'), ('pdh', 'pek')):
             with self.case(name, by):

@@ -338,7 +338,7 @@ bool sev_es_load(CPUX86State *env)
         env->sev_es_asid = 0;
         return false;
     }
-    /* Hardware has a separate register for the guest's PAT, and TCG has not */
+    /* Hardware has a separate register for the guest's PAT, but TCG has none */
     env->sev_es_host_pat = env->pat;
     env->int_ctl = x86_ldl_phys(cs, env->vm_vmcb + CONTROL(int_ctl));
     env->hflags2 &= ~(HF2_HIF_MASK | HF2_VINTR_MASK);
