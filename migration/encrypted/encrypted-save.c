@@ -591,7 +591,7 @@ int encrypted_save_final(void)
     encrypted_stats_remaining(s->session->stats, 0);
     /*
      * The destination compares the state records with the pages that it has
-     * received, so flush the channels before
+     * received, so flush the channels before the state records are sent
      */
     s->flush_due = false;
     ret = multifd_ram_flush_and_sync(s->f);
