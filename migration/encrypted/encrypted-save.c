@@ -585,8 +585,9 @@ int encrypted_save_final(void)
     }
     end_round(s->session, 0);
     /*
-     * No private page remains.  Reset the counter, which can be above 0, because
-     * pages that were counted as private may have been sent as shared ones.
+     * No private page remains.  Reset the counter, which can be above 0,
+     * because pages that were counted as private may have been sent as shared
+     * ones.
      */
     encrypted_stats_remaining(s->session->stats, 0);
     /*

@@ -102,9 +102,9 @@ static inline uint8_t *encrypted_save_contents(RAMBlock *rb,
  * encrypted_save_took_time: shall the caller look at the clock, although it has
  * sent only @pages pages?
  *
- * Packing a page takes milliseconds.  For an ordinary guest with huge pages, the
- * caller sends many pages at a time, too, but looking at the clock for them
- * would only slow the migration down.
+ * Packing a page takes milliseconds.  For an ordinary guest with huge pages,
+ * the caller sends many pages at a time, too, but looking at the clock for
+ * them would only slow the migration down.
  */
 static inline bool encrypted_save_took_time(int pages)
 {

@@ -261,8 +261,9 @@ static void gmem_mark_dirty(struct kvm_memory_slot *slot, pgoff_t start,
 			     BIT_WORD(word - slot->gmem.pgoff);
 		}
 		/*
-		 * Use atomic operations, because vCPUs set bits of the dirty bitmap and
-		 * readers of the dirty log clear bits at the same time.
+		 * Use atomic operations, because vCPUs set bits of the dirty
+		 * bitmap and readers of the dirty log clear bits at the same
+		 * time.
 		 */
 		if (pages << shift)
 			atomic_long_or(pages << shift, to);
