@@ -33,15 +33,17 @@ def need(true, what):
 
 
 def sev_session(of, data):
-    """Check SEV's session data; return C-bit, policy and lengths."""
-    need(len(data) >= 16, f'session data of {len(data)} bytes')
-    cbit, version, policy, pdh, session = struct.unpack_from('>HHIII', data)
+    """Check SEV's session data; return its fields and lengths."""
+    need(len(data) >= 24, f'session data of {len(data)} bytes')
+    cbit, version, policy, pdh, session, below_4g = struct.unpack_from(
+        '>HHIIIQ', data)
     need(version == 1, f'session data of version {version}')
     need(1 <= pdh <= CERT_MAX and 1 <= session <= SESSION_MAX and
-         16 + pdh + session == len(data),
+         24 + pdh + session == len(data),
          f'a PDH of {pdh} and a session of {session} in {len(data)} bytes')
     return (f'C-bit {cbit}, policy {policy:#x}, PDH {pdh} bytes, '
-            f'session {session} bytes, {len(of.private_blocks)} blocks')
+            f'session {session} bytes, {below_4g >> 20} MiB below 4 GiB, '
+            f'{len(of.private_blocks)} blocks')
 
 
 def sev_pages(record, data):

@@ -76,6 +76,7 @@ static void put_session(GByteArray *out)
 
     sev_wire_put_session(session, &(SevWireSession) {
         .policy = machine_policy,
+        .below_4g = MACHINE_BELOW_4G,
         .pdh = (const uint8_t *)"PDH", .pdh_len = 3,
         .session = (const uint8_t *)"session", .session_len = 7,
     });

@@ -368,6 +368,11 @@ SevMigration *sev_guest_migration(ConfidentialGuestSupport *c)
     return &migration;
 }
 
+uint64_t sev_ram_below_4g(void)
+{
+    return MACHINE_BELOW_4G;
+}
+
 uint32_t sev_get_cbit_position(void)
 {
     return 0;

@@ -58,6 +58,8 @@ RAMBlock *machine_block(const char *name);
 
 /* The guest's policy, which is the same at the source and in this machine */
 extern const uint32_t machine_policy;
+/* Bytes of the machine's RAM below 4 GiB */
+#define MACHINE_BELOW_4G 0x80000000
 
 /*
  * SEV's operations for receiving a guest, from target/i386/sev/.  The firmware

@@ -1094,6 +1094,14 @@ class Refusals(Bare):
         destination, _ = self.move(source)
         self.good(source, destination)
 
+    def test_ram_below_4g(self):
+        """Half of the RAM is above 4 GiB, but not at the source."""
+        half = self.config.mem // 2
+        self.refused(self.config.change(
+            machine=f'q35,max-ram-below-4g={half}'),
+                     [f'{half * 2} bytes of RAM below 4 GiB',
+                      f'has {half}:', 'max-ram-below-4g'])
+
     def test_less_memory(self):
         self.refused(flipper.config(self.work, mem=32),
                      ['pages at the source', 'here'])

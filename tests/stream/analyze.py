@@ -34,7 +34,8 @@ def as_sev(records):
         raw = bytearray(r.raw)
         if r.kind == 'session':
             size, = struct.unpack_from('>I', raw, 24)
-            data = struct.pack('>HHIII', 51, 1, 0x20, 3, 7) + b'PDHsession'
+            data = struct.pack('>HHIIIQ', 51, 1, 0x20, 3, 7, 2 << 30) + \
+                b'PDHsession'
             raw[len(raw) - size:] = data
             raw[24:28] = struct.pack('>I', len(data))
         elif r.kind == 'private':

@@ -10,7 +10,7 @@
 #include "qapi/error.h"
 #include "../../target/i386/sev/sev-migration-wire.h"
 
-#define SESSION_FIXED   16
+#define SESSION_FIXED   24
 
 static GByteArray *make_session(void)
 {
@@ -22,6 +22,7 @@ static GByteArray *make_session(void)
     sev_wire_put_session(out, &(SevWireSession) {
         .cbitpos = 51,
         .policy = 0x12345678,
+        .below_4g = 0x80000000,
         .pdh = pdh,
         .pdh_len = 2084,
         .session = session,
@@ -62,6 +63,8 @@ static void test_session(void)
                                        &error_abort));
     g_assert_cmpuint(s.cbitpos, ==, 51);
     g_assert_cmphex(s.policy, ==, 0x12345678);
+    g_assert_cmphex(ldq_be_p(out->data + 16), ==, 0x80000000);
+    g_assert_cmphex(s.below_4g, ==, 0x80000000);
     g_assert_cmpuint(s.pdh_len, ==, 2084);
     g_assert_cmpuint(s.session_len, ==, 112);
     g_assert(s.pdh == out->data + SESSION_FIXED);

@@ -59,6 +59,11 @@ void sev_page_state_reset(SevMigration *m);
  */
 bool sev_page_state_known(SevMigration *m, Error **errp);
 
+/* sev-migration.c */
+
+/** sev_ram_below_4g: bytes of the machine's RAM at guest addresses below 4 GiB */
+uint64_t sev_ram_below_4g(void);
+
 /* sev-cache.c */
 
 /**

@@ -10,7 +10,7 @@
 #include "sev-migration-wire.h"
 
 /* Bytes of the fixed parts; see docs/specs/sev-migration-payload.rst */
-#define SESSION_FIXED   16
+#define SESSION_FIXED   24
 #define PACKET_FIXED    4
 #define ANSWER_SIZE     8
 #define FINAL_SIZE      12
@@ -63,6 +63,7 @@ void sev_wire_put_session(GByteArray *out, const SevWireSession *s)
     put_be32(out, s->policy);
     put_be32(out, s->pdh_len);
     put_be32(out, s->session_len);
+    put_be64(out, s->below_4g);
     g_byte_array_append(out, s->pdh, s->pdh_len);
     g_byte_array_append(out, s->session, s->session_len);
 }
@@ -81,6 +82,7 @@ bool sev_wire_get_session(const uint8_t *buf, size_t len, SevWireSession *s,
     s->policy = ldl_be_p(buf + 4);
     s->pdh_len = ldl_be_p(buf + 8);
     s->session_len = ldl_be_p(buf + 12);
+    s->below_4g = ldq_be_p(buf + 16);
     if (!check_len(s->pdh_len, SEV_WIRE_PDH_MAX, "PDH certificate", errp) ||
         !check_len(s->session_len, SEV_WIRE_SESSION_MAX, "session data",
                    errp)) {

@@ -36,6 +36,7 @@
  * SevWireSession: input of RECEIVE_START, and what the destination must check
  * @cbitpos: position of the C-bit in the guest's page tables
  * @policy: the guest's policy
+ * @below_4g: bytes of the guest's RAM below 4 GiB; the rest is above
  * @pdh: the source's PDH certificate
  * @session: the session that SEND_START made
  *
@@ -44,6 +45,7 @@
 typedef struct SevWireSession {
     uint16_t cbitpos;
     uint32_t policy;
+    uint64_t below_4g;
     const uint8_t *pdh;
     uint32_t pdh_len;
     const uint8_t *session;

@@ -16,6 +16,8 @@
 #include "qapi/qapi-visit-common.h"
 #include "qemu/error-report.h"
 #include "cpu.h"
+#include "hw/boards.h"
+#include "hw/i386/x86.h"
 #include "kvm/kvm_i386.h"
 #include "migration/blocker.h"
 #include "sev.h"
@@ -25,6 +27,11 @@
 #include "system/reset.h"
 #include "system/runstate.h"
 #include "trace.h"
+
+uint64_t sev_ram_below_4g(void)
+{
+    return X86_MACHINE(qdev_get_machine())->below_4g_mem_size;
+}
 
 static void sev_migration_reset(void *opaque)
 {

@@ -33,6 +33,13 @@ static bool check_session(ConfidentialGuestSupport *cgs,
                    s->policy, sev_guest_policy(cgs));
         return false;
     }
+    if (s->below_4g != sev_ram_below_4g()) {
+        error_setg(errp, "SEV: the incoming guest has %" PRIu64 " bytes of RAM "
+                   "below 4 GiB, this machine has %" PRIu64 ": start both "
+                   "sides with the same machine type and max-ram-below-4g",
+                   s->below_4g, sev_ram_below_4g());
+        return false;
+    }
     return true;
 }
 

@@ -201,6 +201,7 @@ bool sev_send_start(ConfidentialGuestSupport *cgs, GByteArray *session,
     sev_wire_put_session(session, &(SevWireSession) {
         .cbitpos = sev_get_cbit_position(),
         .policy = start.policy,
+        .below_4g = sev_ram_below_4g(),
         .pdh = pdh,
         .pdh_len = pdh_len,
         .session = data,
