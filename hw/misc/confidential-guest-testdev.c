@@ -139,9 +139,9 @@ static bool cgtest_send_answer(ConfidentialGuestSupport *cgs,
     return !g->dev->answer || check_blob(data, len, g->dev->answer, errp);
 }
 
-static int cgtest_send_pages(ConfidentialGuestSupport *cgs, RAMBlock *rb,
-                             uint64_t offset, size_t npages, GByteArray *out,
-                             Error **errp)
+static int cgtest_send_pages(ConfidentialGuestSupport *cgs, unsigned channel,
+                             RAMBlock *rb, uint64_t offset, size_t npages,
+                             GByteArray *out, Error **errp)
 {
     CGTestGuest *g = CGTEST_GUEST(cgs);
     size_t size = qemu_target_page_size();

@@ -27,6 +27,8 @@
 #define CGS_MIGRATION_PAGES_MAX 64
 /* Maximum size in bytes of session data and final data, and of a packed page */
 #define CGS_MIGRATION_SESSION_MAX (64 * KiB)
+/* Bytes that send_data appends at a time, at most */
+#define CGS_MIGRATION_DATA_MAX (128 * KiB)
 #define CGS_MIGRATION_PAGE_MAX (4 * KiB + 512)
 
 typedef struct ConfidentialGuestMigrationOps {
@@ -63,8 +65,40 @@ typedef struct ConfidentialGuestMigrationOps {
                         size_t len, Error **errp);
 
     /**
+     * @send_data: append to @data what the destination's receive_data must
+     * have before it can unpack pages that send_pages packs from now on.
+     * Appends nothing if nothing has changed.  May append something only if
+     * the destination's answer has said that it has receive_data.  Migration
+     * thread, before each call of send_pages; may wait up to a second, and
+     * longer for the platform.  NULL: never anything.
+     */
+    bool (*send_data)(ConfidentialGuestSupport *cgs, GByteArray *data,
+                      Error **errp);
+
+    /**
+     * @send_ready: how many of @npages pages of @rb from byte @offset on may be
+     * packed by other threads than the migration thread?  Several threads pack
+     * pages at the same time then, each with a @channel of its own.  0: only
+     * the migration thread may pack pages now.  Errors are those of @send_pages.
+     * Migration thread.  NULL: always 0.
+     */
+    int (*send_ready)(ConfidentialGuestSupport *cgs, RAMBlock *rb,
+                      uint64_t offset, size_t npages, Error **errp);
+
+    /**
+     * @send_round: the destination has unpacked everything that was packed, and
+     * a page may be packed again, by another channel than before.  Migration
+     * thread; no other thread packs pages.  NULL: nothing to do.
+     */
+    bool (*send_round)(ConfidentialGuestSupport *cgs, Error **errp);
+
+    /**
      * @send_pages: pack @npages pages of @rb from byte @offset on, and append
-     * them to @out.  Migration thread.
+     * them to @out
+     * @channel: 0 for the migration thread; the destination unpacks what it
+     *           packs in the same order.  Otherwise the number of a channel,
+     *           from 1; only for pages for which @send_ready has returned
+     *           @npages.  What one channel packs is unpacked in the same order.
      *
      * Returns the number of pages that were packed.  It is less than @npages if
      * the guest is converting the page after them.  If the guest is converting
@@ -72,9 +106,9 @@ typedef struct ConfidentialGuestMigrationOps {
      * pages of the call later.  Other failures return another -errno.  With any
      * -errno, @errp is set and @out may have grown.
      */
-    int (*send_pages)(ConfidentialGuestSupport *cgs, RAMBlock *rb,
-                      uint64_t offset, size_t npages, GByteArray *out,
-                      Error **errp);
+    int (*send_pages)(ConfidentialGuestSupport *cgs, unsigned channel,
+                      RAMBlock *rb, uint64_t offset, size_t npages,
+                      GByteArray *out, Error **errp);
 
     /**
      * @send_final: called when the guest is stopped and all pages are sent.
@@ -108,6 +142,15 @@ typedef struct ConfidentialGuestMigrationOps {
      */
     uint64_t (*send_calls)(ConfidentialGuestSupport *cgs);
 
+    /**
+     * @send_helper: number of pages that a helper inside the guest has packed
+     * since send_start, instead of the platform
+     * @why_not: returns why the guest's helper packs no pages, or NULL if it
+     * does or if the guest has none.  Free with g_free.
+     * Any thread, at the same times as send_calls.  NULL: guests have none.
+     */
+    uint64_t (*send_helper)(ConfidentialGuestSupport *cgs, char **why_not);
+
     /** @receive_start: open the incoming session */
     bool (*receive_start)(ConfidentialGuestSupport *cgs,
                           const uint8_t *session, size_t len, Error **errp);
@@ -118,6 +161,22 @@ typedef struct ConfidentialGuestMigrationOps {
      * its send_answer.  BQL.  NULL: the answer is empty.
      */
     void (*receive_answer)(ConfidentialGuestSupport *cgs, GByteArray *answer);
+
+    /**
+     * @receive_data: data that send_data has appended.  @data is untrusted.
+     * BQL.  NULL: such data are refused.
+     */
+    bool (*receive_data)(ConfidentialGuestSupport *cgs, const uint8_t *data,
+                         size_t len, Error **errp);
+
+    /**
+     * @receive_private: @npages pages of @rb from byte @offset on become
+     * private.  QEMU can access those that are still shared for the last time.
+     * Called before receive_pages, and for private pages without contents.
+     * NULL: nothing to do.
+     */
+    void (*receive_private)(ConfidentialGuestSupport *cgs, RAMBlock *rb,
+                            uint64_t offset, uint64_t npages);
 
     /**
      * @receive_pages: unpack pages that send_pages has packed.  @in is

@@ -84,6 +84,7 @@ static bool check_order(EncryptedReceiver *r, EncryptedRecord type,
         break;
     case ENCRYPTED_RECORD_PAGES:
     case ENCRYPTED_RECORD_UNALLOCATED:
+    case ENCRYPTED_RECORD_PLATFORM:
         ok = expects_pages(r);
         break;
     case ENCRYPTED_RECORD_STATE:
@@ -310,13 +311,18 @@ static ReceivedBlock *find_block(EncryptedReceiver *r, uint32_t i, Error **errp)
 }
 
 /* Convert the pages [@page, @page + @npages) to private if they are not */
-static bool make_private(RAMBlock *rb, uint64_t page, uint64_t npages,
-                         Error **errp)
+static bool make_private(EncryptedReceiver *r, RAMBlock *rb, uint64_t page,
+                         uint64_t npages, Error **errp)
 {
     int bits = qemu_target_page_bits();
 
-    return encbitmap_count(rb, page, npages) == npages ||
-           encbitmap_convert(rb, page << bits, npages << bits, true, NULL,
+    if (encbitmap_count(rb, page, npages) == npages) {
+        return true;
+    }
+    if (r->ops->receive_private) {
+        r->ops->receive_private(r->cgs, rb, page << bits, npages);
+    }
+    return encbitmap_convert(rb, page << bits, npages << bits, true, NULL,
                              errp) == 0;
 }
 
@@ -352,7 +358,7 @@ static bool receive_pages(EncryptedReceiver *r, const uint8_t *p, size_t len,
                    npages, len, npages * (size_t)CGS_MIGRATION_PAGE_MAX);
         return false;
     }
-    if (!make_private(rb, page, npages, errp)) {
+    if (!make_private(r, rb, page, npages, errp)) {
         return false;
     }
     encbitmap_send_lock(rb);
@@ -387,7 +393,7 @@ static bool receive_unallocated(EncryptedReceiver *r, const uint8_t *p,
                    npages, page, reserved, b->npages);
         return false;
     }
-    if (!make_private(b->rb, page, npages, errp)) {
+    if (!make_private(r, b->rb, page, npages, errp)) {
         return false;
     }
     bitmap_set(b->received, page, npages);
@@ -482,6 +488,17 @@ static bool receive_state(EncryptedReceiver *r, const uint8_t *p, size_t len,
     return true;
 }
 
+static bool receive_platform(EncryptedReceiver *r, const uint8_t *p,
+                             size_t len, Error **errp)
+{
+    if (!r->ops->receive_data) {
+        error_setg(errp, "a record of type platform, which this machine's "
+                   "confidential guest support does not know");
+        return false;
+    }
+    return r->ops->receive_data(r->cgs, p, len, errp);
+}
+
 static bool receive_final(EncryptedReceiver *r, const uint8_t *p, size_t len,
                           Error **errp)
 {
@@ -527,7 +544,14 @@ bool encrypted_receiver_body(EncryptedReceiver *r, const uint8_t *body,
         break;
     case ENCRYPTED_RECORD_UNALLOCATED:
         ok = receive_unallocated(r, body, errp);
-        /* Both types may follow each other in any order, so treat them alike */
+        /*
+         * This type and the next may follow records of pages in any order, so
+         * treat them alike
+         */
+        type = ENCRYPTED_RECORD_PAGES;
+        break;
+    case ENCRYPTED_RECORD_PLATFORM:
+        ok = receive_platform(r, body, len, errp);
         type = ENCRYPTED_RECORD_PAGES;
         break;
     default:

@@ -37,6 +37,7 @@ const EncryptedRecordType encrypted_record_types[ENCRYPTED_RECORD__MAX] = {
     [ENCRYPTED_RECORD_UNALLOCATED] = {
         "unallocated", ENCRYPTED_UNALLOCATED_FIXED, ENCRYPTED_UNALLOCATED_FIXED
     },
+    [ENCRYPTED_RECORD_PLATFORM] = { "platform", 1, CGS_MIGRATION_DATA_MAX },
 };
 
 uint64_t encrypted_block_pages(const RAMBlock *rb)
@@ -189,6 +190,19 @@ bool encrypted_record_state(GByteArray *out, GPtrArray *blocks,
         *first = 0;
         ++*block;
     }
+    return true;
+}
+
+bool encrypted_record_platform(GByteArray *out, const GByteArray *data,
+                               Error **errp)
+{
+    if (!data->len || data->len > CGS_MIGRATION_DATA_MAX) {
+        error_setg(errp, "platform data of %u bytes, expected 1 to %zu",
+                   data->len, (size_t)CGS_MIGRATION_DATA_MAX);
+        return false;
+    }
+    put_header(out, ENCRYPTED_RECORD_PLATFORM, data->len);
+    g_byte_array_append(out, data->data, data->len);
     return true;
 }
 

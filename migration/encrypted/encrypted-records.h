@@ -25,6 +25,7 @@ typedef enum EncryptedRecord {
     ENCRYPTED_RECORD_STATE = 3,
     ENCRYPTED_RECORD_FINAL = 4,
     ENCRYPTED_RECORD_UNALLOCATED = 5,
+    ENCRYPTED_RECORD_PLATFORM = 6,
     ENCRYPTED_RECORD__MAX,
 } EncryptedRecord;
 
@@ -131,6 +132,13 @@ void encrypted_record_unallocated(GByteArray *out, uint32_t block,
  */
 bool encrypted_record_state(GByteArray *out, GPtrArray *blocks,
                             uint32_t *block, uint64_t *first);
+
+/**
+ * encrypted_record_platform: append a record of the vendor's @data, which
+ * belong to no page, to @out
+ */
+bool encrypted_record_platform(GByteArray *out, const GByteArray *data,
+                               Error **errp);
 
 /** encrypted_record_final: append the final record to @out */
 bool encrypted_record_final(GByteArray *out, const GByteArray *final,

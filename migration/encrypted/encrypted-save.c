@@ -114,6 +114,19 @@ static int put_pages(EncryptedSave *s, size_t npages)
     return ok ? npages : -EIO;
 }
 
+/* The channels are empty, and a page may take another channel than before */
+static bool begin_round(EncryptedSave *s)
+{
+    const ConfidentialGuestMigrationOps *ops = s->session->ops;
+    Error *err = NULL;
+
+    if (ops->send_round && !ops->send_round(s->session->cgs, &err)) {
+        fail(s, -EIO, err);
+        return false;
+    }
+    return true;
+}
+
 /*
  * Wait until a channel of multifd takes another shared page of @rb.  Returns
  * where to copy it to, or NULL if a channel has failed.
@@ -131,7 +144,8 @@ static uint8_t *wait_for_room(EncryptedSave *s, RAMBlock *rb)
 
     s->flush_due = false;
     release_bitmap(s);
-    if (!flush_due || multifd_ram_flush_and_sync(s->f) == 0) {
+    if (!flush_due ||
+        (multifd_ram_flush_and_sync(s->f) == 0 && begin_round(s))) {
         room = multifd_encrypted_send_room(rb);
     }
     retake_bitmap(s);
@@ -281,24 +295,66 @@ static guint block_index(EncryptedSave *s, RAMBlock *rb)
 }
 
 /*
- * Pack @npages private pages into s->payload.  Returns how many were packed,
- * or -errno; see ConfidentialGuestMigrationOps.send_pages.
+ * Pack @npages private pages into @payload.  Returns how many were packed, or
+ * -errno; see ConfidentialGuestMigrationOps.send_pages.  The migration thread,
+ * or a thread of multifd.
  *
  * The RAMBlock's lock is not held, because the platform takes long and
  * conversions must not wait for it.  Pages that the guest converts from now on
  * are dirty, so they are sent again in their new state.
  */
-static int pack_pages(EncryptedSave *s, RAMBlock *rb, uint64_t offset,
-                      size_t npages, Error **errp)
+static int pack_pages(EncryptedSession *session, unsigned channel,
+                      RAMBlock *rb, uint64_t offset, size_t npages,
+                      GByteArray *payload, Error **errp)
 {
     int64_t start = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
     int ret;
 
-    g_byte_array_set_size(s->payload, 0);
-    ret = s->session->ops->send_pages(s->session->cgs, rb, offset, npages,
-                                      s->payload, errp);
-    encrypted_stats_packed(s->session->stats, MAX(ret, 0),
+    g_byte_array_set_size(payload, 0);
+    ret = session->ops->send_pages(session->cgs, channel, rb, offset, npages,
+                                   payload, errp);
+    encrypted_stats_packed(session->stats, MAX(ret, 0),
                            qemu_clock_get_ns(QEMU_CLOCK_REALTIME) - start);
+    return ret;
+}
+
+/*
+ * Send what the vendor's code has to tell the destination before pages that it
+ * packs from now on.  All pages that were packed before must have been unpacked
+ * by then.  With multifd they are in the channels, as the following pages are,
+ * so the channels are flushed before and after the record.  Returns 0 or
+ * -errno, with the error in the file or in @errp.
+ */
+static int send_data(EncryptedSave *s, Error **errp)
+{
+    const ConfidentialGuestMigrationOps *ops = s->session->ops;
+    g_autoptr(GByteArray) data = NULL;
+    int ret = 0;
+
+    if (!ops->send_data) {
+        return 0;
+    }
+    data = g_byte_array_new();
+    if (!ops->send_data(s->session->cgs, data, errp)) {
+        return -EINVAL;
+    }
+    if (!data->len) {
+        return 0;
+    }
+    trace_encrypted_pages_save_data(data->len);
+    if (migrate_multifd()) {
+        ret = multifd_ram_flush_and_sync(s->f);
+    }
+    if (ret == 0 && !encrypted_record_platform(s->record, data, errp)) {
+        return -EINVAL;
+    }
+    if (ret == 0) {
+        put_record(s);
+        qemu_fflush(s->f);
+        if (migrate_multifd()) {
+            ret = multifd_ram_flush_and_sync(s->f);
+        }
+    }
     return ret;
 }
 
@@ -374,14 +430,93 @@ static int requeue_unpacked(EncryptedSave *s, RAMBlock *rb, uint64_t offset,
     return packed;
 }
 
+/* Count private pages for which a record of @bytes has been made */
+static void count_run(EncryptedSession *session, RAMBlock *rb, guint index,
+                      uint64_t offset, size_t npages, size_t bytes)
+{
+    encrypted_stats_private(session->stats, index,
+                            offset >> qemu_target_page_bits(), npages, bytes);
+    stat64_add(&mig_stats.normal_pages, npages);
+    trace_encrypted_pages_save(rb->idstr, offset, npages, bytes);
+}
+
+/*
+ * Pack the private pages of @job, and make their record in @record.  A thread
+ * of multifd.
+ */
+static bool pack_job(const MultiFDEncryptedJob *job, unsigned channel,
+                     GByteArray *record, Error **errp)
+{
+    ERRP_GUARD();
+    EncryptedSession *session = job->opaque;
+    g_autoptr(GByteArray) payload = g_byte_array_new();
+    int ret = pack_pages(session, channel, job->rb, job->offset, job->npages,
+                         payload, errp);
+
+    if (ret == job->npages &&
+        encrypted_record_pages(record, job->index, job->offset, ret, payload,
+                               errp)) {
+        count_run(session, job->rb, job->index, job->offset, ret, record->len);
+        return true;
+    }
+    if (!*errp) {
+        error_setg(errp, "only %d pages were packed", ret);
+    }
+    error_prepend(errp, "block %s, offset 0x%" PRIx64 ": cannot send %zu "
+                  "private pages: ", job->rb->idstr, job->offset, job->npages);
+    encrypted_reason_own_error(migrate_get_current());
+    return false;
+}
+
+/*
+ * With multifd, find out how many of @npages pages a channel may pack.  Returns
+ * 0 if the migration thread has to pack them, or -errno.
+ */
+static int ready_for_channels(EncryptedSave *s, RAMBlock *rb, uint64_t offset,
+                              size_t npages, Error **errp)
+{
+    const ConfidentialGuestMigrationOps *ops = s->session->ops;
+
+    return migrate_multifd() && ops->send_ready ?
+           ops->send_ready(s->session->cgs, rb, offset, npages, errp) : 0;
+}
+
+/* Let a channel of multifd pack and send @npages private pages */
+static int send_by_channel(EncryptedSave *s, RAMBlock *rb, guint index,
+                           uint64_t offset, size_t npages)
+{
+    bool ok = multifd_encrypted_send_job(&(MultiFDEncryptedJob) {
+        .pack = pack_job,
+        .opaque = s->session,
+        .rb = rb,
+        .index = index,
+        .offset = offset,
+        .npages = npages,
+    });
+
+    return ok ? npages : -EIO;
+}
+
 /* Pack and send @npages private pages; returns @res of encrypted_save_page() */
 static int send_run(EncryptedSave *s, RAMBlock *rb, guint index,
                     uint64_t offset, size_t npages, bool last_stage)
 {
     Error *err = NULL;
-    int ret = pack_pages(s, rb, offset, npages, &err);
+    int ret = send_data(s, &err);
+    bool by_channel;
 
+    if (ret < 0) {
+        return err ? fail(s, ret, err) : ret;
+    }
+    ret = ready_for_channels(s, rb, offset, npages, &err);
+    by_channel = ret > 0;
+    if (ret == 0) {
+        ret = pack_pages(s->session, 0, rb, offset, npages, s->payload, &err);
+    }
     ret = requeue_unpacked(s, rb, offset, npages, ret, last_stage, &err);
+    if (ret > 0 && by_channel) {
+        return send_by_channel(s, rb, index, offset, ret);
+    }
     if (ret > 0 && !encrypted_record_pages(s->record, index, offset, ret,
                                            s->payload, &err)) {
         ret = -EINVAL;
@@ -394,11 +529,7 @@ static int send_run(EncryptedSave *s, RAMBlock *rb, guint index,
     if (ret == 0) {
         return 0;
     }
-    encrypted_stats_private(s->session->stats, index,
-                            offset >> qemu_target_page_bits(), ret,
-                            s->record->len);
-    stat64_add(&mig_stats.normal_pages, ret);
-    trace_encrypted_pages_save(rb->idstr, offset, ret, s->record->len);
+    count_run(s->session, rb, index, offset, ret, s->record->len);
     return put_pages(s, ret);
 }
 

@@ -24,9 +24,18 @@ static EncryptedSession *current_session(void)
 
 void encrypted_session_count_calls(EncryptedSession *session)
 {
-    if (session->phase == ENCRYPTED_PHASE_OPEN && session->ops->send_calls) {
+    if (session->phase != ENCRYPTED_PHASE_OPEN) {
+        return;
+    }
+    if (session->ops->send_calls) {
         encrypted_stats_calls(session->stats,
                               session->ops->send_calls(session->cgs));
+    }
+    if (session->ops->send_helper) {
+        g_autofree char *why_not = NULL;
+        uint64_t npages = session->ops->send_helper(session->cgs, &why_not);
+
+        encrypted_stats_helper(session->stats, npages, why_not);
     }
 }
 

@@ -71,7 +71,7 @@ bool encrypted_session_is_open(void);
 
 /**
  * encrypted_session_count_calls: update the statistics with the number of
- * calls to the platform.  Any thread.
+ * calls to the platform, and with the helper's pages.  Any thread.
  */
 void encrypted_session_count_calls(EncryptedSession *session);
 

@@ -35,6 +35,7 @@ struct EncryptedStats {
     uint64_t first, last;           /* rounds that are kept; last 0: none */
     bool in_round;                  /* round @last has not ended */
     const char *warning;
+    char *helper_unused;
 };
 
 EncryptedStats *encrypted_stats_new(void)
@@ -63,6 +64,7 @@ void encrypted_stats_free(EncryptedStats *s)
         forget_blocks(s);
         g_array_unref(s->blocks);
         qemu_mutex_destroy(&s->lock);
+        g_free(s->helper_unused);
         g_free(s);
     }
 }
@@ -100,6 +102,7 @@ static void subtract(EncryptedRamCounters *c, const EncryptedRamCounters *b)
     c->converted_pages -= b->converted_pages;
     c->platform_calls -= b->platform_calls;
     c->platform_time -= b->platform_time;
+    c->helper_pages -= b->helper_pages;
 }
 
 /* Return the round that has not ended, with its counters up to @now */
@@ -234,6 +237,16 @@ void encrypted_stats_calls(EncryptedStats *s, uint64_t calls)
     s->total.platform_calls = MAX(s->total.platform_calls, calls);
 }
 
+void encrypted_stats_helper(EncryptedStats *s, uint64_t npages,
+                            const char *why_not)
+{
+    QEMU_LOCK_GUARD(&s->lock);
+    /* As in encrypted_stats_calls() */
+    s->total.helper_pages = MAX(s->total.helper_pages, npages);
+    g_free(s->helper_unused);
+    s->helper_unused = g_strdup(why_not);
+}
+
 void encrypted_stats_warn(EncryptedStats *s, const char *text)
 {
     QEMU_LOCK_GUARD(&s->lock);
@@ -272,6 +285,7 @@ EncryptedRamStats *encrypted_stats_get(EncryptedStats *s, int64_t now)
     stats->rounds = s->last;
     stats->remaining_private_pages = s->remaining;
     stats->warning = g_strdup(s->warning);
+    stats->helper_unused = g_strdup(s->helper_unused);
     if (s->packed.ns) {
         stats->private_pages_per_second = (double)s->packed.pages *
             NANOSECONDS_PER_SECOND / s->packed.ns;
@@ -310,6 +324,14 @@ char *encrypted_stats_text(const EncryptedRamStats *stats)
                     stats->platform_calls, stats->platform_time,
                     stats->private_pages_per_second,
                     stats->remaining_private_pages);
+    if (stats->helper_pages) {
+        g_string_append_printf(out, "sealed by the migration helper: %" PRIu64
+                               " pages\n", stats->helper_pages);
+    }
+    if (stats->helper_unused) {
+        g_string_append_printf(out, "migration helper not used: %s\n",
+                               stats->helper_unused);
+    }
     if (stats->warning) {
         g_string_append_printf(out, "warning: %s\n", stats->warning);
     }

@@ -96,6 +96,14 @@ void encrypted_stats_packed(EncryptedStats *s, uint64_t npages, int64_t ns);
 void encrypted_stats_calls(EncryptedStats *s, uint64_t calls);
 
 /**
+ * encrypted_stats_helper: the guest's helper has packed @npages pages since the
+ * migration began
+ * @why_not: why it packs none, or NULL; copied
+ */
+void encrypted_stats_helper(EncryptedStats *s, uint64_t npages,
+                            const char *why_not);
+
+/**
  * encrypted_stats_warn: set a warning for the user of the migration
  * @text: a static string
  */

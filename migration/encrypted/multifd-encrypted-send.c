@@ -4,11 +4,18 @@
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 #include "qemu/osdep.h"
+#include "qemu/rcu.h"
 #include "migration/migration.h"
 #include "migration/misc.h"
 #include "encrypted-records.h"
 #include "multifd-copies.h"
 #include "multifd-encrypted-send.h"
+
+/*
+ * Instance of a packet that contains a job.  The channel replaces it by a record
+ * before it sends the packet, so the stream does not contain this number.
+ */
+#define JOB_INSTANCE (ENCRYPTED_RECORD_INSTANCE + 1)
 
 /* The packet of shared pages that is being filled; multifd replaces it */
 static MultiFDSendData **current_packet(void)
@@ -31,6 +38,45 @@ bool multifd_encrypted_send_record(const GByteArray *record)
     return multifd_queue_device_state((char *)ENCRYPTED_RECORD_IDSTR,
                                       ENCRYPTED_RECORD_INSTANCE,
                                       (char *)record->data, record->len);
+}
+
+bool multifd_encrypted_send_job(const MultiFDEncryptedJob *job)
+{
+    return multifd_queue_device_state((char *)ENCRYPTED_RECORD_IDSTR,
+                                      JOB_INSTANCE, (char *)job, sizeof(*job));
+}
+
+/* If @data is a job, replace it by its record.  @channel counts from 0. */
+static bool pack_job(unsigned channel, MultiFDDeviceState_t *data, Error **errp)
+{
+    g_autoptr(GByteArray) record = NULL;
+    g_autofree MultiFDEncryptedJob *job = NULL;
+
+    if (data->instance_id != JOB_INSTANCE ||
+        strcmp(data->idstr, ENCRYPTED_RECORD_IDSTR)) {
+        return true;
+    }
+    record = g_byte_array_new();
+    job = g_memdup2(data->buf, sizeof(*job));
+    WITH_RCU_READ_LOCK_GUARD() {
+        if (!job->pack(job, channel + 1, record, errp)) {
+            return false;
+        }
+    }
+    g_free(data->buf);
+    data->buf_len = record->len;
+    data->buf = (char *)g_byte_array_free(g_steal_pointer(&record), false);
+    data->instance_id = ENCRYPTED_RECORD_INSTANCE;
+    return true;
+}
+
+int multifd_encrypted_send_prepare(MultiFDSendParams *p, Error **errp)
+{
+    if (!pack_job(p->id, &p->data->u.device_state, errp)) {
+        return -1;
+    }
+    multifd_device_state_send_prepare(p);
+    return 0;
 }
 
 bool multifd_encrypted_send_flush(void)

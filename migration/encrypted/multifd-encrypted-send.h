@@ -16,6 +16,25 @@
 
 #include "migration/multifd.h"
 
+/**
+ * MultiFDEncryptedJob: a run of private pages that a channel packs itself
+ * @pack: makes their record in @record, with number @channel of the channel,
+ *        from 1.  The channel's thread, with the RCU read lock held.
+ * @opaque: for @pack
+ * @rb, @offset, @npages: the pages; @offset in bytes
+ * @index: of the RAMBlock in the session
+ */
+typedef struct MultiFDEncryptedJob MultiFDEncryptedJob;
+struct MultiFDEncryptedJob {
+    bool (*pack)(const MultiFDEncryptedJob *job, unsigned channel,
+                 GByteArray *record, Error **errp);
+    void *opaque;
+    RAMBlock *rb;
+    unsigned index;
+    uint64_t offset;
+    size_t npages;
+};
+
 void multifd_encrypted_send_setup(void);
 
 /**
@@ -26,6 +45,21 @@ void multifd_encrypted_send_cleanup(void);
 
 /** multifd_encrypted_send_record: returns false if a channel has failed */
 bool multifd_encrypted_send_record(const GByteArray *record);
+
+/**
+ * multifd_encrypted_send_job: let a channel pack the pages of @job, which is
+ * copied.  Returns false if a channel has failed.
+ */
+bool multifd_encrypted_send_job(const MultiFDEncryptedJob *job);
+
+/**
+ * multifd_encrypted_send_prepare: multifd_device_state_send_prepare(), for
+ * which a job is replaced by its record first
+ *
+ * The channel's thread.  Returns -1 with @errp set if the pages cannot be
+ * packed.
+ */
+int multifd_encrypted_send_prepare(MultiFDSendParams *p, Error **errp);
 
 /**
  * multifd_encrypted_send_room: return where to copy a shared page of @rb to, or

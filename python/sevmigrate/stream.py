@@ -22,11 +22,12 @@ ENCRYPTED = 0x100
 FLAGS = PAGE - 1
 
 # Types of encrypted records
-SESSION, PAGES, STATE, FINAL, UNALLOCATED = 1, 2, 3, 4, 5
+SESSION, PAGES, STATE, FINAL, UNALLOCATED, PLATFORM = 1, 2, 3, 4, 5, 6
 TYPE_NAMES = {SESSION: 'session', PAGES: 'private', STATE: 'state',
-              FINAL: 'final', UNALLOCATED: 'unallocated'}
+              FINAL: 'final', UNALLOCATED: 'unallocated',
+              PLATFORM: 'platform'}
 LIMIT = {SESSION: 335888, PAGES: 16 + 64 * 4608, STATE: 24 + 128 * 1024,
-         FINAL: 64 * 1024, UNALLOCATED: 24}
+         FINAL: 64 * 1024, UNALLOCATED: 24, PLATFORM: 128 * 1024}
 PAGES_MAX = 64
 # Flags of the session record.  1: the source reads the reason of a failure.
 # 2: private pages use the multifd channels.  0x10000: the source reads an
@@ -46,8 +47,9 @@ class Record:
     A part of the stream.  All parts together, in order, are the whole stream.
 
     @kind: 'zero', 'plain' or 'private' for pages; 'unallocated' for private
-           pages without contents; 'session', 'state' or 'final' for the other
-           encrypted records; 'blocks' for the list of blocks; 'rest' for
+           pages without contents; 'session', 'state', 'final' or
+           'platform' for the other encrypted records; 'blocks' for the list
+           of blocks; 'rest' for
            everything after RAM; 'frame' for everything else
     @raw: the bytes of this part
     """

@@ -12,13 +12,13 @@
 #include "../../migration/encrypted/encrypted-receiver.h"
 #include "../../migration/encrypted/encrypted-records.h"
 
-enum { SESSION = 1, PAGES, STATE, FINAL, UNALLOCATED };
+enum { SESSION = 1, PAGES, STATE, FINAL, UNALLOCATED, PLATFORM };
 
 /* Vendor code that packs a page as the 8 bytes of its offset */
 static struct {
     GByteArray *session;
     GByteArray *final;
-    unsigned starts, pages, finals;
+    unsigned starts, pages, finals, data, converted;
     bool refuse_pages;
 } vendor;
 
@@ -70,8 +70,29 @@ static bool receive_final(ConfidentialGuestSupport *cgs,
     return true;
 }
 
+static bool receive_data(ConfidentialGuestSupport *cgs, const uint8_t *data,
+                         size_t len, Error **errp)
+{
+    if (len != 16 || memcmp(data, "for the platform", len)) {
+        error_setg(errp, "platform data that nobody has sent");
+        return false;
+    }
+    vendor.data++;
+    return true;
+}
+
+/* QEMU can still access pages that are not private yet */
+static void receive_private(ConfidentialGuestSupport *cgs, RAMBlock *rb,
+                            uint64_t offset, uint64_t npages)
+{
+    g_assert_cmpuint(encbitmap_count(rb, offset / PAGE, npages), <, npages);
+    vendor.converted++;
+}
+
 static const ConfidentialGuestMigrationOps vendor_ops = {
     .receive_start = receive_start,
+    .receive_data = receive_data,
+    .receive_private = receive_private,
     .receive_pages = receive_pages,
     .receive_final = receive_final,
 };
@@ -277,6 +298,7 @@ static void test_round_trip(void)
     error_free_or_abort(&err);
     g_assert(load_all(load, in, &error_abort));
     g_assert_cmpuint(vendor.pages, ==, 180 + 2);
+    g_assert_cmpuint(vendor.converted, >, 0);
     g_assert_cmpmem(vendor.session->data, vendor.session->len, "a session", 9);
     g_assert_cmpuint(encbitmap_count(ram, 0, 200), ==, 180);
     g_assert_cmpuint(encbitmap_count(ram, 10, 20), ==, 0);
@@ -341,7 +363,7 @@ static void test_header(void)
         const char *say;
     } bad[] = {
         { 8, 0, "version 0" }, { 8, 2, "version 2" }, { 8, 255, "version 255" },
-        { 9, 0, "type 0" }, { 9, 6, "type 6" }, { 9, 255, "type 255" },
+        { 9, 0, "type 0" }, { 9, 7, "type 7" }, { 9, 255, "type 255" },
         { 10, 1, "kind 256" }, { 11, 0x80, "kind 128" },
         { 12, 0xff, "bytes, expected" }, { 12, 1, "bytes, expected" },
         { 6, 2, "not a record" }, { 0, 1, "not a record" },
@@ -374,6 +396,7 @@ static void test_lengths(void)
         { STATE, 24, 24 + 131072 },
         { FINAL, 0, 65536 },
         { UNALLOCATED, 24, 24 },
+        { PLATFORM, 1, 131072 },
     };
 
     machine_new(false);
@@ -410,6 +433,53 @@ static void test_lengths(void)
     machine_free();
 }
 
+static void put_platform(GByteArray *out)
+{
+    g_autoptr(GByteArray) data = bytes("for the platform");
+
+    g_assert(encrypted_record_platform(out, data, &error_abort));
+}
+
+/* Data for the platform, between pages, and for a vendor that takes none */
+static void test_platform(void)
+{
+    ConfidentialGuestMigrationOps without = vendor_ops;
+    EncryptedReceiver *load;
+    g_autoptr(GByteArray) in = g_byte_array_new();
+    g_autoptr(GByteArray) big = g_byte_array_new();
+    Error *err = NULL;
+
+    machine_new(true);
+    load = load_with_session();
+    put_platform(in);
+    put_all_pages(in);
+    put_platform(in);
+    put_state(in);
+    put_final(in);
+    g_assert(load_all(load, in, &error_abort));
+    g_assert(encrypted_receiver_done(load, &error_abort));
+    g_assert_cmpuint(vendor.data, ==, 2);
+    encrypted_receiver_free(load);
+
+    g_byte_array_set_size(in, 0);
+    vendor_reset();
+    without.receive_data = NULL;
+    load = encrypted_receiver_new(NULL, &without);
+    put_session(in);
+    put_platform(in);
+    refused(load, in, "platform");
+    encrypted_receiver_free(load);
+    machine_free();
+
+    g_byte_array_set_size(in, 0);
+    g_assert(!encrypted_record_platform(in, big, &err));
+    error_free_or_abort(&err);
+    g_byte_array_set_size(big, 128 * KiB + 1);
+    g_assert(!encrypted_record_platform(in, big, &err));
+    error_free_or_abort(&err);
+    g_assert_cmpuint(in->len, ==, 0);
+}
+
 static void put_type(GByteArray *out, char type)
 {
     switch (type) {
@@ -421,6 +491,9 @@ static void put_type(GByteArray *out, char type)
         break;
     case 'u':
         encrypted_record_unallocated(out, 0, 5, 1);
+        break;
+    case 'd':
+        put_platform(out);
         break;
     case 'b':
         put_state(out);
@@ -436,7 +509,7 @@ static void test_order(void)
     static const char *const bad[] = {
         "p", "b", "f", "ss", "sps", "sf", "spf", "spbp", "spbs", "spbb",
         "spbfp", "spbfs", "spbfb", "spbff", "u", "sus", "suf", "supbu",
-        "subfu",
+        "subfu", "d", "sds", "sdf", "spbd", "spbfd",
     };
 
     for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
@@ -1313,6 +1386,7 @@ int main(int argc, char **argv)
     g_test_add_func("/encrypted-records/header", test_header);
     g_test_add_func("/encrypted-records/lengths", test_lengths);
     g_test_add_func("/encrypted-records/order", test_order);
+    g_test_add_func("/encrypted-records/platform", test_platform);
     g_test_add_func("/encrypted-records/plain-order", test_plain_order);
     g_test_add_func("/encrypted-records/session", test_session);
     g_test_add_func("/encrypted-records/session-flags", test_session_flags);

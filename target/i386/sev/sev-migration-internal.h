@@ -112,9 +112,9 @@ bool sev_is_willing(ConfidentialGuestSupport *cgs, Error **errp);
 bool sev_can_send(ConfidentialGuestSupport *cgs, Error **errp);
 bool sev_send_start(ConfidentialGuestSupport *cgs, GByteArray *session,
                     Error **errp);
-int sev_send_pages(ConfidentialGuestSupport *cgs, RAMBlock *rb,
-                   uint64_t offset, size_t npages, GByteArray *out,
-                   Error **errp);
+int sev_send_pages(ConfidentialGuestSupport *cgs, unsigned channel,
+                   RAMBlock *rb, uint64_t offset, size_t npages,
+                   GByteArray *out, Error **errp);
 bool sev_send_final(ConfidentialGuestSupport *cgs, GByteArray *final,
                     Error **errp);
 uint64_t sev_send_calls(ConfidentialGuestSupport *cgs);

@@ -245,9 +245,9 @@ static int send_error(SevMigration *m, RAMBlock *rb, uint64_t offset, int ret,
     return retry ? -EAGAIN : ret;
 }
 
-int sev_send_pages(ConfidentialGuestSupport *cgs, RAMBlock *rb,
-                   uint64_t offset, size_t npages, GByteArray *out,
-                   Error **errp)
+int sev_send_pages(ConfidentialGuestSupport *cgs, unsigned channel,
+                   RAMBlock *rb, uint64_t offset, size_t npages,
+                   GByteArray *out, Error **errp)
 {
     SevMigration *m = sev_guest_migration(cgs);
     int fw_error, ret;
