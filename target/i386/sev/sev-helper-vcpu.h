@@ -1,0 +1,60 @@
+/*
+ * Hidden vCPUs of an SEV guest, which run the migration helper
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * A hidden vCPU belongs to the guest's VM, so the helper that it runs uses the
+ * guest's key.  QEMU's list of CPUs does not contain it, and neither do ACPI,
+ * hotplug, reset and "info cpus".  Its local APIC is disabled, so that
+ * interrupts, NMIs and INITs that the guest broadcasts do not reach it.  It has
+ * a thread of its own, which also runs while the VM is stopped.
+ */
+#ifndef TARGET_I386_SEV_HELPER_VCPU_H
+#define TARGET_I386_SEV_HELPER_VCPU_H
+
+/* Number of hidden vCPUs of a VM, at most */
+#define SEV_HELPER_VCPUS_MAX 16
+
+typedef struct SevHelperVcpu SevHelperVcpu;
+
+/**
+ * SevHelperEntry: registers with which a hidden vCPU begins
+ * @rip: guest virtual address of the first instruction
+ * @rdi: argument
+ * @cr3: page tables, with the C-bit
+ */
+typedef struct SevHelperEntry {
+    uint64_t rip;
+    uint64_t rdi;
+    uint64_t cr3;
+} SevHelperEntry;
+
+/**
+ * sev_helper_vcpus_init: let the kernel accept ids above those of the guest's
+ * vCPUs.  To be called once, when the VM is made.
+ */
+void sev_helper_vcpus_init(void);
+
+/**
+ * sev_helper_vcpu_new: make hidden vCPU @index, and its thread
+ * @port: an OUT to this I/O port returns from sev_helper_vcpu_run()
+ *
+ * KVM cannot destroy a vCPU.  sev_helper_vcpu_free() parks it, and this
+ * function makes it begin anew.  BQL.  NULL with @errp set on error.
+ */
+SevHelperVcpu *sev_helper_vcpu_new(unsigned index, const SevHelperEntry *entry,
+                                   uint16_t port, Error **errp);
+
+/**
+ * sev_helper_vcpu_free: end the thread of @v, which does not run, and park the
+ * vCPU.  Any thread; @v may be NULL.
+ */
+void sev_helper_vcpu_free(SevHelperVcpu *v);
+
+/**
+ * sev_helper_vcpu_run: let @v run until it writes to its port.  Any thread, one
+ * at a time.  False with @errp set if it cannot go on.
+ */
+bool sev_helper_vcpu_run(SevHelperVcpu *v, Error **errp);
+
+#endif
