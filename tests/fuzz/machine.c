@@ -30,6 +30,7 @@
 #include "migration/migration.h"
 #include "migration/ram.h"
 #include "system/kvm-private-access.h"
+#include "target/i386/sev/sev-helper.h"
 #include "target/i386/sev/sev-migration.h"
 #include "target/i386/sev/sev-migration-wire.h"
 #include "machine.h"
@@ -158,6 +159,17 @@ MigrationIncomingState *migration_incoming_get_current(void)
 /* Nothing accesses the memory of this machine, so it has no lines in caches */
 void sev_cache_flush_shared(void)
 {
+}
+
+void sev_cache_flush_pages(RAMBlock *rb, uint64_t offset, uint64_t npages)
+{
+}
+
+/* This machine has no migration helper */
+SevHelperPhase sev_helper_get_phase(const SevHelper *h)
+{
+    MUST(!h);
+    return SEV_HELPER_OFF;
 }
 
 /* No thread converts pages while the firmware uses them, so nothing to hold */

@@ -7,12 +7,14 @@
  * one of them would trap (tests/fuzz/build).
  */
 #include "qemu/osdep.h"
-#include "target/i386/sev/sev-migration-internal.h"
+#include "target/i386/sev/sev-helper.h"
 #include "machine.h"
 
 const ConfidentialGuestMigrationOps sev_receive_ops = {
     .receive_start = sev_receive_start,
     .receive_answer = sev_receive_answer,
+    .receive_data = sev_helper_receive_data,
+    .receive_private = sev_helper_receive_private,
     .receive_pages = sev_receive_pages,
     .receive_final = sev_receive_final,
 };

@@ -273,25 +273,31 @@ static void test_answer(void)
     g_autoptr(GByteArray) out = g_byte_array_new();
     Error *err = NULL;
     size_t npages = 0;
+    uint8_t helper;
 
     for (size_t i = 1; i <= SEV_WIRE_PACKET_PAGES; i++) {
         g_byte_array_set_size(out, 0);
-        sev_wire_put_answer(out, i);
+        sev_wire_put_answer(out, i, i * 3);
         g_assert_true(sev_wire_get_answer(out->data, out->len, &npages,
-                                          &error_abort));
+                                          &helper, &error_abort));
         g_assert_cmpuint(npages, ==, i);
+        g_assert_cmpuint(helper, ==, i * 3);
+        /* A source that does not know helpers sees only the pages */
+        g_assert_cmpuint(ldl_be_p(out->data + 4) / SEV_WIRE_PAGE, ==, i);
     }
     g_assert_cmpuint(out->len, ==, 8);
     for (size_t len = 0; len < 8; len++) {
         g_autofree uint8_t *copy = g_memdup2(out->data, len);
 
-        g_assert_false(sev_wire_get_answer(copy, len, &npages, &err));
+        g_assert_false(sev_wire_get_answer(copy, len, &npages, &helper,
+                                           &err));
         error_free_or_abort(&err);
     }
     for (size_t i = 0; i < ARRAY_SIZE(limits); i++) {
         npages = 0;
         stl_be_p(out->data + 4, limits[i].bytes);
-        if (sev_wire_get_answer(out->data, out->len, &npages, &err)) {
+        if (sev_wire_get_answer(out->data, out->len, &npages, &helper,
+                                &err)) {
             g_assert_cmpuint(npages, ==, limits[i].npages);
         } else {
             g_assert_cmpuint(limits[i].npages, ==, 0);
@@ -300,12 +306,42 @@ static void test_answer(void)
     }
     stl_be_p(out->data + 4, 4096);
     out->data[3] = 2;
-    g_assert_false(sev_wire_get_answer(out->data, 8, &npages, &err));
+    g_assert_false(sev_wire_get_answer(out->data, 8, &npages, &helper, &err));
     error_free_or_abort(&err);
     out->data[3] = 1;
     g_byte_array_append(out, (const uint8_t *)"", 1);
-    g_assert_false(sev_wire_get_answer(out->data, 9, &npages, &err));
+    g_assert_false(sev_wire_get_answer(out->data, 9, &npages, &helper, &err));
     error_free_or_abort(&err);
+}
+
+/* The beginning of platform data */
+static void test_helper(void)
+{
+    const SevWireHelper h = {
+        .version = 1, .npages = 16, .private_gpa = 0x123456789000,
+        .shared_gpa = 0x8000000000, .entry = 0x1234,
+    };
+    g_autoptr(GByteArray) out = g_byte_array_new();
+    Error *err = NULL;
+    SevWireHelper got;
+    size_t pos = 0;
+
+    sev_wire_put_helper(out, &h);
+    g_assert_cmpuint(out->len, ==, 32);
+    g_assert_true(sev_wire_get_helper(out->data, out->len, &pos, &got,
+                                      &error_abort));
+    g_assert_cmpuint(pos, ==, 32);
+    g_assert_cmpuint(got.version, ==, h.version);
+    g_assert_cmpuint(got.npages, ==, h.npages);
+    g_assert_cmphex(got.private_gpa, ==, h.private_gpa);
+    g_assert_cmphex(got.shared_gpa, ==, h.shared_gpa);
+    g_assert_cmphex(got.entry, ==, h.entry);
+    for (size_t len = 0; len < 32; len++) {
+        g_autofree uint8_t *copy = g_memdup2(out->data, len);
+
+        g_assert_false(sev_wire_get_helper(copy, len, &pos, &got, &err));
+        error_free_or_abort(&err);
+    }
 }
 
 int main(int argc, char **argv)
@@ -321,6 +357,7 @@ int main(int argc, char **argv)
     g_test_add_func("/sev-migration/pages/lengths", test_pages_lengths);
     g_test_add_func("/sev-migration/pages/large", test_pages_large);
     g_test_add_func("/sev-migration/answer", test_answer);
+    g_test_add_func("/sev-migration/helper", test_helper);
     g_test_add_func("/sev-migration/final", test_final);
     return g_test_run();
 }

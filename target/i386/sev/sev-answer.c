@@ -1,5 +1,6 @@
 /*
- * Answer of an SEV destination to the source: the size of its packets
+ * Answer of an SEV destination to the source: the size of its packets, and
+ * whether it accepts a migration helper
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -11,6 +12,7 @@
 #include "exec/ramblock.h"
 #include "exec/ramlist.h"
 #include "sev-batch.h"
+#include "sev-helper.h"
 #include "sev-in-place.h"
 #include "sev-migration-internal.h"
 #include "sev-migration-wire.h"
@@ -59,6 +61,7 @@ void sev_receive_answer(ConfidentialGuestSupport *cgs, GByteArray *answer)
 {
     SevMigration *m = sev_guest_migration(cgs);
     size_t npages = 1;
+    uint8_t helper = 0;
     RAMBlock *rb;
 
     if (m->packets.batch.limit > 1) {
@@ -69,18 +72,22 @@ void sev_receive_answer(ConfidentialGuestSupport *cgs, GByteArray *answer)
             npages = m->packets.batch.limit;
         }
     }
-    trace_sev_answer(npages);
-    sev_wire_put_answer(answer, npages);
+    helper = sev_helper_receive_answer(m);
+    trace_sev_answer(npages, helper);
+    sev_wire_put_answer(answer, npages, helper);
 }
 
 bool sev_send_answer(ConfidentialGuestSupport *cgs, const uint8_t *data,
                      size_t len, Error **errp)
 {
+    SevMigration *m = sev_guest_migration(cgs);
+    uint8_t helper;
     size_t npages;
 
-    if (!sev_wire_get_answer(data, len, &npages, errp)) {
+    if (!sev_wire_get_answer(data, len, &npages, &helper, errp)) {
         return false;
     }
-    sev_batch_agree(&sev_guest_migration(cgs)->packets.batch, npages);
+    sev_batch_agree(&m->packets.batch, npages);
+    sev_helper_send_answer(m, helper);
     return true;
 }

@@ -14,8 +14,10 @@
  * caches there.  So the destination flushes all shared pages before the guest
  * runs.
  *
- * KVM flushes private pages when it receives them.  It does not flush pages when
- * it converts them: that is the guest's duty.
+ * KVM flushes private pages when the firmware receives them.  It does not flush
+ * pages when it converts them: that is the guest's duty.  The migration helper
+ * writes to private pages at the destination, so QEMU flushes these pages before
+ * it makes them private.
  */
 #include "qemu/osdep.h"
 #include "qemu/cpuid.h"
@@ -65,6 +67,28 @@ static uint64_t flush_block(RAMBlock *rb)
         }
     }
     return flushed;
+}
+
+void sev_cache_flush_pages(RAMBlock *rb, uint64_t offset, uint64_t npages)
+{
+    uint64_t page = offset >> TARGET_PAGE_BITS, end = page + npages, run;
+
+    if (caches_are_coherent()) {
+        return;
+    }
+    for (; page < end; page += run) {
+        bool private, allocated = false;
+
+        run = MIN(encbitmap_run(rb, page, end, &private), end - page);
+        if (!private) {
+            run = MIN(encbitmap_allocated_run(rb, page, run, &allocated), run);
+        }
+        if (allocated) {
+            flush(rb->host + (page << TARGET_PAGE_BITS),
+                  run << TARGET_PAGE_BITS);
+        }
+    }
+    asm volatile("mfence" : : : "memory");
 }
 
 void sev_cache_flush_shared(void)

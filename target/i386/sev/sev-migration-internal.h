@@ -72,6 +72,14 @@ uint64_t sev_ram_below_4g(void);
  */
 void sev_cache_flush_shared(void);
 
+/**
+ * sev_cache_flush_pages: flush those of @npages pages from byte @offset of @rb on
+ * that are shared and have memory from the host's caches, if its processor needs
+ * that.  To be called before they become private: afterwards, QEMU cannot access
+ * in-place memory.
+ */
+void sev_cache_flush_pages(RAMBlock *rb, uint64_t offset, uint64_t npages);
+
 /* sev-consent.c */
 
 /**

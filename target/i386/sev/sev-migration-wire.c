@@ -13,7 +13,9 @@
 #define SESSION_FIXED   24
 #define PACKET_FIXED    4
 #define ANSWER_SIZE     8
-#define FINAL_SIZE      12
+/* Bits of the answer that have the helper's version; the rest are whole pages */
+#define ANSWER_HELPER   0xf
+#define HELPER_FIXED    32
 
 static void put_be16(GByteArray *out, uint16_t v)
 {
@@ -156,15 +158,16 @@ bool sev_wire_get_packet(const uint8_t *buf, size_t len, size_t *pos,
     return true;
 }
 
-void sev_wire_put_answer(GByteArray *out, size_t npages)
+void sev_wire_put_answer(GByteArray *out, size_t npages, uint8_t helper)
 {
     assert(npages && npages <= SEV_WIRE_PACKET_PAGES);
+    assert(helper <= ANSWER_HELPER);
     put_be32(out, SEV_WIRE_VERSION);
-    put_be32(out, npages * SEV_WIRE_PAGE);
+    put_be32(out, npages * SEV_WIRE_PAGE | helper);
 }
 
 bool sev_wire_get_answer(const uint8_t *buf, size_t len, size_t *npages,
-                         Error **errp)
+                         uint8_t *helper, Error **errp)
 {
     uint32_t bytes;
 
@@ -184,6 +187,32 @@ bool sev_wire_get_answer(const uint8_t *buf, size_t len, size_t *npages,
     }
     /* Another version of QEMU may be able to receive larger packets */
     *npages = MIN(bytes / SEV_WIRE_PAGE, SEV_WIRE_PACKET_PAGES);
+    *helper = bytes & ANSWER_HELPER;
+    return true;
+}
+
+void sev_wire_put_helper(GByteArray *out, const SevWireHelper *h)
+{
+    put_be32(out, h->version);
+    put_be32(out, h->npages);
+    put_be64(out, h->private_gpa);
+    put_be64(out, h->shared_gpa);
+    put_be64(out, h->entry);
+}
+
+bool sev_wire_get_helper(const uint8_t *buf, size_t len, size_t *pos,
+                         SevWireHelper *h, Error **errp)
+{
+    if (len < HELPER_FIXED) {
+        error_setg(errp, "SEV: migration helper cut off after %zu bytes", len);
+        return false;
+    }
+    h->version = ldl_be_p(buf);
+    h->npages = ldl_be_p(buf + 4);
+    h->private_gpa = ldq_be_p(buf + 8);
+    h->shared_gpa = ldq_be_p(buf + 16);
+    h->entry = ldq_be_p(buf + 24);
+    *pos = HELPER_FIXED;
     return true;
 }
 
@@ -196,9 +225,9 @@ void sev_wire_put_final(GByteArray *out, uint64_t control)
 bool sev_wire_get_final(const uint8_t *buf, size_t len, uint64_t *control,
                         Error **errp)
 {
-    if (len != FINAL_SIZE) {
+    if (len != SEV_WIRE_FINAL_SIZE) {
         error_setg(errp, "SEV: final blob of %zu bytes, expected %d", len,
-                   FINAL_SIZE);
+                   SEV_WIRE_FINAL_SIZE);
         return false;
     }
     if (!check_version(ldl_be_p(buf), "final blob", errp)) {

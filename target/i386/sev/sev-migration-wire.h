@@ -32,6 +32,9 @@
 #define SEV_WIRE_PACKET_PAGES   4
 #define SEV_WIRE_TRANS_MAX      (SEV_WIRE_PACKET_PAGES * SEV_WIRE_PAGE)
 
+/* Bytes of final data */
+#define SEV_WIRE_FINAL_SIZE     12
+
 /**
  * SevWireSession: input of RECEIVE_START, and what the destination must check
  * @cbitpos: position of the C-bit in the guest's page tables
@@ -83,18 +86,52 @@ void sev_wire_put_packet(GByteArray *out, const SevWirePacket *packet);
 bool sev_wire_get_packet(const uint8_t *buf, size_t len, size_t *pos,
                          SevWirePacket *packet, Error **errp);
 
+/*
+ * Version of the migration helper in an answer; 1 to 14 are versions of its
+ * interface
+ */
+#define SEV_WIRE_HELPER_NONE    0       /* the machine has no helper */
+#define SEV_WIRE_HELPER_UNABLE  0xf     /* its helper cannot run */
+
 /**
  * sev_wire_put_answer: append an answer to @out
  * @npages: most pages of a packet, 1 to SEV_WIRE_PACKET_PAGES
+ * @helper: version of the helper that is accepted, or SEV_WIRE_HELPER_*
  */
-void sev_wire_put_answer(GByteArray *out, size_t npages);
+void sev_wire_put_answer(GByteArray *out, size_t npages, uint8_t helper);
 
 /**
  * sev_wire_get_answer: decode @buf, which must be exactly one answer
  * @npages: returns the most pages of a packet, 1 to SEV_WIRE_PACKET_PAGES
+ * @helper: returns the version of the helper, or SEV_WIRE_HELPER_*
  */
 bool sev_wire_get_answer(const uint8_t *buf, size_t len, size_t *npages,
-                         Error **errp);
+                         uint8_t *helper, Error **errp);
+
+/**
+ * SevWireHelper: the beginning of platform data, which bring the helper
+ * @version: version of its interface
+ * @npages: number of pages of its private memory, whose packets follow
+ * @private_gpa, @shared_gpa: its guest-physical addresses
+ * @entry: offset of its first instruction
+ */
+typedef struct SevWireHelper {
+    uint32_t version;
+    uint32_t npages;
+    uint64_t private_gpa;
+    uint64_t shared_gpa;
+    uint64_t entry;
+} SevWireHelper;
+
+/** sev_wire_put_helper: append @h to @out; the packets follow */
+void sev_wire_put_helper(GByteArray *out, const SevWireHelper *h);
+
+/**
+ * sev_wire_get_helper: decode the beginning of @buf, and advance *@pos to the
+ * packets
+ */
+bool sev_wire_get_helper(const uint8_t *buf, size_t len, size_t *pos,
+                         SevWireHelper *h, Error **errp);
 
 /** sev_wire_put_final: append the value of MSR_KVM_MIGRATION_CONTROL */
 void sev_wire_put_final(GByteArray *out, uint64_t control);

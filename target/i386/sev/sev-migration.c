@@ -21,6 +21,7 @@
 #include "kvm/kvm_i386.h"
 #include "migration/blocker.h"
 #include "sev.h"
+#include "sev-helper.h"
 #include "sev-migration-internal.h"
 #include "system/confidential-guest-migration.h"
 #include "system/kvm.h"
@@ -101,7 +102,12 @@ bool sev_migration_kvm_init(ConfidentialGuestSupport *cgs, Error **errp)
     }
     if (why) {
         m->reason = why;
-        return migrate_add_blocker(&m->reason, errp) >= 0;
+        if (migrate_add_blocker(&m->reason, errp) < 0) {
+            return false;
+        }
+    }
+    if (!sev_helper_kvm_init(cgs, errp)) {
+        return false;
     }
     return true;
 }
@@ -152,12 +158,18 @@ static const ConfidentialGuestMigrationOps sev_migration_ops = {
     .can_send = sev_can_send,
     .is_willing = sev_is_willing,
     .send_start = sev_send_start,
+    .send_data = sev_helper_send_data,
+    .send_ready = sev_helper_send_ready,
+    .send_round = sev_helper_send_round,
     .send_pages = sev_send_pages,
     .send_final = sev_send_final,
     .send_completed = sev_send_completed,
     .send_done = sev_send_done,
     .send_calls = sev_send_calls,
+    .send_helper = sev_helper_sent,
     .receive_start = sev_receive_start,
+    .receive_data = sev_helper_receive_data,
+    .receive_private = sev_helper_receive_private,
     .receive_pages = sev_receive_pages,
     .receive_final = sev_receive_final,
     .can_run = sev_can_run,
@@ -194,6 +206,7 @@ void sev_migration_class_init(ObjectClass *oc)
 
     klass->migration = &sev_migration_ops;
     X86_CONFIDENTIAL_GUEST_CLASS(oc)->mask_cpuid_features = sev_consent_cpuid;
+    sev_helper_class_init(oc);
     object_class_property_add(oc, "migration", "OnOffAuto", get_mode, set_mode,
                               NULL, NULL);
     object_class_property_set_description(oc, "migration",

@@ -1,5 +1,6 @@
 /*
- * Migration of SEV guests: functions for sev.c and the KVM accelerator
+ * Migration of SEV guests: functions for sev.c, the KVM accelerator and the
+ * machine
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -16,6 +17,7 @@
 #include "exec/memory.h"
 #include "cpu.h"
 #include "sev-certificates.h"
+#include "sev-helper-place.h"
 #include "sev-in-place.h"
 #include "sev-migration-error.h"
 #include "sev-packets.h"
@@ -41,7 +43,10 @@ struct kvm_run;
  * @hdr_len: bytes of a packet header; valid while a session to send is open
  * @send_faults: see sev_send_may_retry(); migration thread
  * @packets: buffers and limits of packets; the thread that sends or receives
- * @pages: number of pages sent or received in this session; the same thread
+ * @pages: number of pages that the firmware has packed or unpacked in this
+ *         session; the same thread
+ * @finish_due: the firmware's session to receive is open; the same thread
+ * @helper: the migration helper, or NULL if the guest has none (sev-helper.h)
  */
 typedef struct SevMigration {
     OnOffAuto mode;
@@ -59,6 +64,8 @@ typedef struct SevMigration {
     unsigned send_faults;
     SevPackets packets;
     uint64_t pages;
+    bool finish_due;
+    struct SevHelper *helper;
 } SevMigration;
 
 #if defined(CONFIG_SEV) && !defined(CONFIG_USER_ONLY)

@@ -8,6 +8,7 @@
 #include "qemu/osdep.h"
 #include <linux/kvm.h>
 #include "qemu/memalign.h"
+#include "qapi/error.h"
 #include "cpu.h"
 #include "sev-migration-internal.h"
 #include "sev-packets.h"
@@ -106,6 +107,35 @@ int sev_packets_send(SevPackets *p, ConfidentialGuestSupport *cgs,
                    fw_error);
     p->npackets = *done;
     return ret;
+}
+
+bool sev_packets_get(SevPackets *p, const uint8_t *in, size_t len,
+                     size_t npages, size_t *done, Error **errp)
+{
+    size_t pos = 0;
+
+    *done = 0;
+    for (p->npackets = 0; *done < npages; p->npackets++) {
+        SevWirePacket *packet = &p->packet[p->npackets];
+
+        if (!sev_wire_get_packet(in, len, &pos, packet, errp)) {
+            return false;
+        }
+        if (sev_wire_packet_pages(packet) > npages - *done) {
+            error_setg(errp, "SEV: a packet of %zu pages in a record that "
+                       "has %zu left", sev_wire_packet_pages(packet),
+                       npages - *done);
+            return false;
+        }
+        *done += sev_wire_packet_pages(packet);
+    }
+    if (pos != len) {
+        *done = 0;
+        error_setg(errp, "SEV: %zu bytes left after the packets of %zu pages",
+                   len - pos, npages);
+        return false;
+    }
+    return true;
 }
 
 int sev_packets_receive(SevPackets *p, ConfidentialGuestSupport *cgs,

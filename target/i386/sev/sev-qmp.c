@@ -12,6 +12,7 @@
 #include "exec/ramblock.h"
 #include "exec/ramlist.h"
 #include "monitor/monitor.h"
+#include "sev-helper.h"
 #include "sev-migration-internal.h"
 #include "standard-headers/asm-x86/kvm_para.h"
 
@@ -29,6 +30,7 @@ SevMigrationInfo *sev_migration_info(void)
         info->blocked = g_strdup(error_get_pretty(why));
         error_free(why);
     }
+    info->helper = sev_helper_info(m);
     RCU_READ_LOCK_GUARD();
     RAMBLOCK_FOREACH(rb) {
         uint64_t npages = encbitmap_npages(rb), nprivate;
@@ -48,6 +50,13 @@ void sev_migration_print(Monitor *mon, const SevMigrationInfo *info)
     monitor_printf(mon, "migration: %s\n", info->blocked ?: "possible");
     monitor_printf(mon, "private pages: %" PRIu64 ", shared: %" PRIu64 "\n",
                    info->private_pages, info->shared_pages);
+    if (info->helper) { /* sev_helper_info() */
+        monitor_printf(mon, "migration helper: %s, sealed or opened pages: %"
+                       PRIu64 "\n", info->helper->unused ?:
+                       !info->helper->present ? "has not arrived" :
+                       info->helper->in_use ? "in use" : "ready",
+                       info->helper->pages);
+    }
 }
 
 void qmp_migrate_set_sev_info(const char *pdh, const char *plat_cert,

@@ -12,6 +12,7 @@
 #include "cpu.h"
 #include "exec/ramblock.h"
 #include "sev.h"
+#include "sev-helper.h"
 #include "sev-migration-internal.h"
 #include "sev-migration-wire.h"
 #include "standard-headers/asm-x86/kvm_para.h"
@@ -80,41 +81,8 @@ bool sev_receive_start(ConfidentialGuestSupport *cgs,
     sev_guest_set_state(cgs, SEV_STATE_RECEIVE_UPDATE);
     sev_packets_open(&m->packets, cgs);
     m->pages = 0;
+    m->finish_due = true;
     trace_sev_migration_receive_start(s.policy, start.handle);
-    return true;
-}
-
-/*
- * Read the packets of @npages pages.  They must be all that @in has.  Returns
- * false with @errp set, and the number of pages before the bad packet in
- * @done.
- */
-static bool get_packets(SevPackets *p, const uint8_t *in, size_t len,
-                        size_t npages, size_t *done, Error **errp)
-{
-    size_t pos = 0;
-
-    *done = 0;
-    for (p->npackets = 0; *done < npages; p->npackets++) {
-        SevWirePacket *packet = &p->packet[p->npackets];
-
-        if (!sev_wire_get_packet(in, len, &pos, packet, errp)) {
-            return false;
-        }
-        if (sev_wire_packet_pages(packet) > npages - *done) {
-            error_setg(errp, "SEV: a packet of %zu pages in a record that "
-                       "has %zu left", sev_wire_packet_pages(packet),
-                       npages - *done);
-            return false;
-        }
-        *done += sev_wire_packet_pages(packet);
-    }
-    if (pos != len) {
-        *done = 0;
-        error_setg(errp, "SEV: %zu bytes left after the packets of %zu pages",
-                   len - pos, npages);
-        return false;
-    }
     return true;
 }
 
@@ -147,7 +115,11 @@ bool sev_receive_pages(ConfidentialGuestSupport *cgs, RAMBlock *rb,
         error_setg(errp, "SEV: private pages without a session before them");
         return false;
     }
-    if (!get_packets(&m->packets, in, len, npages, &done, errp)) {
+    if (sev_helper_get_phase(m->helper) == SEV_HELPER_RECEIVING) {
+        return sev_helper_receive_pages(m->helper, rb, offset, npages, in, len,
+                                        errp);
+    }
+    if (!sev_packets_get(&m->packets, in, len, npages, &done, errp)) {
         goto fail;
     }
     ret = sev_packets_receive(&m->packets, cgs, rb->host + offset, npages,
@@ -171,12 +143,14 @@ bool sev_receive_final(ConfidentialGuestSupport *cgs,
     SevMigration *m = sev_guest_migration(cgs);
     uint64_t control;
     int fw_error, ret;
+    size_t own = len;
 
     if (sev_guest_state(cgs) != SEV_STATE_RECEIVE_UPDATE) {
         error_setg(errp, "SEV: end of the private pages without a session");
         return false;
     }
-    if (!sev_wire_get_final(final, len, &control, errp)) {
+    own -= sev_helper_final_len(m->helper, len);
+    if (!sev_wire_get_final(final, own, &control, errp)) {
         return false;
     }
     if (control != KVM_MIGRATION_READY) {
@@ -186,11 +160,18 @@ bool sev_receive_final(ConfidentialGuestSupport *cgs,
         return false;
     }
     sev_cache_flush_shared();
-    ret = sev_guest_cmd(cgs, KVM_SEV_RECEIVE_FINISH, NULL, &fw_error);
-    if (ret < 0) {
-        sev_cmd_error(errp, "RECEIVE_FINISH", ret, fw_error);
+    if (!sev_helper_receive_final(m->helper, final + own, len - own, errp)) {
         return false;
     }
+    if (m->finish_due) {
+        ret = sev_guest_cmd(cgs, KVM_SEV_RECEIVE_FINISH, NULL, &fw_error);
+        if (ret < 0) {
+            sev_cmd_error(errp, "RECEIVE_FINISH", ret, fw_error);
+            return false;
+        }
+        m->finish_due = false;
+    }
+    sev_helper_receive_done(m);
     sev_packets_close(&m->packets);
     sev_consent_received(m, control);
     sev_in_place_received(m);

@@ -14,6 +14,7 @@
 #include "exec/encbitmap.h"
 #include "exec/ramblock.h"
 #include "sev.h"
+#include "sev-helper.h"
 #include "sev-migration-internal.h"
 #include "sev-migration-wire.h"
 #include "standard-headers/asm-x86/kvm_para.h"
@@ -198,6 +199,7 @@ bool sev_send_start(ConfidentialGuestSupport *cgs, GByteArray *session,
     sev_packets_open(&m->packets, cgs);
     m->pages = 0;
     m->send_faults = 0;
+    sev_helper_send_start(m);
     sev_wire_put_session(session, &(SevWireSession) {
         .cbitpos = sev_get_cbit_position(),
         .policy = start.policy,
@@ -256,6 +258,10 @@ int sev_send_pages(ConfidentialGuestSupport *cgs, unsigned channel,
     if (!may_be_sent(m, errp)) {
         return -EPERM;
     }
+    if (sev_helper_get_phase(m->helper) == SEV_HELPER_SENDING) {
+        return sev_helper_send_pages(m->helper, channel, rb, offset, npages,
+                                     out, errp);
+    }
     ret = sev_packets_send(&m->packets, cgs, rb->host + offset, m->hdr_len,
                            npages, &done, &fw_error);
     offset += done * TARGET_PAGE_SIZE;
@@ -282,6 +288,9 @@ bool sev_send_final(ConfidentialGuestSupport *cgs, GByteArray *final,
         return false;
     }
     sev_wire_put_final(final, sev_consent_value(m));
+    if (!sev_helper_send_final(m->helper, final, errp)) {
+        return false;
+    }
     trace_sev_migration_send_final(m->pages,
                                    stat64_get(&m->packets.calls));
     return true;
@@ -296,6 +305,7 @@ void sev_send_completed(ConfidentialGuestSupport *cgs)
 {
     SevMigration *m = sev_guest_migration(cgs);
 
+    sev_helper_send_done(m);
     sev_packets_close(&m->packets);
     sev_certificates_clear(&m->certificates);
     sev_guest_set_state(cgs, SEV_STATE_SENT);
@@ -310,6 +320,7 @@ void sev_send_done(ConfidentialGuestSupport *cgs, bool finish)
     Error *err = NULL;
     int fw_error, ret;
 
+    sev_helper_send_done(sev_guest_migration(cgs));
     sev_packets_close(&sev_guest_migration(cgs)->packets);
     if (!finish) {
         send_cancel(cgs);

@@ -1,0 +1,41 @@
+/*
+ * Place of the migration helper of an SEV guest: functions for the machine
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#ifndef TARGET_I386_SEV_HELPER_PLACE_H
+#define TARGET_I386_SEV_HELPER_PLACE_H
+
+#ifndef CONFIG_USER_ONLY
+#include CONFIG_DEVICES /* CONFIG_SEV */
+#endif
+
+#if defined(CONFIG_SEV) && !defined(CONFIG_USER_ONLY)
+
+/**
+ * sev_helper_place: put the memory of the guest's migration helper, if
+ * it has one, at guest-physical address @gpa, launch it, and reserve its
+ * addresses.  The memory map is not complete yet.  BQL.
+ */
+void sev_helper_place(uint64_t gpa);
+
+/**
+ * sev_helper_end: the end of that memory, or @gpa if it is higher or
+ * if there is no helper
+ */
+uint64_t sev_helper_end(uint64_t gpa);
+
+#else
+
+static inline void sev_helper_place(uint64_t gpa)
+{
+}
+
+static inline uint64_t sev_helper_end(uint64_t gpa)
+{
+    return gpa;
+}
+
+#endif
+
+#endif
