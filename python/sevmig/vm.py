@@ -90,6 +90,8 @@ class Config:
     policy: int = 0
     sev: bool = True
     consent: bool = True
+    # The migration helper: '' for none, 'on', or the name of its file
+    helper: str = ''
     trace: List[str] = field(default_factory=list)
     accel: str = 'kvm'
     machine: str = 'q35'
@@ -160,7 +162,8 @@ class VM(QEMUMachine):
             # The C-bit takes one physical address bit from every SEV guest
             args += ['-object', 'sev-guest,id=sev0,reduced-phys-bits=1,'
                      f'cbitpos={os.environ.get("SEV_CBITPOS", "47")},'
-                     f'policy={c.policy:#x}']
+                     f'policy={c.policy:#x}' +
+                     (f',migration-helper={c.helper}' if c.helper else '')]
         backend = c.backend if c.sev else ORDINARY
         args += ['-object',
                  f'memory-backend-{backend},id=ram,size={c.mem // MIB}M']

@@ -87,6 +87,8 @@ class Measure(unittest.TestCase):
         self.addCleanup(directory.cleanup)
         self.top = directory.name
         self.status = firmware.platform_status()
+        # query-sev of the last guest on its migration helper
+        self.helper = None
 
     def file(self, name, data):
         path = os.path.join(self.top, name)
@@ -132,6 +134,7 @@ class Measure(unittest.TestCase):
                         self.fail(f'QEMU does not start: {f.read()}')
                 time.sleep(0.1)
         with monitor:
+            self.helper = monitor.cmd('query-sev')['migration'].get('helper')
             return owner.tik, monitor.cmd('query-sev-launch-measure')['data']
 
     def compare(self, policy, answer, *args, status=0):
@@ -164,6 +167,20 @@ class Measure(unittest.TestCase):
         # Control: the digest of another firmware does not match
         self.compare(vm.POLICY_NODBG, answer, '--firmware', self.small(),
                      status=1)
+
+    def test_helper(self):
+        flash = self.small()
+        answer = self.measured(vm.POLICY_NODBG, flash,
+                               **{'migration-helper': 'on'})
+        args = ['--firmware', flash, '--helper',
+                f'{BUILD}/helper/sev-migration-helper.bin',
+                '--cbit', os.environ['SEV_CBITPOS'],
+                '--helper-address', hex(self.helper['private-address'])]
+        self.compare(vm.POLICY_NODBG, answer, *args)
+        # Controls: a guest without the helper, and another address
+        self.compare(vm.POLICY_NODBG, answer, *args[:2], status=1)
+        self.compare(vm.POLICY_NODBG, answer, *args[:-1],
+                     hex(self.helper['private-address'] + 4096), status=1)
 
     def test_kernel_hashes(self):
         flash = self.small()

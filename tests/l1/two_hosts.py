@@ -6,8 +6,9 @@
 #
 #   scripts/l1-pair --lead [--kernel KERNEL,KERNEL] -- tests/l1/two_hosts.py [TEST...]
 #
-# Without names of tests, all classes run except two: Strangers needs hosts that
-# are started with --strangers, and BackAndForth takes long.
+# Without names of tests, all classes run except these: Strangers needs hosts that are
+# started with --strangers, BackAndForth takes long, and make check-helper runs Helper
+# and HelperLinux.
 #
 # SPDX-License-Identifier: GPL-2.0-or-later
 
@@ -97,6 +98,9 @@ class TwoHosts(migration.Base):
              f'{outcome.encrypted["shared-pages"]} shared pages')
         self.assertGreater(outcome.encrypted['private-pages'], 0)
         self.assertGreater(outcome.encrypted['shared-pages'], 0)
+        self.assertEqual(outcome.encrypted['helper-pages'],
+                         outcome.encrypted['private-pages']
+                         if source.config.helper else 0)
         return outcome
 
     def started(self, source, link, rounds=1):
@@ -183,6 +187,7 @@ class Cases:
 class Bare(Cases, TwoHosts):
     """A guest of a few KiB, which converts its pages all the time."""
     POLICY = 0
+    HELPER = ''
 
     @classmethod
     def setUpClass(cls):
@@ -192,7 +197,7 @@ class Bare(Cases, TwoHosts):
         cls.text = ''
         cls.host = cls.a
         cls.guest = cls.launch_in(cls.a, flipper.config(
-            cls.a.work, policy=cls.POLICY))
+            cls.a.work, policy=cls.POLICY).change(helper=cls.HELPER))
         flipper.wait_passes(cls.guest, 2, PATIENCE)
 
     def assert_good(self):
@@ -216,8 +221,14 @@ class Policy(Bare):
     POLICY = vm.POLICY_SEV
 
 
+class Helper(Bare):
+    """The same tests with the migration helper."""
+    HELPER = 'on'
+
+
 class Linux(Cases, TwoHosts):
     """A guest with Debian's kernel and the workload of tests/guest."""
+    HELPER = ''
 
     @classmethod
     def setUpClass(cls):
@@ -226,7 +237,7 @@ class Linux(Cases, TwoHosts):
                                       dynamic_kib=128, churn=True)
         cls.host = cls.a
         cls.guest = cls.launch_in(cls.a, vm.Config.from_env(
-            cls.workload, cls.a.work, mem=MEM))
+            cls.workload, cls.a.work, mem=MEM).change(helper=cls.HELPER))
         cls.guest.wait_ticks(3, BOOT)
         note(f'the guest has booted: {cls.guest.ticks()[-1]}')
 
@@ -235,6 +246,11 @@ class Linux(Cases, TwoHosts):
         self.guest.wait_ticks(len(self.guest.ticks()) + 3, PATIENCE)
         self.assertEqual(self.workload.problems(
             self.text + self.guest.console()), [])
+
+
+class HelperLinux(Linux):
+    """The same tests with the migration helper."""
+    HELPER = 'on'
 
 
 class BackAndForth(Linux):
