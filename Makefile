@@ -3,11 +3,13 @@
 # makes.  meson.build drives all builds and tests.  See README.rst.
 #
 #   make demo    build all, migrate an encrypted guest between two emulated hosts
+#                HELPER=on: by the migration helper
 #   make check   the regular test suite, without the long tests below
 #   make check-selftests   Linux's own KVM selftests, on both kernels
 #   make check-debug   the module's tests on kernels that detect errors
 #   make check-reload      load and unload the module 100 times
 #   make check-hosts       migrations between two hosts, with all pairs of kernels
+#   make check-helper      migrations by the migration helper, all cases
 #   make check-failures    migrations that fail, all cases; takes hours
 #   make check-es  a guest with SEV-ES boots
 #   make check-moves       one guest migrates 100 times
@@ -36,7 +38,7 @@ export STEP_BEGAN := $(shell date +%s)
 
 ninja = ./scripts/in-root ninja -C /b/meson --quiet $(if $(JOBS),-j $(JOBS))
 
-all deb check-selftests check-reload check-hosts check-failures check-moves check-es bench: setup
+all deb check-selftests check-reload check-hosts check-helper check-failures check-moves check-es bench: setup
 	@$(ninja) $@
 
 l1: setup
@@ -44,12 +46,13 @@ l1: setup
 
 demo: hosts = $(or $(KERNEL),module)
 demo: setup
-	@$(ninja) l1.stamp guest.stamp
+	@$(ninja) l1.stamp guest.stamp helper.stamp
 	@mkdir -p build/demo
 	@bash -c '. scripts/lib.sh; say "two emulated SEV hosts boot (20 seconds), with $(hosts) KVM"'
-	@./scripts/in-root ./scripts/l1-pair --lead --kernel $(hosts) --timeout 2400 \
+	@$(if $(filter-out off,$(HELPER)),L1_CACHE_CHECK=count) \
+		./scripts/in-root ./scripts/l1-pair --lead --kernel $(hosts) --timeout 2400 \
 		--share $(CURDIR)/build/demo -- /usr/bin/env STEP_BEGAN=$(STEP_BEGAN) \
-		./scripts/demo -o $(CURDIR)/build/demo
+		./scripts/demo -o $(CURDIR)/build/demo --helper $(or $(HELPER),off)
 
 check: setup
 	@$(ninja) all
@@ -99,4 +102,4 @@ clean:
 distclean: clean
 	@bash -c ". scripts/lib.sh; as_root rm -rf --one-file-system build"
 
-.PHONY: all l1 demo deb check check-bases check-debug check-deb check-selftests check-reload check-hosts check-failures check-moves check-es bench fuzz docs series series-check signer setup clean distclean
+.PHONY: all l1 demo deb check check-bases check-debug check-deb check-selftests check-reload check-hosts check-helper check-failures check-moves check-es bench fuzz docs series series-check signer setup clean distclean
