@@ -102,8 +102,9 @@ class Config:
     def from_env(cls, workload, workdir, **kw):
         """
         Return a Config with the paths that meson and scripts/l1 set in the
-        environment.
+        environment.  HELPER is the default of @helper.
         """
+        kw.setdefault('helper', os.environ.get('HELPER', ''))
         module = os.environ.get('IN_L1', 'stock') == 'module'
         consent = kw.get('consent', True)
         ovmf_vars = env_path('OVMF_VARS', f'{BUILD}/guest/sev-vars.fd')

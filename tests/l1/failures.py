@@ -8,6 +8,8 @@
 #   scripts/l1 --qmp [--kernel module|stock] -- tests/l1/failures.py [TEST...]
 #
 # KILL_POINTS=200: class Kill kills each side at 200 points of the migration.
+# HELPER=on: the migration helper packs the private pages, and the firmware packs
+# only the helper.
 #
 # SPDX-License-Identifier: GPL-2.0-or-later
 
@@ -33,6 +35,12 @@ STEP, MIGRATION = 120, 600
 NARROW = 16384      # bytes in the buffer of a socket, see narrow_sockets()
 KILL_POINTS = int(os.environ.get('KILL_POINTS', '4'))
 HARDWARE = hardware.Hardware()
+# The first word of the error if the firmware cannot pack or unpack a page, and
+# a command that packs or unpacks a page in the middle of the pages
+if os.environ.get('HELPER'):
+    PAGE, LATER = 'migration helper', 10
+else:
+    PAGE, LATER = 'block', 25
 
 
 class Base(unittest.TestCase):
@@ -280,17 +288,17 @@ class Commands(Base):
         self.at_source(fault('SEND_UPDATE_DATA'))
 
     def test_send_update_data_first(self):
-        self.at_source(fault('SEND_UPDATE_DATA', nth=2), words=['block'])
+        self.at_source(fault('SEND_UPDATE_DATA', nth=2), words=[PAGE])
 
     def test_send_update_data_later(self):
-        self.at_source(fault('SEND_UPDATE_DATA', nth=25), words=['block'])
+        self.at_source(fault('SEND_UPDATE_DATA', nth=LATER), words=[PAGE])
 
     def test_send_cancel(self):
         """
         SEND_CANCEL fails after a failed migration.  The next migration issues
         SEND_CANCEL again, so that it can begin a new session.
         """
-        HARDWARE.faults(fault('SEND_UPDATE_DATA', nth=25),
+        HARDWARE.faults(fault('SEND_UPDATE_DATA', nth=LATER),
                         fault('SEND_CANCEL'))
         outcome, destination = self.fails()
         self.assertEqual(HARDWARE.faults_left(), [])
@@ -327,7 +335,7 @@ class Commands(Base):
 
     def test_receive_update_data_first(self):
         self.at_destination(fault('RECEIVE_UPDATE_DATA', nth=1 + self.probes()),
-                            words=['block', 'HWERROR_PLATFORM'])
+                            words=[PAGE, 'HWERROR_PLATFORM'])
 
     def test_receive_probe(self):
         """
@@ -341,8 +349,8 @@ class Commands(Base):
         self.assertEqual(HARDWARE.faults_left(), [])
 
     def test_receive_update_data_later(self):
-        self.at_destination(fault('RECEIVE_UPDATE_DATA', nth=25),
-                            words=['block', 'HWERROR_PLATFORM'])
+        self.at_destination(fault('RECEIVE_UPDATE_DATA', nth=LATER),
+                            words=[PAGE, 'HWERROR_PLATFORM'])
 
     def test_receive_finish(self):
         self.at_destination(fault('RECEIVE_FINISH'))
@@ -836,7 +844,7 @@ class Stuck(Base):
         self.migrates()
         waiting = self.launch()
         info = flow.session_info(waiting)
-        HARDWARE.faults(fault('SEND_UPDATE_DATA', 'hang', nth=25))
+        HARDWARE.faults(fault('SEND_UPDATE_DATA', 'hang', nth=LATER))
         outcome, destination = self.fails()
         self.said([outcome.error], 'SEND_UPDATE_DATA', 'timed out')
         self.end(destination)
