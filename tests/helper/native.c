@@ -14,6 +14,10 @@ bool random_fails;
 
 static void *allocate(size_t size)
 {
+#ifdef NATIVE_HEAP
+    /* ASAN detects accesses beyond the end */
+    return memset(aligned_alloc(MH_PAGE_SIZE, size), 0, size);
+#else
     void *p = mmap(NULL, size, PROT_READ | PROT_WRITE,
                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
@@ -22,6 +26,17 @@ static void *allocate(size_t size)
         abort();
     }
     return p;
+#endif
+}
+
+static void release(void *p, size_t size)
+{
+#ifdef NATIVE_HEAP
+    (void)size;
+    free(p);
+#else
+    munmap(p, size);
+#endif
 }
 
 bool mh_random(void *buf, size_t size)
@@ -87,9 +102,9 @@ void native_free(Native *native)
 {
     unsigned n;
 
-    munmap(native->guest, GUEST_SIZE);
+    release(native->guest, GUEST_SIZE);
     for (n = 0; n < MH_CPUS; n++) {
-        munmap(native->shared[n], MH_CPU_SHARED_SIZE);
+        release(native->shared[n], MH_CPU_SHARED_SIZE);
     }
     free(native);
 }

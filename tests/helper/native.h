@@ -16,7 +16,9 @@
  * Guest addresses: the size of the guest's memory, a second mapping of this
  * memory, and the helper's private and shared memory
  */
+#ifndef GUEST_SIZE
 #define GUEST_SIZE      (1ULL << 20)
+#endif
 #define ALIAS           (64ULL << 20)
 #define PRIVATE_GPA     0x2000000ULL
 #define SHARED_GPA      0x2800000ULL
