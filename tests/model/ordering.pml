@@ -12,6 +12,8 @@
  *   STOCK        only QEMU's bitmap has the state
  *   MULTIFD      two more channels send what the migration thread has read; the
  *                model has one page
+ *   SEALS        a channel of MULTIFD packs a private page itself, when it gets to
+ *                it; the migration thread only gives it the job
  *   PAGES=2      two pages instead of one.  The first page stays private and is
  *                not changed; a run may include the second page
  *   SLOTS        memory slots are removed and added during the migration; the
@@ -352,11 +354,20 @@ inline read_end(p) {
  * The platform reads the page without the lock, as a page of the state in which
  * the sender found it.  If the page was converted since, the copy is useless.
  */
-inline pack(p) {
+inline pack(p, found) {
     d_step {
-        path[at * PAGES + p] = is_private;
-        fresh[at * PAGES + p] = (kind[p] == is_private)
+        path[at * PAGES + p] = found;
+        fresh[at * PAGES + p] = (kind[p] == found)
     }
+}
+
+/* pack_pages() of the migration thread, or send_by_channel() */
+inline pack_or_give(p) {
+#ifdef SEALS
+    job[at] = 1
+#else
+    pack(p, is_private)
+#endif
 }
 
 /* The record arrives at the destination at any time */
@@ -387,7 +398,10 @@ inline again(p) {
 #endif
 
 #ifdef MULTIFD
-bit busy[PLACES];               /* a channel has a record */
+bit busy[PLACES];               /* a channel has a record or a job */
+# ifdef SEALS
+bit job[PLACES];                /* it is a job: to pack a private page */
+# endif
 bit flush_due;                  /* a sync has requested a flush */
 
 #define NO_WORK         (!busy[0] && !busy[1])
@@ -397,6 +411,12 @@ proctype channel(byte at)
 end:
     do
     :: busy[at] ->
+# ifdef SEALS
+       if
+       :: job[at] -> pack(0, 1); job[at] = 0
+       :: else
+       fi;
+# endif
        arrive(0);
        busy[at] = 0
     od
@@ -486,8 +506,8 @@ inline send(p) {
           :: else -> again(p); OF_RUN(again(1))
           fi
        :: skip ->
-          pack(p);
-          OF_RUN(pack(1));
+          pack_or_give(p);
+          OF_RUN(pack(1, is_private));
 #ifdef NO_RULE_G
           encbmap[p] = 0;
 #endif
