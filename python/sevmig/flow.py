@@ -197,9 +197,9 @@ def complete(source, destination, timeout=300, progress=None):
     return outcome
 
 
-def finish(source, destination, timeout=300):
+def finish(source, destination, timeout=300, progress=None):
     """Call complete(), then wait until the destination runs the guest."""
-    outcome = complete(source, destination, timeout)
+    outcome = complete(source, destination, timeout, progress)
     arrived(destination)
     return outcome
 
