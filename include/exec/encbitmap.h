@@ -84,7 +84,8 @@ uint64_t encbitmap_run(const RAMBlock *rb, uint64_t page, uint64_t end,
  * @allocated.
  *
  * All @npages pages must have the same state.  An unallocated page was never
- * accessed: it has neither memory nor contents.  The first access marks it dirty.
+ * accessed: it has neither memory nor contents.  The first access marks it
+ * dirty.
  */
 uint64_t encbitmap_allocated_run(RAMBlock *rb, uint64_t page, uint64_t npages,
                                  bool *allocated);

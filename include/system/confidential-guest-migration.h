@@ -76,11 +76,11 @@ typedef struct ConfidentialGuestMigrationOps {
                       Error **errp);
 
     /**
-     * @send_ready: how many of @npages pages of @rb from byte @offset on may be
-     * packed by other threads than the migration thread?  Several threads pack
-     * pages at the same time then, each with a @channel of its own.  0: only
-     * the migration thread may pack pages now.  Errors are those of @send_pages.
-     * Migration thread.  NULL: always 0.
+     * @send_ready: how many of @npages pages of @rb from byte @offset on may
+     * be packed by other threads than the migration thread?  Several threads
+     * pack pages at the same time then, each with a @channel of its own.  0:
+     * only the migration thread may pack pages now.  Errors are those of
+     * @send_pages.  Migration thread.  NULL: always 0.
      */
     int (*send_ready)(ConfidentialGuestSupport *cgs, RAMBlock *rb,
                       uint64_t offset, size_t npages, Error **errp);

@@ -2,14 +2,14 @@
 #
 # Migrations of an encrypted guest that fail: a firmware command fails, the
 # connection breaks, the operator cancels, or one QEMU is killed.  Afterwards
-# exactly one QEMU must run the guest, and the next migration must succeed.  Runs
-# in the emulated SEV host; TAP on stdout, progress on stderr:
+# exactly one QEMU must run the guest, and the next migration must succeed.
+# Runs in the emulated SEV host; TAP on stdout, progress on stderr:
 #
 #   scripts/l1 --qmp [--kernel module|stock] -- tests/l1/failures.py [TEST...]
 #
 # KILL_POINTS=200: class Kill kills each side at 200 points of the migration.
-# HELPER=on: the migration helper packs the private pages, and the firmware packs
-# only the helper.
+# HELPER=on: the migration helper packs the private pages, and the firmware
+# packs only the helper.
 #
 # SPDX-License-Identifier: GPL-2.0-or-later
 

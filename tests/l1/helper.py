@@ -36,8 +36,9 @@ class Helper(bare.Bare):
         # The helper may read a page of the source while the guest converts it,
         # and find lines of the page's new view that are not flushed yet.  That
         # does no harm, because the page is dirty and is sent again, but the
-        # emulated hardware does not know that the vCPU only reads.  With a guest
-        # that is stopped at the source, every miss is a fault: test_12_flushed.
+        # emulated hardware does not know that the vCPU only reads.  With a
+        # guest that is stopped at the source, every miss is a fault:
+        # test_12_flushed.
         if HARDWARE.why:
             raise unittest.SkipTest(HARDWARE.why)
         HARDWARE.cache_check('count')
@@ -80,7 +81,8 @@ class Helper(bare.Bare):
         self.assertTrue(destination.cmd('query-sev')['migration']['helper'][
             'present'])
         self.assertIn('migration helper: ready', self.hmp(source, 'info sev'))
-        self.assertIn('by the migration helper', self.hmp(source, 'info migrate'))
+        self.assertIn('by the migration helper',
+                      self.hmp(source, 'info migrate'))
         source.stop()
         third = self.another(self.config)
         self.by_helper(destination, third)
@@ -359,7 +361,8 @@ class Measured(migration.Base):
                      words=['version 1'])
         self.refused('header', good[:12] + b'\xff' * 4 + good[16:],
                      words=['header'])
-        self.refused('off', good, words=['cannot be migrated'], more=',migration=off')
+        self.refused('off', good, words=['cannot be migrated'],
+                     more=',migration=off')
 
     def test_measured(self):
         self.assertNotEqual(self.digest(), self.digest(helper=HELPER))

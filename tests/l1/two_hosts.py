@@ -6,9 +6,9 @@
 #
 #   scripts/l1-pair --lead [--kernel KERNEL,KERNEL] -- tests/l1/two_hosts.py [TEST...]
 #
-# Without names of tests, all classes run except these: Strangers needs hosts that are
-# started with --strangers, BackAndForth takes long, and make check-helper runs Helper
-# and HelperLinux.
+# Without names of tests, all classes run except these: Strangers needs hosts
+# that are started with --strangers, BackAndForth takes long, and make
+# check-helper runs Helper and HelperLinux.
 #
 # SPDX-License-Identifier: GPL-2.0-or-later
 
@@ -236,8 +236,8 @@ class Policy(Bare):
 class Helper(Bare):
     """The same tests with the migration helper."""
     HELPER = 'on'
-    # The emulated processor executes the helper's AES instructions slowly, while
-    # the emulated firmware runs natively
+    # The emulated processor executes the helper's AES instructions slowly,
+    # while the emulated firmware runs natively
     DOWNTIME_MS = 60000
 
 

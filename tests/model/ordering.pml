@@ -12,8 +12,8 @@
  *   STOCK        only QEMU's bitmap has the state
  *   MULTIFD      two more channels send what the migration thread has read; the
  *                model has one page
- *   SEALS        a channel of MULTIFD packs a private page itself, when it gets to
- *                it; the migration thread only gives it the job
+ *   SEALS        a channel of MULTIFD packs a private page itself, when it gets
+ *                to it; the migration thread only gives it the job
  *   PAGES=2      two pages instead of one.  The first page stays private and is
  *                not changed; a run may include the second page
  *   SLOTS        memory slots are removed and added during the migration; the

@@ -14,10 +14,10 @@
  * caches there.  So the destination flushes all shared pages before the guest
  * runs.
  *
- * KVM flushes private pages when the firmware receives them.  It does not flush
- * pages when it converts them: that is the guest's duty.  The migration helper
- * writes to private pages at the destination, so QEMU flushes these pages before
- * it makes them private.
+ * KVM flushes private pages when the firmware receives them.  It does not
+ * flush pages when it converts them: that is the guest's duty.  The migration
+ * helper writes to private pages at the destination, so QEMU flushes these
+ * pages before it makes them private.
  */
 #include "qemu/osdep.h"
 #include "qemu/cpuid.h"

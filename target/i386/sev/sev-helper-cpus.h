@@ -37,8 +37,8 @@ typedef struct SevHelperCpus {
 void sev_helper_cpus_init(SevHelperCpus *c, SevHelperMemory *memory);
 
 /**
- * sev_helper_cpus_open: make @n hidden vCPUs, at most MH_CPUS.  The helper is in
- * its memory, or will be before the first command.  BQL.
+ * sev_helper_cpus_open: make @n hidden vCPUs, at most MH_CPUS.  The helper is
+ * in its memory, or will be before the first command.  BQL.
  */
 bool sev_helper_cpus_open(SevHelperCpus *c, unsigned n, Error **errp);
 

@@ -35,8 +35,8 @@ typedef struct Hider {
 } Hider;
 
 /*
- * What uncovers a hidden place.  It is disabled while it is not needed and never
- * freed, because a flat view may contain it.
+ * What uncovers a hidden place.  It is disabled while it is not needed and
+ * never freed, because a flat view may contain it.
  */
 typedef struct Uncover {
     Place place;

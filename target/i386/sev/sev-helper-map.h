@@ -5,10 +5,10 @@
  *
  * The helper knows guest-physical addresses only, and QEMU's migration code
  * knows RAMBlocks and offsets.  A page has one address for the helper: the one
- * at which the machine has its RAMBlock if nothing hides it, and two pages never
- * have the same.  A device or a PAM
- * register may hide it, and flash memory cannot be written there.  While no
- * vCPU of the guest runs, QEMU can uncover such pages.
+ * at which the machine has its RAMBlock if nothing hides it, and two pages
+ * never have the same.  A device or a PAM register may hide it, and flash
+ * memory cannot be written there.  While no vCPU of the guest runs, QEMU can
+ * uncover such pages.
  */
 #ifndef TARGET_I386_SEV_HELPER_MAP_H
 #define TARGET_I386_SEV_HELPER_MAP_H
@@ -53,8 +53,8 @@ bool sev_helper_map_addresses(const SevHelperMap *map, RAMBlock *rb,
  * at byte @offset of @rb, while the guest runs
  *
  * Returns false if the guest could hide the page at any time.  It can always
- * hide flash memory, but that is an attack on itself: the helper then stops, and
- * the migration fails.  Any thread.
+ * hide flash memory, but that is an attack on itself: the helper then stops,
+ * and the migration fails.  Any thread.
  */
 bool sev_helper_map_visible(const SevHelperMap *map, RAMBlock *rb,
                             uint64_t offset, hwaddr gpa);
@@ -66,8 +66,8 @@ bool sev_helper_map_visible(const SevHelperMap *map, RAMBlock *rb,
 void sev_helper_map_uncover(SevHelperMap *map);
 
 /**
- * sev_helper_map_is_uncovered: whether sev_helper_map_uncover() was called last.
- * The thread that called it.
+ * sev_helper_map_is_uncovered: whether sev_helper_map_uncover() was called
+ * last.  The thread that called it.
  */
 bool sev_helper_map_is_uncovered(const SevHelperMap *map);
 

@@ -175,10 +175,10 @@ bool sev_helper_send_data(ConfidentialGuestSupport *cgs, GByteArray *data,
 }
 
 /*
- * Whether the helper can read @gpa, which is byte @offset of @rb.  The guest can
- * hide some of its RAM at any time, and the helper would find something else
- * there.  So these pages are sealed after the guest has stopped, when QEMU can
- * uncover them.
+ * Whether the helper can read @gpa, which is byte @offset of @rb.  The guest
+ * can hide some of its RAM at any time, and the helper would find something
+ * else there.  So these pages are sealed after the guest has stopped, when
+ * QEMU can uncover them.
  */
 static bool can_read(SevHelper *h, RAMBlock *rb, uint64_t offset, hwaddr gpa)
 {

@@ -110,7 +110,7 @@ SevHelperPhase sev_helper_get_phase(const SevHelper *h);
 
 /* sev-helper-send.c; @m->helper may be NULL */
 
-/** sev_helper_send_start: SEND_START has opened the firmware's session.  BQL. */
+/** sev_helper_send_start: SEND_START has opened the firmware's session; BQL */
 void sev_helper_send_start(SevMigration *m);
 
 /**
@@ -128,8 +128,8 @@ int sev_helper_send_ready(ConfidentialGuestSupport *cgs, RAMBlock *rb,
                           uint64_t offset, size_t npages, Error **errp);
 
 /**
- * sev_helper_send_pages: ConfidentialGuestMigrationOps.send_pages.  The phase is
- * SEV_HELPER_SENDING.  Any thread.
+ * sev_helper_send_pages: ConfidentialGuestMigrationOps.send_pages.  The phase
+ * is SEV_HELPER_SENDING.  Any thread.
  */
 int sev_helper_send_pages(SevHelper *h, unsigned channel, RAMBlock *rb,
                           uint64_t offset, size_t npages, GByteArray *out,
@@ -139,8 +139,8 @@ int sev_helper_send_pages(SevHelper *h, unsigned channel, RAMBlock *rb,
 bool sev_helper_send_round(ConfidentialGuestSupport *cgs, Error **errp);
 
 /**
- * sev_helper_send_final: append the helper's last batch to @final, if the helper
- * has sealed pages.  @h may be NULL.
+ * sev_helper_send_final: append the helper's last batch to @final, if the
+ * helper has sealed pages.  @h may be NULL.
  */
 bool sev_helper_send_final(SevHelper *h, GByteArray *final, Error **errp);
 

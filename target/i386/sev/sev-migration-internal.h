@@ -61,7 +61,7 @@ bool sev_page_state_known(SevMigration *m, Error **errp);
 
 /* sev-migration.c */
 
-/** sev_ram_below_4g: bytes of the machine's RAM at guest addresses below 4 GiB */
+/** sev_ram_below_4g: bytes of the machine's RAM at addresses below 4 GiB */
 uint64_t sev_ram_below_4g(void);
 
 /* sev-cache.c */
@@ -73,10 +73,10 @@ uint64_t sev_ram_below_4g(void);
 void sev_cache_flush_shared(void);
 
 /**
- * sev_cache_flush_pages: flush those of @npages pages from byte @offset of @rb on
- * that are shared and have memory from the host's caches, if its processor needs
- * that.  To be called before they become private: afterwards, QEMU cannot access
- * in-place memory.
+ * sev_cache_flush_pages: flush those of @npages pages from byte @offset of @rb
+ * on that are shared and have memory from the host's caches, if its processor
+ * needs that.  To be called before they become private: afterwards, QEMU
+ * cannot access in-place memory.
  */
 void sev_cache_flush_pages(RAMBlock *rb, uint64_t offset, uint64_t npages);
 

@@ -13,7 +13,7 @@
 #define SESSION_FIXED   24
 #define PACKET_FIXED    4
 #define ANSWER_SIZE     8
-/* Bits of the answer that have the helper's version; the rest are whole pages */
+/* Bits of the answer that have the helper's version; the rest is whole pages */
 #define ANSWER_HELPER   0xf
 #define HELPER_FIXED    32
 

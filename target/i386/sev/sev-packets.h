@@ -63,9 +63,9 @@ int sev_packets_send(SevPackets *p, struct ConfidentialGuestSupport *cgs,
                      size_t *done, int *fw_error);
 
 /**
- * sev_packets_get: read the packets of @npages pages into @p->packet.  They must
- * be all that @in has.  Returns false with @errp set, and the number of pages
- * before the bad packet in @done.
+ * sev_packets_get: read the packets of @npages pages into @p->packet.  They
+ * must be all that @in has.  Returns false with @errp set, and the number of
+ * pages before the bad packet in @done.
  */
 bool sev_packets_get(SevPackets *p, const uint8_t *in, size_t len,
                      size_t npages, size_t *done, Error **errp);
