@@ -20,7 +20,7 @@ COLOURS = ((0x30, 0x30, 0x30), (0x2b, 0x5c, 0x9e), (0x5a, 0x4a, 0x6a),
            (0xe6, 0x9f, 0x00), (0xc8, 0xc8, 0xc8))
 AGAIN = ((0x30, 0x30, 0x30), (0x56, 0xb4, 0xe9), (0x7a, 0x6a, 0x8a),
          (0xf5, 0xd5, 0x6e), (0xf0, 0xf0, 0xf0))
-LEGEND = ('not sent', 'private, by the firmware',
+LEGEND = ('not sent', 'private, by the {}',
           'private, never accessed: without contents', 'shared, as it is',
           'shared, all zeroes')
 
@@ -113,7 +113,7 @@ def timeline(rounds, left, y, width):
     return out, y
 
 
-def svg(tally, blocks, title, lines, rounds):
+def svg(tally, blocks, title, lines, rounds, helper=False):
     """
     Return an SVG that shows the pages of some blocks.
 
@@ -121,7 +121,9 @@ def svg(tally, blocks, title, lines, rounds):
     @blocks: names of the blocks
     @lines: lines of text below the legend
     @rounds: rounds for timeline(), which is below the blocks; may be empty
+    @helper: whether the migration helper packed the private pages
     """
+    packer = 'migration helper' if helper else 'firmware'
     out, y, left = [], 50, 20
     for name in blocks:
         image, height = block_png(tally.last[name], tally.times[name])
@@ -141,7 +143,8 @@ def svg(tally, blocks, title, lines, rounds):
         if colour != again:
             out.append(f'<rect x="{x + 20}" y="{ty}" width="16" height="16" '
                        f'fill="{hexcolour(again)}"/>')
-        out.append(f'<text x="{x + 44}" y="{ty + 13}">{text}</text>')
+        out.append(f'<text x="{x + 44}" y="{ty + 13}">'
+                   f'{text.format(packer)}</text>')
         ty += 26
     out.append(f'<text x="{x}" y="{ty + 6}" fill="#666">dark: sent once, '
                'light: more often</text>')

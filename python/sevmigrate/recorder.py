@@ -106,10 +106,12 @@ class Recorder:
         if path.lower().endswith('.png'):
             data = picture.blocks_png(self.tally, blocks)
         else:
-            rounds = info.get('encrypted-ram', {}).get('recent-rounds', [])
+            stats = info.get('encrypted-ram', {})
+            rounds = stats.get('recent-rounds', [])
             data = picture.svg(self.tally, blocks,
                                'Memory of the guest by the path of its pages',
-                               progress.summary(info), rounds).encode()
+                               progress.summary(info), rounds,
+                               stats.get('helper-pages', 0) > 0).encode()
         try:
             with open(path, 'wb') as f:
                 f.write(data)
