@@ -76,8 +76,8 @@ typedef struct PspCommand {
     /* AMD_PSP_POLICY_ES must be set in the guest's policy */
     bool es;
     /*
-     * Allowed platform states.  The value 0 allows WORKING if @states is not 0,
-     * otherwise INIT and WORKING.
+     * Allowed platform states.  The value 0 stands for WORKING if @states is
+     * not 0, and for INIT and WORKING if @states is 0.
      */
     uint8_t platform;
     /* Offset of the handle in the buffer */

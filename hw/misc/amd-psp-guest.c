@@ -176,7 +176,8 @@ static AmdPspStatus cmd_activate(AmdPspPlatform *p, AmdPspGuest *g, uint8_t *b)
  * In: [0] length of the buffer, [4] handle, [8] ASID, [12] number and
  * [16] address of the 32-bit APIC IDs of cores
  *
- * The guest is activated on all cores, because all cores share their keys here.
+ * The guest is activated on all cores, and not only on those in the list,
+ * because all cores of the emulation share their keys.
  */
 static AmdPspStatus cmd_activate_ex(AmdPspPlatform *p, AmdPspGuest *g,
                                     uint8_t *b)
@@ -399,7 +400,10 @@ static AmdPspStatus launch_vmsa_length(AmdPspPlatform *p, AmdPspGuest *none,
            AMD_PSP_INVALID_LEN;
 }
 
-/* In: as LAUNCH_UPDATE_DATA; the data are the state in which a vCPU starts */
+/*
+ * In: the fields of LAUNCH_UPDATE_DATA.  The memory at the address contains the
+ * state in which a vCPU starts.
+ */
 static AmdPspStatus cmd_launch_update_vmsa(AmdPspPlatform *p, AmdPspGuest *g,
                                            uint8_t *b)
 {

@@ -63,8 +63,8 @@ static void platform_make_pdh(AmdPspPlatform *p)
 }
 
 /*
- * Make a new PEK, and a new OCA that signs it: without an owner, the platform
- * signs its own PEK.  The PDH is new as well, because the PEK signs it.
+ * Make a new PEK, and a new OCA that signs the PEK, because the platform has no
+ * owner who could sign it.  Make a new PDH, too, because the PEK signs the PDH.
  */
 static void platform_make_pek(AmdPspPlatform *p)
 {

@@ -123,8 +123,8 @@ struct AmdPspState {
 
     /*
      * The current command; protected by the BQL.  While safe work executes the
-     * command without the BQL, nothing else accesses these until the safe work
-     * schedules executed_bh.
+     * command without the BQL, nothing else accesses these members until the
+     * safe work schedules executed_bh.
      */
     bool busy;
     bool to_work;                       /* safe work must execute the command */

@@ -454,7 +454,10 @@ static void get_longest(Object *obj, Visitor *v, const char *name,
     visit_type_int64(v, name, &CGTEST(obj)->longest_us, errp);
 }
 
-/* VFIO asks for this before it sends device state in multifd's channels */
+/*
+ * VFIO calls multifd_device_state_supported() before it sends device state in
+ * multifd's channels
+ */
 static void get_device_state(Object *obj, Visitor *v, const char *name,
                              void *opaque, Error **errp)
 {

@@ -17,8 +17,8 @@
  *
  * "auto" means "on" for a confidential guest if the host's kernel can convert
  * pages in place and no other option of @backend excludes a guest_memfd.
- * Otherwise "auto" means "off", and the trace event hostmem_guest_memfd_auto
- * has the reason.
+ * In all other cases "auto" means "off", and the trace event
+ * hostmem_guest_memfd_auto has the reason.
  *
  * Context: BQL.
  */

@@ -54,9 +54,10 @@ bool kvm_page_enc_init_block(RAMBlock *rb, Error **errp);
 /**
  * kvm_page_enc_memory_fault: handle a page that KVM could not map for the guest
  * @section: memory that begins with the page
- * @is_private: whether KVM reported the access as one to a private page
+ * @is_private: whether KVM has reported an access to a private page
  * @ret: out: 0 if the page has changed its state meanwhile, so that the vCPU
- *       can retry.  Otherwise -EFAULT, and the function reports an error.
+ *       can retry.  If the page has not changed its state, the function
+ *       reports an error and sets -EFAULT.
  *
  * Never converts the page.
  *

@@ -45,7 +45,7 @@ void kvm_private_access_remove(void *host);
 
 /**
  * kvm_private_access_restore: map the file again in the place of pages of zeros
- * @host, @size: the range in which to do so; NULL, SIZE_MAX: everywhere
+ * @host, @size: the range of the pages; NULL, SIZE_MAX: all pages of zeros
  *
  * Called after a conversion to shared.
  */

@@ -115,8 +115,9 @@ bool encrypted_load_yields(void)
 }
 
 /*
- * Take @in->lock.  The thread of a channel holds it as long as the platform
- * unpacks a record, and the main loop must not wait for that.
+ * Take @in->lock.  The thread of a channel may hold the lock while the platform
+ * unpacks a record, so a coroutine sleeps until the lock is free, instead of
+ * blocking the main loop.
  */
 static void coroutine_mixed_fn lock_receiver(EncryptedIncoming *in)
 {

@@ -18,11 +18,11 @@
 typedef struct EncryptedIncoming {
     /*
      * Protects @receiver, and with it the state of all pages.  Held while the
-     * platform unpacks a record, because it unpacks one record at a time.
+     * platform unpacks a record, because it unpacks only one record at a time.
      *
-     * Order: BQL, this lock, a RAMBlock's lock.  A thread that holds it does
-     * not wait for the BQL, read from a channel or yield.  The coroutine that
-     * loads the guest takes it with lock_receiver().
+     * Order: BQL, this lock, a RAMBlock's lock.  A thread that holds this lock
+     * does not wait for the BQL, read from a channel or yield.  The coroutine
+     * that loads the guest takes this lock with lock_receiver().
      */
     QemuMutex lock;
     /* NULL if the machine cannot receive a confidential guest */

@@ -41,9 +41,9 @@
 #define PINGS_UNANSWERED 4
 
 /*
- * Number of bytes to count for a zero page.  This must not be more than a zero
- * page has in the stream, because zero pages would then make a slow channel
- * look fast.
+ * Number of bytes to count for a zero page.  If the number were higher than the
+ * bytes that a zero page takes in the stream, zero pages would make a slow
+ * channel look fast.
  */
 #define ZERO_PAGE_BYTES 8
 
@@ -235,9 +235,9 @@ static bool wait_pong(EncryptedPending *p, MigrationState *s)
 
 /*
  * QEMU adds up what the handlers report, and compares the sum with a threshold
- * in bytes.  This handler is called last, and replaces the sum: if it sets
- * NOT_YET, QEMU goes on to send pages, otherwise QEMU syncs the dirty bitmap
- * and calls pending_exact().
+ * in bytes.  This handler is called last, and replaces the sum.  If it sets the
+ * sum to NOT_YET, QEMU goes on to send pages.  If it sets a small sum, QEMU
+ * syncs the dirty bitmap and calls pending_exact().
  */
 static void pending_estimate(void *opaque, uint64_t *must_precopy,
                              uint64_t *can_postcopy)

@@ -22,7 +22,8 @@
 #include "encrypted-stats.h"
 
 /*
- * With multifd, a ping overtakes data in the channels unless they are flushed
+ * With multifd, a ping overtakes the data that the channels still have, unless
+ * the source flushes the channels before the ping
  */
 typedef enum EncryptedPendingFlush {
     ENCRYPTED_FLUSH_NONE,

@@ -57,10 +57,10 @@ static double scale(double ns, uint64_t amount, uint64_t measured)
 }
 
 /*
- * Everything between two marks passed all stages after the first mark was sent
- * and before the second one was acknowledged.  This time is therefore an upper
- * bound for each stage, whichever of them was the bottleneck.  It also contains
- * the time for earlier work that was still in the buffers.
+ * The memory between marks @a and @b in the stream was packed, transferred and
+ * loaded after @a was sent and before @b was acknowledged.  The time between
+ * these events is therefore an upper bound for each of the three stages.  It
+ * also contains the time for earlier work that was still in the buffers.
  */
 static double interval(const EncryptedMark *a, const EncryptedMark *b,
                        EncryptedWork *work)
@@ -85,7 +85,8 @@ static void update_bounds(EncryptedRate *r)
     }
     /*
      * If no private pages were sent between any two marks, keep the old bound
-     * of private pages, and likewise for shared pages
+     * of private pages.  If no shared bytes were sent, keep the old bound of
+     * shared bytes.
      */
     r->page_ns = isinf(page_ns) ? r->page_ns : page_ns;
     r->byte_ns = isinf(byte_ns) ? r->byte_ns : byte_ns;
@@ -117,10 +118,10 @@ void encrypted_rate_idle(EncryptedRate *r, int64_t now)
 }
 
 /*
- * If an interval had A pages and B bytes, k times as much of both takes k
- * times as long.  The remaining work may be another mixture.  It then takes at
- * most the sum of the time for its pages alone and the time for its bytes
- * alone, which are both upper bounds.
+ * If an interval had A pages and B bytes, k * A pages and k * B bytes take k
+ * times the interval.  The remaining work may have another proportion of pages
+ * and bytes.  An upper bound for its time is the time for its pages alone plus
+ * the time for its bytes alone.
  */
 uint64_t encrypted_rate_estimate(const EncryptedRate *r,
                                  const EncryptedWork *left)

@@ -38,7 +38,7 @@ typedef struct EncryptedWork {
  * EncryptedMark: a place in the stream
  * @id: number by which the destination acknowledges the mark
  * @done: all work before the mark
- * @sent_ns: all work after the mark began later than at this time
+ * @sent_ns: the work that follows the mark in the stream began after this time
  * @acked_ns: the destination had loaded everything before the mark at this
  *            time; 0 if that is not known yet
  */

@@ -115,9 +115,9 @@ static inline bool encrypted_save_took_time(int pages)
  * encrypted_save_host_page: number of bytes of @rb to send before the caller
  * looks at the clock, the rate limit and the end of the migration.
  *
- * For an ordinary guest that is a host page, because postcopy needs whole ones.
- * A confidential guest has no postcopy, and the platform takes seconds or
- * minutes for a huge page.
+ * For an ordinary guest, this number is the size of a host page, because
+ * postcopy needs whole host pages.  A confidential guest has no postcopy, and
+ * the platform takes seconds or minutes for a huge page.
  */
 static inline size_t encrypted_save_host_page(RAMBlock *rb)
 {

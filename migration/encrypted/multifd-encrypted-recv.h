@@ -46,7 +46,10 @@ void multifd_encrypted_recv_free(MultiFDRecvParams *p);
  */
 void coroutine_mixed_fn multifd_encrypted_recv_wait(QemuSemaphore *sem);
 
-/** multifd_encrypted_recv_join: wait in the same way for @thread to end */
+/**
+ * multifd_encrypted_recv_join: wait for @thread to end.  The coroutine that
+ * loads a confidential guest yields meanwhile.
+ */
 void coroutine_mixed_fn multifd_encrypted_recv_join(QemuThread *thread);
 
 #endif

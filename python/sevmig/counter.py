@@ -1,6 +1,6 @@
 """
-A guest whose code has 164 bytes.  It runs from the flash device and boots at
-once.  It agrees to be migrated.  Then it repeats these steps: it converts
+A guest whose code has 164 bytes.  The guest runs from the flash device, boots
+at once, and agrees to be migrated.  Then it repeats these steps: it converts
 pages, checks its memory, and prints a count.  Each QEMU has its own console, so
 the consoles show which QEMU ran the guest at which count.
 

@@ -177,7 +177,7 @@ class RemoteHost(_Proxy):
         """
         Call @method of the object @key in the other host.  If @args is None,
         @method is an attribute, which is read.  If the other host raises one of
-        the exceptions of _kind(), this method raises one of the same kind.
+        the exceptions of _kind(), this method raises the same exception.
         """
         self._peer.send((key, method, args, kw))
         try:

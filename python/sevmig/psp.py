@@ -34,10 +34,11 @@ EVENTS = f'{TRACING}/events/sevmig'
 
 class Counter:
     """
-    Counter of PSP commands.  It sets a kprobe on __sev_do_cmd_locked(), through
-    which ccp submits every single command.  If ccp is that of this project's
-    module, it sets another one on sev_issue_cmds_external_user(), which submits
-    groups of commands.  If the kernel refuses, @why is the reason.
+    Counter of PSP commands.  The object sets a kprobe on __sev_do_cmd_locked(),
+    through which ccp submits every single command.  If this project's ccp is
+    loaded, the object sets another kprobe on sev_issue_cmds_external_user(),
+    which submits groups of commands.  If the kernel refuses a kprobe, @why is
+    the reason.
     """
 
     def __init__(self):

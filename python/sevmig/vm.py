@@ -312,8 +312,8 @@ class VM(QEMUMachine):
     def where_vcpus_are(self):
         """
         Return the instruction pointer, flags, HLT state and CR3 of each vCPU
-        three times within two seconds, and then the local APICs.  They show
-        whether a guest that prints nothing hangs, waits or loops.
+        three times within two seconds, and then the local APICs.  The values
+        show whether a guest that prints nothing hangs, waits or loops.
         """
         def hmp(line):
             return self.cmd('human-monitor-command', {'command-line': line})

@@ -77,8 +77,8 @@ def line(now):
 
 class Display:
     """
-    Shows the progress on stderr.  If stderr is a terminal, it updates one line;
-    otherwise, it prints a new line every INTERVAL seconds.
+    Shows the progress on stderr.  On a terminal, the object updates one line.
+    In a file or a pipe, it prints a new line every INTERVAL seconds.
 
     @quiet: whether to show nothing
     @stream: a replacement for stderr

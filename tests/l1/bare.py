@@ -469,7 +469,8 @@ class Packets(Bare):
     def test_ordinary_memory(self):
         """
         The source sends packets of one page to a destination with ordinary
-        memory, because its pages need not be contiguous in the host's memory.
+        memory, because pages of ordinary memory need not be contiguous in the
+        host's memory.
         """
         source = self.boot(self.config)
         destination = self.another(self.config.change(backend='ram'))
@@ -756,8 +757,8 @@ class Hugetlb(Bare):
     @classmethod
     def pages(cls, which='nr'):
         """
-        Return the number of huge pages of the host; only of unused ones if
-        @which is 'free'.
+        Return the number of huge pages of the host.  If @which is 'free', count
+        only unused huge pages.
         """
         with open(f'{cls.POOL}/{which}_hugepages', encoding='ascii') as f:
             return int(f.read())
@@ -1012,9 +1013,9 @@ class Policies(Bare):
     def test_sev(self):
         """
         With policy SEV, the firmware of the source requires that AMD has signed
-        the destination's certificates.  It refuses the CEK as the firmware of
-        the destination exports it, and changed certificates.  With the CEK that
-        AMD has signed, the migration succeeds.
+        the destination's certificates.  The source's firmware refuses the
+        unsigned CEK that the destination's firmware exports, and changed
+        certificates.  With the CEK that AMD has signed, the migration succeeds.
         """
         source = self.boot(flipper.config(self.work, policy=vm.POLICY_SEV))
         good = flow.session_info(source, signed=True)

@@ -228,9 +228,9 @@ static long count(void)
 }
 
 /*
- * KVM does not flush caches at a conversion, because the page stays with its
- * guest, and the guest must flush what it wrote with the other C-bit, as it
- * must without guest_memfd.  When a page is freed, none of its cache lines may
+ * KVM does not flush caches at a conversion, because the page still belongs to
+ * the guest, and the guest must flush the lines that it has written with the
+ * other C-bit.  When a page is freed, none of its cache lines may
  * remain, so KVM calls kvm_arch_guest_memory_reclaimed(), which flushes the
  * caches if the VM is an SEV VM.
  */

@@ -610,9 +610,9 @@ class Link(Base):
 class TakenBack(Base):
     """
     The migration has completed, and the destination has loaded the guest.  The
-    test kills the destination before the destination runs the guest.  This can
-    happen if a management layer starts the destination with -S, as libvirt
-    does.
+    test kills the destination before the destination runs the guest.  There is
+    time for a kill if a management layer starts the destination with -S, as
+    libvirt does.
     """
     # The guest's code with NOPs in place of the write to
     # MSR_KVM_MIGRATION_CONTROL, which guests without SEV do not have
@@ -667,7 +667,7 @@ class TakenBack(Base):
         type(self).clean = False
 
     def test_control_plain_guest(self):
-        """A guest without SEV behaves in the same way."""
+        """A guest without SEV gives the results of the tests above."""
         path = os.path.join(self.work, 'plain.fd')
         flash.write(path, self.PLAIN)
         # This guest needs its own disk: the other guest uses the first disk
@@ -689,11 +689,12 @@ class TakenBack(Base):
 
 def points(count, total, rest):
     """
-    Return @count points for cut_at().  Half of them are in the whole stream of
-    @total bytes, a quarter in the @rest bytes of device state after RAM.  The
-    last quarter is in the ten seconds after the last byte, most of them early.
-    The points are shuffled, so that the first few of them are spread in the
-    same way; the order is the same in each run.
+    Return @count points for cut_at().  Half of the points are spread over the
+    whole stream of @total bytes, a quarter over the @rest bytes of device state
+    after RAM.  The last quarter is in the ten seconds after the last byte, most
+    of these points in the first second.  The points are shuffled, so that even
+    the first few of them are spread over all these ranges.  Each run uses the
+    same order.
     """
     whole, devices = count // 2, count // 4
     later = count - whole - devices
@@ -709,7 +710,8 @@ class Kill(Base):
     """
     kill -9 ends the source or the destination.  The source owns the guest until
     the destination runs it.  If the owner is killed, the guest ends and the
-    other QEMU does not run it; otherwise, the guest survives.
+    other QEMU does not run it.  If the other QEMU is killed, the guest
+    survives.
     """
 
     def try_to_kill(self, point, who, destination):
@@ -832,8 +834,8 @@ class Stuck(Base):
     """
     A firmware command does not end.  Linux then does not use the PSP any more
     until the host reboots.  The guest continues to run, but no guest can be
-    sent or received.  This must be the last class, because later tests would
-    fail.
+    sent or received.  This class must be the last one in this file, because
+    later tests would fail.
     """
     TIMEOUT = '/sys/module/ccp/parameters/psp_cmd_timeout'
 

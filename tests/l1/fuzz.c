@@ -625,8 +625,8 @@ static bool open_to_host(uint64_t address)
 /*
  * The result that KVM must have when it pins the pages of a range.  If the
  * first page is in a mapping of a guest_memfd, KVM looks up all pages in such
- * mappings; they may be private, and need not be in a slot.  Otherwise KVM can
- * pin only pages that the host can write.
+ * mappings; the pages may be private, and need not be in a slot.  If the first
+ * page is elsewhere, KVM can pin only pages that the host can write.
  */
 static int pin(uint64_t address, uint64_t length)
 {

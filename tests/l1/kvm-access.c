@@ -311,8 +311,8 @@ static void shared_structures(enum vm_type type)
     memset(vm.mem + PV_GPA, 0, PAGE);
     set_msr(&vm, MSR_KVM_SYSTEM_TIME_NEW, PV_GPA | KVM_MSR_ENABLED);
     /*
-     * The first field of struct pvclock_vcpu_time_info, which no uapi header
-     * defines
+     * 0 is the offset of the field version in struct pvclock_vcpu_time_info.
+     * No uapi header defines this structure.
      */
     shared_structure(&vm, "kvmclock", 0);
 

@@ -52,8 +52,9 @@ static bool disarm(void)
     char s[16] = "";
 
     /*
-     * If the failure hits this pread(), it did not hit the tested call.
-     * Otherwise, the file contains 0 if the failure has happened.
+     * If the failure makes this pread() fail, it did not happen in the tested
+     * call.  If pread() succeeds, the file contains 0 if the failure has
+     * happened in the tested call.
      */
     bool happened = pread(fail_nth, s, sizeof(s) - 1, 0) > 0 && !atoi(s);
 

@@ -662,8 +662,8 @@ class Booted(Base):
     def test_60_control_lost_pages(self):
         """
         The relay drops the copies of private pages that the source sends after
-        the first one.  The guest's checks must then fail; otherwise, the tests
-        above would prove nothing.
+        the first one.  The guest's checks must then fail.  If they passed, the
+        tests above would prove nothing.
         """
         sent, dropped = set(), [0]
 

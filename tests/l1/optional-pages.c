@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * KVM allocates the other pages of a block together with the requested page,
- * so that one firmware command can process all of them.  KVM must not do so if
- * the VM is not an SEV guest, if user space has punched a hole, or if the
- * other pages would use up the memory of the control group, so that the kernel
- * would kill a task of the group.
+ * so that one firmware command can process all of them.  KVM must not allocate
+ * the other pages if the VM is not an SEV guest, if user space has punched a
+ * hole, or if the other pages would use up the memory of the control group, so
+ * that the kernel would kill a task of the group.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 #
 # QEMU itself accesses a guest's memory for monitor commands, for gdb, for
-# emulated devices, and for the dump after an error of KVM.  It cannot read
+# emulated devices, and for the dump after an error of KVM.  QEMU cannot read
 # private pages of in-place memory.  These tests check that QEMU and the guest
-# continue to run after such accesses.  They run in the emulated SEV host and
-# print TAP on stdout and the progress on stderr:
+# continue to run after QEMU has tried.  The tests run in the emulated SEV host
+# and print TAP on stdout and the progress on stderr:
 #
 #   scripts/l1 [--kernel module|stock] -- tests/l1/readers.py [TEST...]
 #

@@ -174,7 +174,7 @@ class Certificates(unittest.TestCase):
         """
         Export a host file with the unsigned CEK that the firmware exports, and
         others with one or both of the files that AMD publishes.  "verify"
-        accepts only the last one.
+        accepts only the host file with both.
         """
         amd, cek = os.environ['SEV_AMD_CERT'], os.environ['SEV_AMD_CEK']
         with tempfile.TemporaryDirectory() as top:

@@ -128,7 +128,7 @@ int main(void)
     bool same = true;
 
     vm_require(VM_SEV);
-    /* This initializes the firmware, so that it has a PDH */
+    /* vm_init() makes KVM initialize the firmware, which then has a PDH */
     vm_init(&vm, VM_SEV, GUEST_SIZE);
     platform_export(&platform);
     if (!ok(owner_init(&owner, 0, platform.pdh),

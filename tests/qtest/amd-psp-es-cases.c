@@ -62,7 +62,7 @@ static void test_es_init(void)
     g_assert_cmphex(psp_cmd(&p, 0x02), ==, 0);
     g_assert(!has_es(&p));
 
-    /* The same with INIT_EX */
+    /* INIT_EX can initialize the platform with SEV-ES, too */
     clear(&p);
     put32(&p, 0, 36);
     put32(&p, 4, 1);
@@ -349,7 +349,8 @@ static void test_es_vmsa_checksum(void)
 
 /*
  * The firmware refuses a header whose flags say that the data are compressed,
- * before it reads the data.  It checks other flags only as part of the MAC.
+ * before it reads the data.  The firmware checks other flags only as part of
+ * the MAC.
  */
 static void test_es_compressed(void)
 {

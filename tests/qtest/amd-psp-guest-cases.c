@@ -485,8 +485,8 @@ static void test_activate_ex(void)
 }
 
 /*
- * LAUNCH_START and RECEIVE_START refuse to let a guest share the key of another
- * one that does not exist, whose policy has NOKS, or whose policy differs
+ * LAUNCH_START and RECEIVE_START refuse to let a guest share the key of a guest
+ * that does not exist, whose policy has NOKS, or whose policy differs
  */
 static void test_policy_noks(void)
 {

@@ -401,8 +401,9 @@ static void test_pause(void)
     assert_not_posted(&p, LOW, 2);
 
     /*
-     * A doorbell without RESUME does not resume the queue.  CLEAR clears the
-     * bits of the head register before the firmware looks for entries.
+     * A doorbell without RESUME does not resume the queue.  CLEAR clears PAUSED
+     * and EMPTY before the firmware looks for entries.  The firmware does not
+     * find any, so it sets EMPTY again.
      */
     ring_go(&p, 5, CLEAR);
     g_assert_cmphex(psp_read(&p, CMDBUF_LO), ==, EMPTY | 2);
@@ -430,7 +431,7 @@ static void test_pause(void)
     psp_close(&p);
 }
 
-/* A pause of one queue does not affect the other one */
+/* A pause of one queue does not affect the other queue */
 static void test_pause_one(void)
 {
     Psp p;
@@ -923,7 +924,7 @@ static void test_faults(void)
     await_head(&p, LOW_RUNS | EMPTY | 10);
     g_assert(interrupted(&p));
 
-    /* A late command delays the following ones */
+    /* A late command delays the commands that follow it in the queue */
     busy = psp_stat_of(&p, "PLATFORM_STATUS", "busy-ns");
     psp_inject(&p, "[{'kind': 'late', 'delay-us': 3000000}]");
     ring_go(&p, 12, CLEAR);

@@ -142,7 +142,7 @@ static void test_replies(void)
 
     /*
      * SEND_START with too small a length returns the session's length, and not
-     * the policy.  With another error it writes nothing.
+     * the policy.  With any other error, SEND_START writes nothing.
      */
     clear(&p);
     put32(&p, 0, h);
@@ -160,8 +160,8 @@ static void test_replies(void)
     g_assert_cmphex(psp_cmd(&p, 0x40), ==, 0x04);
 
     /*
-     * SEND_UPDATE_DATA checks the header's length first.  It returns the right
-     * length only if the given one is too small, or if the command succeeds.
+     * SEND_UPDATE_DATA checks the header's length first.  The command returns
+     * the right length only if the host's length is too small, or on success.
      */
     clear(&p);
     put32(&p, 0, 0xabcdef);

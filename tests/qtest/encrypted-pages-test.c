@@ -284,8 +284,9 @@ static void same_ram(Pair p)
 }
 
 /*
- * Write a different value to every third page that the test device leaves
- * alone
+ * Give every third page of RAM a value that no other page has.  The guest of
+ * the test device writes only to the first 8 bytes of pages, so it does not
+ * overwrite these values.
  */
 static void fill_ram(QTestState *qts)
 {
@@ -505,8 +506,8 @@ static void test_downtime_slow_source(void)
         status = g_strdup(qdict_get_str(info, "status"));
         if (!strcmp(status, "active") && !fit && bytes_fit(info, 1.0)) {
             /*
-             * This control shows that an estimate by bytes alone would stop the
-             * guest here
+             * This control shows that QEMU would stop the guest at this point
+             * if it estimated the time only by bytes
              */
             fit = true;
             g_assert_cmpuint(counter(info, "private-pages"), <, pages / 4);
@@ -552,7 +553,7 @@ static void test_downtime_shared(void)
         done = !strcmp(qdict_get_str(info, "status"), "completed");
         qobject_unref(info);
         g_assert_cmpint(g_get_monotonic_time(), <, end);
-        /* Write to 2048 shared pages; as private pages they would take 1 s */
+        /* Write to 2048 shared pages.  To pack 2048 private pages takes 1 s. */
         qtest_memset(p.src, 16 * MiB, 0x5a, 8 * MiB);
     }
     pair_end(p);
@@ -1627,7 +1628,10 @@ static void test_mismatch(void)
     pair_end(p);
 }
 
-/* A destination that is started with @dst, and with @capability if not NULL */
+/*
+ * Start a source, and a destination with the arguments @dst and, if not NULL,
+ * the capability @capability
+ */
 static Pair pair_start_differing(const char *dst, const char *capability)
 {
     Pair p = { start("", ""), start("", dst) };

@@ -253,7 +253,8 @@ static void check_dirty(RAMBlock *rb, uint64_t first, uint64_t n)
 
 /*
  * A conversion marks pages dirty.  If the provider has the flag @dirties, the
- * provider marks them; otherwise, encbitmap_convert() and encbitmap_sync() do.
+ * provider marks them.  If the provider does not have this flag,
+ * encbitmap_convert() and encbitmap_sync() mark them.
  */
 static void test_convert_dirties(void)
 {

@@ -153,7 +153,7 @@ static void put_pages(GByteArray *out, uint32_t block, uint64_t page,
                                     &error_abort));
 }
 
-/* Append records of all private pages of the machine, in the longest runs */
+/* Append records of all private pages, with up to 64 pages in each record */
 static void put_all_pages(GByteArray *out)
 {
     g_autoptr(GPtrArray) blocks = encrypted_blocks();
@@ -1172,7 +1172,7 @@ static void test_damage(void)
             error_free_or_abort(&err);
         }
         if (encrypted_receiver_done(load, &err)) {
-            /* If it is accepted, all private pages and states are right */
+            /* The receiver has accepted the stream, so all states are right */
             g_assert_cmpuint(encbitmap_count(ram, 0, 200), ==, 180);
             g_assert_cmpuint(encbitmap_count(ram, 10, 20), ==, 0);
             g_assert_cmpuint(vendor.pages, ==, 183);

@@ -137,8 +137,8 @@ static void not_set(SevCertificates *c, const char *pdh, const char *plat,
 }
 
 /*
- * If one of the three certificates is wrong, none is set, and the former ones
- * remain
+ * If one of the three certificates is wrong, none of them is set, and the
+ * earlier certificates remain
  */
 static void test_set(void)
 {

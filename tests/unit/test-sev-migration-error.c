@@ -88,8 +88,9 @@ static void test_message(void)
     check("SEND_FINISH", -EIO, 0xffff,
           "SEV: SEND_FINISH failed: firmware error unknown (65535): see");
     /*
-     * The kernel has failed without a firmware command.  Older kernels report
-     * the firmware error 0 then, newer ones report SEV_RET_NO_FW_CALL.
+     * The kernel has failed without a firmware command.  In this case, older
+     * kernels report the firmware error 0, and newer kernels report
+     * SEV_RET_NO_FW_CALL.
      */
     check("SEND_UPDATE_DATA", -EFAULT, 0,
           "SEV: SEND_UPDATE_DATA failed in the kernel, without an answer of "

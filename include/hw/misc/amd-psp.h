@@ -194,7 +194,7 @@ typedef struct AmdPspPlatform {
     uint8_t continued_buffer[AMD_PSP_BUFFER_MAX];
     uint32_t done;
 
-    /* Counters of the current command or, if there is none, of the last one */
+    /* Counters of the current command or, between commands, of the last one */
     uint64_t guest_bytes;               /* guest memory, read and written */
     uint64_t written;                   /* bytes of output */
     int64_t corrupt;                    /* output byte to flip; < 0: none */

@@ -5,8 +5,8 @@
  * The record is a plain bitmap, 32 KiB per GiB of guest memory.  Faults read it
  * without a lock, a conversion cannot fail because memory is short, and
  * KVM_GET_PAGE_ENC_BITMAP copies it.  A maple tree of ranges would take less memory
- * for a guest that does not fragment its memory, but 1 KiB per 16 pages for a guest
- * that does, and a change of the tree can fail halfway.
+ * for a guest that does not fragment its memory.  For a guest that fragments its
+ * memory, the tree would take 1 KiB per 16 pages.  A change of a tree can fail halfway.
  *
  * Writers hold the guest_memfd's invalidate_lock and the VM's page_enc_lock, both
  * exclusively.  Readers that must see a conversion completely or not at all hold one
@@ -21,8 +21,8 @@
 struct kvm;
 
 /*
- * Number of pages per bit of @reached; one word of @private covers as many
- * pages
+ * Number of pages per bit of @reached, which is also the number of pages per
+ * word of @private
  */
 #define GMEM_REACH_PAGES	BITS_PER_LONG
 /*

@@ -20,7 +20,7 @@
 /*
  * How often a conversion checks a held page again, and how often it drains LRU
  * batches.  After this number of tries, page faults and commands of devices have
- * dropped their references, so the remaining ones belong to long-term pins.
+ * dropped their references, so references that remain belong to long-term pins.
  */
 #define GMEM_CONVERT_TRIES	8
 #define GMEM_CONVERT_DRAINS	2

@@ -40,7 +40,7 @@ struct gmem_drain {
 	unsigned long done;
 };
 
-/* LRU batches are per CPU, not per VM or file, and so are their drains. */
+/* A CPU has one LRU batch for all VMs and files, so each CPU has one drain. */
 static DEFINE_PER_CPU(struct gmem_drain, gmem_drains);
 static DECLARE_WAIT_QUEUE_HEAD(gmem_drain_wait);
 

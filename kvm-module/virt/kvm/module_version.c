@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * The version of the module, for modinfo and /sys/module/NAME/version.  It distinguishes
- * the module from the distribution's, which has no version (kvm*) or another one (ccp).
- * DKMS needs the version as well.  Without it, a module whose source this project does
- * not change would look like the distribution's, and DKMS would not install it.
+ * the module from the distribution's, which has no version (kvm*) or another version
+ * (ccp).  DKMS needs the version as well: without a version, a module whose source this
+ * project does not change would look like the distribution's, and DKMS would not
+ * install it.
  *
  * This file is built once for each module, see Kbuild.
  */

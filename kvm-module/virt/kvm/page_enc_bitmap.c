@@ -17,8 +17,8 @@
 
 /*
  * Memory for a bitmap.  A VM keeps one buffer between requests, because most
- * kernels clear memory when they allocate it, which takes as long as the rest of a
- * request.
+ * kernels clear memory when they allocate it, and the clearing would double the
+ * time of a request.
  */
 struct page_enc_buffer {
 	size_t longs;

@@ -119,8 +119,9 @@ bool sev_in_place_announce(SevMigration *m, Error **errp)
 }
 
 /*
- * Make hot-plugged memory private if the guest has made a hypercall since its
- * reset, because sev_in_place_announce() does so for all other in-place memory
+ * sev_in_place_announce() makes all in-place memory private at the guest's
+ * first hypercall after a reset.  Memory that is plugged later is not part of
+ * that, so make it private here.
  */
 bool sev_guest_memfd_added(ConfidentialGuestSupport *cgs, RAMBlock *rb,
                            Error **errp)

@@ -17,8 +17,8 @@ bool sev_ram_is_in_place(const RAMBlock *rb);
 
 /**
  * sev_migration_needs_init2: whether the VM must have the type that
- * KVM_SEV_INIT2 makes.  A guest with SEV-ES never must, because that would
- * change its launch measurement.
+ * KVM_SEV_INIT2 makes.  A guest with SEV-ES must not have this type, because
+ * the type would change its launch measurement.
  * @cgs: a sev-guest
  */
 bool sev_migration_needs_init2(struct ConfidentialGuestSupport *cgs);

@@ -54,7 +54,7 @@ void sev_page_state_reset(SevMigration *m);
 
 /**
  * sev_page_state_known: whether no conversion has failed since the guest's
- * reset.  Otherwise the state of its pages is not known, and @errp is set.
+ * reset.  If one has failed, the state of pages is unknown, and @errp is set.
  * Any thread.
  */
 bool sev_page_state_known(SevMigration *m, Error **errp);

@@ -60,7 +60,7 @@ bool sev_migration_ram_added(void *host)
     if (!rb || !sev_ram_is_guest_ram(rb)) {
         return false;
     }
-    /* ram_mapped() pins the memory when it becomes RAM of the guest */
+    /* Not pinned yet: ram_mapped() pins it when it becomes RAM of the guest */
     g_hash_table_add(m->unpinned, host);
     return true;
 }
@@ -80,7 +80,7 @@ static void cannot_use_ram(Error *err)
 /*
  * Called with the BQL when a memory backend becomes RAM of the guest.  Pin the
  * backend's pages, which must not move, because their encryption depends on the
- * physical address.  The pages are private until the guest reports otherwise.
+ * physical address.  A page is private until the guest reports it as shared.
  */
 static void ram_mapped(MemoryListener *listener, MemoryRegionSection *section)
 {

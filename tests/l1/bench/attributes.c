@@ -2,8 +2,9 @@
 /*
  * Time of a conversion.  Compares KVM_SET_MEMORY_ATTRIBUTES2 on a guest_memfd
  * ("file") with KVM_SET_MEMORY_ATTRIBUTES on a VM of the same type that has
- * separate memory for private and shared pages ("vm"), and with the latter plus
- * the discard of the unused memory that has to follow it ("vm+discard").
+ * separate memory for private and shared pages ("vm").  After
+ * KVM_SET_MEMORY_ATTRIBUTES, user space must discard the memory that has become
+ * unused; "vm+discard" includes the time for this.
  *
  * "unmap" is the time to remove the pages from the host's page tables.  If the
  * host has mapped the pages, this time is a part of a conversion to private.

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Time of KVM_GET_PAGE_ENC_BITMAP ("bitmap") and of KVM_GET_DIRTY_LOG for the
- * same slot: with no dirty page, which is its cheapest case ("log"), with as
- * many dirty pages as private pages ("log, dirty"), and with
- * KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2, with which it copies the log and does not
- * clear it ("log, manual").
+ * same slot.  The time of KVM_GET_DIRTY_LOG is measured with no dirty page,
+ * which is the fastest case ("log"), with one dirty page for each private page
+ * ("log, dirty"), and with KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2, with which
+ * KVM_GET_DIRTY_LOG does not clear the log ("log, manual").
  *
  *   bench-bitmap SIZE [REPETITIONS]
  */

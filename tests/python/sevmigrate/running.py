@@ -344,8 +344,8 @@ class Run(ToolCase):
                      'migrate-set-sev-info', 'migrate'):
             with self.case(name):
                 self.setUp()
-                # The first call of the command fails, the second one, which
-                # restores the settings, succeeds
+                # The first call of the command fails.  The second call, which
+                # restores the settings, succeeds.
                 real = getattr(self.source, '_' + name.replace('-', '_'))
                 answers = iter([Refused('not with a confidential guest')])
                 self.source.answers[name] = lambda n=answers, f=real, **kw: \
@@ -410,7 +410,8 @@ class Progress(unittest.TestCase):
 
     def test_display(self):
         """
-        On a terminal, the Display updates one line; otherwise, it prints lines.
+        On a terminal, the Display updates one line.  Elsewhere, it prints
+        lines.
         """
         now = progress.left({'status': 'active'})
         for terminal, lines in (True, 0), (False, 1):

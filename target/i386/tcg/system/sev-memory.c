@@ -899,8 +899,8 @@ bool sev_memory_change_view(CPUState *cs, hwaddr pa, unsigned asid,
      * If the instruction can be restarted, convert the page in safe work and
      * restart the instruction.  After stopping the other vCPUs, we cannot
      * return to the generated code, because one of them may have flushed it.
-     * During translation we must exit in any case, because the translator
-     * holds a page lock.
+     * During translation we must exit to the CPU loop in any case, because the
+     * translator holds a page lock.
      */
     if ((restart && !exclusive) || (tcg_ctx && tcg_ctx->gen_tb)) {
         async_safe_run_on_cpu(cs, sev_memory_convert_work,

@@ -26,7 +26,7 @@
 /**
  * struct sev_batch - state of one call
  * @kvm: an SEV VM
- * @send: send guest memory, otherwise receive it
+ * @send: true: send guest memory; false: receive it
  * @args: arguments of the caller
  * @group: the next packets to send or receive
  */

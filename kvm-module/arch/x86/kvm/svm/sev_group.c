@@ -143,7 +143,7 @@ static void sev_pace_group(struct sev_pace *pace, u32 n, u64 ns, u64 single_ns)
  * sev_group_init - initialize a group
  * @group: the group; the caller must call sev_group_destroy() even if this fails
  * @kvm: an SEV VM
- * @send: send guest memory, otherwise receive it
+ * @send: true: send guest memory; false: receive it
  * @hdr_len: size of a header, in bytes
  * @max: maximum number of pages in a packet: 1 or SEV_PACKET_PAGES
  *

@@ -35,7 +35,7 @@ struct sev_group_cmd;
 /**
  * struct sev_group - packets and the arguments of their commands
  * @kvm: an SEV VM
- * @send: send guest memory, otherwise receive it
+ * @send: true: send guest memory; false: receive it
  * @hdr_len: size of a header, in bytes
  * @max: maximum number of pages in a packet: 1 or SEV_PACKET_PAGES
  * @order: order of a packet's data buffer
