@@ -96,8 +96,8 @@ class Analyze(unittest.TestCase):
 
     def test_sev_changed(self):
         """The tool checks each field of SEV's payloads."""
-        for kind, at, what in (('session', -10 - 14, 'its version'),
-                               ('session', -10 - 4, "the session's length"),
+        for kind, at, what in (('session', -10 - 22, 'its version'),
+                               ('session', -10 - 12, "the session's length"),
                                ('private', 32, "a header's length"),
                                ('private', 34, "a packet's length"),
                                ('final', -1, 'READY')):
