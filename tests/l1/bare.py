@@ -28,6 +28,10 @@ PATIENCE = 180
 HARDWARE = hardware.Hardware()
 
 
+def last_bit_changed(raw):
+    return raw[:-1] + bytes([raw[-1] ^ 1])
+
+
 class Bare(migration.Base):
     """Migrations of guests that convert pages."""
 
@@ -45,6 +49,25 @@ class Bare(migration.Base):
     def next():
         migration.Base.serial += 1
         return migration.Base.serial
+
+    def attempt_changed(self, source, change):
+        """
+        Attempt to migrate @source to a new destination, which is stopped
+        afterwards.  On the way, @change(bytes) replaces the first record of
+        private pages.  Returns the Outcome.
+        """
+        done = []
+
+        def tamper(record):
+            if record.kind != 'private' or done:
+                return record.raw
+            done.append(record.offset)
+            return change(record.raw)
+
+        destination, link = self.ready(source, tamper=tamper)
+        outcome = self.attempt(source, destination, link)
+        destination.stop()
+        return outcome
 
     def ready(self, source, config=None, downtime_ms=2000, tamper=None, **kw):
         """
@@ -1110,20 +1133,10 @@ class Refusals(Bare):
     def test_changed(self):
         """An attacker changes a bit of a packet."""
         source = self.boot(self.config)
-        done = []
-
-        def tamper(record):
-            if record.kind != 'private' or done:
-                return record.raw
-            done.append(record.offset)
-            return record.raw[:-1] + bytes([record.raw[-1] ^ 1])
-
-        destination, link = self.ready(source, tamper=tamper)
-        outcome = self.attempt(source, destination, link)
+        outcome = self.attempt_changed(source, last_bit_changed)
         self.assertTrue(outcome.error.startswith('destination: block'),
                         outcome.error)
         self.assert_said([outcome.error], ['BAD_MEASUREMENT'])
-        destination.stop()
         self.good(source, more=3)
 
 

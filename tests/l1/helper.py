@@ -218,37 +218,17 @@ class Helper(bare.Bare):
     def test_40_changed(self):
         """A page that is changed on its way is refused."""
         source = self.boot(self.config)
-        done = []
-
-        def tamper(record):
-            if record.kind != 'private' or done:
-                return record.raw
-            done.append(record.offset)
-            return record.raw[:-1] + bytes([record.raw[-1] ^ 1])
-
-        destination, link = self.ready(source, tamper=tamper)
-        outcome = self.attempt(source, destination, link)
+        outcome = self.attempt_changed(source, bare.last_bit_changed)
         self.assertFalse(outcome.completed)
         self.assert_said([outcome.error], ['migration helper', 'changed'])
-        destination.stop()
         self.good(source, more=3)
 
     def test_41_replayed(self):
         """A record that is sent twice is refused; the firmware takes it."""
         source = self.boot(self.config)
-        done = []
-
-        def tamper(record):
-            if record.kind != 'private' or done:
-                return record.raw
-            done.append(record.offset)
-            return record.raw + record.raw
-
-        destination, link = self.ready(source, tamper=tamper)
-        outcome = self.attempt(source, destination, link)
+        outcome = self.attempt_changed(source, lambda raw: raw + raw)
         self.assertFalse(outcome.completed)
         self.assert_said([outcome.error], ['opened before'])
-        destination.stop()
         self.good(source)
 
     def test_42_other_key(self):
