@@ -21,6 +21,7 @@
 #include "exec/target_page.h"
 #include "hw/boards.h"
 #include "hw/qdev-core.h"
+#include "net/net.h"
 #include "system/confidential-guest-migration.h"
 #include "system/kvm.h"
 #include "system/kvm_int.h"
@@ -113,24 +114,34 @@ static bool prepare_dirty_ring(Error **errp)
     return true;
 }
 
+/* Does a device with the options @opts pin the guest's shared pages? */
+static bool pins_shared_pages(const QDict *opts)
+{
+    const char *driver = qdict_get_try_str(opts, "driver");
+    const char *netdev = qdict_get_try_str(opts, "netdev");
+    ObjectClass *klass = driver ? object_class_by_name(driver) : NULL;
+    NetClientState *nc = netdev ? qemu_find_netdev(netdev) : NULL;
+
+    return (klass && object_class_dynamic_cast(klass, "vfio-pci")) ||
+           (driver && g_str_has_prefix(driver, "vhost-vdpa-device")) ||
+           (nc && nc->info->type == NET_CLIENT_DRIVER_VHOST_VDPA);
+}
+
 /*
- * An assigned device pins all shared pages until it is removed.  A pinned page
- * cannot become private, so the next conversion would fail.  This function
+ * VFIO and vDPA pin all shared pages until the device is removed.  A pinned
+ * page cannot become private, so the next conversion would fail.  This function
  * implements DeviceListener.hide_device, which QEMU calls before it creates a
- * device from the command line or later.  The function sets @errp for an
- * assigned device, and never hides a device.
+ * device from the command line or later.  The function sets @errp for a device
+ * that pins pages, and never hides a device.
  */
 static bool refuse_assigned_device(DeviceListener *listener, const QDict *opts,
                                    bool from_json, Error **errp)
 {
-    const char *driver = qdict_get_try_str(opts, "driver");
-    ObjectClass *klass = driver ? object_class_by_name(driver) : NULL;
-
-    if (klass && object_class_dynamic_cast(klass, "vfio-pci")) {
+    if (pins_shared_pages(opts)) {
         error_setg(errp, "RAM in a guest_memfd cannot be used with assigned "
                    "devices (%s), because they pin the guest's pages: use "
                    "memory-backend-memfd,guest-memfd=off, or no such device",
-                   driver);
+                   qdict_get_try_str(opts, "driver"));
     }
     return false;
 }
@@ -230,7 +241,10 @@ static int page_enc_convert(RAMBlock *rb, uint64_t offset, uint64_t size,
 
     if (ret == -EAGAIN) {
         *error_offset = attr.error_offset;
-        /* refuse_assigned_device() only recognizes vfio-pci */
+        /*
+         * refuse_assigned_device() does not know the block drivers that pin
+         * pages: nvme:// and virtio-blk-vhost-vdpa
+         */
         warn_report_once("A page of guest_memfd has been pinned for more than "
                          "a second and cannot become private: assigned devices "
                          "(VFIO, vDPA) cannot be used with RAM in a "

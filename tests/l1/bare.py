@@ -741,8 +741,11 @@ class Backends(Bare):
                 self.work).change(backend=vm.IN_PLACE), 'assigned devices'))
         for name, config, words in backends:
             v = self.launch(name, config)
-            with self.assertRaisesRegex(flow.ExecuteError, words):
-                v.cmd('device_add', driver='vfio-pci', host='0000:00:1f.7')
+            for device in ({'driver': 'vfio-pci', 'host': '0000:00:1f.7'},
+                           {'driver': 'vhost-vdpa-device-pci',
+                            'vhostdev': '/dev/vhost-vdpa-0'}):
+                with self.assertRaisesRegex(flow.ExecuteError, words):
+                    v.cmd('device_add', **device)
             v.shutdown(hard=True)
 
     def test_unused(self):
