@@ -13,8 +13,8 @@ from sphinx.util import logging
 from sphinx.util.nodes import make_refnode
 
 TOP = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-# QEMU's docs directory; a reference to a page that is not even there is an
-# error
+# QEMU's docs directory.  A reference to a page that is neither in this manual
+# nor in QEMU_DOCS is an error.
 QEMU_DOCS = os.environ.get('QEMU_DOCS', os.path.join(TOP, 'build/qemu-src/docs'))
 
 with open(os.path.join(TOP, 'VERSION'), encoding='ascii') as version_file:
