@@ -35,7 +35,10 @@
  */
 #define POISONED_MAX 64
 
-/* Time that a faulting thread sleeps while its page is held */
+/*
+ * A thread that faults on a page waits as long as the page is in one of
+ * state.holds.  This is the time in ns between two checks.
+ */
 #define HELD_SLEEP_NS (100 * 1000)
 
 typedef struct Region {
@@ -107,8 +110,8 @@ static bool is_held(const char *page)
 }
 
 /*
- * Repeat for one page the madvise() calls that QEMU has made for all of its
- * guest memory
+ * QEMU calls madvise() for all guest memory.  A new mapping of @page loses this
+ * advice, so give it again.
  */
 static void advise(char *page)
 {
