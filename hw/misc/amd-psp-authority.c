@@ -329,8 +329,9 @@ out:
 }
 
 /*
- * Write the certificates of ASK and ARK to a file.  Users of other platforms
- * pass them to SEND_START.
+ * Write the certificates of ASK and ARK to a file.  If a guest migrates to a
+ * platform of this authority, the source passes these certificates to
+ * SEND_START.
  */
 static bool publish(const AmdPspAuthority *a, const char *path, Error **errp)
 {

@@ -42,8 +42,9 @@
                              PLATFORM_IN(WORKING))
 
 /*
- * When the firmware writes the copy of the buffer back to the host's memory.
- * Each command has the value that agrees with the source of AMD's firmware.
+ * When the emulated firmware writes its copy of the command buffer back to the
+ * host's memory.  AMD's firmware does so in the same cases, according to its
+ * source code.
  */
 typedef enum PspReply {
     PSP_REPLY_NEVER,

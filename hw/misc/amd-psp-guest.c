@@ -353,10 +353,13 @@ static AmdPspStatus launch_update(AmdPspPlatform *p, AmdPspGuest *g,
         return AMD_PSP_INVALID_LEN;
     }
 
+    /*
+     * Check the whole range again for each slice, because the host's memory map
+     * may have changed since the last slice
+     */
     if (!sev_memory_is_ram(pa, len)) {
         return AMD_PSP_INVALID_ADDRESS;
     }
-    /* The host's memory map may have changed since the last slice */
     pa += p->done;
     len -= p->done;
     slice = MIN(len, SLICE_LEN);

@@ -19,7 +19,7 @@ typedef struct Identity {
     uint8_t ask_ark[AMD_PSP_ASK_ARK_LEN];
 } Identity;
 
-/* Check that the same authority has signed this platform and @id */
+/* Check the signatures from this platform's authority down to the PDH of @id */
 static bool check_platform(AmdPspPlatform *p, const Identity *id)
 {
     const uint8_t *pek = id->chain + CHAIN_PEK, *cek = id->chain + CHAIN_CEK;
@@ -194,8 +194,9 @@ static AmdPspStatus check_packet(const Packet *pkt, uint32_t max)
 }
 
 /*
- * The firmware checks the length of the header before the guest's state.  It
- * does not return the length of the transport data.
+ * The firmware checks the length of the header before the guest's state.  If
+ * the host's buffer for the header is too short, the firmware returns the
+ * length of the header, but not that of the transport data.
  */
 static AmdPspStatus first_send_packet(AmdPspPlatform *p, AmdPspGuest *g,
                                       uint8_t *b)

@@ -374,7 +374,10 @@ static void convert_and_write(CGTestState *s, GRand *rand, uint64_t count)
         return;
     }
     for (uint64_t i = first; i < first + n; i++) {
-        /* Half of the writes are zeros, which leave an unused page zero */
+        /*
+         * Half of the writes are zeros.  If the page contained only zeros, it
+         * stays a zero page, so the test also migrates zero pages.
+         */
         touch(s, i, count & 2 ? count : 0);
     }
     memory_region_set_dirty(s->rb->mr, first * size, n * size);

@@ -24,7 +24,8 @@
 #include "qemu/queue.h"
 
 /**
- * kvm_private_access_add: survive accesses to private pages of a mapping
+ * kvm_private_access_add: let QEMU survive its accesses to private pages of a
+ * mapping
  * @host: address of the mapping, aligned to the host's page size
  * @size: bytes, a multiple of the host's page size
  * @fd: the guest_memfd, mapped from its offset 0 on with MAP_SHARED.  It stays
@@ -64,7 +65,10 @@ void kvm_private_access_restore(void *host, size_t size);
  */
 bool kvm_private_access_poisoned(const void *host, size_t size);
 
-/** KvmPrivateAccessHold: a range in which pages of zeros replace no page */
+/**
+ * KvmPrivateAccessHold: a range in which the signal handler does not replace
+ * private pages by pages of zeros
+ */
 typedef struct KvmPrivateAccessHold {
     char *host;
     size_t size;

@@ -46,8 +46,9 @@ QEMU_BUILD_BUG_ON(sizeof(AmdPspPacketHeader) != 52);
 
 /*
  * The first byte of the data that a packet's MAC covers.  The API specifies
- * 0x03 for the state of a vCPU.  The source of AMD's firmware uses 0x02
- * instead, so a receiver cannot distinguish this state from data.
+ * 0x03 for the state of a vCPU.  According to its source code, AMD's firmware
+ * uses 0x02 instead, so the firmware that receives a packet cannot distinguish
+ * the state of a vCPU from data.
  */
 typedef enum AmdPspPacketType {
     AMD_PSP_PACKET_SECRET = 0x01,

@@ -9,8 +9,8 @@
  * commands of the queues, those of the high priority queue first, and does not
  * wait for the host between two commands.
  *
- * The bits behave as in the source of the firmware for "Genoa", which AMD has
- * published.  Their names are defined here.
+ * The bits behave as in the source code of the firmware for "Genoa", which AMD
+ * has published.  Their names are defined here.
  */
 
 #ifndef HW_MISC_AMD_PSP_RING_H

@@ -20,7 +20,7 @@
 /* AES-128-XTS: the data key and the tweak key */
 #define SEV_MEMORY_KEY_LEN  32
 
-/* An ASID has to fit the byte that holds a page's view */
+/* The view of each page, an ASID or SEV_MEMORY_RAW, is stored in one byte */
 #define SEV_MEMORY_MAX_ASID 255
 
 /* The raw view: ASID 0 belongs to the hypervisor and never has a key */
@@ -99,10 +99,11 @@ bool sev_memory_asid_valid(unsigned asid);
  * @buf: set to the data
  * @len: length in bytes; may span pages
  *
- * Does not convert the pages in memory.  Must be called by a vCPU that executes
- * an instruction, or while no vCPU runs, so that no page changes its view
- * meanwhile.  Returns false if a part of the range is not RAM; @buf may then
- * contain a part of the data.
+ * Decrypts or encrypts the copy in @buf, and leaves each page in RAM in its
+ * present view.  Must be called by a vCPU that executes an instruction, or
+ * while no vCPU runs, so that no page changes its view meanwhile.  Returns
+ * false if a part of the range is not RAM; @buf may then contain a part of the
+ * data.
  */
 bool sev_memory_read(hwaddr pa, unsigned asid, void *buf, size_t len);
 

@@ -34,8 +34,8 @@
  *
  * The 8-byte words are distributed over three CRC32C in turn.  The upper half
  * of the result is the exclusive or of the three values, the lower half is the
- * CRC32C of the three values.  The source of the firmware for "Genoa", which
- * AMD has published, uses the same algorithm.
+ * CRC32C of the three values.  This is the algorithm in the source code of the
+ * firmware for "Genoa", which AMD has published.
  */
 uint64_t sev_vmsa_checksum(const uint8_t *vmsa);
 
