@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Check that the running KVM has the interfaces of kvm-page-enc, and that it does
- * not support software-protected VMs, which only builds for tests do.  The exit
- * status is 0 if both are true, 1 if not, and 2 if the check was not possible.
+ * Check that the running KVM has the interfaces of kvm-page-enc, and that it
+ * does not support software-protected VMs, because only modules that were built
+ * for tests may support them.  The exit status is 0 if both are true, 1 if not,
+ * and 2 if the check was not possible.
  * The program first issues KVM_GET_PAGE_ENC_BITMAP, which does not depend on the
  * numbers of capabilities (see <linux/kvm-page-enc.h>), then checks the capability.
  */

@@ -3,10 +3,13 @@
  * The record of which pages of a guest_memfd are private.
  *
  * The record is a plain bitmap, 32 KiB per GiB of guest memory.  Faults read it
- * without a lock, a conversion cannot fail because memory is short, and
- * KVM_GET_PAGE_ENC_BITMAP copies it.  A maple tree of ranges would take less memory
- * for a guest that does not fragment its memory.  For a guest that fragments its
- * memory, the tree would take 1 KiB per 16 pages.  A change of a tree can fail halfway.
+ * without a lock, and KVM_GET_PAGE_ENC_BITMAP copies it.  A conversion changes
+ * bits and allocates no memory for this, so it cannot fail halfway.
+ *
+ * A maple tree of ranges would take less memory only for a guest whose private
+ * and shared pages form few ranges.  For a guest that fragments its memory, the
+ * tree would take 1 KiB per 16 pages.  A change of the tree allocates memory, so
+ * a conversion could fail halfway.
  *
  * Writers hold the guest_memfd's invalidate_lock and the VM's page_enc_lock, both
  * exclusively.  Readers that must see a conversion completely or not at all hold one

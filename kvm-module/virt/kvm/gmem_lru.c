@@ -52,10 +52,12 @@ static void gmem_drain_cpu(struct work_struct *work)
 	struct folio_batch batch;
 
 	/*
-	 * gmem_drain_queue() reads @began and waits for the drain with the next number.
-	 * If it reads the number before this store, it waits for this drain, and the code
-	 * below drains all pages that were in the batch at that time.  No barrier is
-	 * needed, because only this CPU adds pages to its batch.
+	 * gmem_drain_queue() reads drain->began and lets its caller wait for
+	 * the drain whose number is greater by 1.  If it reads drain->began
+	 * before this store, that drain is this one, and the code below drains
+	 * all pages that were in the batch when gmem_drain_queue() read
+	 * drain->began.  No barrier is needed, because only this CPU adds pages
+	 * to its batch.
 	 */
 	WRITE_ONCE(drain->began, began);
 
@@ -98,7 +100,10 @@ static bool gmem_drain_queue(unsigned int cpu, unsigned long *until)
 	 * even if another task queued it.
 	 */
 	*until = READ_ONCE(drain->began) + 1;
-	/* queue_work_on() is a full barrier if it queues the work. */
+	/*
+	 * If queue_work_on() queues the work, it is a full barrier, so the read
+	 * above comes before the drain increments drain->began.
+	 */
 	if (queue_work_on(cpu, system_percpu_wq, &drain->work)) {
 		WRITE_ONCE(drain->asked, jiffies);
 		return true;
