@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 WITH Linux-syscall-note */
 /*
- * Private pages of guests: what <linux/kvm.h> of Linux 7.3 does not have.
+ * Definitions for private pages of guests that <linux/kvm.h> of Linux 7.3 lacks
  *
  * The kernel module, QEMU and the tests share this file.  It has two parts:
  *
@@ -17,16 +17,19 @@
 #include <linux/types.h>
 
 /*
- * Numbers of our own.  Linux numbers its capabilities from 0, its ioctls with
- * the type KVMIO, and its commands of KVM_MEMORY_ENCRYPT_OP from 0.  A kernel
- * that does not have one of these calls refuses it, so a caller can probe for
- * each of them with a call that has no effect:
+ * Our own numbers.  They cannot collide with numbers of Linux, which numbers
+ * its capabilities and its commands of KVM_MEMORY_ENCRYPT_OP from 0, and whose
+ * KVM ioctls have the type KVMIO.
+ *
+ * A kernel without one of the following calls refuses the call, so a caller can
+ * find out with a call that has no effect whether the kernel implements it:
  *
  * - KVM_SET_MEMORY_ATTRIBUTES2 on a guest_memfd with size 0: EINVAL if it is
  *   implemented, ENOTTY if it is not.
- * - KVM_GET_PAGE_ENC_BITMAP on a VM with num_pages 0: likewise.
- * - KVM_SEV_SEND_UPDATE_BATCH on an SEV VM with count 0: 0 if it is implemented
- *   with the flags of the call, otherwise EINVAL.
+ * - KVM_GET_PAGE_ENC_BITMAP on a VM with num_pages 0: EINVAL if it is
+ *   implemented, ENOTTY if it is not.
+ * - KVM_SEV_SEND_UPDATE_BATCH on an SEV VM with count 0: 0 if the command and
+ *   the flags in its argument are implemented, otherwise EINVAL.
  */
 #define KVM_CAP_PAGE_ENC_BASE		0x50454e00
 #define KVM_PAGE_ENC_IO			0xE7
@@ -71,8 +74,9 @@
  * @attributes: in: 0 (shared) or KVM_MEMORY_ATTRIBUTE_PRIVATE
  * @flags: 0
  * @error_offset: out, with any error except EFAULT: the byte in the file at
- *	which the conversion failed.  With EAGAIN it is the first page in the
- *	range that somebody holds, otherwise @offset.  Nothing was converted.
+ *	which the conversion failed.  With EAGAIN, it is the offset of the first
+ *	page in the range to which somebody still holds a reference.  With any
+ *	other error, it is @offset.  No page was converted.
  * @reserved: 0
  */
 struct kvm_memory_attributes2 {
