@@ -25,11 +25,10 @@
 
 /* Maximum number of pages in one call of send_pages or receive_pages */
 #define CGS_MIGRATION_PAGES_MAX 64
-/* Maximum number of bytes that send_start or send_final appends */
+/* Maximum size in bytes of session data and final data, and of a packed page */
 #define CGS_MIGRATION_SESSION_MAX (64 * KiB)
-/* Maximum number of bytes that one call of send_data appends */
+/* Bytes that send_data appends at a time, at most */
 #define CGS_MIGRATION_DATA_MAX (128 * KiB)
-/* Maximum number of bytes that send_pages appends for each page */
 #define CGS_MIGRATION_PAGE_MAX (4 * KiB + 512)
 
 typedef struct ConfidentialGuestMigrationOps {
@@ -66,34 +65,31 @@ typedef struct ConfidentialGuestMigrationOps {
                         size_t len, Error **errp);
 
     /**
-     * @send_data: append to @data what the destination must pass to its
-     * receive_data before the destination can unpack the pages that send_pages
-     * packs from now on.  Appends nothing if nothing has changed.  Must not
-     * append anything unless the destination's answer has said that the
-     * destination has receive_data.  The migration thread calls this function
-     * before each run of private pages that it sends.  The function may wait
-     * for the answer for up to a second, and then for the platform for longer.
-     * NULL: there is never anything to append.
+     * @send_data: append to @data what the destination's receive_data must
+     * have before it can unpack pages that send_pages packs from now on.
+     * Appends nothing if nothing has changed.  May append something only if
+     * the destination's answer has said that it has receive_data.  Migration
+     * thread, before each call of send_pages; may wait up to a second, and
+     * longer for the platform.  NULL: never anything.
      */
     bool (*send_data)(ConfidentialGuestSupport *cgs, GByteArray *data,
                       Error **errp);
 
     /**
-     * @send_ready: how many of @npages pages of @rb from byte @offset on may a
-     * thread of a multifd channel pack?  If the result is not 0, such a thread
-     * calls send_pages with its own @channel for that many pages, and several
-     * such threads may pack pages at the same time.  If the result is 0, the
-     * migration thread must pack the pages.  Errors are those of @send_pages.
-     * Called by the migration thread.  NULL: always 0.
+     * @send_ready: how many of @npages pages of @rb from byte @offset on may
+     * be packed by other threads than the migration thread?  Several threads
+     * pack pages at the same time then, each with a @channel of its own.  0:
+     * only the migration thread may pack pages now.  Errors are those of
+     * @send_pages.  Migration thread.  NULL: always 0.
      */
     int (*send_ready)(ConfidentialGuestSupport *cgs, RAMBlock *rb,
                       uint64_t offset, size_t npages, Error **errp);
 
     /**
-     * @send_round: a round begins.  The destination has unpacked all pages
-     * that were packed before this call.  After this call, each page may be
-     * packed again, and by another channel than before.  Called by the
-     * migration thread with multifd, while no other thread packs pages.  NULL:
+     * @send_round: called after multifd's channels were flushed.  The
+     * destination unpacks everything that was packed so far before it unpacks
+     * later pages, so a page may now be packed by another channel than before.
+     * Called by the migration thread while no other thread packs pages.  NULL:
      * nothing to do.
      */
     bool (*send_round)(ConfidentialGuestSupport *cgs, Error **errp);
@@ -101,11 +97,10 @@ typedef struct ConfidentialGuestMigrationOps {
     /**
      * @send_pages: pack @npages pages of @rb from byte @offset on, and append
      * them to @out
-     * @channel: 0 if the migration thread calls this function.  A thread of a
-     *           multifd channel passes the number of the channel, counted from
-     *           1, and only pages that @send_ready has counted.  The
-     *           destination unpacks all pages with the same @channel in the
-     *           order in which they were packed.
+     * @channel: 0 for the migration thread; the destination unpacks what it
+     *           packs in the same order.  Otherwise the number of a channel,
+     *           from 1; only for pages for which @send_ready has returned
+     *           @npages.  What one channel packs is unpacked in the same order.
      *
      * Returns the number of pages that were packed.  It is less than @npages if
      * the guest is converting the page after them.  If the guest is converting
@@ -134,14 +129,11 @@ typedef struct ConfidentialGuestMigrationOps {
     /**
      * @send_done: end the session.  BQL.
      *
-     * @finish is true if the migration has completed (send_completed) and QEMU
-     * ends.  @finish is false if the guest continues on the source.  The guest
-     * does so if the migration has failed or was cancelled, and if the source
-     * takes the guest back after send_completed.  If the source takes the guest
-     * back, send_done is called before any vCPU runs.
-     *
-     * Called exactly once after send_start, unless QEMU ends during the
-     * migration.
+     * @finish is true only after send_completed, when QEMU ends.  @finish is
+     * false if the guest continues on the source: because the migration failed
+     * or was cancelled, or because the source takes the guest back, before its
+     * vCPUs run.  Called exactly once after send_start, unless QEMU ends during
+     * the migration.
      */
     void (*send_done)(ConfidentialGuestSupport *cgs, bool finish);
 
@@ -180,11 +172,10 @@ typedef struct ConfidentialGuestMigrationOps {
                          size_t len, Error **errp);
 
     /**
-     * @receive_private: called before QEMU makes @npages pages of @rb from byte
-     * @offset on private.  Some of these pages may still be shared.  With
-     * in-place memory, QEMU can access these during this call for the last
-     * time.  Called before receive_pages, and for private pages without
-     * contents.  NULL: nothing to do.
+     * @receive_private: @npages pages of @rb from byte @offset on become
+     * private.  QEMU can access those that are still shared for the last time.
+     * Called before receive_pages, and for private pages without contents.
+     * NULL: nothing to do.
      */
     void (*receive_private)(ConfidentialGuestSupport *cgs, RAMBlock *rb,
                             uint64_t offset, uint64_t npages);

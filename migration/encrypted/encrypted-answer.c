@@ -41,7 +41,10 @@ bool encrypted_answer_receive(MigrationState *s, QEMUFile *rp, uint16_t type,
         return false;
     }
     if (qemu_get_buffer(rp, data, len) != len) {
-        /* The caller finds the error in @rp */
+        /*
+         * Return true, because the type of the message is known.  The caller
+         * finds the error in @rp when it reads the next message.
+         */
         return true;
     }
     trace_encrypted_answer_receive(len);

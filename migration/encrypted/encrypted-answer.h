@@ -43,9 +43,9 @@ uint32_t encrypted_answer_announce(MigrationState *s,
  * it and pass it to the vendor code
  * @type, @len: the message's header; its body is read from @rp
  *
- * Returns false if the source has not announced that it reads such a message,
- * or if the vendor code refuses the answer.  The vendor code's error then
- * becomes the error of @s.  Called by the thread of the return path.
+ * Returns false if the message is not an answer that the source expects, or if
+ * the vendor code refuses the answer.  In the latter case, the vendor code's
+ * error becomes the error of @s.  Called by the thread of the return path.
  */
 bool encrypted_answer_receive(MigrationState *s, QEMUFile *rp, uint16_t type,
                               uint16_t len);

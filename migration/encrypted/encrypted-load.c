@@ -389,8 +389,9 @@ bool encrypted_load_check_buffer(const char *idstr, size_t len, Error **errp)
     ConfidentialGuestSupport *cgs;
 
     /*
-     * Do not test whether the receiver exists: a channel may get a packet
-     * before the receiver is created
+     * Ask the machine whether it can receive a confidential guest, and do not
+     * look for the receiver: a channel may get its first packet before the main
+     * thread has created the receiver.
      */
     if (!encrypted_migration_ops(&cgs)) {
         return true;
@@ -425,8 +426,8 @@ bool encrypted_load_buffer(void *opaque, char *buf, size_t len, Error **errp)
     if (qatomic_read(&migration_incoming_get_current()->state) ==
         MIGRATION_STATUS_FAILED) {
         /*
-         * Do not unpack: the main thread waits until no channel unpacks pages
-         * any more
+         * The main thread waits for the channels before it ends the migration.
+         * Unpacking more pages would only make this wait longer.
          */
         error_setg(errp, "The migration has failed before this channel's "
                    "private pages were unpacked");

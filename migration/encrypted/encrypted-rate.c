@@ -29,9 +29,9 @@ void encrypted_rate_mark(EncryptedRate *r, uint32_t id,
 
     if (done->pages == last->done.pages && done->bytes == last->done.bytes) {
         /*
-         * The new mark is at the same place in the stream as @last and
-         * replaces it.  An acknowledgement of the old mark would have the right
-         * time, too, but the source waits for the new mark.
+         * Nothing was sent since @last, so the new mark replaces it.  This
+         * loses no measurement: the source waits for the acknowledgement of the
+         * new mark, and not for that of the old one.
          */
         last->id = id;
         last->sent_ns = now;

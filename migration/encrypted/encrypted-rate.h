@@ -18,9 +18,9 @@
 /* Number of marks that are kept */
 #define ENCRYPTED_RATE_MARKS 16
 /*
- * The estimate if its rate is not known: private pages are left to send, but
- * the destination has acknowledged none of them yet, or the same is true for
- * shared pages
+ * The estimate if no time can be estimated.  Either private pages are left to
+ * send and the destination has not acknowledged any private page yet, or shared
+ * pages are left to send and it has not acknowledged any shared page yet.
  */
 #define ENCRYPTED_RATE_UNKNOWN UINT64_MAX
 

@@ -45,7 +45,10 @@ bool encrypted_reason_receive(MigrationState *s, QEMUFile *rp, uint16_t type,
         return false;
     }
     if (qemu_get_buffer(rp, data, len) != len) {
-        /* The caller will find the error in @rp */
+        /*
+         * Return true, because the type of the message is known.  The caller
+         * finds the error in @rp when it reads the next message.
+         */
         return true;
     }
     text = encrypted_reason_text(data, len);

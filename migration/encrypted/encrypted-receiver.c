@@ -545,8 +545,9 @@ bool encrypted_receiver_body(EncryptedReceiver *r, const uint8_t *body,
     case ENCRYPTED_RECORD_UNALLOCATED:
         ok = receive_unallocated(r, body, errp);
         /*
-         * This type and the next may follow records of pages in any order, so
-         * treat them alike
+         * Records of pages, of unallocated pages and of platform data may
+         * follow each other in any order.  So @last becomes the same type after
+         * each of them, which is the only one that check_order() expects.
          */
         type = ENCRYPTED_RECORD_PAGES;
         break;

@@ -53,8 +53,9 @@ typedef struct EncryptedSave {
     /* No round follows.  Protected by bitmap_mutex. */
     bool last_stage;
     /*
-     * With multifd: pages that the channels still have may be dirty again.
-     * Protected by bitmap_mutex.
+     * With multifd: flush the channels before the next page, because a sync may
+     * have marked pages dirty that are still in the channels.  Protected by
+     * bitmap_mutex.
      */
     bool flush_due;
 } EncryptedSave;
@@ -73,7 +74,8 @@ static EncryptedSave *current_save(void)
  *
  * A sync may then set the bits of pages that are being sent.  It requeues these
  * pages, which costs time and loses nothing, because the sender cleared the
- * bits before it read the pages (rule C).
+ * bits before it read the pages (rule C of
+ * docs/devel/migration/ordering.rst).
  */
 static void release_bitmap(EncryptedSave *s)
 {
@@ -114,7 +116,10 @@ static int put_pages(EncryptedSave *s, size_t npages)
     return ok ? npages : -EIO;
 }
 
-/* The channels are empty, and a page may take another channel than before */
+/*
+ * Tell the vendor code that the channels were flushed, so that from now on a
+ * page may be packed for another channel than before
+ */
 static bool begin_round(EncryptedSave *s)
 {
     const ConfidentialGuestMigrationOps *ops = s->session->ops;
@@ -129,13 +134,14 @@ static bool begin_round(EncryptedSave *s)
 
 /*
  * Wait until a channel of multifd takes another shared page of @rb.  Returns
- * where to copy it to, or NULL if a channel has failed.
+ * where to copy the page to, or NULL if a channel has failed.
  *
  * Two copies of a page must not overtake each other in different channels.
  * Between two syncs the sender queues a page only once, because only a sync
- * sets its dirty bit again.  After a sync, this function flushes the channels
- * on both sides before the first page.  A sync during its wait makes the next
- * flush due.
+ * sets the page's dirty bit again.  It is therefore enough that this function
+ * flushes the channels on both sides before the first page after a sync.  If
+ * the main thread syncs while this function waits, it sets flush_due again, and
+ * the next call of this function flushes the channels.
  */
 static uint8_t *wait_for_room(EncryptedSave *s, RAMBlock *rb)
 {
@@ -166,7 +172,10 @@ static EncryptedSave *save_new(QEMUFile *f, struct RAMState *rs,
     s->rs = rs;
     s->clear_dirty = clear_dirty;
     s->bitmap_mutex = bitmap_mutex;
-    /* ram.c has synced once when it calls encrypted_save_setup() */
+    /*
+     * ram.c has already synced once, before this structure existed, so
+     * encrypted_save_synced() could not set flush_due
+     */
     s->flush_due = migrate_multifd();
     RCU_READ_LOCK_GUARD();
     s->blocks = encrypted_blocks();
@@ -296,8 +305,8 @@ static guint block_index(EncryptedSave *s, RAMBlock *rb)
 
 /*
  * Pack @npages private pages into @payload.  Returns how many were packed, or
- * -errno; see ConfidentialGuestMigrationOps.send_pages.  The migration thread,
- * or a thread of multifd.
+ * -errno; see ConfidentialGuestMigrationOps.send_pages.  Called by the
+ * migration thread or by a thread of multifd.
  *
  * The RAMBlock's lock is not held, because the platform takes long and
  * conversions must not wait for it.  Pages that the guest converts from now on
@@ -319,11 +328,14 @@ static int pack_pages(EncryptedSession *session, unsigned channel,
 }
 
 /*
- * Send what the vendor's code has to tell the destination before pages that it
- * packs from now on.  All pages that were packed before must have been unpacked
- * by then.  With multifd they are in the channels, as the following pages are,
- * so the channels are flushed before and after the record.  Returns 0 or
- * -errno, with the error in the file or in @errp.
+ * If the vendor code has data that the destination needs before it unpacks the
+ * pages that are packed from now on, send these data in a record.
+ *
+ * The destination must act on this record after it has unpacked all earlier
+ * pages, and before it unpacks later ones.  With multifd, pages are in the
+ * channels and the record is in the main channel, so this function flushes the
+ * channels before and after the record.  Returns 0 or -errno, with the error in
+ * the file or in @errp.
  */
 static int send_data(EncryptedSave *s, Error **errp)
 {
@@ -369,10 +381,11 @@ static void requeue(EncryptedSave *s, RAMBlock *rb, uint64_t offset,
 }
 
 /*
- * @npages pages had no memory before their dirty bits were cleared.  Return
- * the number of these pages, counted from the first one on, that still have
- * none, and requeue the others.  The guest may have accessed a page before KVM
- * logged accesses to it.
+ * @npages pages had no memory at a check before their dirty bits were cleared.
+ * Check them again, because KVM logs an access to a page only after the page's
+ * dirty bit was cleared: the guest may have accessed a page after the first
+ * check without a mark in the log.  Return the number of pages, counted from
+ * the first one on, that still have no memory, and requeue the others.
  */
 static size_t still_unallocated(EncryptedSave *s, RAMBlock *rb, uint64_t page,
                                 size_t npages)
@@ -441,8 +454,8 @@ static void count_run(EncryptedSession *session, RAMBlock *rb, guint index,
 }
 
 /*
- * Pack the private pages of @job, and make their record in @record.  A thread
- * of multifd.
+ * Pack the private pages of @job, and append their record to @record.  Called
+ * by a thread of multifd.
  */
 static bool pack_job(const MultiFDEncryptedJob *job, unsigned channel,
                      GByteArray *record, Error **errp)
@@ -584,7 +597,10 @@ static int save_private(EncryptedSave *s, RAMBlock *rb, uint64_t page,
         return fail(s, -EINVAL, err);
     }
     npages = allocated_run(rb, page, npages, &allocated);
-    /* Clear the dirty bits before the pages are read (rule C) */
+    /*
+     * Clear the dirty bits before the pages are read (rule C of
+     * docs/devel/migration/ordering.rst).  The caller has cleared the first.
+     */
     for (size_t i = 1; i < npages; i++) {
         s->clear_dirty(s->rs, rb, page + i);
     }

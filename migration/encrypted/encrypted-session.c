@@ -152,7 +152,11 @@ bool encrypted_session_prepare(Error **errp)
 
     assert(bql_locked());
     if (session->phase == ENCRYPTED_PHASE_COMPLETED) {
-        /* The guest was reset after it had left, and leaves again */
+        /*
+         * After a completed migration, QEMU refuses another one until the user
+         * resets the guest, so the user has taken the guest back by a reset.
+         * End the session of the completed migration.
+         */
         take_back(session);
     }
     if (session->phase == ENCRYPTED_PHASE_OPEN) {

@@ -71,7 +71,8 @@ bool encrypted_session_is_open(void);
 
 /**
  * encrypted_session_count_calls: update the statistics with the number of
- * calls to the platform, and with the helper's pages.  Any thread.
+ * calls to the platform, and with the number of pages that the guest's
+ * migration helper has packed.  Any thread may call this function.
  */
 void encrypted_session_count_calls(EncryptedSession *session);
 

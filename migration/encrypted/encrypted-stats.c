@@ -233,7 +233,10 @@ void encrypted_stats_packed(EncryptedStats *s, uint64_t npages, int64_t ns)
 void encrypted_stats_calls(EncryptedStats *s, uint64_t calls)
 {
     QEMU_LOCK_GUARD(&s->lock);
-    /* Another thread may have read a smaller number earlier */
+    /*
+     * Two threads may read the number of calls and then call this function in
+     * the opposite order, so never replace a number by a smaller one
+     */
     s->total.platform_calls = MAX(s->total.platform_calls, calls);
 }
 

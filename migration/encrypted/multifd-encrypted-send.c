@@ -147,6 +147,10 @@ ram_addr_t multifd_encrypted_send_offset(const MultiFDPages_t *pages, int i)
     if (!pages->copies || pages->host != pages->copies->host) {
         return at;
     }
-    /* The search for zero pages has changed the order of pages->offset[] */
+    /*
+     * Compute the index from the offset, and do not use @i: multifd's search
+     * for zero pages has changed the order of pages->offset[], but not that of
+     * the copies.
+     */
     return pages->copies->offset[at / multifd_ram_page_size()];
 }

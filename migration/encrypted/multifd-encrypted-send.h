@@ -18,8 +18,9 @@
 
 /**
  * MultiFDEncryptedJob: a run of private pages that a channel packs itself
- * @pack: makes their record in @record, with number @channel of the channel,
- *        from 1.  The channel's thread, with the RCU read lock held.
+ * @pack: packs the pages and appends their record to @record.  @channel is the
+ *        number of the channel, from 1.  Called by the channel's thread, which
+ *        holds the RCU read lock.
  * @opaque: for @pack
  * @rb, @offset, @npages: the pages; @offset in bytes
  * @index: of the RAMBlock in the session
@@ -53,11 +54,12 @@ bool multifd_encrypted_send_record(const GByteArray *record);
 bool multifd_encrypted_send_job(const MultiFDEncryptedJob *job);
 
 /**
- * multifd_encrypted_send_prepare: multifd_device_state_send_prepare(), for
- * which a job is replaced by its record first
+ * multifd_encrypted_send_prepare: prepare a packet of device state.  If the
+ * packet contains a job, pack the job's pages and replace the job by their
+ * record first.
  *
- * The channel's thread.  Returns -1 with @errp set if the pages cannot be
- * packed.
+ * Called by the channel's thread.  Returns -1 with @errp set if the pages
+ * cannot be packed.
  */
 int multifd_encrypted_send_prepare(MultiFDSendParams *p, Error **errp);
 
