@@ -21,7 +21,10 @@
 /* Bytes of a packet header: SEV API 0.24, table "SEND_UPDATE_DATA" */
 #define SEV_PACKET_HEADER_LEN   52
 
-/* A block of in-place memory, if all RAM of the guest is in-place memory */
+/*
+ * Return a RAMBlock of in-place memory, or NULL if not all RAM of the guest is
+ * in-place memory
+ */
 static RAMBlock *in_place_block(void)
 {
     RAMBlock *rb, *found = NULL;

@@ -53,7 +53,7 @@ void sev_helper_cpus_close(SevHelperCpus *c);
 
 /**
  * sev_helper_command: run @command, which has no argument and excludes other
- * commands.  The caller makes sure that none is waiting.
+ * commands.  The caller makes sure that no other command waits for a vCPU.
  */
 bool sev_helper_command(SevHelperCpus *c, MhCommand command, Error **errp);
 

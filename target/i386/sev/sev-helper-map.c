@@ -17,7 +17,7 @@
 #include "sev-migration-internal.h"
 #include "trace.h"
 
-/* Priority of what uncovers hidden memory: above everything else */
+/* Priority of memory regions that uncover hidden RAM: above all others */
 #define UNCOVER_PRIORITY INT_MAX
 
 /* Contiguous bytes of a RAMBlock at a guest-physical address */
@@ -35,15 +35,17 @@ typedef struct Hider {
 } Hider;
 
 /*
- * What uncovers a hidden place.  It is disabled while it is not needed and
- * never freed, because a flat view may contain it.
+ * A memory region that uncovers a hidden place: while the region is enabled, a
+ * vCPU that accesses the place's address accesses the place's RAM.  QEMU
+ * disables the region when it is not needed, and never frees it, because a flat
+ * view may contain it.
  */
 typedef struct Uncover {
     Place place;
     MemoryRegion mr;
 } Uncover;
 
-/* All of them; BQL */
+/* All structures of this type; BQL */
 static GPtrArray *uncovers;
 
 struct SevHelperMap {
@@ -106,9 +108,10 @@ static void add_hiders(GArray *hiders)
 }
 
 /*
- * Remove places that overlap a larger one of another RAMBlock.  PC firmware has
- * an alias below 1 MiB, in the middle of RAM: if it were uncovered, the helper
- * would find it there instead of the RAM.
+ * Remove each place that overlaps a larger place of another RAMBlock.  For
+ * example, PC firmware has an alias below 1 MiB, in the middle of RAM.  If QEMU
+ * uncovered this alias, the helper would access the firmware instead of the RAM
+ * at the same addresses.
  */
 static void remove_overlaps(GArray *places)
 {
@@ -136,9 +139,10 @@ SevHelperMap *sev_helper_map_new(void)
     add_hiders(map->hiders);
     add_places(map->places, get_system_memory(), 0);
     /*
-     * Memory regions that can hide RAM, such as those of PAM registers, are
-     * parts of it at the same address.  The whole has the same place on every
-     * host.
+     * Memory regions that can hide RAM, such as those of PAM registers, contain
+     * parts of the same RAM at the same addresses.  Put the largest places
+     * first, so that sev_helper_map_find() takes an address from the place of
+     * the whole RAM, which is the same at the source and at the destination.
      */
     g_array_sort(map->places, compare_places);
     remove_overlaps(map->places);
@@ -187,9 +191,10 @@ bool sev_helper_map_addresses(const SevHelperMap *map, RAMBlock *rb,
 }
 
 /*
- * Look up @gpa, of which up to @size bytes are of interest.  Returns how many
- * bytes from @gpa on are alike, and in @visible whether they are byte @offset
- * and the following ones of @rb.
+ * Find out what a vCPU accesses at the @size bytes from @gpa on.
+ * @visible: returns whether it accesses @rb from byte @offset on
+ *
+ * Returns the number of bytes, at most @size, for which @visible is valid.
  */
 static uint64_t look_up(RAMBlock *rb, uint64_t offset, hwaddr gpa,
                         uint64_t size, bool write, bool *visible)
@@ -205,7 +210,10 @@ static uint64_t look_up(RAMBlock *rb, uint64_t offset, hwaddr gpa,
     if (sec.offset_within_address_space > gpa) {
         len = sec.offset_within_address_space - gpa;
     } else {
-        /* What uncovers flash memory has a RAMBlock of its own */
+        /*
+         * Compare host addresses and not RAMBlocks, because a region that
+         * uncovers flash memory has a RAMBlock of its own
+         */
         *visible = sec.mr->ram_block && memory_region_is_ram(sec.mr) &&
             sec.mr->ram_block->host + sec.offset_within_region ==
             rb->host + offset &&
@@ -248,14 +256,17 @@ static bool is_flash(const RAMBlock *rb)
     return rb->mr->rom_device || rb->mr->readonly;
 }
 
-/* Make what uncovers @p.  It is disabled.  BQL. */
+/* Create the region that uncovers @p, in disabled state.  BQL. */
 static Uncover *add_uncover(const Place *p)
 {
     Uncover *u = g_new0(Uncover, 1);
 
     u->place = *p;
     if (is_flash(p->rb)) {
-        /* A write to this memory is a write, and no command for the flash */
+        /*
+         * Map the memory as RAM.  Through an alias, a write would be a command
+         * to the flash device instead of changing the memory.
+         */
         memory_region_init_ram_ptr(&u->mr, NULL, "sev-helper-uncovered",
                                    p->size, p->rb->host + p->offset);
     } else {
@@ -288,8 +299,9 @@ void sev_helper_map_prepare(void)
         const Place *p = &g_array_index(map->places, Place, i);
 
         /*
-         * This memory has a RAMBlock of its own, of which block devices want to
-         * know, and they cannot be told in the coroutine that loads a guest
+         * A region that uncovers flash memory has a RAMBlock of its own.  QEMU
+         * notifies block devices when a RAMBlock is created, and cannot do so
+         * in the coroutine that loads a guest, so create the region now.
          */
         if (is_flash(p->rb)) {
             add_uncover(p);
@@ -316,7 +328,10 @@ void sev_helper_map_uncover(SevHelperMap *map)
             uint64_t len = look_up(p->rb, p->offset + done, at,
                                    p->size - done, true, &visible);
 
-            /* Other places of the same pages are not used */
+            /*
+             * Uncover the page at the address that the helper uses, and not at
+             * other addresses of the same page
+             */
             if (!visible && sev_helper_map_find(map, p->rb, p->offset + done,
                                                 &gpa) && gpa == at) {
                 uncover(&(Place) { .rb = p->rb, .offset = p->offset + done,

@@ -3,12 +3,14 @@
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
- * The helper knows guest-physical addresses only, and QEMU's migration code
- * knows RAMBlocks and offsets.  A page has one address for the helper: the one
- * at which the machine has its RAMBlock if nothing hides it, and two pages
- * never have the same.  A device or a PAM register may hide it, and flash
- * memory cannot be written there.  While no vCPU of the guest runs, QEMU can
- * uncover such pages.
+ * The helper only knows guest-physical addresses, and QEMU's migration code
+ * knows RAMBlocks and offsets.  A page has one address for the helper: the
+ * address at which a vCPU accesses the page if nothing hides it.  Two pages
+ * never have the same address.
+ *
+ * A device or a PAM register may hide the page from vCPUs, and a vCPU cannot
+ * write to flash memory.  While no vCPU of the guest runs, QEMU can uncover
+ * such pages: it makes them accessible to the helper at their addresses.
  */
 #ifndef TARGET_I386_SEV_HELPER_MAP_H
 #define TARGET_I386_SEV_HELPER_MAP_H
@@ -19,8 +21,9 @@
 typedef struct SevHelperMap SevHelperMap;
 
 /**
- * sev_helper_map_prepare: make what sev_helper_map_uncover() needs for flash
- * memory.  To be called once, when the machine is complete.  BQL.
+ * sev_helper_map_prepare: create the memory regions that
+ * sev_helper_map_uncover() enables for flash memory.  To be called once, when
+ * the machine is complete.  BQL.
  */
 void sev_helper_map_prepare(void);
 
@@ -67,7 +70,8 @@ void sev_helper_map_uncover(SevHelperMap *map);
 
 /**
  * sev_helper_map_is_uncovered: whether sev_helper_map_uncover() was called
- * last.  The thread that called it.
+ * after the last call of sev_helper_map_cover().  Called by the thread that
+ * calls sev_helper_map_uncover().
  */
 bool sev_helper_map_is_uncovered(const SevHelperMap *map);
 

@@ -14,7 +14,7 @@
 #include "sev-helper-memory.h"
 #include "trace.h"
 
-/* Whether @h, which @len bytes of a file follow, is one that can be launched */
+/* Check that a file of @len bytes with the header @h can be launched */
 static bool check_image(const MhImage *h, size_t len, Error **errp)
 {
     if (len <= sizeof(*h) || len > MH_TABLES) {

@@ -32,7 +32,8 @@ typedef struct SevHelperMemory {
 
 /**
  * sev_helper_memory_read: read and check the helper's file
- * @path: its name, which is looked up as that of other firmware
+ * @path: name of the file, which QEMU searches where it searches for other
+ *        firmware files
  *
  * Returns an image of MH_PRIVATE_SIZE bytes, to be freed with g_free, or NULL.
  */

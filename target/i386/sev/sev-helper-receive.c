@@ -140,7 +140,10 @@ bool sev_helper_receive_data(ConfidentialGuestSupport *cgs,
         return false;
     }
     h->present = true;
-    /* The helper writes to every page; the guest does not run */
+    /*
+     * The helper must be able to write to every page.  Uncovering pages is
+     * allowed, because the guest does not run yet.
+     */
     sev_helper_map_uncover(h->map);
     set_phase(h, SEV_HELPER_RECEIVING);
     return true;

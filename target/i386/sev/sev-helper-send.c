@@ -99,7 +99,7 @@ static void no_answer(SevHelper *h)
     }
 }
 
-/* The firmware packs the helper's private memory.  Appends it to @data. */
+/* Let the firmware pack the helper's private memory, and append it to @data */
 static bool pack_helper(ConfidentialGuestSupport *cgs, GByteArray *data,
                         Error **errp)
 {
@@ -118,7 +118,10 @@ static bool pack_helper(ConfidentialGuestSupport *cgs, GByteArray *data,
         .shared_gpa = memory->shared_gpa,
         .entry = memory->entry - MH_VA,
     });
-    /* Packets of several pages are for in-place memory, which this is not */
+    /*
+     * Make packets of one page, because the kernel makes packets of several
+     * pages only from in-place memory, and the helper's memory is not that
+     */
     for (size_t i = 0; i < npages; i++) {
         ret = sev_packets_send(&m->packets, cgs,
                                sev_helper_memory_private(memory) +

@@ -60,8 +60,9 @@ void sev_helper_vcpus_init(void)
     int most = kvm_vm_check_extension(kvm_state, KVM_CAP_MAX_VCPU_ID);
 
     /*
-     * The first value is final.  The machine sets a limit later, which is that
-     * of the guest's APIC ids, and ignores that it fails.
+     * KVM keeps the first value that it gets.  The machine tries to set its
+     * limit of APIC ids later, which would leave no ids for hidden vCPUs.  That
+     * call fails, and the machine ignores the failure.
      */
     if (most > 0) {
         kvm_vm_enable_cap(kvm_state, KVM_CAP_MAX_VCPU_ID, 0, most);
@@ -90,7 +91,10 @@ static int tsc_attr(int fd, int request, uint64_t *value)
     return ioctl(fd, request, &attr) < 0 ? -errno : 0;
 }
 
-/* The guest's vCPU is in user space here, so that KVM does not wait for it */
+/*
+ * Runs in the thread of the guest's vCPU, because KVM handles only one ioctl of
+ * a vCPU at a time: in another thread, the ioctl could wait for KVM_RUN to end
+ */
 static void read_tsc_offset(CPUState *cpu, run_on_cpu_data data)
 {
     TscOffset *offset = data.host_ptr;
@@ -216,8 +220,9 @@ static Error *run_until_port(SevHelperVcpu *v)
     int ret;
 
     /*
-     * While QEMU replaces memory slots, some RAM has none.  It waits for this
-     * vCPU as for the guest's vCPUs, for COMMAND_MS at most.
+     * While QEMU replaces memory slots, some RAM has no slot, and the vCPU must
+     * not run.  accel_ioctl_begin() and accel_ioctl_end() make QEMU wait for
+     * this vCPU as for the guest's vCPUs.  The wait takes COMMAND_MS at most.
      */
     accel_ioctl_begin();
     do {

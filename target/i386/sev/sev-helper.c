@@ -61,7 +61,10 @@ SevMigrationHelperInfo *sev_helper_info(SevMigration *m)
     return info;
 }
 
-/* The guest must not run while its memory map is another one.  BQL. */
+/*
+ * Restore the memory map before the guest runs: sev_helper_map_uncover() may
+ * have changed it.  BQL.
+ */
 static void vm_changed(void *opaque, bool running, RunState state)
 {
     SevHelper *h = opaque;

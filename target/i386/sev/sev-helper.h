@@ -36,10 +36,11 @@ typedef enum SevHelperPhase {
 /**
  * SevHelper: the helper of an SEV guest
  * @path: property migration-helper: name of the file
- * @image: contents of the private memory at the launch, until it is placed;
- *         NULL if it arrives by migration
- * @end: end of the memory's place in the machine; 0: it has none
- * @present: the memory has the helper: it was launched or has arrived
+ * @image: contents that the private memory has at the launch.  NULL after the
+ *         launch, and if the contents arrive by migration
+ * @end: guest-physical address of the end of the helper's memory, or 0 if the
+ *       machine has not placed the memory
+ * @present: the memory contains the helper, which was launched or has arrived
  * @map: addresses of the guest's RAM, while there is a session
  * @phase: atomic.  Any thread reads it.  At the source, send_start and
  *         send_done change it with the BQL, and the migration thread between
@@ -114,8 +115,11 @@ SevHelperPhase sev_helper_get_phase(const SevHelper *h);
 void sev_helper_send_start(SevMigration *m);
 
 /**
- * sev_helper_send_answer: the destination has this helper.  Called by the
- * thread of the return path.
+ * sev_helper_send_answer: record the destination's answer
+ * @version: version of the helper that the destination accepts, or
+ *           SEV_WIRE_HELPER_*
+ *
+ * Called by the thread of the return path.
  */
 void sev_helper_send_answer(SevMigration *m, uint8_t version);
 

@@ -73,10 +73,10 @@ uint64_t sev_ram_below_4g(void);
 void sev_cache_flush_shared(void);
 
 /**
- * sev_cache_flush_pages: flush those of @npages pages from byte @offset of @rb
- * on that are shared and have memory from the host's caches, if its processor
- * needs that.  To be called before they become private: afterwards, QEMU
- * cannot access in-place memory.
+ * sev_cache_flush_pages: flush pages from the host's caches, if its processor
+ * needs that.  Of the @npages pages from byte @offset of @rb on, the function
+ * flushes those that are shared and have memory.  It must be called before the
+ * pages become private, because QEMU cannot access private in-place memory.
  */
 void sev_cache_flush_pages(RAMBlock *rb, uint64_t offset, uint64_t npages);
 

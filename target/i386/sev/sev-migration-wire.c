@@ -13,7 +13,11 @@
 #define SESSION_FIXED   24
 #define PACKET_FIXED    4
 #define ANSWER_SIZE     8
-/* Bits of the answer that have the helper's version; the rest is whole pages */
+/*
+ * The second field of the answer is the maximum size of a packet, which is a
+ * multiple of the page size.  These low bits of the field have the version of
+ * the helper instead.
+ */
 #define ANSWER_HELPER   0xf
 #define HELPER_FIXED    32
 
