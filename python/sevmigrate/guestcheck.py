@@ -151,7 +151,7 @@ def memlock_items(monitor, system):
         resource.RLIM_INFINITY if limit[1] == 'unlimited' else int(limit[1]),
         ram, 'QEMU')
     if item.status == BAD:
-        # Only warn: with guest-memfd=auto, the memory may be in-place memory,
-        # which does not count for the limit.
+        # Only warn: with guest-memfd=auto, the RAM may be in-place memory,
+        # which KVM does not count as locked memory.
         item.status = WARN
     return [item]

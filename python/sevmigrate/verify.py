@@ -152,8 +152,8 @@ def results(host, ark=None, product=None, min_api=None, min_build=None):
     pdh, chain, amd = _read(host)
     if amd is None:
         return [Result('ASK and ARK', 'MISSING; export again with --amd FILE')]
-    # Check the root key and the product line first: if the ARK is that of
-    # another line, this is the reason why a signature does not match.
+    # Check the root key and the product line first, because a wrong product
+    # line explains to the user why the signatures below do not match.
     out = [_root(amd[1], ark), *_product(amd[1], product, host.product)]
     out += [_signature(*link) for link in certs.links(pdh, chain, amd)]
     return out + _firmware(host, pdh, chain[0], min_api, min_build)
