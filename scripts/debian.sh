@@ -2,8 +2,9 @@
 # Functions for a Debian system in a directory, for scripts and tests that source
 # this file after scripts/lib.sh and run as root in build/root.
 #
-# They set these variables: d, their directory below /b; root, the Debian system in
-# which in_debian runs commands; and log, a file to which output is added.
+# The scripts that source this file set these variables: d, their directory below
+# /b; root, the Debian system in which in_debian runs commands; and log, a file to
+# which these functions append output.
 # shellcheck shell=bash
 # shellcheck disable=SC2154 # these variables
 export DEBIAN_FRONTEND=noninteractive

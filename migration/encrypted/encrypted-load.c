@@ -325,8 +325,9 @@ bool encrypted_load_plain(RAMBlock *rb, uint64_t offset)
     }
     if (migrate_multifd()) {
         /*
-         * A channel of multifd might make the page private before the caller
-         * has written the page
+         * Refuse the page, because a channel of multifd could make it private
+         * before the caller has written it.  A valid source sends these pages
+         * through the channels.
          */
         error_setg(&err, "block %s, offset 0x%" PRIx64 ": plain page beside "
                    "the channels of multifd", rb->idstr, offset);

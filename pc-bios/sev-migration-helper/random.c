@@ -31,8 +31,9 @@ bool mh_rdrand(void *buf, size_t size)
 
     for (i = 0; i < size; i += 8) {
         /*
-         * Some processors returned a constant with the carry flag set after
-         * suspend.  A good source repeats itself once in 2^64 times.
+         * After suspend, some processors returned a constant with the carry
+         * flag set, so treat a repeated value as a failure.  A good source
+         * repeats a value only once in 2^64 times.
          */
         good = good && rdrand64(&value) && value != previous;
         if (!good) {

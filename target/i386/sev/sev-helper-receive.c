@@ -152,7 +152,10 @@ bool sev_helper_receive_data(ConfidentialGuestSupport *cgs,
 void sev_helper_receive_private(ConfidentialGuestSupport *cgs, RAMBlock *rb,
                                 uint64_t offset, uint64_t npages)
 {
-    /* QEMU has written to these pages while they were shared */
+    /*
+     * QEMU may have written to these pages while they were shared.  Flush these
+     * writes, so that they do not overwrite what the helper writes later.
+     */
     if (sev_helper_get_phase(sev_guest_migration(cgs)->helper) !=
         SEV_HELPER_OFF) {
         sev_cache_flush_pages(rb, offset, npages);
