@@ -31,7 +31,8 @@ uint32_t sev_guest_policy(ConfidentialGuestSupport *cgs);
  * sev_guest_cmd: run command @cmd of KVM_MEMORY_ENCRYPT_OP for @cgs, which is
  * a sev-guest
  * @data: argument of the command, or NULL
- * @fw_error: returns the firmware's answer, 0 or less if it was not asked
+ * @fw_error: returns the firmware's status.  It is not positive if the kernel
+ *            did not ask the firmware
  *
  * Returns 0 or -errno.
  */

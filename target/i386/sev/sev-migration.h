@@ -26,11 +26,12 @@ struct ConfidentialGuestSupport;
 struct kvm_run;
 
 /**
- * SevMigration: migration state of an SEV guest (not SNP); part of its object
+ * SevMigration: migration state of an SEV guest (not SNP).  It is a part of the
+ * guest's sev-guest object.
  * @mode: the property "migration"
  * @enabled: QEMU offers the guest the hypercall and the MSR.  Set once, when
  *           the VM is made
- * @reason: the migration blocker of a guest that can never leave, or NULL
+ * @reason: the migration blocker if this guest can never be migrated, or NULL
  * @control: value of MSR_KVM_MIGRATION_CONTROL; atomic
  * @lock: serializes the guest's conversions
  * @announced: the guest has made a hypercall since its reset; @lock
@@ -93,7 +94,8 @@ bool sev_migration_incoming(struct ConfidentialGuestSupport *cgs);
 
 /**
  * sev_must_finish_launch: whether LAUNCH_FINISH is due now that vCPUs are
- * about to run.  Exits if there is no guest to run.
+ * about to run.  Ends QEMU if there is no guest to run, because the incoming
+ * migration has not completed.
  * @cgs: any SEV guest
  */
 bool sev_must_finish_launch(struct ConfidentialGuestSupport *cgs);
@@ -113,9 +115,12 @@ bool sev_migration_ram_added(void *host);
 bool sev_migration_ram_unpinned(void *host);
 
 /**
- * sev_migration_launch_update: @len bytes at @host are encrypted when the
- * guest is launched.  Also to be called at the destination of a migration,
- * where the same memory arrives encrypted.
+ * sev_migration_launch_update: mark @len bytes at @host as private in the
+ * encryption bitmap
+ *
+ * The caller encrypts these bytes when it launches the guest.  At the
+ * destination of a migration, the caller does not launch the guest, but must
+ * also call this function, because the source sends the same bytes as private.
  */
 void sev_migration_launch_update(void *host, uint64_t len);
 
@@ -171,7 +176,8 @@ int sev_guest_fd(struct ConfidentialGuestSupport *cgs);
  * sev_ioctl: run command @cmd of KVM_MEMORY_ENCRYPT_OP
  * @fd: from sev_guest_fd()
  * @data: argument of the command, or NULL
- * @error: returns the firmware's answer, 0 or less if it was not asked
+ * @error: returns the firmware's status.  It is not positive if the kernel did
+ *         not ask the firmware
  *
  * Returns 0 or -errno.
  */

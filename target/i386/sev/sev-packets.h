@@ -20,7 +20,7 @@ struct ConfidentialGuestSupport;
  * @packet: the packets; they point into the buffers or into the record
  * @npackets: number of packets
  * @calls: number of ioctls since sev_packets_open()
- * @batch: limits of packets, and ioctls for many pages
+ * @batch: size of packets, and whether the kernel packs many pages per ioctl
  *
  * One thread at a time uses this, except @calls, which any thread may read.
  */
@@ -52,7 +52,8 @@ void sev_packets_close(SevPackets *p);
  * @npages: at most CGS_MIGRATION_PAGES_MAX
  * @done: returns the number of pages that were packed.  After an error, the
  *        next page is the one that failed
- * @fw_error: returns the firmware's answer, 0 or less if it was not asked
+ * @fw_error: returns the firmware's status.  It is not positive if the kernel
+ *            did not ask the firmware
  *
  * The packets are in @p->packet until the next call.
  *
@@ -63,9 +64,11 @@ int sev_packets_send(SevPackets *p, struct ConfidentialGuestSupport *cgs,
                      size_t *done, int *fw_error);
 
 /**
- * sev_packets_get: read the packets of @npages pages into @p->packet.  They
- * must be all that @in has.  Returns false with @errp set, and the number of
- * pages before the bad packet in @done.
+ * sev_packets_get: read the packets of @npages pages from the @len bytes at @in
+ * into @p->packet.  @in must not contain anything else.
+ *
+ * Returns false with @errp set after an error.  @done is then the number of
+ * pages before the bad packet, or 0 if bytes are left after the last packet.
  */
 bool sev_packets_get(SevPackets *p, const uint8_t *in, size_t len,
                      size_t npages, size_t *done, Error **errp);
@@ -75,8 +78,9 @@ bool sev_packets_get(SevPackets *p, const uint8_t *in, size_t len,
  * @npages pages, to host address @host.  The other parameters are those of
  * sev_packets_send().
  *
- * Returns 0 or -errno: -EOPNOTSUPP for a packet of several pages if this host
- * takes none, -EPROTO if the lengths of the packets do not go together.
+ * Returns 0 or -errno.  -EOPNOTSUPP: a packet has several pages, and this host
+ * unpacks only packets of one page.  -EPROTO: the headers of the packets have
+ * different lengths, or the data of a packet has a wrong length.
  */
 int sev_packets_receive(SevPackets *p, struct ConfidentialGuestSupport *cgs,
                         uint8_t *host, size_t npages, size_t *done,

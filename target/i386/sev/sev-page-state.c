@@ -65,7 +65,10 @@ bool sev_migration_ram_added(void *host)
     return true;
 }
 
-/* End QEMU, or stop the guest, which cannot use memory that is not pinned */
+/*
+ * The guest cannot use memory that is not pinned.  While QEMU creates the
+ * machine, end QEMU.  After that, only stop the guest.
+ */
 static void cannot_use_ram(Error *err)
 {
     error_report_err(err);

@@ -223,7 +223,8 @@ static bool changed_state(RAMBlock *rb, uint64_t offset, int ret)
 
 /*
  * Set @errp, because page @offset of @rb could not be packed.  Returns -EAGAIN
- * if the caller should requeue the page, unless no round follows.
+ * if the reason may be that the guest converts the page, so that a later round
+ * can send the page.  Otherwise returns @ret.
  */
 static int send_error(SevMigration *m, RAMBlock *rb, uint64_t offset, int ret,
                       int fw_error, uint32_t hdr_len, Error **errp)

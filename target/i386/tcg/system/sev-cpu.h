@@ -132,7 +132,8 @@ bool sev_memory_change_view(CPUState *cs, hwaddr pa, unsigned asid,
 /**
  * sev_memory_touch: record that a vCPU is about to get a TLB entry for a page
  * @cs: the current vCPU, which is executing
- * @pa: physical address in the page, which has the view that the entry is for
+ * @pa: physical address in the page.  The page already has the view of the
+ *      access for which the entry is made
  * @is_write: whether the entry is made for a write
  * @prot: permissions of the entry; PAGE_WRITE is removed if the first write
  *        must call this function

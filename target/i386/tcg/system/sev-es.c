@@ -90,7 +90,7 @@ void helper_vmgexit(CPUX86State *env)
 #define VMSA_X87_CS             0x416
 #define VMSA_X87_RIP            0x418
 #define VMSA_X87_MANTISSA       0x420   /* ST(0) to ST(7), 8 bytes each */
-#define VMSA_X87_EXPONENT       0x460   /* ST(0) to ST(7), with signs, 2 each */
+#define VMSA_X87_EXPONENT       0x460   /* exponent and sign, 2 bytes each */
 #define VMSA_XMM                0x470
 #define VMSA_YMM_HIGH           0x570
 /* This CPU does not use the VMSA and the host save area beyond this offset */

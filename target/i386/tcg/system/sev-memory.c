@@ -318,7 +318,10 @@ static PageCache *sev_memory_cache(hwaddr pa)
     return chunk ? &chunk[(pa >> TARGET_PAGE_BITS) % CHUNK_PAGES] : NULL;
 }
 
-/* Get or make the PageCache of the page at @pa, which is below the C-bit */
+/*
+ * Get or make the PageCache of the page at @pa.  @pa must be less than the
+ * C-bit, because sev.caches ends there.
+ */
 static PageCache *sev_memory_make_cache(hwaddr pa)
 {
     PageCache *cache = sev_memory_cache(pa);
@@ -369,11 +372,12 @@ static void sev_memory_check_flushed(hwaddr pa, unsigned view, unsigned asid,
     trace_sev_memory_unflushed(pa & TARGET_PAGE_MASK, view, asid,
                                command ? "command" : "vCPU", lines);
     /*
-     * The host's use of a guest's page is not fatal, because reading it does no
-     * harm.  A command that only reads is not fatal either: it does not destroy
-     * data, and the hypervisor cannot prevent it, because the guest may share a
-     * page and write to it while SEND_UPDATE_DATA packs it.  The page is then
-     * dirty and is sent again.
+     * A vCPU that uses a guest's page without a key (@asid is 0) is not fatal,
+     * because the host may only read the page, which does no harm.  A command
+     * that only reads is not fatal either: it does not destroy data, and the
+     * hypervisor cannot prevent it, because the guest may share a page and
+     * write to it while SEND_UPDATE_DATA packs it.  The page is then dirty and
+     * is sent again.
      */
     if (sev.cache_check == SEV_MEMORY_CACHE_CHECK_FATAL &&
         (command ? command == SEV_MEMORY_COMMAND_WRITES : asid)) {
