@@ -426,7 +426,10 @@ static size_t item_len(const uint8_t *p, size_t left)
         len += word & RAM_SAVE_FLAG_PAGE ? PAGE : 1;
         break;
     case RAM_SAVE_FLAG_MEM_SIZE:
-        /* The item has one block, because the seeds have no other items */
+        /*
+         * Assume that the item lists one RAMBlock, as in all seeds.  An item
+         * with several RAMBlocks is split here, which does no harm.
+         */
         n = left > len ? p[len] : 0;
         len += 1 + n + 8;
         break;

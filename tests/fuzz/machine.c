@@ -54,9 +54,11 @@ typedef struct Block {
     bool resizable;
     bool not_migratable;
     /*
-     * Bitmaps of private pages.  @came: the last record of the page had private
-     * contents or was "unallocated"; @said: from the state records; @kernel:
-     * attributes that KVM keeps
+     * Bitmaps of private pages.
+     * @came: according to the last item that contained the page: private
+     *        contents or "unallocated"
+     * @said: according to the state records
+     * @kernel: according to the attributes that KVM keeps
      */
     unsigned long *came, *said, *kernel;
 } Block;
@@ -143,7 +145,10 @@ MigrationState *migrate_get_current(void)
     return NULL;
 }
 
-/* The loader only reads the state, and whether to send errors to the source */
+/*
+ * The files under test use only @encrypted, which is their own, @state, and
+ * @to_src_file, which is NULL, because this machine has no return path
+ */
 MigrationIncomingState *migration_incoming_get_current(void)
 {
     static MigrationIncomingState incoming;
@@ -459,7 +464,7 @@ static bool receive_page(uint64_t guest, uint64_t hdr, uint32_t hdr_len,
             b = &m.blocks[i];
         }
     }
-    /* The page must be in the current size of a block, and private */
+    /* The page must be private, and within the current size of a block */
     MUST(b && !b->not_migratable && !((to - b->rb.host) % PAGE));
     page = (to - b->rb.host) / PAGE;
     MUST(encbitmap_test(&b->rb, page));
@@ -472,7 +477,10 @@ static bool receive_page(uint64_t guest, uint64_t hdr, uint32_t hdr_len,
     return true;
 }
 
-/* Packets of several pages need contiguous memory, which KVM has to provide */
+/*
+ * A packet of several pages needs pages that are contiguous in the host's
+ * memory.  KVM provides them in a guest_memfd, where it also keeps the state.
+ */
 static bool takes_large(void)
 {
     return m.config & MACHINE_BATCH && m.config & MACHINE_KERNEL;

@@ -32,9 +32,10 @@ enum {
 
 /*
  * Two items that only the fuzzer's inputs have.  They contain data that in a
- * migration are in packets of multifd's channels.
+ * migration are in packets of multifd's channels.  Each item begins with a word
+ * of 64 bits, which contains one of these flags.
  */
-#define ITEM_BUFFER 0x200       /* a record; the word has its length */
+#define ITEM_BUFFER 0x200       /* a record; bits 12 and up: its length */
 #define ITEM_COPIES 0x400       /* plain pages of block pc.ram or blob */
 #define COPIES_OF(word) ((word) >> 16 & 7)
 #define ZEROES_OF(word) ((word) >> 24 & 7)
