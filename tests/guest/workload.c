@@ -162,7 +162,10 @@ static bool writers_start(Writers *all)
     return true;
 }
 
-/* Rewrite dyn for @chain.  Returns a bitmap of the CPUs that have written. */
+/*
+ * Write dyn(n) of the head comment, where @chain is chain(n).  Returns a bitmap
+ * of the CPUs that have written.
+ */
 static uint64_t writers_tick(Writers *all, unsigned long tick,
                              const uint8_t *chain)
 {

@@ -4,8 +4,10 @@
  *
  * An input is a list of actions of a VMM that has a sender and a receiver: it
  * changes their shared memory, copies it from one to the other, and runs
- * commands.  Whatever it does, each page of a guest has its own contents or has
- * not been written.  ASAN finds accesses outside of the shared memory.
+ * commands.  Whatever the VMM does, the pages of the sender's guest must keep
+ * their contents, and each page of the receiver's guest must still be zero or
+ * have the contents of the sender's page at the same address.  ASAN finds
+ * accesses outside of the shared memory.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,7 +15,7 @@
 #include "native.h"
 
 #define PAGE MH_PAGE_SIZE
-/* More than this is not in the pages that an action can change */
+/* Actions change and copy only this many of the page headers, and their data */
 #define HEADERS 4
 
 int LLVMFuzzerTestOneInput(const uint8_t *input, size_t size);
