@@ -547,7 +547,9 @@ class Lives(Bare):
     def setUpClass(cls):
         super().setUpClass()
         cls.config = flipper.config(cls.work)
-        # The variables of the source differ from the destination's file
+        # The source's flash with the variables gets other contents than the
+        # destination's, so that the destination can have these contents only
+        # from the migration
         with open(cls.config.ovmf_vars, 'rb') as f:
             cls.variables = f.read()[:-16] + os.urandom(16)
         path = os.path.join(cls.work, 'variables')
@@ -612,9 +614,9 @@ class Row(Bare):
     host must not have more resources in use than before.
     """
     MOVES = int(os.environ.get('MOVES', '3'))
-    # How many KiB the memory in use may grow by in MOVES migrations.  KIB: in
-    # total, which is less than the memory of a guest.  In slabs:
-    # SLAB_KIB_A_MOVE for each migration, plus SLAB_KIB.
+    # Limits in KiB for the growth of the memory in use during MOVES migrations.
+    # All memory may grow by KIB, which is less than the memory of a guest.
+    # Slabs may grow by SLAB_KIB_A_MOVE for each migration, plus SLAB_KIB.
     KIB, SLAB_KIB_A_MOVE, SLAB_KIB = 16384, 4, 256
 
     def setUp(self):

@@ -112,9 +112,9 @@ static void held_alone(enum vm_type type)
 }
 
 /*
- * A page that was just allocated does not count as held, although the LRU batch
- * of the CPU that allocated it may still hold a reference, and another CPU
- * converts the page
+ * KVM converts a page immediately after its allocation, even on another CPU.
+ * The LRU batch of the CPU that allocated the page may still hold a reference
+ * to it, but this reference does not make the page count as held.
  */
 static void fresh(struct vm *vm)
 {

@@ -35,8 +35,9 @@ STEP, MIGRATION = 120, 600
 NARROW = 16384      # bytes in the buffer of a socket, see narrow_sockets()
 KILL_POINTS = int(os.environ.get('KILL_POINTS', '4'))
 HARDWARE = hardware.Hardware()
-# The first word of the error if the firmware cannot pack or unpack a page, and
-# a command that packs or unpacks a page in the middle of the pages
+# PAGE is how the error begins if the firmware cannot pack or unpack a page.
+# The LATER-th SEND_UPDATE_DATA or RECEIVE_UPDATE_DATA command is for a page in
+# the middle of the migration.
 if os.environ.get('HELPER'):
     PAGE, LATER = 'migration helper', 10
 else:
@@ -362,8 +363,8 @@ class Commands(Base):
                             words=['BAD_MEASUREMENT'])
 
     def test_header_corrupt(self):
-        # Limit packets to one page, so that the offset below, which is after
-        # the end of the page, is in the header
+        # The firmware's output is the data, followed by the header.  Limit
+        # packets to one page, so that the offset below is in the header.
         HARDWARE.packet_limits(receive=stream.PAGE)
         self.addCleanup(HARDWARE.packet_limits)
         self.at_destination(fault('SEND_UPDATE_DATA', 'corrupt', nth=15,

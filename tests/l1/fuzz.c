@@ -730,7 +730,11 @@ static void send_page(bool receive)
         want = -EINVAL;
     } else if (args.hdr_uaddr != (uintptr_t)packet.header ||
                args.trans_uaddr != (uintptr_t)packet.data) {
-        want = 1;       /* KVM finds the error before or after the command */
+        /*
+         * Any result is right: KVM reads these buffers before a receive
+         * command, and writes to them after a send command
+         */
+        want = 1;
     } else {
         /* The firmware refuses the command, because no session is open */
         want = pin(args.guest_uaddr & -PAGE, PAGE) ?: -EIO;

@@ -15,14 +15,15 @@ import migration
 from sevmig import BUILD, flipper, flow, tap, vm
 from sevmig.tap import note
 
-# 'on' is the file that QEMU finds among its firmware
+# The helper's file, and the value of the property migration-helper with which
+# QEMU uses the file of this name among its firmware files
 FILE = f'{BUILD}/helper/sev-migration-helper.bin'
 HELPER = 'on'
 # Pages of the helper's private memory, which the firmware packs
 OWN_PAGES = 16
 HARDWARE = bare.HARDWARE
 MULTIFD = {'multifd': True}
-# Migrations in a row of a guest whose pages can be hidden
+# Number of migrations in a row in class Hidden
 MOVES = int(os.environ.get('MOVES', '3'))
 
 
@@ -36,9 +37,9 @@ class Helper(bare.Bare):
         # The helper may read a page of the source while the guest converts it,
         # and find lines of the page's new view that are not flushed yet.  That
         # does no harm, because the page is dirty and is sent again, but the
-        # emulated hardware does not know that the vCPU only reads.  With a
-        # guest that is stopped at the source, every miss is a fault:
-        # test_12_flushed.
+        # emulated hardware does not know that the vCPU only reads.  So it only
+        # counts missing flushes.  In test_12_flushed the guest is stopped, and
+        # each missing flush is an error.
         if HARDWARE.why:
             raise unittest.SkipTest(HARDWARE.why)
         HARDWARE.cache_check('count')
@@ -68,7 +69,8 @@ class Helper(bare.Bare):
             name = f'{way}_UPDATE_DATA'
             packed = after.get(name, 0) - before.get(name, 0)
             note(f'{packed} commands {name}')
-            # Others ask for the length of a header, or for the limit
+            # Up to 4 further commands pack nothing: they ask for the length
+            # of a header, or find the limit of a packet
             self.assertLessEqual(packed, OWN_PAGES + 4)
         return outcome
 
@@ -271,7 +273,8 @@ class Hidden(Helper):
         cls.config = flipper.config(cls.work, where='pam2').change(
             helper=HELPER)
 
-    # The other cases do not depend on the place of the pages
+    # Skip these cases, because their result does not depend on the addresses
+    # of the pages that the guest converts
     test_12_flushed = None
     test_20_cancel = test_21_taken_back = test_22_reset = None
     test_30_destination_without_helper = test_31_too_many_channels = None

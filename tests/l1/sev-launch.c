@@ -87,7 +87,7 @@ static void ordinary_memory(void)
     MUST(vm_slot(&vm, 1, 0, 0x40000000, GUEST_SIZE - 0x100000, 0x100000));
     memset(vm.mem, 0, GUEST_SIZE);
     MUST(vm_convert(&vm, 0, GUEST_SIZE, PRIVATE));
-    start.handle = 0;   /* KVM has written the handle of the last VM here */
+    start.handle = 0;   /* KVM wrote the previous VM's handle to this field */
     SEV_MUST(&vm, KVM_SEV_LAUNCH_START, &start);
     update.uaddr = (uintptr_t)vm.mem + 0xf0000;
     update.len = 0x20000;

@@ -87,7 +87,8 @@ class Measure(unittest.TestCase):
         self.addCleanup(directory.cleanup)
         self.top = directory.name
         self.status = firmware.platform_status()
-        # query-sev of the last guest on its migration helper
+        # What query-sev reports about the migration helper of the guest that
+        # measured() has launched last
         self.helper = None
 
     def file(self, name, data):
@@ -177,7 +178,8 @@ class Measure(unittest.TestCase):
                 '--cbit', os.environ['SEV_CBITPOS'],
                 '--helper-address', hex(self.helper['private-address'])]
         self.compare(vm.POLICY_NODBG, answer, *args)
-        # Controls: a guest without the helper, and another address
+        # Controls: the digest does not match without the helper, nor with
+        # another address of the helper
         self.compare(vm.POLICY_NODBG, answer, *args[:2], status=1)
         self.compare(vm.POLICY_NODBG, answer, *args[:-1],
                      hex(self.helper['private-address'] + 4096), status=1)

@@ -47,9 +47,9 @@ FAULTS = {
     'sev-gmem': ['module'],
 }
 # Measurements of whole guests: title and goal.  An SEV guest on the emulated
-# platform must boot at 0.8 times the speed of a plain guest, so in 1.25 times
-# its time.  There is no goal for a boot from a guest_memfd, because it is
-# slower for another reason: it has only small pages.
+# platform must boot at 0.8 times the speed of a plain guest, that is, in 1.25
+# times the time.  A boot from a guest_memfd has no goal, because a guest_memfd
+# has only small pages, which make the boot slower than encryption alone does.
 GUESTS = {
     ('boot', 'sev, ram'): ('boot, memory-backend-ram', 1.25),
     ('boot', 'sev'): ('boot, guest_memfd', None),
@@ -219,8 +219,9 @@ def lines(medians):
                        None, 'a page a call')
             yield Line(title + 'large packets', PACKETS, m['large'],
                        m['threads'], None, 'by two threads')
-            # The ring must be 20 times as fast if the doorbell is slow.  If each
-            # command is slow, one doorbell for many commands saves no time.
+            # If the doorbell is slow, a batch with the ring must be 20 times
+            # as fast as one call per page.  If each command is slow, one
+            # doorbell for many commands saves no time, so there is no goal.
             yield Line(title + 'ring', PACKETS, m['ring'], m['page'],
                        0.05 if model == 'slow doorbell' else None,
                        'a page a call')
