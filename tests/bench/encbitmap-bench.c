@@ -52,7 +52,11 @@ static void sample(const char *what, const char *with, int64_t ns)
            (uint64_t)(bench.npages * PAGE), ns);
 }
 
-/* Convert every @every-th run of @run pages, and measure a sync and a copy */
+/*
+ * Convert the first @run of each @every pages, none if @every is 0.  Then
+ * measure a sync of the encryption bitmap, and the copy of a bitmap of the same
+ * size to @copy.
+ */
 static void one(const char *what, uint64_t every, uint64_t run, uint64_t *copy)
 {
     size_t bytes = bench.npages / 8;

@@ -77,7 +77,7 @@ static int __init maple_teardown_init(void)
 	int r, n = 0;
 
 	mt_init_flags(&mt, rcu ? MT_FLAGS_USE_RCU : 0);
-	/* Do not count after each store, because counting takes longer */
+	/* Counting visits the whole tree, so count after every 64th store only */
 	for (i = 0; i < 1UL << 16; i++) {
 		r = mtree_store_range(&mt, i, i, xa_mk_value(i & 1), GFP_KERNEL);
 		if (r) {
