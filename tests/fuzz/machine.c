@@ -294,8 +294,9 @@ static const EncBitmapProvider kernel = {
 };
 
 /*
- * Get the memory of block @i, which is followed by a gap without access.  All
- * inputs use the same memory, because its contents do not matter.
+ * Get the memory of block @i.  An access to the gap after the memory ends the
+ * fuzzer with SIGSEGV.  All inputs use the same memory, because its contents do
+ * not matter.
  */
 static uint8_t *host_memory(size_t i)
 {

@@ -103,7 +103,10 @@ static void act(const uint8_t a[4])
     }
 }
 
-/* A sender and a receiver that move two batches and the end */
+/*
+ * The sender seals two batches of pages, a RESUME record and an END record, and
+ * the receiver opens them
+ */
 static const uint8_t seed[] = {
     0x00, MH_SEND, 0, 0, 0x80, MH_RECEIVE, 0, 0,
     0x04, 0, 1, 0, 0x04, 1, 2, 0, 0x00, MH_SEAL, 0, 2,

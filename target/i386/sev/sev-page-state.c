@@ -56,7 +56,10 @@ bool sev_migration_ram_added(void *host)
     ram_addr_t offset;
     RAMBlock *rb = qemu_ram_block_from_host(host, false, &offset);
 
-    /* ROMs and VGA memory are shared unless LAUNCH_UPDATE encrypts them */
+    /*
+     * The caller pins all other memory, such as ROMs and VGA memory.  These are
+     * shared unless LAUNCH_UPDATE encrypts them.
+     */
     if (!rb || !sev_ram_is_guest_ram(rb)) {
         return false;
     }

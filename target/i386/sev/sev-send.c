@@ -30,7 +30,10 @@ bool sev_is_willing(ConfidentialGuestSupport *cgs, Error **errp)
 {
     SevMigration *m = sev_guest_migration(cgs);
 
-    /* query-migrate reports m->reason as a migration blocker */
+    /*
+     * If m->reason is set, it is a migration blocker, which query-migrate
+     * already reports
+     */
     return m->reason || may_be_sent(m, errp);
 }
 

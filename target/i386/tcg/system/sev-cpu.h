@@ -148,7 +148,8 @@ void sev_memory_touch(CPUState *cs, hwaddr pa, bool is_write, int *prot);
 bool sev_memory_has_view(hwaddr pa, unsigned asid);
 
 /**
- * sev_cpu_leaf: give the page at the end of a page walk the view of the access
+ * sev_cpu_leaf: give the page that a page walk has found the view that the
+ * access needs
  * @pa: physical address
  * @private: whether the guest's page table entry has the C-bit
  * @prot: permissions of the future TLB entry; reduced if fetches and data have
