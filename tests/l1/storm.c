@@ -311,8 +311,9 @@ static void *run_strict(void *opaque)
 }
 
 /*
- * Read bitmaps, and check that none of them shows a part of the conversion of
- * ATOMIC, and that pages which no thread converts keep their state
+ * Read bitmaps and check them.  A thread converts the pages of ATOMIC as one
+ * range, so in each bitmap they must all be private or all be shared.  Pages
+ * that no thread converts must keep their state.
  */
 static void *run_bitmap(void *opaque)
 {
@@ -365,8 +366,9 @@ static void *run_bitmap(void *opaque)
 }
 
 /*
- * Read the bitmap twice, the second time only if it has changed.  A conversion
- * may have happened between the two calls.
+ * Read the bitmap eight times in quick succession, all but the first time only
+ * if it has changed.  Other threads may change it between any two calls, but
+ * during the run KVM must return UNCHANGED at least once.
  */
 static void *run_unchanged(void *opaque)
 {
@@ -505,9 +507,9 @@ static void *run_mapper(void *opaque)
         }
         for (i = 0; i < pages; i++) {
             /*
-             * run_strict() expects no EAGAIN for the pages of STRICT.  An
-             * access here could make a conversion fail, because a fault can
-             * hold its page for any time.
+             * Do not access the pages of STRICT and CHILD, because their
+             * conversions must not fail with EAGAIN.  A page fault here could
+             * hold a page for longer than a conversion waits.
              */
             if (first + i >= STRICT && first + i < CHILD_END) {
                 continue;
@@ -709,9 +711,9 @@ static void finish(struct sweeper *sweepers)
 }
 
 /*
- * Has every operation happened at least once?  Sweeps are not checked, because
- * run_sweeper() adds them to the count only when the vCPU stops.  A vCPU always
- * completes a sweep.
+ * Has every operation happened at least once?  The function does not check
+ * sweeps, because run_sweeper() counts them only after the vCPU has stopped.  A
+ * vCPU completes at least one sweep before it stops.
  */
 static bool everything_was_done(void)
 {

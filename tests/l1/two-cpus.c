@@ -144,8 +144,8 @@ int main(void)
     ok(loads > 1000, "while another CPU loaded FPU state %ld times", loads);
 
     /*
-     * The guest never enables interrupts, so KVM sets V_IRQ at each VMRUN in
-     * order to learn when the guest could take one
+     * Ask KVM to exit when the guest can take an interrupt.  The guest never
+     * enables interrupts, so KVM keeps waiting and sets V_IRQ at each VMRUN.
      */
     run->request_interrupt_window = 1;
     run_guest(vcpu, run, send_ipis);

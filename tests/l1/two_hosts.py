@@ -6,9 +6,10 @@
 #
 #   scripts/l1-pair --lead [--kernel KERNEL,KERNEL] -- tests/l1/two_hosts.py [TEST...]
 #
-# Without names of tests, all classes run except these: Strangers needs hosts
-# that are started with --strangers, BackAndForth takes long, and make
-# check-helper runs Helper and HelperLinux.
+# Without names of tests, the program runs all classes except these:
+#   Strangers            it needs hosts that are started with --strangers
+#   BackAndForth         it takes long
+#   Helper, HelperLinux  make check-helper runs them
 #
 # SPDX-License-Identifier: GPL-2.0-or-later
 
@@ -204,8 +205,8 @@ class Bare(Cases, TwoHosts):
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
-        # A derived class has its own guest, so reset the attributes of this
-        # class
+        # Each derived class launches its own guest.  Without these assignments,
+        # it would inherit the text and the host of its base class's guest.
         cls.text = ''
         cls.host = cls.a
         cls.guest = cls.launch_in(cls.a, flipper.config(
@@ -237,7 +238,8 @@ class Helper(Bare):
     """The same tests with the migration helper."""
     HELPER = 'on'
     # The emulated processor executes the helper's AES instructions slowly,
-    # while the emulated firmware runs natively
+    # while the emulated firmware runs natively.  The helper therefore needs
+    # more time for the last pages than the firmware.
     DOWNTIME_MS = 60000
 
 

@@ -19,7 +19,10 @@ _Static_assert(KVM_MEMORY_ATTRIBUTE_PRIVATE == 8, "value");
 _Static_assert(KVM_CAP_PAGE_ENC_BITMAP == 0x50454e00 &&
                KVM_CAP_SEV_PRIVATE_MEM == 0x50454e01 &&
                KVM_CAP_SEV_UPDATE_BATCH == 0x50454e02, "capabilities");
-/* If <linux/kvm.h> defines the name, the number is Linux's. */
+/*
+ * If <linux/kvm.h> defines this capability, <linux/kvm-page-enc.h> must not
+ * replace Linux's number by its own
+ */
 #ifdef UPSTREAM_HAS_ATTRIBUTES2
 _Static_assert(KVM_CAP_GUEST_MEMFD_MEMORY_ATTRIBUTES == UPSTREAM_CAP,
                "upstream's capability");

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Takes the place of the <linux/kvm.h> of Linux 7.4 for uapi-upstream.c: this
- * system's header, with the names that Linux 7.4 adds.  The number of the
- * capability is only an example.
+ * uapi-upstream.c includes this file instead of <linux/kvm.h>.  The file acts
+ * as the header of Linux 7.4: it includes the <linux/kvm.h> of the system, and
+ * adds the names that Linux 7.4 adds.  The number of the capability is an
+ * example.
  */
 #ifndef TESTS_L1_UPSTREAM_KVM_H
 #define TESTS_L1_UPSTREAM_KVM_H
