@@ -213,8 +213,8 @@ static inline unsigned export_certs(Psp *p)
 }
 
 /*
- * Write the buffer of a SEND_START to the platform whose certificates are at
- * PDH, CHAIN and ASK_ARK
+ * Write the command buffer of SEND_START.  The command sends the guest to the
+ * platform whose certificates are at PDH, CHAIN and ASK_ARK.
  */
 static inline void put_send_start(Psp *p, uint32_t handle)
 {
@@ -326,9 +326,9 @@ static inline void assert_takes(Psp *p, const char *name, unsigned cmd,
 
     psp_give(p, cmd, BUF, false);
     /*
-     * Wait until the device has executed the command.  The device reports its
-     * end only when the virtual clock, which the code below moves, has advanced
-     * by the command's time.
+     * Wait until the device has executed the command.  The device then reports
+     * that the command has ended only when the virtual clock has advanced by
+     * the command's time.  The code below moves this clock.
      */
     while (psp_stat_of(p, name, "busy-ns") == before) {
         g_usleep(100);

@@ -35,7 +35,7 @@ static void test_policy_domain(void)
     psp_close(&p);
 }
 
-/* The certificates that another platform needs to send a guest here */
+/* The certificates of a platform; to send a guest to it, a source needs them */
 typedef struct Identity {
     uint8_t pdh[CERT_LEN];
     uint8_t chain[CHAIN_LEN];

@@ -238,8 +238,8 @@ static void test_es_launch_vmsa(void)
     g_assert_cmphex(launch_vmsa(&p, a, VMSA_A, 4096), ==, 0x02);
 
     /*
-     * The measurement covers the VMSA as the host wrote it, and no memory that
-     * was named in a refused command
+     * The measurement covers the VMSA as the host wrote it.  It does not cover
+     * the memory of commands that the firmware refused.
      */
     g_checksum_update(sum, page, sizeof(page));
     g_checksum_update(sum, vmsa, sizeof(vmsa));
@@ -335,8 +335,8 @@ static void test_es_vmsa_checksum(void)
         g_assert_cmphex(update_data(&p, 0x42, a, VMSA_A, 4096), ==, 0);
     }
     /*
-     * SEND_UPDATE_VMSA also refuses a wrong checksum.  On hardware, the host
-     * could not write to the checksum.
+     * SEND_UPDATE_VMSA also refuses a wrong checksum.  The test can change the
+     * checksum; a host cannot, because hardware protects this memory.
      */
     read_plaintext(&p, a, VMSA_A, vmsa);
     at = ldq_le_p(vmsa + VMSA_CHECKSUM);

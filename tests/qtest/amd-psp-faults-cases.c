@@ -64,7 +64,7 @@ static void test_fault_status(void)
     g_assert_cmphex(psp_cmd(&p, 0x0a), ==, 0);
     g_assert_cmphex(psp_cmd(&p, 0x7f), ==, 0x11);
 
-    /* Two faults that are due at the same command hit one after the other */
+    /* Two faults are due: the first hits this command, the second the next */
     psp_inject(&p, "[{'kind': 'status', 'command': 'DF_FLUSH', 'status': 1},"
                    " {'kind': 'status', 'status': 2}]");
     g_assert_cmphex(psp_cmd(&p, 0x0a), ==, 1);
@@ -254,8 +254,8 @@ static void test_fault_property(void)
         qobject_unref(answer);
     }
     /*
-     * The values that were refused have not replaced the fault, whose "nth" has
-     * become smaller
+     * The refused values have not replaced the fault of the command line.  Its
+     * "nth" was 3 and is 1 now, because two INIT commands were executed.
      */
     faults = get_faults(&p);
     f = qobject_to(QDict, qlist_peek(faults));

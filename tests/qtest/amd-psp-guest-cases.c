@@ -249,7 +249,10 @@ static void test_too_many(void)
     clear(&p);
     g_assert_cmphex(psp_cmd(&p, 0x30), ==, 0x17);
     g_assert_cmpuint(n, >=, 8);
-    /* A new guest can take a free context and gets a new handle */
+    /*
+     * DECOMMISSION of guest 3 frees a context.  The next guest uses this
+     * context, but gets a new handle.
+     */
     g_assert_cmphex(guest_cmd(&p, 0x20, 3), ==, 0);
     g_assert_cmpuint(launch_start(&p, 0), ==, n + 1);
     g_assert_cmpuint(guest_state(&p, 3), ==, 0);
@@ -485,8 +488,9 @@ static void test_activate_ex(void)
 }
 
 /*
- * LAUNCH_START and RECEIVE_START refuse to let a guest share the key of a guest
- * that does not exist, whose policy has NOKS, or whose policy differs
+ * A new guest cannot share the key of another guest if the other guest does not
+ * exist, if the two policies differ, or if the policies have NOKS.
+ * LAUNCH_START and RECEIVE_START check this.
  */
 static void test_policy_noks(void)
 {

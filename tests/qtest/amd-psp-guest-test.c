@@ -581,7 +581,10 @@ static void test_gdb(void)
     g_assert_cmpstr(mode, ==, "OK");
     private = gdb_read(fd, SECRET, 256);
     shared = gdb_read(fd, SHARED, 256);
-    /* "SHARED!!" followed by zeros; neither "PRIVATE!" nor zeros */
+    /*
+     * @shared begins with "SHARED!!" and zeros.  @private is ciphertext, so it
+     * contains neither "PRIVATE!" nor 16 zero bytes.
+     */
     g_assert_true(g_str_has_prefix(shared, "5348415245442121" "00000000"));
     g_assert_null(strstr(private, "5052495641544521"));
     g_assert_null(strstr(private, "00000000000000000000000000000000"));
@@ -616,7 +619,7 @@ static void test_dma(void)
     Host h;
 
     open_host(&h, 47, options);
-    /* Only accesses to plaintext pages are counted, and not to shared pages */
+    /* QEMU counts accesses to plaintext pages, and none to shared pages */
     fw_cfg_dma(&h, MEMORY_END, 4);
     g_assert_cmpint(memory(&h, "bypassing-writes"), ==, 0);
     run(&h);
@@ -714,8 +717,9 @@ static void assert_unflushed(Host *h, int64_t by_host, int64_t by_guest,
 }
 
 /*
- * QEMU counts pages that were written with one C-bit, not flushed, and then
- * written with the other C-bit or used by a firmware command
+ * A page is written with one value of the C-bit, and then it is written with
+ * the other value, or a firmware command uses it.  If the page was not flushed
+ * in between, QEMU counts it.
  */
 static void test_unflushed(void)
 {
@@ -765,13 +769,16 @@ static void test_unflushed(void)
     guest_writes(&h);
     assert_unflushed(&h, 1, 1, 1);
 
-    /* With "fatal", QEMU does not abort as long as all lines are flushed */
+    /* With "fatal", QEMU does not exit as long as all lines are flushed */
     hypervisor_does(&h, DO_WBINVD);
     set_cache_check(&h, "fatal");
     hypervisor_does(&h, DO_WRITE);
     hypervisor_does(&h, DO_FLUSH);
     guest_writes(&h);
-    /* A firmware command that only reads is counted, and QEMU does not abort */
+    /*
+     * QEMU counts a firmware command that only reads, but does not exit: a
+     * hypervisor cannot prevent that the guest writes to the page meanwhile
+     */
     hypervisor_does(&h, DO_WBINVD);
     hypervisor_does(&h, DO_WRITE);
     debug_decrypts(&h);

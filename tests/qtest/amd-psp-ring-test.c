@@ -188,7 +188,7 @@ static void forget_statuses(Psp *p)
     qtest_memset(p->qts, HIGH + PAGE, 0xaa, PAGE);
 }
 
-/* Initialize the platform and enter the mode */
+/* Initialize the platform and enter ring buffer mode */
 static void ring_open(Psp *p, const char *options, const Config *c)
 {
     psp_open(p, options);
@@ -408,8 +408,9 @@ static void test_pause(void)
     ring_go(&p, 5, CLEAR);
     g_assert_cmphex(psp_read(&p, CMDBUF_LO), ==, EMPTY | 2);
     /*
-     * With RESUME the queue runs again.  It executes entries at the next
-     * doorbell without RESUME.
+     * RESUME lets the queue run again, but the firmware executes none of its
+     * entries while RESUME is set.  The next doorbell, without RESUME, executes
+     * them.
      */
     ring_go(&p, 5, CLEAR | RESUME);
     g_assert_cmphex(psp_read(&p, CMDBUF_LO), ==, LOW_RUNS | EMPTY | 2);
@@ -553,9 +554,9 @@ static void test_interrupts(void)
     await_head(&p, NEAR | LOW_RUNS | HIGH_RUNS | 5);
     g_assert(interrupted(&p));
     /*
-     * A queue with three or two entries is not nearly empty.  The second
-     * command fails and pauses the queue; NEAR is not set for the one entry
-     * that is left.
+     * While three and then two entries are left, the queue is not nearly empty.
+     * The second command fails, so the firmware pauses the queue.  One entry is
+     * left, but the firmware does not set NEAR for a queue that is paused.
      */
     put_entry(&p, LOW, 6, NONE, 0, 0);
     ring_go(&p, 8, NEAR_INT | CLEAR);
@@ -566,8 +567,8 @@ static void test_interrupts(void)
 
 /*
  * Wait until the device has executed @name: the busy time of this command then
- * differs from @before.  Only afterwards does the device let the command's
- * time pass.
+ * differs from @before.  Afterwards only the virtual clock determines when the
+ * command ends.
  */
 static void await_executed(Psp *p, const char *name, uint64_t before)
 {
@@ -974,8 +975,8 @@ static void test_fault_skip(void)
     g_assert_cmphex(psp_cmd(&p, STATUS), ==, 0x1f);
 
     /*
-     * A skipped command in the mailbox reports success.  RING_BUFFER then has
-     * not entered the mode.
+     * A command in the mailbox that is skipped reports success.  The skipped
+     * command RING_BUFFER has not entered ring buffer mode.
      */
     psp_inject(&p, "[{'kind': 'skip'}]");
     g_assert_cmphex(ring_enter(&p, &low_only), ==, 0);
@@ -1128,8 +1129,9 @@ static void test_trace(void)
 
 /*
  * If a vCPU writes the doorbell, the device executes the commands within this
- * write.  The exceptions are commands that stop all vCPUs, and the commands
- * after a certain number, which the device executes later.
+ * write.  There are two exceptions, which the device executes later: commands
+ * for which all vCPUs must stop, and commands that exceed the limits for one
+ * write.
  */
 static void test_vcpu(void)
 {

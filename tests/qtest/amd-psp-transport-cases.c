@@ -114,9 +114,9 @@ static void test_cancel(void)
 }
 
 /*
- * RECEIVE_START refuses a session that was made for another platform, with the
- * source's PDH or the policy replaced, or with a changed byte.  SEND_START
- * refuses a certificate that is not a valid PDH.
+ * RECEIVE_START refuses a session if it was made for another platform, if a
+ * byte of it was changed, or if the host passes another PDH or another policy
+ * than the source's.  SEND_START refuses a certificate that is not a valid PDH.
  */
 static void test_wrong_session(void)
 {

@@ -235,9 +235,9 @@ static void is_running(QTestState *qts)
 }
 
 /*
- * Wait until the guest runs again after a failed migration.  If the guest was
- * stopped, the migration thread restarts it only after a channel's thread has
- * set the status "failed".
+ * Wait until the guest runs again after a failed migration.  The status
+ * "failed" does not suffice: a channel's thread can set it before the migration
+ * thread restarts a stopped guest.
  */
 static void runs_again(QTestState *qts)
 {
@@ -625,9 +625,10 @@ static void test_downtime_fast(void)
 
 /*
  * The destination's platform needs 4 s to unpack the private pages, and the
- * buffers of TCP hold many of them.  The source must not stop the guest before
- * the destination has unpacked these pages.  The downtime is then about that of
- * an empty migration, far below the limit.
+ * buffers of TCP hold many pages that are sent but not yet unpacked.  The
+ * source must not stop the guest before the destination has unpacked these
+ * pages.  The downtime is then about as short as if no page were left, far
+ * below the limit.
  */
 static void test_downtime_slow_destination(void)
 {
@@ -792,8 +793,8 @@ static void test_downtime_slow_link(const void *multifd)
     g_assert_cmpuint(last_round(info, "private-pages") * 2500, <=,
                      1.5 * limit_ms * 1000);
     /*
-     * This control shows that the limits above are not met only because the
-     * source has sent few pages: in total, it has sent many shared pages
+     * A source that sends only few pages would also meet the limits above.
+     * This control shows that this source has sent many shared pages in total.
      */
     g_assert_cmpuint(counter(info, "shared-pages"), >=,
                      (62 * MiB + 16 * MiB) / 4096);
@@ -822,8 +823,9 @@ static void test_busy(void)
 
 /*
  * If a private page was never accessed, the source sends it without contents.
- * If the guest writes to such a page before the dirty log shows it, the source
- * sends the page later.
+ * The guest may write to such a page at a time when the dirty log does not
+ * record the write.  The source must notice that the page has contents now, and
+ * requeue it.
  */
 static void test_unallocated(void)
 {
@@ -2043,9 +2045,9 @@ out:
 }
 
 /*
- * The destination's thread of a channel refuses the last page, and so never
- * handles the SYNC for which the main thread waits.  The main thread must stop
- * waiting.
+ * At the destination, the thread of a channel refuses the last page and ends.
+ * It never handles the SYNC for which the main thread waits, so the main thread
+ * must stop waiting.
  */
 static void test_multifd_last_page(void)
 {
@@ -2060,7 +2062,7 @@ static void test_multifd_last_page(void)
     pair_end(p);
 }
 
-/* The destination's thread of a channel refuses a page */
+/* At the destination, the thread of a channel refuses a page */
 static void test_multifd_not_authentic(void)
 {
     Pair p = pair_start_multifd(",conversions=500", ",bad-page=3000", "none");
