@@ -279,8 +279,8 @@ static void test_convert_dirties(void)
     encbitmap_convert(rb, 60 * PAGE, 10 * PAGE, false, NULL, &error_abort);
     check_dirty(rb, 60, 10);
     /*
-     * The provider's state may differ from the bitmap, so encbitmap_convert()
-     * marks the whole range
+     * encbitmap_convert() also marks the pages whose bits do not change,
+     * because their state at the provider may have differed from the bitmap
      */
     encbitmap_convert(rb, 60 * PAGE, 100 * PAGE, false, NULL, &error_abort);
     check_dirty(rb, 60, 100);
@@ -298,8 +298,8 @@ static void test_convert_dirties(void)
     encbitmap_convert(rb, 60 * PAGE, 10 * PAGE, false, NULL, &error_abort);
     g_assert_cmpuint(encbitmap_count(rb, 0, 300), ==, 290);
     /*
-     * The provider has the flag @dirties, but has no log for pages that are not
-     * in the guest's address space.  encbitmap_convert() marks them as well.
+     * A provider with the flag @dirties cannot mark pages that are in no memory
+     * slot, so encbitmap_convert() also marks the pages that it converts
      */
     check_dirty(rb, 60, 10);
     /*

@@ -185,7 +185,8 @@ typedef struct Flow {
 } Flow;
 
 /*
- * Return the last item that ends at least @buffer bytes before @end, or item 0
+ * Return the last item whose end is at least @buffer bytes before the byte @end
+ * of the stream, or item 0
  */
 static unsigned before(const Flow *f, uint64_t end, uint64_t buffer)
 {

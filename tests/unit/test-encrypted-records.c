@@ -81,7 +81,10 @@ static bool receive_data(ConfidentialGuestSupport *cgs, const uint8_t *data,
     return true;
 }
 
-/* QEMU can still access pages that are not private yet */
+/*
+ * The receiver calls this function before it converts the pages, because QEMU
+ * can still access those that are shared
+ */
 static void receive_private(ConfidentialGuestSupport *cgs, RAMBlock *rb,
                             uint64_t offset, uint64_t npages)
 {
@@ -302,7 +305,7 @@ static void test_round_trip(void)
     g_assert_cmpmem(vendor.session->data, vendor.session->len, "a session", 9);
     g_assert_cmpuint(encbitmap_count(ram, 0, 200), ==, 180);
     g_assert_cmpuint(encbitmap_count(ram, 10, 20), ==, 0);
-    /* The source sends these pages as plain pages between the records */
+    /* The source sends these shared pages without records */
     for (unsigned i = 10; i < 30; i++) {
         g_assert(encrypted_receiver_plain(load, ram, i * PAGE, &error_abort));
     }
@@ -440,7 +443,10 @@ static void put_platform(GByteArray *out)
     g_assert(encrypted_record_platform(out, data, &error_abort));
 }
 
-/* Data for the platform, between pages, and for a vendor that takes none */
+/*
+ * The receiver passes platform records between the pages to the vendor code,
+ * and refuses them if the vendor code has no receive_data()
+ */
 static void test_platform(void)
 {
     ConfidentialGuestMigrationOps without = vendor_ops;
@@ -1161,7 +1167,10 @@ static void test_damage(void)
             g_byte_array_set_size(in, i);
         } else {
             for (int n = g_test_rand_int_range(1, 4); n; n--) {
-                /* Change mostly the first 100 bytes, which have few packets */
+                /*
+                 * Make half of the changes in the first 100 bytes: they are
+                 * headers and the session record, and most others are packets
+                 */
                 in->data[g_test_rand_int_range(0, 2) ?
                          g_test_rand_int_range(0, 100) :
                          g_test_rand_int_range(0, in->len)] =

@@ -84,8 +84,8 @@ static void test_rounds(void)
     encrypted_stats_remaining(s, 100);
     encrypted_stats_private(s, 0, 0, 5, 6000);
     /*
-     * A slow thread reports a number of calls that it has read earlier, and
-     * that is smaller than the last one
+     * A slow thread reports an old number of calls.  The number is smaller than
+     * the last reported number, so it must not change the statistics.
      */
     encrypted_stats_calls(s, 74);
     stats = encrypted_stats_get(s, 1500);

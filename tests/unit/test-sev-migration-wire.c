@@ -194,7 +194,10 @@ static void test_pages_lengths(void)
     };
 
     for (size_t i = 0; i < ARRAY_SIZE(bad_hdr); i++) {
-        /* Enough bytes follow, so only the limit can refuse the length */
+        /*
+         * The buffer has more bytes than each wrong length, so the decoder can
+         * refuse the length only because of the limits
+         */
         g_autoptr(GByteArray) hdr = make_pages(20);
         g_autoptr(GByteArray) trans = make_pages(20);
 
@@ -282,7 +285,10 @@ static void test_answer(void)
                                           &helper, &error_abort));
         g_assert_cmpuint(npages, ==, i);
         g_assert_cmpuint(helper, ==, i * 3);
-        /* A source that does not know helpers sees only the pages */
+        /*
+         * A source that does not know the migration helper rounds the maximum
+         * number of bytes down to whole pages, and so ignores the version
+         */
         g_assert_cmpuint(ldl_be_p(out->data + 4) / SEV_WIRE_PAGE, ==, i);
     }
     g_assert_cmpuint(out->len, ==, 8);
