@@ -135,9 +135,10 @@ class Guest:
                     sys.stderr.write(said)
 
 
-# @ours and @theirs are medians in ns.  @least is the ratio of the shortest times, on
-# which other work on the machine has less influence.  @starts has the median ratio
-# of each start of the processes, if each start has several samples.
+# @ours and @theirs are medians in ns, and @ratio is the median of the ratios.
+# @least is the ratio of the shortest times; other work on the machine influences it
+# less than the medians.  @starts has one median ratio for each start of the
+# processes; it is empty if line() got no @turns.
 Line = collections.namedtuple(
     'Line', 'what ours against theirs ratio least starts goal')
 

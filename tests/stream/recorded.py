@@ -91,7 +91,8 @@ def main():
                   f'{result}: {said}')
             found = records(work, data)
             kinds = {r.kind for r in found}
-            # Only a vendor's code with a migration helper sends this kind
+            # The test device's vendor code has no migration helper, so it sends
+            # no platform records
             want = mutate.ENCRYPTED - {'platform'} | {'plain'}
             check(want <= kinds, f'{name}: it has every kind of record',
                   f'lacks {", ".join(sorted(want - kinds))}')

@@ -45,7 +45,8 @@ class Export(ToolCase):
         host = hostfile.read(self.file)
         self.assertEqual((host.amd_cert, host.chip_id, host.api, host.build),
                          (b'', CHIP, (1, 55), 21))
-        # For an unknown processor, the output names the files of all lines
+        # If the tool does not know the processor, its output names the files of
+        # all product lines
         with mock.patch('sevmigrate.hardware.product', return_value=''):
             _, out, _ = self.tool('export', self.file, status=0)
         for line in hardware.FILES.values():

@@ -92,7 +92,8 @@ class Platform:
     def __init__(self, bits=2048):
         self.keys = {'ark': rsa_key(bits), 'ask': rsa_key(bits),
                      **{n: ec_key() for n in ('cek', 'oca', 'pek', 'pdh')}}
-        # (certificate, signer) -> the key that signs in place of the signer's
+        # (certificate, signer) -> the key that signs this certificate instead
+        # of the signer's own key
         self.signers = {}
         self.api = 0, 24
         self.make()

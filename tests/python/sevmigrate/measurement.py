@@ -145,7 +145,8 @@ class Command(ToolCase):
                 '--expect', base64.b64encode(blob).decode(), '--policy']
         _, out, _ = self.tool(*args, '3', status=0)
         self.assertIn('the expected one', out)
-        # The measurement does not match another policy or another firmware
+        # With another policy or another firmware, the tool computes another
+        # measurement than the expected one
         self.fails(['ANOTHER'], *args, '1', status=1)
         self.path('flash', FULL[:-1] + b'\1')
         self.fails(['ANOTHER'], *args, '3', status=1)
