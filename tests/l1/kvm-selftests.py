@@ -302,8 +302,8 @@ warning is therefore run up to {tries} times, and a note says how often it faile
 The times were measured in the emulated host, on a machine that did other work as
 well.  They only show how long you have to wait for the tests.
 
-The distribution's kernel is built without software-protected VMs.  For these
-tests, the module is built with support for such VMs.
+The distribution's kernel is built without software-protected VMs.  The module is
+built with support for such VMs for the selftests.
 
 ``make check`` runs these tests: {quick}.
 

@@ -250,6 +250,8 @@ class Linux(Cases, TwoHosts):
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
+        # A derived class would otherwise inherit the text of the guest of Linux
+        cls.text = ''
         cls.workload = guest.Workload('2b057', static_kib=4096,
                                       dynamic_kib=128, churn=True)
         cls.host = cls.a

@@ -35,10 +35,11 @@ typedef struct Hider {
 } Hider;
 
 /*
- * A memory region that uncovers a hidden place: while the region is enabled, a
- * vCPU that accesses the place's address accesses the place's RAM.  QEMU
- * disables the region when it is not needed, and never frees it, because a flat
- * view may contain it.
+ * A place is a part of a RAMBlock with its guest-physical address.  While this
+ * memory region is enabled, a vCPU that accesses the address accesses the
+ * RAMBlock, even if a device or a PAM register would hide the RAMBlock there.
+ * QEMU disables the region when it is not needed, and never frees it, because a
+ * flat view may contain it.
  */
 typedef struct Uncover {
     Place place;
