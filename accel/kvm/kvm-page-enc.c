@@ -425,11 +425,13 @@ bool kvm_page_enc_init_block(RAMBlock *rb, Error **errp)
 
     assert(rb->flags & RAM_GUEST_MEMFD_IN_PLACE);
     /*
-     * The kernel marks converted pages dirty.  A vCPU that changes the memory
-     * map at the same time can cause QEMU to remove the slot and to add it
-     * again, which loses the marks.  That is harmless if all pages of a new
-     * slot are dirty.  With dirty rings, the pages of a new slot are clean, so
-     * QEMU must mark converted pages itself.
+     * KVM marks converted pages in the dirty bitmap of their slot.  If a vCPU
+     * changes the memory map at the same time, QEMU can remove the slot and
+     * add it again, and the new slot has a new dirty bitmap.  With
+     * KVM_DIRTY_LOG_INITIALLY_SET, all bits of the new bitmap are set, so no
+     * converted page is lost, and QEMU can rely on KVM (@dirties).  Without
+     * it, as always with dirty rings, all bits of the new bitmap are clear, so
+     * encbitmap_convert() must also mark all pages that it converts.
      */
     page_enc_provider.dirties = kvm_state->manual_dirty_log_protect &
                                 KVM_DIRTY_LOG_INITIALLY_SET;

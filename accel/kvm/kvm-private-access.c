@@ -177,9 +177,12 @@ bool kvm_private_access_poisoned(const void *host, size_t size)
 /*
  * Make @page, which is in @r, accessible.  The caller holds the spinlock.
  * @poisoned: the kernel has said that the memory of the page is bad
- * madvise() succeeds if the page has become shared meanwhile.  If a conversion
- * to shared comes after madvise(), kvm_private_access_restore() waits for the
- * spinlock, finds the page in state.filled and maps the file again.
+ *
+ * If the page has become shared since the fault, madvise() succeeds, and the
+ * file stays mapped.  If the page becomes shared after madvise() has failed,
+ * this function still maps a page of zeros.  The thread that converted the page
+ * then calls kvm_private_access_restore(), which waits for the spinlock, finds
+ * the page in state.filled and maps the file again.
  */
 static bool make_accessible(Region *r, char *page, bool poisoned)
 {
@@ -240,8 +243,9 @@ static void call_next(int sig, siginfo_t *info, void *context)
         state.next.sa_handler(sig);
     } else {
         /*
-         * Restore the default action.  The thread then repeats the access,
-         * which ends the process.
+         * Restore the previous action.  For a fault, the thread then repeats
+         * the access, and the kernel ends the process: for SIG_IGN, too,
+         * because a process cannot ignore the SIGBUS of a fault.
          */
         sigaction(sig, &state.next, NULL);
     }
@@ -251,8 +255,9 @@ static void sigbus_handler(int sig, siginfo_t *info, void *context)
 {
     int saved_errno = errno;
     /*
-     * In vCPU threads, KVM uses SIGBUS to report that the guest has accessed a
-     * poisoned page.  The previous handler reports this page to the guest.
+     * In a vCPU thread, BUS_MCEERR_AR does not count as an access by QEMU: KVM
+     * uses it to report that the guest has accessed a poisoned page.  It is
+     * passed to the previous handler, which reports the page to the guest.
      */
     bool is_access = info->si_code == BUS_ADRERR ||
                      (info->si_code == BUS_MCEERR_AR && !current_cpu);

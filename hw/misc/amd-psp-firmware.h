@@ -174,7 +174,10 @@ bool psp_write(AmdPspPlatform *p, hwaddr pa, unsigned asid, const void *buf,
                size_t len);
 
 /**
- * psp_is_ram: whether a command could use [@pa, @pa + @len)
+ * psp_is_ram: whether all of [@pa, @pa + @len) is RAM, and none of it is a part
+ * of the ring's queues
+ *
+ * psp_read() and psp_write() fail for any other range.
  */
 bool psp_is_ram(AmdPspPlatform *p, hwaddr pa, size_t len);
 

@@ -76,9 +76,9 @@ OBJECT_DECLARE_SIMPLE_TYPE(AmdPspState, AMD_PSP)
 #define FEATURE_SEV         BIT(0)
 
 /*
- * Limits for one write of a register, during which the vCPU holds the BQL: the
- * number of commands of queues that the vCPU executes, and the time after which
- * it does not execute a further command
+ * A vCPU that writes to a register executes commands of the ring's queues while
+ * it holds the BQL.  After this number of commands, or after this time, it
+ * leaves the next command to safe work.
  */
 #define COMMANDS_AT_ONCE    64
 #define AT_ONCE_NS          (2 * SCALE_MS)

@@ -66,7 +66,11 @@ struct CGTestState {
     unsigned long *touched; /* pages that have memory; NULL if not lazy */
     uint64_t converted;     /* number of conversions; BQL */
     int64_t longest_us;     /* duration of the longest conversion; BQL */
-    /* Last run reported as unallocated, and number of such reports */
+    /*
+     * The run of the last call of cgtest_allocated(), if this call reported the
+     * run as unallocated and was not a repetition of the call before; otherwise
+     * 0.  @told: number of such calls, if touch_every is not 0
+     */
     uint64_t told_page, told_run, told;
     QemuThread thread;
 };
@@ -361,8 +365,8 @@ static void convert_and_write(CGTestState *s, GRand *rand, uint64_t count)
     int64_t start = qemu_clock_get_us(QEMU_CLOCK_REALTIME);
 
     /*
-     * If the source takes the guest back, send_done() clears @completed before
-     * the guest runs
+     * After the migration has completed, the guest must not run on the source
+     * until the source has taken it back: send_done() then clears @completed
      */
     assert(!CGTEST_GUEST(current_machine->cgs)->completed);
     encbitmap_convert(s->rb, first * size, n * size, g_rand_boolean(rand),
@@ -459,7 +463,7 @@ static void get_longest(Object *obj, Visitor *v, const char *name,
 
 /*
  * VFIO calls multifd_device_state_supported() before it sends device state in
- * multifd's channels
+ * multifd's channels.  The property lets a test check the result without VFIO.
  */
 static void get_device_state(Object *obj, Visitor *v, const char *name,
                              void *opaque, Error **errp)

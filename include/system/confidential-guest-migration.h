@@ -67,10 +67,11 @@ typedef struct ConfidentialGuestMigrationOps {
     /**
      * @send_data: append to @data what the destination's receive_data must
      * have before it can unpack pages that send_pages packs from now on.
-     * Appends nothing if nothing has changed.  May append something only if
-     * the destination's answer has said that it has receive_data.  Migration
-     * thread, before each call of send_pages; may wait up to a second, and
-     * longer for the platform.  NULL: never anything.
+     * Appends nothing if the destination needs nothing new.  May append
+     * something only if the destination has said in its answer that it can
+     * handle these data.  Migration thread, before each call of send_pages.
+     * May wait up to a second for the answer, and may call the platform, which
+     * can take longer.  NULL: the destination never needs anything.
      */
     bool (*send_data)(ConfidentialGuestSupport *cgs, GByteArray *data,
                       Error **errp);
@@ -97,10 +98,11 @@ typedef struct ConfidentialGuestMigrationOps {
     /**
      * @send_pages: pack @npages pages of @rb from byte @offset on, and append
      * them to @out
-     * @channel: 0 for the migration thread; the destination unpacks what it
-     *           packs in the same order.  Otherwise the number of a channel,
-     *           from 1; only for pages for which @send_ready has returned
-     *           @npages.  What one channel packs is unpacked in the same order.
+     * @channel: 0 if the migration thread packs the pages, otherwise the number
+     *           of the multifd channel whose thread packs them, from 1.  A
+     *           channel packs only pages for which @send_ready has returned
+     *           @npages.  The destination unpacks the pages of one channel, 0
+     *           included, in the order in which they were packed.
      *
      * Returns the number of pages that were packed.  It is less than @npages if
      * the guest is converting the page after them.  If the guest is converting
@@ -129,11 +131,12 @@ typedef struct ConfidentialGuestMigrationOps {
     /**
      * @send_done: end the session.  BQL.
      *
-     * @finish is true only after send_completed, when QEMU ends.  @finish is
-     * false if the guest continues on the source: because the migration failed
-     * or was cancelled, or because the source takes the guest back, before its
-     * vCPUs run.  Called exactly once after send_start, unless QEMU ends during
-     * the migration.
+     * @finish is true only if QEMU ends after send_completed.  @finish is false
+     * if the guest continues on the source, because the migration has failed or
+     * was cancelled, or because the source takes the guest back.  If the source
+     * takes the guest back, this function is called before the vCPUs run.
+     * Called exactly once after send_start, unless QEMU ends during the
+     * migration.
      */
     void (*send_done)(ConfidentialGuestSupport *cgs, bool finish);
 
@@ -145,11 +148,13 @@ typedef struct ConfidentialGuestMigrationOps {
     uint64_t (*send_calls)(ConfidentialGuestSupport *cgs);
 
     /**
-     * @send_helper: number of pages that a helper inside the guest has packed
-     * since send_start, instead of the platform
-     * @why_not: returns why the guest's helper packs no pages, or NULL if it
-     * does or if the guest has none.  Free with g_free.
-     * Any thread, at the same times as send_calls.  NULL: guests have none.
+     * @send_helper: number of pages that the migration helper, and not the
+     * platform, has packed since send_start
+     * @why_not: set to the reason why the guest's helper packs no pages, to be
+     * freed with g_free; NULL if the helper packs pages, or if the guest has no
+     * helper
+     * Any thread, at the same times as send_calls.  The function pointer is
+     * NULL if no guest can have a helper.
      */
     uint64_t (*send_helper)(ConfidentialGuestSupport *cgs, char **why_not);
 
@@ -172,10 +177,10 @@ typedef struct ConfidentialGuestMigrationOps {
                          size_t len, Error **errp);
 
     /**
-     * @receive_private: @npages pages of @rb from byte @offset on become
-     * private.  QEMU can access those that are still shared for the last time.
-     * Called before receive_pages, and for private pages without contents.
-     * NULL: nothing to do.
+     * @receive_private: called before QEMU converts @npages pages of @rb from
+     * byte @offset on to private, because it has received private pages or
+     * their state.  At least one of the pages is still shared.  QEMU cannot
+     * access the pages after the conversion.  NULL: nothing to do.
      */
     void (*receive_private)(ConfidentialGuestSupport *cgs, RAMBlock *rb,
                             uint64_t offset, uint64_t npages);

@@ -197,7 +197,7 @@ typedef struct AmdPspPlatform {
     /* Counters of the current command or, between commands, of the last one */
     uint64_t guest_bytes;               /* guest memory, read and written */
     uint64_t written;                   /* bytes of output */
-    int64_t corrupt;                    /* output byte to flip; < 0: none */
+    int64_t corrupt;                    /* output byte to corrupt; < 0: none */
 } AmdPspPlatform;
 
 /**

@@ -79,11 +79,12 @@ static bool gmem_group_has_room(const struct address_space *mapping,
  * @attributes: its attributes; the file need not keep any
  * @index: the page that is needed
  *
- * The other pages of the block are optional.  They are not marked up to date, so
- * mincore() and migration treat them as unused.  The function does nothing if the file
- * has no blocks, if a page of the block exists, if user space has punched a hole, if
- * the memory control group has no room for the whole file, or if memory would have to
- * be reclaimed.  The caller then allocates one page.
+ * The other pages of the block are optional.  Their folios are not up to date,
+ * so mincore() reports them as not in core, and a migration treats them as
+ * unallocated.  The function does nothing if the file has no blocks, if a page
+ * of the block exists, if user space has punched a hole, if the memory control
+ * group has no room for the whole file, or if memory would have to be
+ * reclaimed.  The caller then allocates one page.
  */
 void kvm_gmem_alloc_block(struct inode *inode,
 			  const struct gmem_attributes *attributes, pgoff_t index)
@@ -169,9 +170,11 @@ static int gmem_replace(struct inode *inode,
 	filemap_invalidate_unlock(mapping);
 
 	/*
-	 * If the result is -EEXIST or less than @npages, the guest, which
-	 * already runs, has allocated one of the pages meanwhile.  Return
-	 * -EAGAIN, so that the caller retries.
+	 * -EEXIST: a vCPU has allocated one of the pages meanwhile, because a
+	 * guest's fault does not take the invalidate_lock.  Fewer than @npages
+	 * pages: one of the new pages could not be pinned, for example because
+	 * its memory has gone bad.  Return -EAGAIN in both cases, so that the
+	 * caller retries.
 	 */
 	if (r > 0 && r < npages)
 		unpin_user_pages(pages, r);
@@ -183,10 +186,12 @@ static int gmem_replace(struct inode *inode,
  * @kvm: the VM
  * @uaddr: host address of the first page, at which a guest_memfd is mapped
  * @npages: number of pages, at most those of a block
- * @overwrite: pin all @npages pages, and replace them if they are not contiguous; the
- *	caller overwrites the contents.  Otherwise, pin as many pages as are
- *	contiguous, up to the end of the block in the file, so that a destination
- *	whose file has blocks at the same offsets does not have to replace pages.
+ * @overwrite: true: pin all @npages pages, and replace them if they are not
+ *	contiguous; the caller overwrites the contents.  false: pin as many pages
+ *	as are contiguous, but none after the end of the block.  A packet that is
+ *	sent then does not cross the end of a block.  If the destination's file
+ *	has blocks at the same offsets, the pages of the packet are usually
+ *	contiguous there, too, and need not be replaced.
  * @pages: out: the pages, for unpin_user_pages()
  *
  * If @overwrite, the caller holds kvm->lock, which prevents other commands from
@@ -194,8 +199,8 @@ static int gmem_replace(struct inode *inode,
  *
  * Return: number of pinned pages; -ENOENT if no guest_memfd that keeps
  * attributes is mapped at @uaddr, -EINVAL if the file belongs to another VM,
- * -EAGAIN if the first page or a page to be replaced is shared, or another
- * error.
+ * -EAGAIN if the first page or a page to be replaced is shared, or if the pages
+ * could not be replaced because of a vCPU or of bad memory, or another error.
  */
 int kvm_gmem_pin_block(struct kvm *kvm, unsigned long uaddr, int npages,
 		       bool overwrite, struct page **pages)

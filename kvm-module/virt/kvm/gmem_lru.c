@@ -6,12 +6,14 @@
  * reference to it.  A conversion cannot distinguish this reference from that of a user
  * of the page.  lru_add_drain_all() would drop the references, but modules cannot call
  * it.  Modules can call __folio_batch_release(), which first drains the batches of the
- * CPU on which it runs.
+ * CPU on which it runs.  A conversion therefore queues a work item on each CPU
+ * that it wants to drain, and waits for these work items.
  *
- * A CPU that is busy with a real-time task may not run the work item for a long
- * time, or ever.  A conversion therefore asks only the CPUs that have allocated
- * pages of its file, does not wait for work items of other conversions, waits for
- * a limited time, and can be killed while it waits.
+ * A CPU that is busy with a real-time task may run its work item late or never.
+ * A conversion therefore drains only the CPUs that have allocated pages of its
+ * file, and all CPUs only if that was not enough.  It does not wait for a CPU
+ * that is already late with an earlier work item, waits for a limited time, and
+ * can be killed while it waits.
  */
 #include <linux/cpu.h>
 #include <linux/folio_batch.h>
@@ -53,11 +55,11 @@ static void gmem_drain_cpu(struct work_struct *work)
 
 	/*
 	 * gmem_drain_queue() reads drain->began and lets its caller wait for
-	 * the drain whose number is greater by 1.  If it reads drain->began
-	 * before this store, that drain is this one, and the code below drains
-	 * all pages that were in the batch when gmem_drain_queue() read
-	 * drain->began.  No barrier is needed, because only this CPU adds pages
-	 * to its batch.
+	 * the drain with the next number.  If gmem_drain_queue() reads
+	 * drain->began before this store, its caller waits for the present
+	 * drain.  That is sufficient, because the code below drains all pages
+	 * that were in the batch at the time of this read.  No barrier is
+	 * needed, because only this CPU adds pages to its batch.
 	 */
 	WRITE_ONCE(drain->began, began);
 

@@ -193,7 +193,10 @@ static int sev_batch_packets(struct sev_batch *batch, u32 *done, int *error)
 		*done += packet->npages;
 	}
 
-	/* Return the error of the unread packet only if all packets before it are done. */
+	/*
+	 * The packet that sev_batch_read() could not copy comes after the @n
+	 * packets.  Return its error only if all @n packets are done.
+	 */
 	return r || issued < n ? r : unread;
 }
 

@@ -381,7 +381,10 @@ u32 sev_group_issue(struct sev_group *group, unsigned long uaddr, u32 n,
 	for (u32 i = 0; i < pinned; i++)
 		sev_group_unpin(group, &group->packets[i]);
 
-	/* Keep the error of the unpinned packet only if all packets before it are done. */
+	/*
+	 * If a packet could not be pinned, *@ret has its error.  Keep this error
+	 * only if all packets before it are done.
+	 */
 	if (r || done < pinned)
 		*ret = r;
 	return done;
