@@ -199,7 +199,10 @@ static unsigned long next_piece(uint64_t *page, uint64_t end, unsigned *nbits)
     return mask;
 }
 
-/* Copy the bits in @mask from @val; return whether any of them changed */
+/*
+ * Copy the bits of @val that are in @mask to word @word of the map.  Return
+ * whether a bit of the map changed.
+ */
 static bool put_bits(EncBitmap *eb, uint64_t word, unsigned long mask,
                          unsigned long val)
 {
@@ -433,8 +436,8 @@ static int convert_locked(RAMBlock *rb, EncBitmap *eb, uint64_t first,
         if (is_private != to_private) {
             if (!p || p->dirties) {
                 /*
-                 * Pages whose state does not change keep their contents and
-                 * need no mark.  The provider's own marks do not suffice: it
+                 * Mark only the pages whose state changes, because the others
+                 * keep their contents.  The provider's marks do not suffice: it
                  * marks only pages in a memory slot, and pages that a PAM
                  * register hides are in no slot.
                  */

@@ -390,9 +390,9 @@ bool encrypted_load_check_buffer(const char *idstr, size_t len, Error **errp)
     ConfidentialGuestSupport *cgs;
 
     /*
-     * Ask the machine whether it can receive a confidential guest, and do not
-     * look for the receiver: a channel may get its first packet before the main
-     * thread has created the receiver.
+     * Ask the machine whether it can receive a confidential guest.  Whether
+     * the receiver exists does not answer this: a channel may get its first
+     * packet before the main thread has created the receiver.
      */
     if (!encrypted_migration_ops(&cgs)) {
         return true;

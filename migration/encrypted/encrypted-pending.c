@@ -128,8 +128,8 @@ static EncryptedWork work_left(EncryptedPending *p, uint64_t bytes)
     uint64_t pages = encrypted_stats_get_sent(p->stats).remaining;
 
     /*
-     * Some pages may have become shared, and been sent, since they were
-     * counted
+     * The number can be too high: since the pages were counted, some of them
+     * may have become shared and been sent
      */
     pages = MIN(pages, bytes >> qemu_target_page_bits());
     return (EncryptedWork) {
@@ -219,7 +219,8 @@ static bool wait_pong(EncryptedPending *p, MigrationState *s)
     while (encrypted_rate_unacked(&p->rate)) {
         if (migrate_has_error(s)) {
             /*
-             * The destination reported the error, or the return path has ended
+             * Do not wait for a pong that may never come: the destination has
+             * reported an error, or the return path has ended
              */
             qemu_file_set_error(s->to_dst_file, -EIO);
         }

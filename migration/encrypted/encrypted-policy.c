@@ -63,7 +63,11 @@ static const struct {
       "cannot be migrated with capability zero-copy-send: migrate without it" },
     { migrate_rdma, BOTH,
       "cannot be migrated with transport rdma: migrate without it" },
-    /* The final records would overtake the pages in the channels */
+    /*
+     * With this property, the destination waits for the channels only at the
+     * end of a section.  The final records precede the end of the last section
+     * in the main channel, so they would overtake the pages in the channels.
+     */
     { flush_after_each_section, BOTH,
       "cannot be migrated with capability multifd and property "
       "multifd-flush-after-each-section, which machine types up to 8.0 have: "

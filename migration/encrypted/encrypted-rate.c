@@ -29,9 +29,9 @@ void encrypted_rate_mark(EncryptedRate *r, uint32_t id,
 
     if (done->pages == last->done.pages && done->bytes == last->done.bytes) {
         /*
-         * Nothing was sent since @last, so the new mark replaces it.  This
-         * loses no measurement: the source waits for the acknowledgement of the
-         * new mark, and not for that of the old one.
+         * The source has sent nothing since the ping @last, so keep only the
+         * new ping.  If the measurement of the work before @last has not ended
+         * yet, it ends when the destination acknowledges the new ping.
          */
         last->id = id;
         last->sent_ns = now;
@@ -57,10 +57,11 @@ static double scale(double ns, uint64_t amount, uint64_t measured)
 }
 
 /*
- * The memory between marks @a and @b in the stream was packed, transferred and
- * loaded after @a was sent and before @b was acknowledged.  The time between
- * these events is therefore an upper bound for each of the three stages.  It
- * also contains the time for earlier work that was still in the buffers.
+ * Set @work to the memory between the pings @a and @b in the stream, and return
+ * the time in ns from the sending of @a to the acknowledgement of @b.  The
+ * memory was packed, transferred and loaded within this time, which is
+ * therefore an upper bound for each of these three stages.  The time also
+ * contains the time for earlier work that was still in the buffers.
  */
 static double interval(const EncryptedMark *a, const EncryptedMark *b,
                        EncryptedWork *work)
@@ -84,7 +85,7 @@ static void update_bounds(EncryptedRate *r)
         }
     }
     /*
-     * If no private pages were sent between any two marks, keep the old bound
+     * If no private pages were sent between any two pings, keep the old bound
      * of private pages.  If no shared bytes were sent, keep the old bound of
      * shared bytes.
      */

@@ -6,8 +6,8 @@
  * A page passes three stages: the source's platform packs it if it is private,
  * the channel carries it, and the destination's platform unpacks it.  Any of
  * them can be the bottleneck, and the buffers between them hide which one.
- * The source therefore puts marks into the stream, and the destination
- * acknowledges a mark when it has loaded everything before it.
+ * The source therefore sends pings in the stream, and the destination
+ * acknowledges a ping when it has loaded everything that precedes the ping.
  *
  * This file has only arithmetic.  It knows no channel, clock or RAMBlock, and
  * takes no lock.  See "Downtime" in docs/devel/migration/encrypted-pages.rst.
@@ -15,7 +15,7 @@
 #ifndef MIGRATION_ENCRYPTED_RATE_H
 #define MIGRATION_ENCRYPTED_RATE_H
 
-/* Number of marks that are kept */
+/* Number of pings that are kept */
 #define ENCRYPTED_RATE_MARKS 16
 /*
  * The estimate if no time can be estimated.  Either private pages are left to
@@ -35,12 +35,12 @@ typedef struct EncryptedWork {
 } EncryptedWork;
 
 /**
- * EncryptedMark: a place in the stream
- * @id: number by which the destination acknowledges the mark
- * @done: all work before the mark
- * @sent_ns: the work that follows the mark in the stream began after this time
- * @acked_ns: the destination had loaded everything before the mark at this
- *            time; 0 if that is not known yet
+ * EncryptedMark: a ping in the stream
+ * @id: number of the ping; the destination acknowledges the ping with it
+ * @done: all work that precedes the ping in the stream
+ * @sent_ns: the source began the work that follows the ping after this time
+ * @acked_ns: the destination had loaded everything that precedes the ping at
+ *            this time; 0 if the ping was not acknowledged yet
  */
 typedef struct EncryptedMark {
     uint32_t id;
@@ -55,7 +55,7 @@ typedef struct EncryptedRate {
     uint32_t acked;             /* the number that was acknowledged last */
     /*
      * Upper bounds of the times per private page and per shared byte, from the
-     * last marks between which such memory was sent; 0: not known
+     * last pings between which such memory was sent; 0: not known
      */
     double page_ns;
     double byte_ns;
@@ -63,36 +63,37 @@ typedef struct EncryptedRate {
 
 /**
  * encrypted_rate_start: forget everything; no work has been done at @now
- * @id: number of the first mark, at the beginning; it counts as acknowledged
+ * @id: number of the ping before the first one, which counts as acknowledged
  * @now: nanoseconds, like all times here
  */
 void encrypted_rate_start(EncryptedRate *r, uint32_t id, int64_t now);
 
 /**
- * encrypted_rate_mark: record that a mark was put into the stream
- * @id: its number, one more than that of the last mark
- * @done: all work that is in the stream before it
+ * encrypted_rate_mark: record that a ping is put into the stream
+ * @id: number of the ping, one more than that of the last ping
+ * @done: all work that precedes the ping in the stream
  */
 void encrypted_rate_mark(EncryptedRate *r, uint32_t id,
                          const EncryptedWork *done, int64_t now);
 
 /**
  * encrypted_rate_ack: record that the destination has loaded everything before
- * mark @id
+ * ping @id
  *
  * An unknown @id, which an untrusted destination may send, has no effect.
  */
 void encrypted_rate_ack(EncryptedRate *r, uint32_t id, int64_t now);
 
-/** encrypted_rate_unacked: how many marks were not acknowledged yet */
+/** encrypted_rate_unacked: how many pings were not acknowledged yet */
 uint32_t encrypted_rate_unacked(const EncryptedRate *r);
 
 /**
- * encrypted_rate_idle: record that nothing was sent between the last mark and
- * @now
+ * encrypted_rate_idle: record that the source has sent nothing between the last
+ * ping and @now
  *
- * The source has waited for the acknowledgement.  The time of this wait must
- * not count as time that the next work takes.
+ * The source calls this function after it has waited for the acknowledgement of
+ * the last ping.  The time of the wait must not count as time that the next
+ * work takes.
  */
 void encrypted_rate_idle(EncryptedRate *r, int64_t now);
 

@@ -46,7 +46,8 @@ bool encrypted_reason_receive(MigrationState *s, QEMUFile *rp, uint16_t type,
     }
     if (qemu_get_buffer(rp, data, len) != len) {
         /*
-         * Return true, because the type of the message is known.  The caller
+         * Reading from @rp failed.  Return true nevertheless, because false
+         * would mean that the type of the message is not expected.  The caller
          * finds the error in @rp when it reads the next message.
          */
         return true;

@@ -401,7 +401,10 @@ static bool receive_unallocated(EncryptedReceiver *r, const uint8_t *p,
     return true;
 }
 
-/* Compare the words of a state record with the state and the received pages */
+/*
+ * Compare @words, which are the state of the pages at the source, with the
+ * encryption bitmap here, and check that every private page was received
+ */
 static bool check_state(ReceivedBlock *b, uint64_t first, uint64_t npages,
                         const uint8_t *words, Error **errp)
 {
@@ -546,8 +549,8 @@ bool encrypted_receiver_body(EncryptedReceiver *r, const uint8_t *body,
         ok = receive_unallocated(r, body, errp);
         /*
          * Records of pages, of unallocated pages and of platform data may
-         * follow each other in any order.  So @last becomes the same type after
-         * each of them, which is the only one that check_order() expects.
+         * follow each other in any order.  check_order() therefore need not
+         * distinguish them: @last is ENCRYPTED_RECORD_PAGES after each of them.
          */
         type = ENCRYPTED_RECORD_PAGES;
         break;
@@ -615,7 +618,10 @@ bool encrypted_receiver_plain(EncryptedReceiver *r, RAMBlock *rb,
     if (!check_size(&r->blocks[i], errp)) {
         return false;
     }
-    /* The caller has checked the offset against a size that can change later */
+    /*
+     * Check the page again, because the size of the block can have changed
+     * since the caller checked the offset
+     */
     if (page >= r->blocks[i].npages) {
         error_setg(errp, "block %s, offset 0x%" PRIx64 ": plain page beyond "
                    "its end", rb->idstr, offset);

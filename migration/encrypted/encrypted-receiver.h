@@ -24,7 +24,8 @@ void encrypted_receiver_free(EncryptedReceiver *r);
 /**
  * encrypted_receiver_header: check the header of a record
  * @header: ENCRYPTED_RECORD_HEADER bytes
- * @len: returns the length of the body, which the type allows
+ * @len: returns the length of the body, which this function has compared with
+ *       the limits of the record's type
  */
 bool encrypted_receiver_header(EncryptedReceiver *r, const uint8_t *header,
                                size_t *len, Error **errp);

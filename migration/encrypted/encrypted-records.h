@@ -62,7 +62,10 @@ extern const EncryptedRecordType encrypted_record_types[ENCRYPTED_RECORD__MAX];
 #define ENCRYPTED_SESSION_OPTIONAL  0xffff0000
 #define ENCRYPTED_SESSION_ANSWER    0x10000 /* it reads an answer */
 
-/* Section and instance of a packet of multifd with a record of pages */
+/*
+ * Section name and instance in the header of a multifd packet that contains a
+ * record of pages
+ */
 #define ENCRYPTED_RECORD_IDSTR "ram"
 #define ENCRYPTED_RECORD_INSTANCE 0
 
@@ -128,7 +131,8 @@ void encrypted_record_unallocated(GByteArray *out, uint32_t block,
  * @block, @first: block and page at which the record begins.  On return, those
  *                 of the next record.
  *
- * Returns false, and leaves @out as it was, after the last block.
+ * If no block is left, because all state records have been made, the function
+ * returns false and does not change @out.
  */
 bool encrypted_record_state(GByteArray *out, GPtrArray *blocks,
                             uint32_t *block, uint64_t *first);

@@ -87,7 +87,10 @@ static void retake_bitmap(EncryptedSave *s)
     qemu_mutex_lock(s->bitmap_mutex);
 }
 
-/* The migration fails because of something on this host.  Returns @ret. */
+/*
+ * Let the migration fail with @err, whose cause is on this host.  Returns @ret,
+ * which is -errno.
+ */
 static int fail(EncryptedSave *s, int ret, Error *err)
 {
     encrypted_reason_own_error(migrate_get_current());
@@ -381,11 +384,11 @@ static void requeue(EncryptedSave *s, RAMBlock *rb, uint64_t offset,
 }
 
 /*
- * @npages pages had no memory at a check before their dirty bits were cleared.
- * Check them again, because KVM logs an access to a page only after the page's
- * dirty bit was cleared: the guest may have accessed a page after the first
- * check without a mark in the log.  Return the number of pages, counted from
- * the first one on, that still have no memory, and requeue the others.
+ * The caller has found that @npages pages are unallocated, and has then cleared
+ * their dirty bits.  KVM logs an access to a page only after the page's dirty
+ * bit was cleared, so the log lacks an access between these two steps.  Check
+ * again which pages are unallocated.  Return their number, counted from the
+ * first page on, and requeue the other pages.
  */
 static size_t still_unallocated(EncryptedSave *s, RAMBlock *rb, uint64_t page,
                                 size_t npages)

@@ -28,7 +28,8 @@ typedef bool EncryptedClearDirty(struct RAMState *rs, RAMBlock *rb,
  * encrypted_save_setup: open the session and send its record.  Called with the
  * BQL held.
  * @f: the main channel, for all records that do not go through multifd
- * @rs, @clear_dirty: for the pages that encrypted_save_page() sends in addition
+ * @rs, @clear_dirty: to clear the dirty bits of the further pages that
+ *                    encrypted_save_page() sends in the same record
  * @bitmap_mutex: of @rs.  encrypted_save_page() releases it while it waits.
  */
 bool encrypted_save_setup(QEMUFile *f, struct RAMState *rs,
@@ -99,12 +100,12 @@ static inline uint8_t *encrypted_save_contents(RAMBlock *rb,
 }
 
 /**
- * encrypted_save_took_time: shall the caller look at the clock, although it has
- * sent only @pages pages?
+ * encrypted_save_took_time: shall ram_save_iterate(), which looks at the clock
+ * in every 64th iteration, also do so after it has sent @pages pages?
  *
- * Packing a page takes milliseconds.  For an ordinary guest with huge pages,
- * the caller sends many pages at a time, too, but looking at the clock for
- * them would only slow the migration down.
+ * True after a run of private pages, because packing a page takes milliseconds.
+ * A huge page of an ordinary guest has many pages, too, but QEMU sends these so
+ * fast that looking at the clock would only slow the migration down.
  */
 static inline bool encrypted_save_took_time(int pages)
 {

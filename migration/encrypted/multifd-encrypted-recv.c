@@ -20,9 +20,12 @@ bool multifd_encrypted_recv_check(MultiFDRecvParams *p, Error **errp)
 
 /*
  * multifd's methods set and test bits in the RAMBlock's received bitmap at the
- * offsets in @p->normal and @p->zero.  Here, these are offsets in the copies,
- * so the bits have no meaning.  Nothing else reads the bitmap, because postcopy
- * is refused, but the offsets must be inside it.
+ * offsets in @p->normal and @p->zero.  multifd_encrypted_recv_stage() replaces
+ * these offsets in the RAMBlock by offsets in the memory for copies, so the
+ * bits do not say which pages of the RAMBlock were received.  That is harmless:
+ * nothing else reads the bitmap, because postcopy is refused.  However, the
+ * bitmap must have a bit for each of the new offsets, which this function
+ * checks.
  */
 static bool check_received_map(MultiFDRecvParams *p, Error **errp)
 {
@@ -56,7 +59,10 @@ int multifd_encrypted_recv_stage(MultiFDRecvParams *p, Error **errp)
     if (!c) {
         c = p->copies = multifd_copies_new();
     }
-    /* multifd has checked that a packet has no more pages than fit */
+    /*
+     * @c has room for all pages of the packet: multifd has checked that the
+     * packet has at most multifd_ram_page_count() pages
+     */
     for (uint32_t i = 0; i < p->normal_num; i++) {
         c->offset[n] = p->normal[i];
         p->normal[i] = (ram_addr_t)n++ * size;

@@ -18,7 +18,10 @@
  */
 #define JOB_INSTANCE (ENCRYPTED_RECORD_INSTANCE + 1)
 
-/* The packet of shared pages that is being filled; multifd replaces it */
+/*
+ * The packet that is being filled with shared pages.  multifd_send() gives the
+ * packet to a channel and stores an empty packet in its place.
+ */
 static MultiFDSendData **current_packet(void)
 {
     return &migrate_get_current()->encrypted.packet;

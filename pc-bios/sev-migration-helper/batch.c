@@ -5,8 +5,8 @@
 #include "helper.h"
 
 /*
- * The index in the IV of the header's tag.  Pages have the indices 0 to
- * MH_BATCH_PAGES - 1.
+ * The index from which index_iv() makes the IV for the batch header.  The IVs
+ * for the pages have the indices 0 to MH_BATCH_PAGES - 1.
  */
 #define HEADER_INDEX 0xffffffffU
 

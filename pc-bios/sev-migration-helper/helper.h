@@ -89,7 +89,7 @@ MhStatus mh_seal_batch(MhHelper *helper, unsigned n, const MhImage *image,
 
 /**
  * mh_open_batch: open the batch whose header is in the private memory of vCPU @n
- * @alias: added to the address of each page
+ * @alias: the helper writes the page with address A to the address A + @alias
  *
  * The caller holds the channel and has checked the format of the header.
  */

@@ -60,7 +60,8 @@ def process(pid, patterns):
                 except OSError:
                     got = b''
                 if not got:
-                    # The page is private, or is memory of a device
+                    # Skip the page: it cannot be read, because it is private or
+                    # is memory of a device
                     step = PAGE - pos % PAGE
                     pos += step
                     out.unreadable += step

@@ -69,7 +69,8 @@ def from_monitor(monitor):
     except Refused as e:
         raise Stop(f'query-sev-capabilities: {e}') from None
     # The firmware puts its API version into the PDH certificate that it makes.
-    # Only the QEMU of an SEV guest knows the build of the firmware.
+    # QEMU knows the build of the firmware only while it runs an SEV guest.
+    # Otherwise it reports 0, which means "not known" in a HostFile, too.
     host.api = (host.pdh[4], host.pdh[5]) if len(host.pdh) > 5 else (0, 0)
     host.build = monitor.cmd('query-sev').get('build-id', 0)
     return host
