@@ -5,11 +5,12 @@
  *
  * QEMU divides the bytes that are left by the rate at which it has recently
  * written to the channel.  This says little about private pages: the source's
- * platform packs a page before it is written, the destination's platform
- * unpacks it after it was read, and sockets and channels buffer megabytes in
- * between.  This file compares what is left with how long the destination
- * needed to load such memory, and lets QEMU stop the guest only when the
- * destination has loaded everything that was sent.  See "Downtime" in
+ * platform packs a page before QEMU writes it, the destination's platform
+ * unpacks the page after QEMU has read it, and sockets and channels buffer
+ * megabytes in between.  This file measures how long the destination takes to
+ * load private and shared pages, and estimates from this the time for the pages
+ * that are left.  It lets QEMU stop the guest only when the destination has
+ * loaded everything that was sent.  See "Downtime" in
  * docs/devel/migration/encrypted-pages.rst.
  *
  * All functions do nothing for a guest without private memory.

@@ -3,8 +3,7 @@
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
- * Rules A to D, to which comments refer, and the order of locks are in
- * docs/devel/migration/encrypted-pages.rst.
+ * The order of locks is in docs/devel/migration/encrypted-pages.rst.
  */
 #include "qemu/osdep.h"
 #include "qemu/bitops.h"

@@ -31,8 +31,8 @@ typedef enum EncryptedSessionPhase {
 /* Part of MigrationState */
 typedef struct EncryptedSession {
     /*
-     * Written with the BQL.  While the migration thread runs, the phase can
-     * only leave ENCRYPTED_PHASE_OPEN after the thread has sent all pages.
+     * Written with the BQL.  While the migration thread runs, the phase does
+     * not leave ENCRYPTED_PHASE_OPEN before the thread has sent all pages.
      */
     EncryptedSessionPhase phase;
     /* Valid while the session is open or completed */
