@@ -121,8 +121,9 @@ void encrypted_rate_idle(EncryptedRate *r, int64_t now)
 /*
  * If an interval had A pages and B bytes, k * A pages and k * B bytes take k
  * times the interval.  The remaining work may have another proportion of pages
- * and bytes.  An upper bound for its time is the time for its pages alone plus
- * the time for its bytes alone.
+ * and bytes, so take the smallest k that covers both.  Another upper bound is
+ * the time for the pages alone plus the time for the bytes alone.  Return the
+ * smallest of these bounds.
  */
 uint64_t encrypted_rate_estimate(const EncryptedRate *r,
                                  const EncryptedWork *left)
