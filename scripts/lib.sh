@@ -5,7 +5,7 @@
 repo=$(dirname "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")")
 
 # A base is a pair of releases of Linux and QEMU.  A base other than the default
-# one has its own build directory and uses the same Debian root.
+# one has its own build directory.  All bases use the Debian root build/root.
 : "${KERNEL_SERIES:=7.3}" "${QEMU_SERIES:=10.0}"
 export KERNEL_SERIES QEMU_SERIES
 case $KERNEL_SERIES,$QEMU_SERIES in

@@ -117,9 +117,9 @@ exec sleep 100000
                   said('status'))
         self.assertIsNone(said('status'), said('output'))
         self.assertIn('SEV enabled', said('output'))
-        # The firmware has one guest, which can run.  The emulated memory
-        # contains some of this guest's private pages as plaintext, which shows
-        # that the guest uses its key.
+        # The firmware must have one guest, in state "running".  The emulator
+        # decrypts a page only when a vCPU uses it with the guest's key.  So
+        # pages that are plaintext show that the guest uses its key.
         platform = self.platform()
         self.assertEqual(platform['state'], 'working')
         self.assertEqual([(g['state'], g['asid'] > 0)

@@ -222,7 +222,12 @@ static void put_copies(GByteArray *out, uint64_t page, uint64_t ncopies,
 
 #define SEEDS 11
 
-/* Write one seed; @config selects the destination, not the source's data */
+/*
+ * Return a seed: a byte that selects the destination's machine, and a stream.
+ * @config: the machine, a combination of MACHINE_*.  Machines with MACHINE_BIG
+ *          have streams of their own.  All other machines get the same streams.
+ * @number: number of the stream
+ */
 static GByteArray *seed(unsigned config, unsigned number)
 {
     GByteArray *out = g_byte_array_new();

@@ -54,11 +54,11 @@ typedef struct Block {
     bool resizable;
     bool not_migratable;
     /*
-     * Bitmaps of private pages.
-     * @came: according to the last item that contained the page: private
-     *        contents or "unallocated"
-     * @said: according to the state records
-     * @kernel: according to the attributes that KVM keeps
+     * Bitmaps with a bit for each page.
+     * @came: the firmware has received the page, or a record has reported it as
+     *        unallocated, and no shared contents of the page came later
+     * @said: the last state record for the page reports it as private
+     * @kernel: the page is private in the attributes that KVM keeps
      */
     unsigned long *came, *said, *kernel;
 } Block;

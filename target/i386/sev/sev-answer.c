@@ -40,8 +40,9 @@ static RAMBlock *in_place_block(void)
 }
 
 /*
- * Find the firmware's packet limit with the first pages of @rb, into which
- * nothing was loaded yet.  These pages are shared before and after the probe.
+ * Find the firmware's packet limit.  The probe uses the first pages of @rb,
+ * into which nothing was loaded yet.  It needs private pages, so this function
+ * makes these shared pages private for the probe and shared again after it.
  */
 static void probe_firmware(ConfidentialGuestSupport *cgs, RAMBlock *rb)
 {

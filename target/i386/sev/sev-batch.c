@@ -53,8 +53,9 @@ void sev_batch_agree(SevBatch *b, size_t npages)
 }
 
 /*
- * Run a batch command.  The buffers hold, or receive, the headers and the data
- * of the packets one after another.
+ * Run a batch command.  The buffers of @p hold, or receive, the packets.  If a
+ * packet begins with page i, its header is header i of the buffer of headers,
+ * and its data begin at page i of the buffer of data.
  * @large: packets may have several pages
  */
 static int do_batch(SevPackets *p, ConfidentialGuestSupport *cgs, int cmd,
@@ -123,8 +124,9 @@ void sev_batch_probe(SevPackets *p, ConfidentialGuestSupport *cgs,
 }
 
 /*
- * Find the packets that the kernel made, from SevBatch.pages.  Returns false if
- * these numbers are not valid.
+ * Set p->packet to the packets that the kernel made.  The kernel has written
+ * their numbers of pages to SevBatch.pages.  Returns false if a number is not
+ * valid.
  */
 static bool large_packets(SevPackets *p, uint32_t hdr_len, size_t npages)
 {

@@ -51,7 +51,7 @@ static void flush(uint8_t *host, size_t len)
     }
 }
 
-/* Returns the number of pages.  RCU read lock held. */
+/* Flush the shared pages of @rb.  Returns their number.  RCU read lock held. */
 static uint64_t flush_block(RAMBlock *rb)
 {
     uint64_t npages = encbitmap_npages(rb), run, flushed = 0;

@@ -59,7 +59,8 @@ bool sev_helper_command(SevHelperCpus *c, MhCommand command, Error **errp);
 
 /**
  * sev_helper_seal: seal pages, and append the batch to @out
- * @channel: the destination must open the batches of a channel in this order
+ * @channel: the destination must open the batches of a channel in the order in
+ *           which this function has sealed them
  * @gpa: addresses of @n pages, 1 to MH_BATCH_PAGES
  */
 bool sev_helper_seal(SevHelperCpus *c, unsigned channel, const uint64_t *gpa,

@@ -65,7 +65,10 @@ static gint compare_places(gconstpointer a, gconstpointer b)
     return p->gpa < q->gpa ? -1 : p->gpa > q->gpa;
 }
 
-/* Add the places that @mr, which begins at @base, has or contains.  BQL. */
+/*
+ * Add the place of @mr, which begins at @base.  If @mr is a container, add the
+ * places of its subregions instead.  BQL.
+ */
 static void add_places(GArray *places, MemoryRegion *mr, hwaddr base)
 {
     Place p = { .gpa = base, .size = memory_region_size(mr) };
@@ -140,10 +143,12 @@ SevHelperMap *sev_helper_map_new(void)
     add_hiders(map->hiders);
     add_places(map->places, get_system_memory(), 0);
     /*
-     * Memory regions that can hide RAM, such as those of PAM registers, contain
-     * parts of the same RAM at the same addresses.  Put the largest places
-     * first, so that sev_helper_map_find() takes an address from the place of
-     * the whole RAM, which is the same at the source and at the destination.
+     * A page can be in several places, because PAM registers have memory
+     * regions with parts of the RAM.  sev_helper_map_find() returns the address
+     * from the first place that contains the page.  This address must be the
+     * same at the source and at the destination.  Put the largest places first,
+     * so that the first one is the place of the whole RAM, which is the same at
+     * both hosts.
      */
     g_array_sort(map->places, compare_places);
     remove_overlaps(map->places);

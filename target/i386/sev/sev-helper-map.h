@@ -55,8 +55,10 @@ bool sev_helper_map_addresses(const SevHelperMap *map, RAMBlock *rb,
  * sev_helper_map_visible: whether a vCPU that accesses @gpa accesses the page
  * at byte @offset of @rb, while the guest runs
  *
- * Returns false if the guest could hide the page at any time.  It can always
- * hide flash memory, but that is an attack on itself: the helper then stops,
+ * Returns false, too, if the page is in the range of a memory region, such as
+ * one of a PAM register, with which the guest could hide the page at any time.
+ * The guest can also hide flash memory at any time, but this function ignores
+ * that, because a guest that does so harms only itself: the helper then stops,
  * and the migration fails.  Any thread.
  */
 bool sev_helper_map_visible(const SevHelperMap *map, RAMBlock *rb,

@@ -13,7 +13,10 @@
 #include "exec/memory.h"
 #include "pc-bios/sev-migration-helper/mh.h"
 
-/* No RAM of a guest is at or above this address; part of the measurement */
+/*
+ * No RAM of a guest is at or above this address.  The helper's image contains
+ * the address, so a new value would change the launch measurement.
+ */
 #define SEV_HELPER_GPA_LIMIT (1ULL << 46)
 
 /**
@@ -50,10 +53,13 @@ uint8_t *sev_helper_memory_read(const char *path, Error **errp);
 uint64_t sev_helper_memory_place(SevHelperMemory *m, uint64_t gpa,
                                  uint8_t *image);
 
-/** sev_helper_memory_private: the private memory, as the host sees it */
+/** sev_helper_memory_private: host address of the private memory */
 uint8_t *sev_helper_memory_private(SevHelperMemory *m);
 
-/** sev_helper_memory_shared: what vCPU @cpu of the helper shares with QEMU */
+/**
+ * sev_helper_memory_shared: host address of the memory that vCPU @cpu of the
+ * helper shares with QEMU
+ */
 uint8_t *sev_helper_memory_shared(SevHelperMemory *m, unsigned cpu);
 
 #endif

@@ -131,7 +131,10 @@ bool sev_helper_receive_data(ConfidentialGuestSupport *cgs,
         !unpack_helper(cgs, data + pos, len - pos, w.npages, errp)) {
         return false;
     }
-    /* The vCPUs begin at the helper's first instruction, which is known now */
+    /*
+     * The address of the helper's first instruction is known now.  Open the
+     * vCPUs again, because only that sets their registers to this address.
+     */
     h->memory.entry = MH_VA + w.entry;
     ncpus = h->cpus.n;
     sev_helper_cpus_close(&h->cpus);

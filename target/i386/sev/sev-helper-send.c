@@ -239,7 +239,10 @@ int sev_helper_send_pages(SevHelper *h, unsigned channel, RAMBlock *rb,
     uint64_t gpa[CGS_MIGRATION_PAGES_MAX];
 
     assert(npages <= CGS_MIGRATION_PAGES_MAX);
-    /* For other channels, the migration thread has called send_ready before */
+    /*
+     * For a channel of multifd, the migration thread has called send_ready
+     * before, and passes only pages that the helper can read
+     */
     if (!channel) {
         int ret = ready_pages(h, rb, offset, npages, errp);
 

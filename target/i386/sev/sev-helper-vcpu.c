@@ -102,7 +102,10 @@ static void read_tsc_offset(CPUState *cpu, run_on_cpu_data data)
     offset->ret = tsc_attr(cpu->kvm_fd, KVM_GET_DEVICE_ATTR, &offset->value);
 }
 
-/* Give the hidden vCPUs the TSC of the guest's.  BQL; they do not run. */
+/*
+ * Give the hidden vCPUs the TSC of the guest's first vCPU.  BQL; the hidden
+ * vCPUs do not run.
+ */
 static void sync_tsc(void)
 {
     TscOffset offset = { .ret = -ENODEV };
@@ -309,7 +312,10 @@ static int get_vcpu(unsigned index, const char **what)
         return fd;
     }
     vcpu_fds[index] = fd;
-    /* The CPUID of a vCPU that has run cannot be set again */
+    /*
+     * Set the CPUID when the vCPU is created, because KVM refuses to set it
+     * after the vCPU has run
+     */
     *what = "KVM_SET_CPUID2";
     ret = set_cpuid(fd);
     return ret < 0 ? ret : fd;

@@ -109,7 +109,8 @@ bool sev_wire_get_answer(const uint8_t *buf, size_t len, size_t *npages,
                          uint8_t *helper, Error **errp);
 
 /**
- * SevWireHelper: the beginning of platform data, which bring the helper
+ * SevWireHelper: the beginning of the platform data, with which the source
+ * sends the helper's private memory (docs/specs/sev-migration-payload.rst)
  * @version: version of its interface
  * @npages: number of pages of its private memory, whose packets follow
  * @private_gpa, @shared_gpa: its guest-physical addresses

@@ -145,8 +145,8 @@ bool sev_must_finish_launch(ConfidentialGuestSupport *cgs)
         return false;
     default:
         /*
-         * The vCPUs are about to run without a guest, and no caller can handle
-         * an error
+         * The vCPUs are about to run, but the guest has not arrived.  No caller
+         * can handle an error, so end QEMU.
          */
         sev_can_run(cgs, &err);
         error_report_err(err);

@@ -115,8 +115,8 @@ bool sev_migration_ram_added(void *host);
 bool sev_migration_ram_unpinned(void *host);
 
 /**
- * sev_migration_launch_update: mark @len bytes at @host as private in the
- * encryption bitmap
+ * sev_migration_launch_update: record in the encryption bitmap that the @len
+ * bytes at @host are private
  *
  * The caller encrypts these bytes when it launches the guest.  At the
  * destination of a migration, the caller does not launch the guest, but must

@@ -101,7 +101,10 @@ void main(void)
     result("private target", !(control & ~FW_CFG_ERROR) &&
            *data == 0x12345678);
 
-    /* Convert the target, which QEMU has accessed while it was private */
+    /*
+     * When QEMU accessed the private target, it mapped a page of zeros in place
+     * of the target.  After the conversion, QEMU must access the target again.
+     */
     map_gpa_range(target, 1, 0);
     *shared = 0;
     control = dma(desc, SHARED, target);

@@ -253,7 +253,11 @@ static int has_memory(void)
 
 void main(void)
 {
-    /* At the first hypercall, QEMU makes all in-place RAM private */
+    /*
+     * At the first hypercall, QEMU makes all in-place RAM private.  Make this
+     * hypercall before the guest writes to its pages, and repeat it until it
+     * succeeds.
+     */
     while (map_gpa_range(TOLD, 1, MAP_ENCRYPTED)) {
         retries++;
     }

@@ -338,7 +338,10 @@ bool sev_es_load(CPUX86State *env)
         env->sev_es_asid = 0;
         return false;
     }
-    /* Hardware has a separate register for the guest's PAT, but TCG has none */
+    /*
+     * Save the host's PAT.  Hardware has a separate register for the guest's
+     * PAT, but TCG has only one register, into which load_vmsa() loads it.
+     */
     env->sev_es_host_pat = env->pat;
     env->int_ctl = x86_ldl_phys(cs, env->vm_vmcb + CONTROL(int_ctl));
     env->hflags2 &= ~(HF2_HIF_MASK | HF2_VINTR_MASK);
@@ -366,7 +369,10 @@ bool sev_es_save(CPUX86State *env)
     if (!env->sev_es_asid) {
         return false;
     }
-    /* The hypervisor may have deactivated the ASID while the guest ran */
+    /*
+     * If the hypervisor has deactivated the ASID while the guest ran, the key
+     * is gone, and the guest's state cannot be saved in its VMSA
+     */
     if (sev_memory_has_key(env->sev_es_asid) &&
         sev_memory_read(env->sev_es_vmsa, env->sev_es_asid, b, sizeof(b))) {
         save_vmsa(env, b);

@@ -46,7 +46,10 @@
 #include "tcg/tcg.h"
 #include "trace.h"
 
-/* Views are stored in chunks for 1 GiB of memory, one byte for each page */
+/*
+ * Arrays with an element for each page of the memory are allocated in chunks.
+ * A chunk has the elements for the pages of 1 GiB.
+ */
 #define CHUNK_SHIFT 30
 #define CHUNK_PAGES (1u << (CHUNK_SHIFT - TARGET_PAGE_BITS))
 
@@ -83,7 +86,10 @@ static struct {
     QCryptoCipher *key[SEV_MEMORY_MAX_ASID + 1];
     /* By ASID: whether VMRUN can use the ASID */
     bool valid[SEV_MEMORY_MAX_ASID + 1];
-    /* Chunks of views, by physical address; NULL: all pages are raw */
+    /*
+     * Views of pages (one byte each), in chunks by physical address.  A chunk
+     * is NULL if its pages have always been raw.
+     */
     uint8_t **views;
     /*
      * Page frame numbers (uint64_t) of all pages that are plaintext, and of
@@ -93,8 +99,8 @@ static struct {
     /* Number of flushes of all TLBs; changes only in exclusive sections */
     uint32_t flushes;
     /*
-     * Chunks by RAM address: physical address and ASID of the page at that
-     * address; 0: the page is raw
+     * Physical address and ASID of each page, or 0 for a raw page, in chunks by
+     * RAM address.  A chunk is NULL if its pages have always been raw.
      */
     uint64_t **plain_at;
     /*
@@ -103,7 +109,10 @@ static struct {
      */
     QemuMutex lock;
     SevMemoryStats stats;
-    /* Chunks by physical address; NULL: all lines are clean */
+    /*
+     * PageCaches of all pages, in chunks by physical address.  A chunk is NULL
+     * until one of its pages is used; all cache lines are clean before that.
+     */
     PageCache **caches;
     SevMemoryCacheCheck cache_check;
     /*
@@ -436,7 +445,10 @@ void sev_memory_touch(CPUState *cs, hwaddr pa, bool is_write, int *prot)
         return;
     }
     qatomic_or(&cache->writers, BIT_ULL(cs->cpu_index % 64));
-    /* Later writes use the TLB entry, so mark all lines of the page now */
+    /*
+     * Later writes use the TLB entry and do not call this function, so set the
+     * bits of all lines of the page now
+     */
     qatomic_set(&cache->lines, UINT64_MAX);
 }
 
