@@ -65,7 +65,10 @@ static int not_hidden(const struct dirent *e)
     return e->d_name[0] != '.';
 }
 
-/* mkinitramfs.py gives the modules names that sort in the order of loading */
+/*
+ * Load the modules in the order of their names.  mkinitramfs.py puts a number
+ * before each name, so that a module comes after the modules that it needs.
+ */
 static void load_modules(void)
 {
     struct dirent **e;

@@ -15,7 +15,10 @@
 #include "native.h"
 
 #define PAGE MH_PAGE_SIZE
-/* Actions change and copy only this many of the page headers, and their data */
+/*
+ * Actions change and copy only the first HEADERS page headers of a batch, and
+ * the data of these pages
+ */
 #define HEADERS 4
 
 int LLVMFuzzerTestOneInput(const uint8_t *input, size_t size);

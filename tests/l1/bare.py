@@ -299,7 +299,7 @@ class Places(Bare):
         source.wait_for('guest without memory', lambda: 'no memory yet' in
                         source.console(), PATIENCE)
         if not before:
-            # Also create another backend and delete it again
+            # A backend that is created and deleted must not affect the dimm
             source.cmd('object-add', **{**self.memory, 'id': 'other'})
             source.cmd('object-del', id='other')
             source.cmd('object-add', **self.memory)

@@ -273,7 +273,8 @@ static void bitmap(void)
     } else if (bytes > (uint64_t)(buffer + BUFFER - to) || no_write) {
         want = -EFAULT;
     } else if (bytes > BUFFER / 2) {
-        want = 1;       /* the bitmap overwrites the argument in @buffer */
+        /* Any result is right: the bitmap may overwrite the argument */
+        want = 1;
     }
     r = xioctl(m.vm.fd, KVM_GET_PAGE_ENC_BITMAP, p);
     if (!r && want == -EFAULT && !no_write && !fault &&
@@ -731,8 +732,9 @@ static void send_page(bool receive)
     } else if (args.hdr_uaddr != (uintptr_t)packet.header ||
                args.trans_uaddr != (uintptr_t)packet.data) {
         /*
-         * Any result is right: KVM reads these buffers before a receive
-         * command, and writes to them after a send command
+         * A buffer has a random address, which KVM may be unable to access.
+         * KVM accesses the buffers before a receive command, but after a send
+         * command, which may fail first.  Any result is therefore right.
          */
         want = 1;
     } else {

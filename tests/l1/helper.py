@@ -15,8 +15,8 @@ import migration
 from sevmig import BUILD, flipper, flow, tap, vm
 from sevmig.tap import note
 
-# The helper's file, and the value of the property migration-helper with which
-# QEMU uses the file of this name among its firmware files
+# The helper's file.  If the property migration-helper is "on", QEMU searches
+# its firmware directories for a file of this name.
 FILE = f'{BUILD}/helper/sev-migration-helper.bin'
 HELPER = 'on'
 # Pages of the helper's private memory, which the firmware packs
@@ -34,12 +34,14 @@ class Helper(bare.Bare):
     def setUpClass(cls):
         super().setUpClass()
         cls.config = flipper.config(cls.work).change(helper=HELPER)
-        # The helper may read a page of the source while the guest converts it,
-        # and find lines of the page's new view that are not flushed yet.  That
-        # does no harm, because the page is dirty and is sent again, but the
-        # emulated hardware does not know that the vCPU only reads.  So it only
-        # counts missing flushes.  In test_12_flushed the guest is stopped, and
-        # each missing flush is an error.
+        # The helper may read a page of the source while the guest converts the
+        # page, and while cache lines that the guest has written with the new
+        # C-bit are not flushed.  This read does no harm, because the page is
+        # dirty and is sent again.  But the emulated hardware does not know that
+        # the helper's vCPU only reads, and detects a missing flush.  Therefore
+        # tell the emulated hardware to count missing flushes and not to end the
+        # host.  In test_12_flushed the guest is stopped, so there each missing
+        # flush is an error and ends the host.
         if HARDWARE.why:
             raise unittest.SkipTest(HARDWARE.why)
         HARDWARE.cache_check('count')

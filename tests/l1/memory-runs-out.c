@@ -52,9 +52,9 @@ static bool disarm(void)
     char s[16] = "";
 
     /*
-     * If the failure makes this pread() fail, it did not happen in the tested
-     * call.  If pread() succeeds, the file contains 0 if the failure has
-     * happened in the tested call.
+     * A failure that has not happened in the tested call may hit this pread().
+     * The pread() then returns an error.  Otherwise it reads a number, which is
+     * 0 if and only if the failure has happened in the tested call.
      */
     bool happened = pread(fail_nth, s, sizeof(s) - 1, 0) > 0 && !atoi(s);
 
@@ -113,7 +113,7 @@ static void run(const char *what, call_fn *call, call_fn *undo)
             break;
         }
         injected++;
-        if (r >= 0) {       /* the call does not need what failed */
+        if (r >= 0) {       /* @call tolerates this failure */
             survived++;
             if (undo && undo() < 0) {
                 ok(false, "%s: cannot be undone", what);

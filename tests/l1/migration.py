@@ -247,8 +247,8 @@ class Tiny(Base):
         '6631d2'            # xor edx, edx
         '66b801000000'      # mov eax, KVM_MIGRATION_READY
         '0f30'              # wrmsr
-        # Convert one page that remains shared, so that the stream has a shared
-        # page
+        # Convert one page to shared and do not convert it back, so that the
+        # stream has a shared page
         '66b80c000000'      # mov eax, KVM_HC_MAP_GPA_RANGE
         '66bb00004000'      # mov ebx, 4 MiB
         '66b901000000'      # mov ecx, 1 page
@@ -617,8 +617,8 @@ class Booted(Base):
         note(str(found))
         of, tally = stream.read_file(recorded)
         self.seen(source, destination, outcome, of, tally)
-        # "cont" would take the guest back, but the destination has locked the
-        # disk image
+        # Try to make the source run the guest again.  This must not succeed,
+        # because the destination has locked the disk image.
         try:
             source.cmd('cont')
         except flow.ExecuteError as e:

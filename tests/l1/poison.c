@@ -185,8 +185,9 @@ static void beside(const char *threads, const char *what)
 }
 
 /*
- * The kernel does not replace a poisoned page by a new page until user space
- * punches a hole, and a poisoned page makes no operation on the file fail
+ * Accesses to a poisoned page raise SIGBUS.  The kernel allocates a new page
+ * only after user space has punched a hole.  Conversions of a range succeed
+ * even if the range contains a poisoned page.
  */
 static void one(void)
 {

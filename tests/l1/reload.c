@@ -20,8 +20,9 @@
 #define MAX_ASIDS       1024
 /*
  * Memory in kB that may be missing at the end: a constant part and a part per
- * cycle.  A VM that is not freed takes more: main() leaks CONTROL_KB per cycle
- * and checks that the test would notice it.
+ * cycle.  A VM that is not freed takes more than SLACK_CYCLE_KB.  To show that
+ * the test would notice such a VM, main() leaks CONTROL_KB per cycle and checks
+ * that the test notices this.
  */
 #define SLACK_KB        1024
 #define SLACK_CYCLE_KB  16

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 #
 # The launch digest that "sev-migrate measure" computes must be the one that the
-# firmware measures.  In order to compare them, this program acts as the owner
-# of guests, whose keys it therefore knows.  QEMU launches the guests and does
-# not run them.
+# firmware measures.  The firmware's measurement is an HMAC with a key of the
+# guest's owner.  This program needs this key to check the measurement, so it
+# acts as the owner of the guests.  QEMU launches the guests and does not run
+# them.
 # The program runs in an emulated SEV host with SEV-ES and prints TAP on stdout:
 #
 #   scripts/l1 --kernel stock -- tests/l1/sev-measure.py

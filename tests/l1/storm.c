@@ -366,9 +366,10 @@ static void *run_bitmap(void *opaque)
 }
 
 /*
- * Read the bitmap eight times in quick succession, all but the first time only
- * if it has changed.  Other threads may change it between any two calls, but
- * during the run KVM must return UNCHANGED at least once.
+ * Read the bitmap eight times in quick succession.  Every call but the first
+ * asks KVM to return the bitmap only if it has changed since the previous call.
+ * Other threads may change the bitmap between any two calls, but during the run
+ * KVM must return UNCHANGED at least once.
  */
 static void *run_unchanged(void *opaque)
 {

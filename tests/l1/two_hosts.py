@@ -206,7 +206,8 @@ class Bare(Cases, TwoHosts):
     def setUpClass(cls):
         super().setUpClass()
         # Each derived class launches its own guest.  Without these assignments,
-        # it would inherit the text and the host of its base class's guest.
+        # it would inherit from its base class the console output (text) and
+        # the host of the base class's guest.
         cls.text = ''
         cls.host = cls.a
         cls.guest = cls.launch_in(cls.a, flipper.config(
@@ -250,7 +251,8 @@ class Linux(Cases, TwoHosts):
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
-        # A derived class would otherwise inherit the text of the guest of Linux
+        # A derived class would otherwise inherit the console output (text) of
+        # the guest of its base class
         cls.text = ''
         cls.workload = guest.Workload('2b057', static_kib=4096,
                                       dynamic_kib=128, churn=True)
