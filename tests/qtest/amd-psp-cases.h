@@ -43,7 +43,10 @@
 /* The machine's firmware, a file of zeros that no vCPU executes */
 extern char *firmware;
 
-/* A directory for files of the tests, and the authority's file in it */
+/*
+ * A directory for files of the tests, and in it the key file of the authority
+ * that certifies platforms, as AMD does for its processors (property "ark")
+ */
 extern char *dir, *ark;
 
 /* The file to which a platform with an authority writes its signed CEK */
