@@ -2,9 +2,9 @@
 /*
  * Time of KVM_GET_PAGE_ENC_BITMAP ("bitmap") and of KVM_GET_DIRTY_LOG for the
  * same slot.  The time of KVM_GET_DIRTY_LOG is measured with no dirty page,
- * which is the fastest case ("log"), with one dirty page for each private page
- * ("log, dirty"), and with KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2, with which
- * KVM_GET_DIRTY_LOG does not clear the log ("log, manual").
+ * which is the fastest case ("log"), with all pages dirty ("log, dirty"), and
+ * with KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2, with which KVM_GET_DIRTY_LOG does not
+ * clear the log ("log, manual").
  *
  *   bench-bitmap SIZE [REPETITIONS]
  */
@@ -123,7 +123,10 @@ static void bench(struct vm *vm, struct vm *manual, int repetitions)
     }
 }
 
-/* Reading the log clears it, so each sample is one call after new writes */
+/*
+ * Reading the log clears it, so each sample is one call after new conversions.
+ * They make all pages dirty, because mix() first converts all pages to private.
+ */
 static void bench_dirty(struct vm *vm, int repetitions)
 {
     for (unsigned m = 1; m < sizeof(mixes) / sizeof(mixes[0]); m++) {
