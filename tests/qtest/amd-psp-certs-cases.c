@@ -49,9 +49,9 @@ static void get_identity(Psp *p, Identity *id)
 }
 
 /*
- * Get the identity of the platform @p, which has an authority.  PDH_CERT_EXPORT
- * returns the CEK without a signature, so take the signed CEK from the file
- * @cek.
+ * Get the identity of the platform @p, whose CEK is signed by the authority of
+ * the device's property "ark".  PDH_CERT_EXPORT returns the CEK without this
+ * signature, so take the signed CEK from the file @cek.
  */
 static void get_signed_identity(Psp *p, Identity *id)
 {
@@ -241,8 +241,8 @@ static void test_chain_by_policy(void)
 
     /*
      * If the policy has neither the bit DOMAIN nor the bit SEV, the firmware
-     * reads only the certificate of the PDH, even on a platform that has a
-     * root
+     * reads only the certificate of the PDH, even if the device has the property
+     * "ark", so that the firmware could verify the whole chain
      */
     psp_open(&p, "");
     psp_init(&p);
@@ -315,8 +315,9 @@ static void make_identity(Identity *id, const AmdPspAuthority *a,
     amd_psp_cert_make(&cek_key.q, AMD_PSP_CERT_CEK, major, minor, cek);
     g_assert(amd_psp_cert_sign(id->pdh, AMD_PSP_CERT_PEK, &pek_key));
     /*
-     * The device's PEK has the signatures of OCA and CEK in the other order.
-     * SEND_START must accept both orders.
+     * The device signs its own PEK first with the OCA and then with the CEK.
+     * Sign this PEK in the reverse order, because SEND_START must accept both
+     * orders.
      */
     g_assert(amd_psp_cert_sign(pek, AMD_PSP_CERT_CEK, &cek_key));
     g_assert(amd_psp_cert_sign(pek, AMD_PSP_CERT_OCA, &oca_key));

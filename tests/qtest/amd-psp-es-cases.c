@@ -280,8 +280,8 @@ static void test_es_vmsa(void)
     qtest_writeb(p.qts, TRANS + 9, got[9]);
     g_assert_cmphex(update_data(&p, 0x52, b, VMSA_B, 4096), ==, 0);
     /*
-     * The receiving firmware writes its own address of the checksum into the
-     * VMSA
+     * The receiving firmware stores the checksum at another address than the
+     * sending firmware did, and writes this address into the VMSA
      */
     assert_vmsa(&p, b, VMSA_B);
     read_plaintext(&p, b, VMSA_B, got);

@@ -14,7 +14,10 @@
 #include "qemu/cutils.h"
 #include "amd-psp-mailbox.h"
 
-/* Addresses in the machine's memory */
+/*
+ * Addresses in the machine's memory.  The guest's pages are those from CODE to
+ * VMSA.  They are private unless their comment says "shared".
+ */
 #define TODO            0x500   /* the hypervisor's next command, DO_* */
 #define DID             0x504   /* number of commands that it has executed */
 #define PAGE            0x6000  /* the page for DO_WRITE and DO_FLUSH */
@@ -24,7 +27,7 @@
 #define VMCB            0x14000
 #define NESTED_PDPT     0x16000
 #define NESTED_PD       0x17000
-#define CODE            0x20000 /* the guest; pages are private unless marked */
+#define CODE            0x20000 /* the guest's code */
 #define SECRET          0x21000
 #define GUEST_PDPT      0x22000
 #define GUEST_PD        0x23000
@@ -396,8 +399,9 @@ static void test_runs(const void *cbit)
 }
 
 /*
- * Encryption reduces the number of physical address bits.  The other bits are
- * reserved in nested page tables, and KVM sets them to cause faults on MMIO.
+ * With memory encryption, physical addresses have 5 bits fewer.  In nested page
+ * tables, all bits above the remaining ones are reserved.  KVM sets reserved
+ * bits so that the guest's accesses to MMIO cause faults.
  */
 static void test_reserved(const void *cbit)
 {
@@ -776,8 +780,9 @@ static void test_unflushed(void)
     hypervisor_does(&h, DO_FLUSH);
     guest_writes(&h);
     /*
-     * QEMU counts a firmware command that only reads, but does not exit: a
-     * hypervisor cannot prevent that the guest writes to the page meanwhile
+     * If a firmware command only reads a page with unflushed lines, QEMU counts
+     * this, but does not exit.  A hypervisor cannot prevent this case: the guest
+     * may write to a page while SEND_UPDATE_DATA packs it.
      */
     hypervisor_does(&h, DO_WBINVD);
     hypervisor_does(&h, DO_WRITE);
@@ -802,7 +807,10 @@ static void test_unflushed(void)
                             "used with ASID 1 by a command"));
 }
 
-/* Each page is in the list of plaintext pages once, even if it changes often */
+/*
+ * The hypervisor and the guest write to one page in turn.  QEMU must not add
+ * the page to the list of plaintext pages again each time.
+ */
 static void test_flips(void)
 {
     g_autofree char *name = g_strdup_printf("%s/trace", dir);
@@ -850,7 +858,10 @@ static void test_valid(void)
     hypervisor_does(&h, DO_VMRUN);
     g_assert_cmphex(qtest_readq(h.qts, VMCB + 0x70), ==, EXIT_INVALID);
 
-    /* Another guest is active, but cannot run before LAUNCH_FINISH */
+    /*
+     * ACTIVATE gives the ASID to a new guest, which cannot run before
+     * LAUNCH_FINISH
+     */
     h.handle = 0;
     guest_cmd(&h, 0x30, 0, 0);
     h.handle = qtest_readl(h.qts, BUF);

@@ -169,8 +169,8 @@ static inline QDict *psp_query(Psp *p)
 }
 
 /*
- * Get the number @key from the result of query-sev-platform.  If @command is
- * not NULL, get the number of this command's statistics.
+ * Call query-sev-platform and return the number @key of its result.  If
+ * @command is not NULL, return the number @key of the statistics of @command.
  */
 static inline uint64_t psp_stat_of(Psp *p, const char *command,
                                    const char *key)

@@ -254,7 +254,7 @@ static unsigned ring_cmd(Psp *p, unsigned index, unsigned cmd, uint64_t buf)
     return qtest_readw(p->qts, LOW + PAGE + index * 16);
 }
 
-/* RING_BUFFER refuses invalid arguments without an effect */
+/* RING_BUFFER refuses invalid arguments, and the mode then stays off */
 static void test_enter(void)
 {
     static const Config bad_param[] = {
@@ -676,7 +676,10 @@ static void test_leave(void)
     g_assert_cmpuint(psp_stat_of(&p, "PLATFORM_STATUS", "count"), ==, 2);
     g_assert_cmpuint(psp_stat_of(&p, "PLATFORM_STATUS", "failed"), ==, 1);
 
-    /* A write to the mailbox ends the mode with any value of bits 30 and 31 */
+    /*
+     * In ring buffer mode, a write to CMDRESP is a doorbell only if bits 30 and
+     * 31 of the value are both set.  A write of any other value ends the mode.
+     */
     for (unsigned i = 0; i < ARRAY_SIZE(also); i++) {
         g_assert_cmphex(ring_enter(&p, &low_only), ==, 0);
         psp_write(&p, CMDBUF_HI, 1);

@@ -228,7 +228,10 @@ static void test_secret(void)
     g_assert_cmphex(launch_update(&p, h, PAGE_A, 4096), ==, 0);
     g_assert_cmphex(launch_measure(&p, h), ==, 0);
 
-    /* The owner computes the expected measurement, which must be equal */
+    /*
+     * The owner computes the measurement that the guest should have.  The
+     * firmware's measurement must be equal to it.
+     */
     qtest_memread(p.qts, OUT, measure, sizeof(measure));
     g_checksum_update(sum, page, sizeof(page));
     g_checksum_get_digest(sum, digest, &digest_len);

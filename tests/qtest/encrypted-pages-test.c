@@ -491,8 +491,8 @@ static void test_downtime_slow_source(void)
 
     for (uint64_t page = 0; page < RAM_MIB * MiB / 4096; page++) {
         /*
-         * Make no page a zero page, because shared zero pages are cheap to
-         * send
+         * Write to each page, because QEMU would send a shared page of zeros
+         * in a few bytes
          */
         qtest_writeq(p.src, page * 4096, page + 1);
     }
@@ -1479,8 +1479,8 @@ static void test_disk_locked(const void *confidential)
 }
 
 /*
- * QEMU refuses to change the migration mode during a migration, and ends the
- * session exactly once
+ * QEMU refuses to change the migration mode during a migration.  The session
+ * has one notifier for each mode, and only one of them must end the session.
  */
 static void test_mode_changes(void)
 {
@@ -1595,8 +1595,8 @@ static void test_hints(void)
         balloon_put(&b, at, 4 * MiB, true);
     }
     /*
-     * A second sync would have ended the free page hints before QEMU had read
-     * them
+     * When QEMU syncs the dirty bitmap again, it stops reading these hints.
+     * Check that this has not happened yet, so QEMU has read all of them.
      */
     info = query(p.src);
     g_assert_cmpint(qdict_get_int(qdict_get_qdict(info, "ram"),
@@ -2108,7 +2108,10 @@ static void test_multifd_mismatch(void)
     pair_end(p);
 }
 
-/* Only one side has the capability multifd */
+/*
+ * The two sides differ in the compression of multifd, or only the source has
+ * the capability multifd
+ */
 static void test_multifd_differing(void)
 {
     Pair p = { start("", ""), start("", "-S -incoming defer") };
@@ -2122,8 +2125,8 @@ static void test_multifd_differing(void)
     pair_end(p);
 
     /*
-     * If only the destination has the capability, QEMU waits for ever until the
-     * channels are connected
+     * This test does not give the capability to the destination alone, because
+     * the destination would wait for ever for the source to connect channels
      */
     p = (Pair) { start("", ""), start("", "-S -incoming defer") };
     set_capability(p.src, "return-path");
