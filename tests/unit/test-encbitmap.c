@@ -409,7 +409,11 @@ static void test_model(void)
     RAMBlock *rb = block_new("ram", NPAGES);
     uint64_t le[NPAGES / 64 + 2];
 
-    /* A sync calls encbitmap_update() with the writer's lock held */
+    /*
+     * encbitmap_update() needs the writer's lock, so test it with a provider.
+     * encbitmap_sync() takes the lock and calls the provider, and the provider
+     * calls encbitmap_update().
+     */
     encbitmap_init(rb, &fake_dirtying_provider, false);
     fake_reset(rb, false);
     for (int op = 0; op < 20000; op++) {

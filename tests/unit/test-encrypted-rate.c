@@ -22,6 +22,7 @@ static uint64_t estimate(const EncryptedRate *r, uint64_t pages, uint64_t bytes)
     return encrypted_rate_estimate(r, &left);
 }
 
+/* Record that the source has sent ping @id, see EncryptedMark */
 static void mark(EncryptedRate *r, uint32_t id, uint64_t pages, uint64_t bytes,
                  int64_t now)
 {
@@ -67,9 +68,9 @@ static void test_unknown(void)
 }
 
 /*
- * Private and shared pages were sent in one interval.  The estimate of
- * remaining work with the same mixture, or of only one kind, is the
- * corresponding share of the interval's time.
+ * The source has sent 1000 private pages and 10 MB of shared pages in one
+ * interval of 1 s.  If half of both remains, or half of only one kind, the
+ * estimate is 500 ms.  64 is subtracted because the estimate adds one record.
  */
 static void test_mixture(void)
 {
@@ -84,8 +85,8 @@ static void test_mixture(void)
 }
 
 /*
- * Acknowledgements of numbers that the source has not sent, or that were
- * acknowledged before, have no effect
+ * An acknowledgement of a ping that the source has not sent, or that was
+ * acknowledged before, has no effect
  */
 static void test_untrusted_acks(void)
 {
@@ -100,7 +101,7 @@ static void test_untrusted_acks(void)
     encrypted_rate_ack(&r, UINT32_MAX - 1, 4 * S);
     encrypted_rate_ack(&r, 0x80000000, 4 * S);
     g_assert_cmpmem(&r, sizeof(r), &before, sizeof(before));
-    /* An acknowledgement of a mark also acknowledges all earlier marks */
+    /* An acknowledgement of a ping also acknowledges all earlier pings */
     encrypted_rate_ack(&r, 0, 4 * S);
     g_assert_cmpuint(encrypted_rate_unacked(&r), ==, 0);
     before = r;
@@ -109,8 +110,9 @@ static void test_untrusted_acks(void)
 }
 
 /*
- * A mark after which no work was sent replaces the last mark, and does not
- * displace the oldest one
+ * If the source sends no work between two pings, the entry of the second ping
+ * replaces the entry of the first one.  It must not push out the oldest entry,
+ * because the estimate is derived from it.
  */
 static void test_same_place(void)
 {
@@ -128,8 +130,9 @@ static void test_same_place(void)
 }
 
 /*
- * A faster pace changes the estimate at once.  A slower pace changes it when
- * the marks of the faster pace are displaced.
+ * If pages begin to take less time, the estimate decreases at once.  If they
+ * begin to take more time, the estimate increases only when newer entries have
+ * pushed out the entries of the faster pages.
  */
 static void test_changes(void)
 {
@@ -153,7 +156,10 @@ static void test_changes(void)
     encrypted_rate_ack(&r, id, now);
     g_assert_cmpuint(estimate(&r, 64, 0), ==, 128 * 8 * MS);
 
-    /* The time of private pages is kept while only shared pages are sent */
+    /*
+     * While the source sends only shared pages, the estimate of private pages
+     * does not change
+     */
     for (int i = 0; i < 2 * ENCRYPTED_RATE_MARKS; i++) {
         mark(&r, ++id, pages, i * MB, now += 100 * MS);
         encrypted_rate_ack(&r, id, now);
@@ -252,13 +258,13 @@ typedef struct Source {
     uint32_t id;
     double marked;
     /*
-     * The times (double) at which the acknowledgements of marks 1, 2, ...
+     * The times (double) at which the acknowledgements of pings 1, 2, ...
      * arrive
      */
     GArray *acks;
 } Source;
 
-/* Acknowledge the marks whose answers have arrived by @now */
+/* Acknowledge the pings whose answers have arrived by @now */
 static void source_acks(Source *s, double now)
 {
     while (encrypted_rate_unacked(&s->rate)) {
@@ -283,8 +289,8 @@ static void source_mark(Source *s)
 }
 
 /*
- * One round: send @work, send a mark every 200 ms and at the end, and wait
- * until the destination has acknowledged all marks
+ * One round: send @work, send a ping every 200 ms and at the end, and wait
+ * until the destination has acknowledged all pings
  */
 static void source_round(Source *s, const EncryptedWork *work)
 {

@@ -82,8 +82,8 @@ static bool receive_data(ConfidentialGuestSupport *cgs, const uint8_t *data,
 }
 
 /*
- * The receiver calls this function before it converts the pages, because QEMU
- * can still access those that are shared
+ * The receiver calls this function before it converts the pages, so that vendor
+ * code can access those that are still shared one last time
  */
 static void receive_private(ConfidentialGuestSupport *cgs, RAMBlock *rb,
                             uint64_t offset, uint64_t npages)
@@ -790,7 +790,7 @@ static void test_pages_refused(void)
             "pages: offset 0x1000: bad measurement");
     encrypted_receiver_free(load);
 
-    /* The record gives a packet another offset than it was packed for */
+    /* Change the record's offset; its pages were packed for another offset */
     load = load_with_session();
     stq_be_p(in->data + 16 + 8, 0);
     refused(load, in, "page was moved");
@@ -963,7 +963,10 @@ static void test_state(void)
         encrypted_receiver_free(load);
     }
 
-    /* The state records end within the first block, or before the second one */
+    /*
+     * The state records end within the first RAMBlock, or before the second
+     * RAMBlock
+     */
     load = load_with_session();
     g_byte_array_set_size(in, 0);
     state_body(b, 0, 0, 0, 64, 1);
@@ -981,7 +984,7 @@ static void test_state(void)
     refused(load, in, "block flash0: the state of page 0 is missing");
     encrypted_receiver_free(load);
 
-    /* A state record has a bit for a page after the block's last one */
+    /* A state record has a 1 after the bit of the RAMBlock's last page */
     load = load_with_session();
     g_byte_array_set_size(in, 0);
     state_body(b, 0, 0, 0, 200, 4);
@@ -1027,8 +1030,8 @@ static void test_state(void)
 }
 
 /*
- * The stream can resize a resizable block after the session record has given
- * its number of pages
+ * The stream can resize a resizable RAMBlock after the session record has given
+ * its number of pages.  The receiver must then refuse all of its pages.
  */
 static void test_resized(void)
 {
@@ -1066,7 +1069,8 @@ static void test_resized(void)
     }
 
     /*
-     * The block is resized after the state records, or after the final record
+     * The RAMBlock is resized after the state records, or after the final
+     * record
      */
     for (int final = 0; final < 2; final++) {
         ram->used_length = 5 * PAGE;
@@ -1088,7 +1092,7 @@ static void test_resized(void)
     block_free(ram);
 }
 
-/* A block whose state does not fit into one record */
+/* A RAMBlock whose state does not fit into one record */
 static void test_big_block(void)
 {
     enum { NPAGES = (1 << 20) + 100 };
@@ -1168,8 +1172,9 @@ static void test_damage(void)
         } else {
             for (int n = g_test_rand_int_range(1, 4); n; n--) {
                 /*
-                 * Make half of the changes in the first 100 bytes: they are
-                 * headers and the session record, and most others are packets
+                 * Make half of the changes in the first 100 bytes, which are
+                 * the session record and headers.  Most of the other bytes
+                 * are packets.
                  */
                 in->data[g_test_rand_int_range(0, 2) ?
                          g_test_rand_int_range(0, 100) :
@@ -1192,7 +1197,10 @@ static void test_damage(void)
         encrypted_receiver_free(load);
         machine_free();
     }
-    /* The test's vendor code does not detect all changes of its data */
+    /*
+     * Some changed streams load, because the test's vendor code does not
+     * detect all changes of its data
+     */
     g_test_message("%u of 20000 damaged streams loaded", loaded);
     g_assert_cmpuint(loaded, <, 10000);
 }
@@ -1349,8 +1357,8 @@ static void reason_is(const char *data, size_t len, const char *want)
 }
 
 /*
- * The source replaces what could do harm on a terminal in the destination's
- * text
+ * The destination sends a text to the source.  The source replaces those
+ * characters of the text that could do harm on a terminal.
  */
 static void test_reason_text(void)
 {
@@ -1378,7 +1386,10 @@ static void test_reason_len(void)
     g_assert_cmpuint(encrypted_reason_len(""), ==, 0);
     g_assert_cmpuint(encrypted_reason_len("\xc3\xa4"), ==, 2);
     g_assert_cmpuint(encrypted_reason_len(text), ==, ENCRYPTED_REASON_MAX);
-    /* A character of three bytes that begins before the limit and exceeds it */
+    /*
+     * If a character of three bytes begins before the limit and ends after it,
+     * none of its bytes counts
+     */
     memcpy(text + ENCRYPTED_REASON_MAX - 1, "\xe2\x82\xac", 3);
     g_assert_cmpuint(encrypted_reason_len(text), ==,
                      ENCRYPTED_REASON_MAX - 1);

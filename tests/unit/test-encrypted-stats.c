@@ -234,8 +234,9 @@ static void test_converted(void)
     encrypted_stats_private(s, 0, 0, PAGES, 0);
     g_assert_cmpuint(converted(s), ==, want);
     /*
-     * Pages of a block without an index are not counted as converted, nor pages
-     * whose last path was forgotten
+     * A page of a RAMBlock without an index is not counted as converted.  After
+     * encrypted_stats_forget_blocks(), which frees the paths of all pages, no
+     * page is counted as converted.
      */
     encrypted_stats_private(s, ENCRYPTED_STATS_NO_BLOCK, 1 << 30, 1, 0);
     encrypted_stats_shared(s, ENCRYPTED_STATS_NO_BLOCK, 1 << 30);

@@ -131,7 +131,10 @@ static void *read_once(void *opaque)
     return NULL;
 }
 
-/* A thread that accesses a held page waits and does not replace the page */
+/*
+ * A thread that accesses a private page in the range of a KvmPrivateAccessHold
+ * waits for the release, and the page is not replaced by zeros
+ */
 static void test_hold(void)
 {
     Memory m = memory_new(4);

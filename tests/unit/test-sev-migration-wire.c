@@ -286,8 +286,9 @@ static void test_answer(void)
         g_assert_cmpuint(npages, ==, i);
         g_assert_cmpuint(helper, ==, i * 3);
         /*
-         * A source that does not know the migration helper rounds the maximum
-         * number of bytes down to whole pages, and so ignores the version
+         * The low bits of the maximum number of bytes are the version of the
+         * migration helper.  A source that does not know the helper rounds
+         * the number down to whole pages, so the version has no effect.
          */
         g_assert_cmpuint(ldl_be_p(out->data + 4) / SEV_WIRE_PAGE, ==, i);
     }
