@@ -781,8 +781,8 @@ static void test_unflushed(void)
     guest_writes(&h);
     /*
      * If a firmware command only reads a page with unflushed lines, QEMU counts
-     * this, but does not exit.  A hypervisor cannot prevent this case: the guest
-     * may write to a page while SEND_UPDATE_DATA packs it.
+     * this, but does not exit.  A hypervisor cannot prevent this case: the
+     * guest may write to a page while SEND_UPDATE_DATA packs it.
      */
     hypervisor_does(&h, DO_WBINVD);
     hypervisor_does(&h, DO_WRITE);
