@@ -5,6 +5,7 @@
  */
 #include "qemu/osdep.h"
 #include "qapi/error.h"
+#include "cpu.h"
 #include "hw/boards.h"
 #include "sev.h"
 #include "sev-migration-internal.h"

@@ -9,6 +9,7 @@
 #define TARGET_I386_SEV_MIGRATION_INTERNAL_H
 
 #include "exec/cpu-common.h"
+#include "exec/target_page.h"
 #include "sev-certificates.h"
 #include "sev-migration-error.h"
 #include "sev-migration.h"

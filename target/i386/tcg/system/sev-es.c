@@ -16,6 +16,7 @@
 #include "qemu/bswap.h"
 #include "cpu.h"
 #include "exec/helper-proto.h"
+#include "exec/target_page.h"
 #include "hw/misc/sev-memory.h"
 #include "hw/misc/sev-vmsa.h"
 #include "svm.h"

@@ -39,6 +39,7 @@
 #include "exec/memory.h"
 #include "exec/ram-encryption.h"
 #include "exec/ram_addr.h"
+#include "exec/target_page.h"
 #include "hw/misc/sev-memory.h"
 #include "sev-cpu.h"
 #include "system/runstate.h"

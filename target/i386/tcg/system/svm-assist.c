@@ -13,6 +13,7 @@
 #include "cpu.h"
 #include "exec/cpu-common.h"
 #include "exec/exec-all.h"
+#include "exec/target_page.h"
 #include "svm.h"
 #include "svm-assist.h"
 
