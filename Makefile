@@ -19,8 +19,8 @@
 #   make fuzz    search for new inputs for the loader, 10 million runs or RUNS
 #   make deb     the KVM module's Debian package, in build/deb
 #   make check-deb   install, run, upgrade and remove the package
-#   make series  the patches for QEMU, in build/series, signed off by git's user or
-#                by SIGNOFF
+#   make series  the patches for QEMU, in build/series (with QEMU_SERIES=10.2 in
+#                build/bases), signed off by git's user or by SIGNOFF
 #   make series-check   apply, build and test the series patch by patch
 #   make         build all
 #   make l1      build what scripts/l1 needs
@@ -78,9 +78,7 @@ docs: setup
 	@./scripts/in-root docs/make
 
 series: signer setup
-	@./scripts/in-root ./scripts/qemu-tree assemble \
-		$(or $(QEMU_SRC),/b/qemu-pristine) /b/qemu-src
-	@./scripts/in-root ./scripts/series build/series
+	@./scripts/in-root ./scripts/build/series
 
 series-check: series
 	@./tests/series/each-patch
