@@ -13,7 +13,7 @@
 #   make check-failures    migrations that fail, all cases; takes hours
 #   make check-es  a guest with SEV-ES boots
 #   make check-moves       one guest migrates 100 times
-#   make check-bases       build and test with the other bases, which is Linux 7.2
+#   make check-bases       build and test with the other bases, Linux 7.2 and QEMU 10.2
 #   make docs    the manuals, in build/docs
 #   make bench   measure the module's calls and QEMU, in build/bench*.json
 #   make fuzz    search for new inputs for the loader, 10 million runs or RUNS
