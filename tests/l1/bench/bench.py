@@ -174,7 +174,7 @@ def lines(medians):
                        'KVM_GET_DIRTY_LOG, nothing dirty')
             if 'log, dirty' in m:
                 yield Line(title, size, m['bitmap'], m['log, dirty'], 1.0,
-                           'KVM_GET_DIRTY_LOG, the same pages dirty')
+                           'KVM_GET_DIRTY_LOG, all pages dirty')
             yield Line(title, size, m['bitmap'], m['log, manual'], None,
                        'KVM_GET_DIRTY_LOG, manual protect')
     first = None
