@@ -158,6 +158,10 @@ static void create(struct vm *vm, enum kind kind)
     } else if (kind == IN_PLACE) {
         MUST(vm_convert(vm, HIGH, SIZE - HIGH, PRIVATE));
     } else if (kind == SEV_GMEM) {
+        /* As a guest does before it changes the C-bits of pages */
+        for (uint64_t i = 0; i < SIZE; i += 64) {
+            __builtin_ia32_clflush(vm->mem + i);
+        }
         MUST(vm_convert(vm, 0, SIZE, PRIVATE));
     }
     if (is_sev(kind)) {
