@@ -55,18 +55,21 @@ static void held(struct vm *vm)
         hold(&a, p + at[i] * PAGE);
         ok(vm_convert(vm, at[i] * PAGE, PAGE, PRIVATE) == -EAGAIN &&
            convert_held == at[i] * PAGE,
-           "page %u alone, held: EAGAIN, and which", at[i]);
+           "converting page %u alone while it is held fails with EAGAIN and "
+           "its offset", at[i]);
         ok(vm_convert(vm, 0, 512 * PAGE, PRIVATE) == -EAGAIN &&
            convert_held == at[i] * PAGE,
-           "page %u of 512, held: EAGAIN, and which", at[i]);
+           "converting 512 pages while page %u is held fails with EAGAIN and "
+           "its offset", at[i]);
         ok(vm_private_is(vm, 0, 0) && !touch(p) && !touch(p + 511 * PAGE) &&
-           p[at[i] * PAGE] == 0x55, "nothing was converted");
+           p[at[i] * PAGE] == 0x55,
+           "a conversion refused because of a held page converts no page");
         ok(!vm_convert(vm, (at[i] + 1) * PAGE, PAGE, PRIVATE) &&
            !vm_convert(vm, (at[i] + 1) * PAGE, PAGE, SHARED),
-           "its neighbour can be");
+           "the neighbour of a held page can be converted");
         release(&a);
         ok(!vm_convert(vm, 0, 512 * PAGE, PRIVATE) && convert_held == NOT_SET,
-           "once it is let go, all can be");
+           "all 512 pages can be converted once no page is held");
         MUST(vm_convert(vm, 0, SIZE, SHARED));
         memset(p, 0x55, SIZE);
     }
@@ -74,15 +77,21 @@ static void held(struct vm *vm)
     hold(&a, p + 20 * PAGE);
     hold(&b, p + 10 * PAGE);
     ok(vm_convert(vm, 0, SIZE, PRIVATE) == -EAGAIN &&
-       convert_held == 10 * PAGE, "of two held pages the first is named");
+       convert_held == 10 * PAGE,
+       "if two pages are held, error_offset names the first of them");
     ok(vm_convert(vm, 11 * PAGE, 20 * PAGE, PRIVATE) == -EAGAIN &&
-       convert_held == 20 * PAGE, "the first in the range, that is");
+       convert_held == 20 * PAGE,
+       "error_offset names the first held page inside the range, not one "
+       "before it");
     release(&b);
     ok(vm_convert(vm, 0, SIZE, PRIVATE) == -EAGAIN &&
-       convert_held == 20 * PAGE, "then the second");
-    ok(!vm_convert(vm, 0, SIZE, SHARED), "to shared, nobody minds");
+       convert_held == 20 * PAGE,
+       "after the first held page was released, error_offset names the second");
+    ok(!vm_convert(vm, 0, SIZE, SHARED),
+       "a conversion to shared succeeds while a page is held");
     release(&a);
-    ok(!vm_convert(vm, 0, SIZE, PRIVATE), "then none");
+    ok(!vm_convert(vm, 0, SIZE, PRIVATE),
+       "a conversion to private succeeds after all held pages were released");
     MUST(vm_convert(vm, 0, SIZE, SHARED));
 }
 
@@ -104,9 +113,11 @@ static void held_alone(enum vm_type type)
         hold(&h, vm.mem + at[i] * PAGE);
         ok(vm_convert(&vm, 0, SIZE, PRIVATE) == -EAGAIN &&
            convert_held == at[i] * PAGE,
-           "page %u, the only one that was touched, held: EAGAIN", at[i]);
+           "page %u, the only page that the host touched, is held: EAGAIN and "
+           "its offset", at[i]);
         release(&h);
-        ok(!vm_convert(&vm, 0, SIZE, PRIVATE), "let go: all is private");
+        ok(!vm_convert(&vm, 0, SIZE, PRIVATE),
+           "all pages become private after the only touched page was released");
         vm_destroy(&vm);
     }
 }
@@ -127,12 +138,15 @@ static void fresh(struct vm *vm)
         bad += vm_convert(vm, i * PAGE, PAGE, PRIVATE) != 0;
         n++;
     }
-    ok(!bad, "%d pages touched and converted at once, %d EAGAIN", n, bad);
+    ok(!bad,
+       "none of %d conversions right after the host touched the page fails (%d "
+       "EAGAIN)", n, bad);
     for (i = 256; i < 1024; i++) {
         on_cpu(i & 1);
         vm->mem[i * PAGE] = i;
     }
-    ok(!vm_convert(vm, 256 * PAGE, 768 * PAGE, PRIVATE), "768 in one go, too");
+    ok(!vm_convert(vm, 256 * PAGE, 768 * PAGE, PRIVATE),
+       "768 pages that the host has mapped become private in one conversion");
 }
 
 static volatile bool stop;
@@ -169,7 +183,8 @@ static void faults(struct vm *vm)
     }
     stop = true;
     pthread_join(thread, NULL);
-    ok(!bad, "900 conversions beside a busy thread, %d EAGAIN", bad);
+    ok(!bad,
+       "none of 900 conversions beside a busy thread fails (%d EAGAIN)", bad);
 }
 
 /* If error_offset cannot be written, the call still converts nothing */
@@ -187,10 +202,12 @@ static void unwritable(struct vm *vm)
     CHECK(mprotect(args, PAGE, PROT_READ));
     ok(xioctl(vm->gmem, KVM_SET_MEMORY_ATTRIBUTES2, args) == -EFAULT &&
        vm_private_is(vm, 0, 0) && !touch(vm->mem),
-       "error_offset cannot be written: EFAULT, nothing converted");
+       "a refusal whose error_offset cannot be written is EFAULT and converts "
+       "nothing");
     release(&h);
     ok(!xioctl(vm->gmem, KVM_SET_MEMORY_ATTRIBUTES2, args) &&
-       vm_private_is(vm, 0, 4), "nothing to say: no error");
+       vm_private_is(vm, 0, 4),
+       "a conversion that succeeds does not need to write error_offset");
     MUST(vm_convert(vm, 0, SIZE, SHARED));
     munmap(args, PAGE);
 }
@@ -227,8 +244,8 @@ static void interrupted(struct vm *vm)
     CHECK(setitimer(ITIMER_REAL, &never, NULL));
     release(&h);
     ok(!bad && !wrong && vm_private_is(vm, 0, 0),
-       "%ld conversions and 50 refusals, %ld signals: %ld and %ld wrong",
-       2 * n, signals, bad, wrong);
+       "%ld conversions and 50 refusals during %ld signals: %ld and %ld are "
+       "wrong", 2 * n, signals, bad, wrong);
 }
 
 #define BUSY_SECONDS    15
@@ -314,11 +331,12 @@ static void busy_cpu(void)
     others_run(true);
     release(&h);
     ok(!r[0] && fresh < BUSY_SECONDS / 3,
-       "a CPU runs nothing but one task: a new page becomes private in %.3f s",
-       fresh);
+       "a new page becomes private in %.3f s while a real-time task occupies a "
+       "CPU", fresh);
     ok(r[1] == -EAGAIN && r[2] == -EAGAIN && first < BUSY_SECONDS / 3 &&
        second < BUSY_SECONDS / 3,
-       "one that is held is refused in %.3f s, then in %.3f s", first, second);
+       "a held page is refused in %.3f s, then in %.3f s, beside a real-time "
+       "task", first, second);
     MUST(vm_convert(&vm, 0, 4 * PAGE, PRIVATE));
     vm_destroy(&vm);
 }

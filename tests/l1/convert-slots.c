@@ -49,31 +49,37 @@ static void two_slots(enum vm_type type)
     private_at(&vm, 0x500, p1);
     ok(p0[3] == 0xffffULL << 48 && !p0[0] && !p0[1] && !p0[2] &&
        p1[0] == 0xffff && !p1[1] && !p1[2] && !p1[3],
-       "a range across two slots: private in both");
+       "a conversion of a range across two slots makes its pages private in "
+       "both slots");
     dirty_in(&vm, 0, d0);
     dirty_in(&vm, 1, d1);
-    ok(!memcmp(p0, d0, 32) && !memcmp(p1, d1, 32), "and dirty in both");
+    ok(!memcmp(p0, d0, 32) && !memcmp(p1, d1, 32),
+       "a conversion of a range across two slots marks its pages dirty in both "
+       "slots");
     ok(touch(vm.mem + 0x1f8 * PAGE) == SIGBUS &&
        touch(vm.mem + 0x20f * PAGE) == SIGBUS && !touch(vm.mem + 0x210 * PAGE),
-       "allocated or not, out of reach");
+       "the host cannot access pages of the range, whether or not they were "
+       "allocated");
     MUST(vm_convert(&vm, 0x80 * PAGE, 0x300 * PAGE, PRIVATE));
     private_at(&vm, 0x1000, p0);
     private_at(&vm, 0x500, p1);
     ok(!~(p0[0] & p0[1] & p0[2] & p0[3] & p1[0] & p1[1] & p1[2] & p1[3]),
-       "one that begins before the first and ends after the last");
+       "a range that begins before the first slot and ends after the last is "
+       "converted");
     dirty_in(&vm, 0, d0);
     dirty_in(&vm, 1, d1);
     ok(d0[3] == ~0ULL >> 16 && !~(d0[0] & d0[1] & d0[2]) &&
        d1[0] == ~0ULL << 16 && !~(d1[1] & d1[2] & d1[3]),
-       "only what it changed is dirty");
+       "only the pages whose state a conversion has changed are dirty");
     MUST(vm_slot(&vm, 0, 0, 0x1000 * PAGE, 0, 0));
     MUST(vm_convert(&vm, 0x1f0 * PAGE, 0x20 * PAGE, SHARED));
     private_at(&vm, 0x500, p1);
     dirty_in(&vm, 1, d1);
     ok(p1[0] == ~0ULL << 16 && d1[0] == 0xffff,
-       "one slot gone: the other has its part");
+       "after one slot was deleted, a conversion still applies to the other "
+       "slot");
     ok(!touch(vm.mem + 0x1f0 * PAGE) && touch(vm.mem + 0x1ef * PAGE) == SIGBUS,
-       "and the file all of it");
+       "a conversion also applies to pages of the file whose slot was deleted");
     vm_destroy(&vm);
 }
 
@@ -103,11 +109,11 @@ static void two_files(enum vm_type type)
     ok(vm_is_private(&vm, SIZE / PAGE + 3) && !vm_is_private(&vm, 3) &&
        vm_is_private(&vm, 5) && !vm_is_private(&vm, SIZE / PAGE + 5) &&
        touch(p + 3 * PAGE) == SIGBUS && !touch(vm.mem + 3 * PAGE),
-       "two files of one VM: each has its own");
+       "two guest_memfds of one VM have separate attributes");
     close(g);
     munmap(p, SIZE);
     ok(vm_is_private(&vm, 5) && !vm_is_private(&vm, SIZE / PAGE + 3),
-       "one is closed, its slot left behind: nothing there is private");
+       "no gfn is private in a slot whose guest_memfd was closed");
     vm_destroy(&vm);
 }
 
@@ -132,7 +138,8 @@ static void child(enum vm_type type)
     }
     CHECK(waitpid(pid, &status, 0));
     ok(!status && touch(vm.mem + PAGE) == SIGBUS && !touch(vm.mem) &&
-       vm_private_is(&vm, 1, 2), "a child's conversion is the parent's, too");
+       vm_private_is(&vm, 1, 2),
+       "a conversion by a child process also takes effect in the parent");
     vm_destroy(&vm);
 }
 
@@ -210,7 +217,8 @@ static void without_vm(enum vm_type type)
     MUST(vm_slot(&vm, 0, LOG, 0, SIZE, 0));
     g = CHECK(dup(vm.gmem));
     vm_destroy(&vm);
-    ok(works(g), "the VM is closed, the file is left: conversions work");
+    ok(works(g),
+       "conversions of a guest_memfd still work after the VM was closed");
     close(g);
 
     CHECK(socketpair(AF_UNIX, SOCK_DGRAM, 0, pair));
@@ -226,7 +234,9 @@ static void without_vm(enum vm_type type)
     }
     g = receive_fd(pair[0]);
     CHECK(waitpid(pid, &status, 0));
-    ok(!status && works(g), "its process has ended: they do, too");
+    ok(!status && works(g),
+       "conversions of a guest_memfd still work after the VM's process has "
+       "ended");
     close(g);
     close(pair[0]);
     close(pair[1]);
@@ -287,24 +297,32 @@ static void not_mapped(void)
     MUST(xioctl(vm.fd, KVM_SET_USER_MEMORY_REGION2, &region));
     MUST(guest_launch(&vm, half));
     ok(vm_is_private(&vm, half / PAGE) &&
-       vm_is_private(&vm, GUEST_SIZE / PAGE - 1), "its pages begin private");
+       vm_is_private(&vm, GUEST_SIZE / PAGE - 1),
+       "all pages of a guest_memfd that cannot be mapped are private at first");
 
     ok(!guest_write(&vm, at, 0x1111) && p[4 * PAGE / 8] == 0,
-       "the guest writes a private page, not the host's memory");
+       "a guest's write to a private page goes to the file, not to the host's "
+       "memory");
     ok(!xioctl(g, KVM_SET_MEMORY_ATTRIBUTES2, &args) &&
-       !vm_is_private(&vm, half / PAGE + 4), "all of the file becomes shared");
+       !vm_is_private(&vm, half / PAGE + 4),
+       "all pages of a guest_memfd that cannot be mapped can become shared");
     p[4 * PAGE / 8] = 0x2222;
-    ok(guest_read(&vm, at) == 0x2222, "the guest reads the host's memory");
+    ok(guest_read(&vm, at) == 0x2222,
+       "the guest reads a shared page from the host's memory at the slot's "
+       "address");
     args.offset = 4 * PAGE;
     args.size = PAGE;
     args.attributes = PRIVATE;
     ok(!xioctl(g, KVM_SET_MEMORY_ATTRIBUTES2, &args) &&
        guest_read(&vm, at) == 0x1111 && guest_read(&vm, at + PAGE) == 0,
-       "one page becomes private: the guest reads the file's, of it alone");
+       "after one page became private, the guest reads this page only from the "
+       "file");
     ok(!guest_write(&vm, at, 0x3333) && !guest_write(&vm, at + PAGE, 0x4444) &&
        p[4 * PAGE / 8] == 0x2222 && p[5 * PAGE / 8] == 0x4444,
-       "and writes each page where it is");
-    ok(!stat_of(&vm, "pages_2m"), "no mapping spans both kinds of pages");
+       "the guest's writes go to the file for private and to the host for "
+       "shared pages");
+    ok(!stat_of(&vm, "pages_2m"),
+       "no mapping of the guest spans private and shared pages");
     close(g);
     vm_destroy(&vm);
 }
@@ -321,17 +339,17 @@ static void statistics(enum vm_type type)
     ok(stat_of(&vm, "gmem_conversions") == 0 &&
        stat_of(&vm, "gmem_pages_converted") == 0 &&
        stat_of(&vm, "gmem_conversions_refused") == 0,
-       "statistics of a new VM are 0");
+       "the conversion statistics of a new VM are 0");
     MUST(vm_convert(&vm, 3 * PAGE, 5 * PAGE, PRIVATE));
     MUST(vm_convert(&vm, 0, 16 * PAGE, PRIVATE));
     ok(stat_of(&vm, "gmem_conversions") == 2 &&
        stat_of(&vm, "gmem_pages_converted") == 16,
-       "two conversions: each page counts once");
+       "the statistics count two conversions, and each converted page once");
     MUST(vm_convert(&vm, 0, 16 * PAGE, SHARED));
     MUST(vm_convert(&vm, 0, 16 * PAGE, SHARED));
     ok(stat_of(&vm, "gmem_conversions") == 4 &&
        stat_of(&vm, "gmem_pages_converted") == 32,
-       "a conversion that changes nothing counts, but no pages");
+       "a conversion that changes nothing counts as a conversion of no pages");
     vm.mem[PAGE] = 1;
     iov = (struct iovec) { vm.mem + PAGE, 16 };
     CHECK(pipe(fds));
@@ -340,7 +358,7 @@ static void statistics(enum vm_type type)
        stat_of(&vm, "gmem_conversions") == 4 &&
        stat_of(&vm, "gmem_pages_converted") == 32 &&
        stat_of(&vm, "gmem_conversions_refused") == 1,
-       "a refusal counts as such");
+       "a refused conversion increments only the statistic of refusals");
     close(fds[0]);
     close(fds[1]);
     vm_destroy(&vm);
@@ -385,24 +403,27 @@ static void large_mappings(void)
     guest_vcpu(&vm);
 
     ok(!map_all(&vm, 0, GUEST_SIZE) && !stat_of(&vm, "pages_2m") &&
-       stat_of(&vm, "pages_4k") >= 1024, "shared: 4 KiB mappings");
+       stat_of(&vm, "pages_4k") >= 1024,
+       "KVM maps shared pages of a guest_memfd with 4 KiB mappings");
     MUST(vm_convert(&vm, 0, GUEST_SIZE, PRIVATE));
-    ok(stat_of(&vm, "pages_4k") < 100, "converted: none are left");
+    ok(stat_of(&vm, "pages_4k") < 100,
+       "a conversion removes the guest's mappings of the converted pages");
     ok(!map_all(&vm, 0, GUEST_SIZE) && !stat_of(&vm, "pages_2m") &&
-       stat_of(&vm, "pages_4k") >= 1024, "private: 4 KiB mappings");
+       stat_of(&vm, "pages_4k") >= 1024,
+       "KVM maps private pages of a guest_memfd with 4 KiB mappings");
     for (unsigned i = 0; i < 1024; i += 3) {
         MUST(vm_convert(&vm, i * PAGE, PAGE, SHARED));
     }
     ok(!map_all(&vm, 0, GUEST_SIZE) && !stat_of(&vm, "pages_2m"),
-       "every third page shared: 4 KiB mappings");
+       "KVM uses 4 KiB mappings if every third page is shared");
     MUST(vm_slot(&vm, 0, LOG, 0, GUEST_SIZE, 0));
     ok(!map_all(&vm, 0, GUEST_SIZE) && !stat_of(&vm, "pages_2m"),
-       "with a dirty log, too");
+       "KVM uses 4 KiB mappings while the slot's dirty log is on");
     MUST(vm_slot(&vm, 0, 0, 0, GUEST_SIZE, 0));
     ok(!map_all(&vm, 0, GUEST_SIZE) && !stat_of(&vm, "pages_2m"),
-       "and when it was switched off");
+       "KVM uses 4 KiB mappings after the slot's dirty log was switched off");
     ok(!map_all(&vm, gpa, size) && stat_of(&vm, "pages_2m") == 2,
-       "ordinary memory beside it: 2 MiB mappings");
+       "KVM maps ordinary memory beside a guest_memfd with 2 MiB mappings");
     vm_destroy(&vm);
 }
 

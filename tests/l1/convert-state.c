@@ -99,9 +99,10 @@ static void without_locks(void)
     }
     stop = true;
     pthread_join(thread, NULL);
-    ok(!lost, "log, then state if it changed: %u conversions, %ld rounds beside "
-       "them, %ld with pages that were last sent in the wrong state", i - 1,
-       rounds, lost);
+    ok(!lost,
+       "reading the log and then the bitmap misses no state: %u conversions, "
+       "%ld rounds beside them, %ld with pages that were last sent in the "
+       "wrong state", i - 1, rounds, lost);
     vm_destroy(&vm);
 }
 
@@ -151,8 +152,10 @@ static void slots_and_generations(void)
     }
     stop = true;
     pthread_join(thread, NULL);
-    ok(!reader.wrong, "a slot goes and comes %d times, %ld bitmaps: %ld with the "
-       "generation of another", i, reader.reads, reader.wrong);
+    ok(!reader.wrong,
+       "a slot was deleted and created %d times beside %ld reads of the "
+       "bitmap: %ld have the generation of another bitmap", i, reader.reads,
+       reader.wrong);
     vm_destroy(&vm);
 }
 
@@ -184,8 +187,9 @@ static void files_and_generations(void)
         wrong += reader.wrong;
         CHECK(close(vm.fd));
     }
-    ok(!wrong, "a file is closed under its slot %d times, %ld bitmaps: %ld with "
-       "the generation of another", i, reads, wrong);
+    ok(!wrong,
+       "a file was closed under its slot %d times beside %ld reads of the "
+       "bitmap: %ld have the generation of another bitmap", i, reads, wrong);
 }
 
 /*
@@ -234,8 +238,9 @@ static void marks(void)
             }
         }
     }
-    ok(!wrong, "300 conversions across slots at any offset: %ld marks are wrong",
-       wrong);
+    ok(!wrong,
+       "300 conversions at any offset across slots mark the right pages dirty: "
+       "%ld marks are wrong", wrong);
     vm_destroy(&vm);
 }
 
@@ -261,8 +266,9 @@ static void spare(void)
     before = meminfo("VmallocUsed");
     MUST(vm_bitmap(&vm, 0, pages, bits));
     after = meminfo("VmallocUsed");
-    ok(after - before < 16 << 10, "two slots 4 TiB apart: the VM keeps %ld kB "
-       "after a request for both", after - before);
+    ok(after - before < 16 << 10,
+       "a request for the bitmap of two slots 4 TiB apart makes the VM keep "
+       "only %ld kB", after - before);
     munmap(bits, pages / 8);
     vm_destroy(&vm);
 }

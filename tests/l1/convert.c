@@ -38,15 +38,15 @@ static void arguments(struct vm *vm)
         uint64_t offset, size, attributes;
     } bad[] = {
         { "size 0", 0, 0, PRIVATE },
-        { "unaligned offset", 1, PAGE, PRIVATE },
-        { "unaligned size", 0, PAGE + 1, PRIVATE },
-        { "size under a page", 0, 1, PRIVATE },
+        { "an unaligned offset", 1, PAGE, PRIVATE },
+        { "an unaligned size", 0, PAGE + 1, PRIVATE },
+        { "a size smaller than a page", 0, 1, PRIVATE },
         { "a range past the end", GUEST_SIZE - PAGE, 2 * PAGE, PRIVATE },
         { "an offset at the end", GUEST_SIZE, PAGE, PRIVATE },
         { "an offset past the end", 1ULL << 40, PAGE, PRIVATE },
-        { "an overflow", -PAGE, 2 * PAGE, PRIVATE },
-        { "an overflow to 0", -PAGE, PAGE, PRIVATE },
-        { "all of everything", 0, -PAGE, PRIVATE },
+        { "an end that overflows", -PAGE, 2 * PAGE, PRIVATE },
+        { "an end that overflows to 0", -PAGE, PAGE, PRIVATE },
+        { "the largest aligned size", 0, -PAGE, PRIVATE },
         { "attribute bit 0", 0, PAGE, 1 },
         { "PRIVATE and another bit", 0, PAGE, PRIVATE | 1 },
         { "attribute bit 63", 0, PAGE, 1ULL << 63 },
@@ -57,7 +57,8 @@ static void arguments(struct vm *vm)
     for (i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
         ok(vm_convert(vm, bad[i].offset, bad[i].size, bad[i].attributes) ==
            -EINVAL && convert_held == bad[i].offset,
-           "%s: EINVAL, and error_offset is the offset", bad[i].what);
+           "a conversion with %s fails with EINVAL and its own offset as "
+           "error_offset", bad[i].what);
     }
     for (i = 0; i < 64; i++) {
         args = (struct kvm_memory_attributes2) {
@@ -67,7 +68,9 @@ static void arguments(struct vm *vm)
         refused += xioctl(vm->gmem, KVM_SET_MEMORY_ATTRIBUTES2, &args) == -EINVAL &&
                    args.error_offset == PAGE;
     }
-    ok(refused == 64, "any flag: EINVAL, and error_offset is the offset");
+    ok(refused == 64,
+       "a conversion with any flag fails with EINVAL and its offset as "
+       "error_offset");
     for (i = 0, refused = 0; i < 11; i++) {
         args = (struct kvm_memory_attributes2) {
             .offset = PAGE, .size = PAGE, .attributes = PRIVATE,
@@ -77,12 +80,14 @@ static void arguments(struct vm *vm)
         refused += xioctl(vm->gmem, KVM_SET_MEMORY_ATTRIBUTES2, &args) == -EINVAL &&
                    args.error_offset == PAGE;
     }
-    ok(refused == 11, "any reserved field: EINVAL, likewise");
+    ok(refused == 11,
+       "a conversion with any reserved field fails with EINVAL and its offset");
     ok(!vm_convert(vm, 0, PAGE, SHARED) && convert_held == NOT_SET,
-       "without an error, error_offset is not written");
+       "a conversion that succeeds does not write error_offset");
     ok(xioctl(vm->gmem, KVM_SET_MEMORY_ATTRIBUTES2, (void *)8) == -EFAULT,
-       "no argument: EFAULT");
-    ok(vm_private_is(vm, 0, 0), "nothing was converted");
+       "a conversion with an invalid argument pointer fails with EFAULT");
+    ok(vm_private_is(vm, 0, 0),
+       "none of the conversions with invalid arguments converted a page");
 }
 
 static void pages(struct vm *vm)
@@ -94,47 +99,56 @@ static void pages(struct vm *vm)
 
     memset(p, 0x11, 4 * PAGE);
     ok(!vm_convert(vm, 0x11000, PAGE, PRIVATE) && bus_mask(p) == 0x02,
-       "one of four pages private: only it raises SIGBUS");
-    ok(vm_private_is(vm, 0x11, 0x12), "and is in the bitmap");
-    ok(poke(p + PAGE, 0) == SIGBUS, "a write does, too");
+       "if one of four pages becomes private, only this page raises SIGBUS");
+    ok(vm_private_is(vm, 0x11, 0x12),
+       "the bitmap has only the page that became private");
+    ok(poke(p + PAGE, 0) == SIGBUS, "a write to a private page raises SIGBUS");
     other = mmap(NULL, PAGE, PROT_READ, MAP_SHARED, vm->gmem, 0x11000);
-    ok(other != MAP_FAILED && touch(other) == SIGBUS, "also by a new mapping");
+    ok(other != MAP_FAILED && touch(other) == SIGBUS,
+       "an access to a private page by a new mapping raises SIGBUS");
     munmap(other, PAGE);
     CHECK(pipe(fds));
     ok(write(fds[1], p + PAGE, 1) < 0 && errno == EFAULT,
-       "write(2) of it: EFAULT");
+       "write(2) from a private page fails with EFAULT");
     to = (struct iovec) { &byte, 1 };
     from = (struct iovec) { p + PAGE, 1 };
     ok(process_vm_readv(getpid(), &to, 1, &from, 1, 0) < 0 && errno == EFAULT,
-       "process_vm_readv() of it: EFAULT");
+       "process_vm_readv() of a private page fails with EFAULT");
     close(fds[0]);
     close(fds[1]);
 
     ok(!vm_convert(vm, 0x11000, PAGE, SHARED) && bus_mask(p) == 0,
-       "shared again: none does");
+       "no page raises SIGBUS after the private page became shared again");
     if (vm->type == VM_SW_PROTECTED) {
-        ok(p[PAGE] == 0x11 && p[PAGE + 4095] == 0x11, "its contents stayed");
+        ok(p[PAGE] == 0x11 && p[PAGE + 4095] == 0x11,
+           "a page has the same contents after it became private and shared "
+           "again");
     }
 
     /* Conversions of pages that already have the requested state */
     memset(p, 0x22, 4 * PAGE);
     ok(is_mapped(p) && !vm_convert(vm, 0x10000, 4 * PAGE, SHARED) &&
-       is_mapped(p) && p[0] == 0x22, "shared to shared: nothing is unmapped");
+       is_mapped(p) && p[0] == 0x22,
+       "converting shared pages to shared unmaps no page");
     ok(!vm_convert(vm, 0x11000, PAGE, PRIVATE) &&
        !vm_convert(vm, 0x11000, PAGE, PRIVATE) && bus_mask(p) == 0x02 &&
-       is_mapped(p), "private to private: likewise");
+       is_mapped(p),
+       "converting a private page to private succeeds and unmaps no page");
     ok(!vm_convert(vm, 0x10000, 4 * PAGE, PRIVATE) && bus_mask(p) == 0x0f,
-       "a range that is private in part: all of it is");
+       "converting a range that is partly private makes all of its pages "
+       "private");
     ok(!vm_convert(vm, 0x12000, PAGE, SHARED) && bus_mask(p) == 0x0b &&
        !vm_convert(vm, 0x10000, 4 * PAGE, SHARED) && bus_mask(p) == 0,
-       "and back, in two steps");
+       "a private range can become shared in two conversions");
 
     /* Conversions of pages that are not allocated yet */
     p = vm->mem + 0x20000;
     ok(!vm_convert(vm, 0x20000, 2 * PAGE, PRIVATE) && bus_mask(p) == 0x03,
-       "a conversion before allocation is remembered");
+       "pages that are not allocated yet become private");
     ok(!vm_convert(vm, 0x20000, PAGE, SHARED) && p[0] == 0 && p[4095] == 0 &&
-       bus_mask(p) == 0x02, "and undone: a page of zeros");
+       bus_mask(p) == 0x02,
+       "a page that became private and shared before it was allocated reads as "
+       "zeros");
     MUST(vm_convert(vm, 0x20000, 2 * PAGE, SHARED));
 
     /* Eight pages, of which every second one is allocated */
@@ -143,11 +157,12 @@ static void pages(struct vm *vm)
         p[i * PAGE] = i + 1;
     }
     ok(!vm_convert(vm, 0x30000, 8 * PAGE, PRIVATE) && bus_mask(p) == 0xff,
-       "eight pages, allocated and not, to private");
+       "eight pages, of which only some are allocated, become private");
     ok(!vm_convert(vm, 0x31000, 6 * PAGE, SHARED) && bus_mask(p) == 0x81,
-       "the inner six back");
+       "the inner six of eight private pages become shared, the outer two do "
+       "not");
     ok(!vm_convert(vm, 0x30000, 8 * PAGE, SHARED) && bus_mask(p) == 0,
-       "then all eight");
+       "all eight pages become shared although six of them already are");
 }
 
 static void holes(struct vm *vm)
@@ -159,12 +174,15 @@ static void holes(struct vm *vm)
     MUST(vm_convert(vm, 0x41000, PAGE, PRIVATE));
     CHECK(fallocate(vm->gmem, mode, 0x40000, 4 * PAGE));
     ok(bus_mask(p) == 0x02 && vm_private_is(vm, 0x41, 0x42),
-       "punching a hole keeps the attributes");
-    ok(p[0] == 0 && p[3 * PAGE] == 0, "shared pages of it read 0");
+       "punching a hole keeps the attributes of its pages");
+    ok(p[0] == 0 && p[3 * PAGE] == 0,
+       "shared pages of a punched hole read as zeros");
     CHECK(fallocate(vm->gmem, FALLOC_FL_KEEP_SIZE, 0x40000, 4 * PAGE));
-    ok(bus_mask(p) == 0x02, "allocating keeps them, too");
+    ok(bus_mask(p) == 0x02,
+       "allocating the pages of a hole keeps their attributes");
     MUST(vm_convert(vm, 0x41000, PAGE, SHARED));
-    ok(p[PAGE] == 0, "the private one reads 0 once it is shared");
+    ok(p[PAGE] == 0,
+       "a private page of a punched hole reads as zeros once it is shared");
 }
 
 #define TRACING "/sys/kernel/tracing"
@@ -264,9 +282,9 @@ static void caches(struct vm *vm)
     CHECK(fallocate(vm->gmem, mode, 0x90000, 16 * PAGE));
     punched = count() - to_shared - to_private - refused;
     ok(!to_private && !refused && !to_shared && punched > 0,
-       "caches are written back when pages go (%ld times), not when they become "
-       "private (%ld), or are refused to (%ld), or shared (%ld)", punched,
-       to_private, refused, to_shared);
+       "KVM writes caches back when pages are freed (%ld times), but not when "
+       "they become private (%ld), when that is refused (%ld), or when they "
+       "become shared (%ld)", punched, to_private, refused, to_shared);
     count_end();
 }
 
@@ -290,7 +308,8 @@ static void alternating(struct vm *vm)
     marks = count();
     count_end();
     ok(!r && vm_private_is(vm, first, first + n) && marks > 0 && marks <= 2,
-       "every second of 512 pages to private: a slot is marked %ld times", marks);
+       "converting every second of 512 pages to private marks the slot only "
+       "%ld times", marks);
     MUST(vm_convert(vm, first * PAGE, n * PAGE, SHARED));
 }
 
@@ -320,7 +339,8 @@ static void processes(struct vm *vm)
     CHECK(write(go[1], &c, 1));
     CHECK(waitpid(pid, &status, 0));
     ok(WIFEXITED(status) && WEXITSTATUS(status) == 0x02,
-       "a second process loses its mapping of that page only");
+       "a conversion removes the page, and only this page, from another "
+       "process");
     MUST(vm_convert(vm, 0x50000, PAGE, SHARED));
 }
 
@@ -334,35 +354,41 @@ static void others(struct vm *vm)
     int g;
 
     ok(xioctl(vm->fd, KVM_SET_MEMORY_ATTRIBUTES, &wide) == -EINVAL &&
-       !vm_is_private(vm, 0x10), "attributes of the VM are refused");
+       !vm_is_private(vm, 0x10),
+       "KVM_SET_MEMORY_ATTRIBUTES of an in-place VM refuses PRIVATE with "
+       "EINVAL");
     wide.attributes = SHARED;
     ok(xioctl(vm->fd, KVM_SET_MEMORY_ATTRIBUTES, &wide) == -EINVAL,
-       "shared as well as private");
+       "KVM_SET_MEMORY_ATTRIBUTES of an in-place VM refuses shared with "
+       "EINVAL");
     wide.address = 1ULL << 40;
     ok(xioctl(vm->fd, KVM_SET_MEMORY_ATTRIBUTES, &wide) == -EINVAL,
-       "and where there is no slot");
+       "KVM_SET_MEMORY_ATTRIBUTES of an in-place VM refuses addresses without "
+       "a slot");
     ok(!vm_cap(vm->fd, KVM_CAP_MEMORY_ATTRIBUTES) &&
        vm_cap(vm->fd, KVM_CAP_GUEST_MEMFD_MEMORY_ATTRIBUTES) == PRIVATE,
-       "as the capabilities say");
+       "an in-place VM offers attributes of guest_memfds only");
 
     g = CHECK(vm_gmem(vm, 4 * PAGE, GUEST_MEMFD_FLAG_MMAP));
     p = mmap(NULL, 4 * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, g, 0);
     ok(p != MAP_FAILED && touch(p) == SIGBUS && touch(p + 3 * PAGE) == SIGBUS,
-       "a guest_memfd that begins private");
+       "a guest_memfd without GUEST_MEMFD_FLAG_INIT_SHARED raises SIGBUS");
     ok(!xioctl(g, KVM_SET_MEMORY_ATTRIBUTES2, &args) && !touch(p) &&
-       touch(p + PAGE) == SIGBUS, "its first page made shared");
+       touch(p + PAGE) == SIGBUS,
+       "the first page of a guest_memfd that begins private can become shared");
     args.attributes = PRIVATE;
     ok(!xioctl(g, KVM_SET_MEMORY_ATTRIBUTES2, &args) && touch(p) == SIGBUS,
-       "and private again");
+       "the page of a guest_memfd that began private can become private again");
     munmap(p, 4 * PAGE);
     close(g);
 
     ok(vm_gmem(vm, 1ULL << 62, GUEST_MEMFD_FLAG_MMAP) == -ENOMEM,
-       "one larger than any machine: ENOMEM");
+       "creating a guest_memfd larger than the machine's memory fails with "
+       "ENOMEM");
     g = vm_gmem(vm, PAGE, 0);
     args.attributes = SHARED;
     ok(g >= 0 && !xioctl(g, KVM_SET_MEMORY_ATTRIBUTES2, &args),
-       "one that cannot be mapped keeps attributes, too");
+       "a guest_memfd that cannot be mapped has attributes");
     close(g);
 }
 
@@ -372,30 +398,32 @@ static void guest(struct vm *vm)
     uint64_t *p = (uint64_t *)(vm->mem + 0x60000);
 
     p[0] = 0x1111;
-    if (!ok(!guest_launch(vm, vm->size), "a guest starts")) {
+    if (!ok(!guest_launch(vm, vm->size),
+            "a guest whose pages the host converts starts")) {
         return;
     }
     ok(guest_read(vm, 0x60000) == 0x1111,
-       "it reads what was there when the page became private");
+       "the guest reads what its page contained when it became private");
     ok(!guest_write(vm, 0x60000, 0x2222) && touch(p) == SIGBUS,
-       "it writes the private page, the host cannot look");
+       "the guest writes a private page, which the host cannot read");
     ok(!guest_convert(vm, 0x60, 1, false) && !touch(p),
-       "it shares the page by KVM_HC_MAP_GPA_RANGE");
+       "the guest shares a page with KVM_HC_MAP_GPA_RANGE");
     ok(vm->cbit ? p[0] != 0x2222 : p[0] == 0x2222,
-       vm->cbit ? "what the host sees is ciphertext" :
-                  "the host sees what was written");
+       vm->cbit ? "the host reads ciphertext of what the guest wrote before" :
+                  "the host reads what the guest wrote before sharing the page");
     ok(!guest_write(vm, 0x60008, 0x3333) && p[1] == 0x3333,
-       "the host sees what the guest writes from now on");
+       "the host reads what the guest writes to a shared page");
     p[2] = 0x4444;
-    ok(guest_read(vm, 0x60010) == 0x4444, "and the guest what the host writes");
+    ok(guest_read(vm, 0x60010) == 0x4444,
+       "the guest reads what the host writes to a shared page");
     ok(!guest_convert(vm, 0x60, 1, true) && touch(p) == SIGBUS,
-       "it makes the page private again");
+       "the guest makes a page private again with KVM_HC_MAP_GPA_RANGE");
     ok(!guest_write(vm, 0x60000, 0x5555) && guest_read(vm, 0x60000) == 0x5555,
-       "and uses it");
+       "the guest writes and reads the page that it made private again");
     ok(!guest_convert(vm, 0x70, 16, false) &&
        bus_mask(vm->mem + 0x70000) == 0 &&
        touch(vm->mem + 0x6f000) == SIGBUS && touch(vm->mem + 0x80000) == SIGBUS,
-       "it shares 16 pages at once, no more");
+       "the guest shares exactly 16 pages with one KVM_HC_MAP_GPA_RANGE");
 }
 
 /* A process that is killed while it converts has converted all or nothing */
@@ -423,8 +451,9 @@ static void killed(struct vm *vm)
                 memcmp(bits, bits + 1, pages / 8 - 1);
         all += bits[0] == 0xff;
     }
-    ok(!torn, "of %d processes killed in a conversion, %ld converted all and %ld "
-       "a part", i, all, torn);
+    ok(!torn,
+       "of %d processes killed in a conversion, %ld converted the whole range "
+       "and %ld only a part", i, all, torn);
     free(bits);
 }
 
@@ -457,8 +486,9 @@ static void large(enum vm_type type)
         long parts = count();
 
         count_end();
-        ok(parts >= 2048, "64 GiB to private: guest mappings go in %ld parts of "
-           "32 MiB or less", parts);
+        ok(parts >= 2048,
+           "converting 64 GiB to private removes guest mappings in %ld parts "
+           "of 32 MiB or less", parts);
     }
     for (i = 0; i < 1000; i++) {
         r |= vm_convert(&vm, i * (size / 1024), PAGE, SHARED);
@@ -468,7 +498,8 @@ static void large(enum vm_type type)
          (t2 - t1) / 1000);
     ok(!r && t1 - t0 < 5 && touch(vm.mem + PAGE) == SIGBUS &&
        !touch(vm.mem + 999 * (size / 1024)),
-       "64 GiB, 64 MiB of them there, to private in less than 5 s");
+       "converting 64 GiB, of which 64 MiB are allocated, to private takes "
+       "less than 5 s");
     killed(&vm);
     vm_destroy(&vm);
 }

@@ -46,48 +46,60 @@ static int logging(struct vm *vm, bool on)
 static void conversions(struct vm *vm)
 {
     ok(!vm_convert(vm, 0x100 * PAGE, 3 * PAGE, SHARED) &&
-       dirty_is(vm, 0x100, 0x103), "to shared: dirty");
-    ok(dirty_is(vm, 0, 0), "once");
+       dirty_is(vm, 0x100, 0x103), "pages that become shared are dirty");
+    ok(dirty_is(vm, 0, 0),
+       "a conversion is only in the first dirty log after it");
     ok(!vm_convert(vm, 0x100 * PAGE, 3 * PAGE, SHARED) && dirty_is(vm, 0, 0),
-       "already shared: not dirty");
+       "converting shared pages to shared does not mark them dirty");
     ok(!vm_convert(vm, 0x101 * PAGE, PAGE, PRIVATE) &&
-       dirty_is(vm, 0x101, 0x102), "to private: dirty");
-    ok(!vm_convert(vm, 0xff * PAGE, 6 * PAGE, PRIVATE), "a range of both");
+       dirty_is(vm, 0x101, 0x102), "a page that becomes private is dirty");
+    ok(!vm_convert(vm, 0xff * PAGE, 6 * PAGE, PRIVATE),
+       "a range of private and shared pages becomes private");
     fetch(vm);
-    ok(dirty[4] == 0x5 && !(dirty[3] >> 63), "only what changed is dirty");
+    ok(dirty[4] == 0x5 && !(dirty[3] >> 63),
+       "only the pages whose state the conversion changed are dirty");
     ok(!vm_convert(vm, 0x1c0 * PAGE, 0x80 * PAGE, SHARED) &&
-       dirty_is(vm, 0x1c0, 0x240), "whole words of the log");
+       dirty_is(vm, 0x1c0, 0x240),
+       "pages that fill whole words of the dirty log are dirty when they "
+       "become shared");
     ok(!vm_convert(vm, 0x1c0 * PAGE, 0x80 * PAGE, PRIVATE) &&
-       dirty_is(vm, 0x1c0, 0x240), "and back");
+       dirty_is(vm, 0x1c0, 0x240),
+       "pages that fill whole words of the dirty log are dirty when they "
+       "become private");
     ok(vm_convert(vm, GUEST_SIZE, PAGE, PRIVATE) == -EINVAL &&
-       dirty_is(vm, 0, 0), "a conversion that fails: not dirty");
+       dirty_is(vm, 0, 0), "a conversion that fails does not mark pages dirty");
 }
 
 static void writes(struct vm *vm)
 {
     guest_write(vm, 0x20000, 1);
-    ok(dirty_is(vm, 0x20, 0x21), "the guest writes a private page");
+    ok(dirty_is(vm, 0x20, 0x21),
+       "a private page is dirty after the guest wrote it");
     ok(guest_read(vm, 0x21000) != ~0ULL && (fetch(vm), true) &&
        guest_read(vm, 0x21000) != ~0ULL && dirty_is(vm, 0, 0),
-       "it reads one");
+       "a private page that the guest only reads is not dirty");
     /*
      * A migration does not send the contents of a page that nobody has
      * accessed.  The first access must therefore mark the page dirty, even if
      * it is a read.
      */
     ok(guest_read(vm, 0x380000) != ~0ULL && dirty_is(vm, 0x380, 0x381),
-       "it reads one that was not there yet: dirty");
+       "a page that was not allocated is dirty after the guest's first read");
     guest_write(vm, 0x20008, 2);
-    ok(dirty_is(vm, 0x20, 0x21), "it writes again after the log was read");
+    ok(dirty_is(vm, 0x20, 0x21),
+       "a private page is dirty after the guest wrote it again since the last "
+       "log");
     guest_write(vm, GUEST_SHARED, 3);
     ok(dirty_is(vm, GUEST_SHARED / PAGE, GUEST_SHARED / PAGE + 1),
-       "it writes a shared page");
-    ok(*(uint64_t *)(vm->mem + GUEST_SHARED) == 3, "which the host sees");
+       "a shared page is dirty after the guest wrote it");
+    ok(*(uint64_t *)(vm->mem + GUEST_SHARED) == 3,
+       "the host sees what the guest wrote to the shared page");
     MUST(vm_convert(vm, 0x120 * PAGE, PAGE, SHARED));
     MUST(vm_convert(vm, 0x120 * PAGE, PAGE, PRIVATE));
     fetch(vm);
     guest_write(vm, 0x120000, 4);
-    ok(dirty_is(vm, 0x120, 0x121), "it writes a page that was converted");
+    ok(dirty_is(vm, 0x120, 0x121),
+       "a page that was converted before is dirty after the guest wrote it");
 }
 
 /*
@@ -132,7 +144,9 @@ static void modes(struct vm *vm)
             }
         }
         MUST(logging(vm, false));
-        ok(right, "conversions are in the next log: %s", mode[i].name);
+        ok(right,
+           "each conversion is in the next dirty log in mode \"%s\"",
+           mode[i].name);
     }
 }
 
@@ -151,19 +165,21 @@ static void manual(struct vm *vm)
     MUST(logging(vm, true));
     fetch(vm);
     ok(dirty[0] == ~0ULL && dirty[PAGES / 64 - 1] == ~0ULL,
-       "KVM_DIRTY_LOG_INITIALLY_SET: all dirty");
+       "KVM_DIRTY_LOG_INITIALLY_SET marks all pages dirty");
     CHECK(ioctl(vm->fd, KVM_CLEAR_DIRTY_LOG, &clear));
-    ok(dirty_is(vm, 0, 0), "cleared by KVM_CLEAR_DIRTY_LOG");
+    ok(dirty_is(vm, 0, 0), "KVM_CLEAR_DIRTY_LOG clears the initial dirty log");
     guest_write(vm, 0x30000, 1);
     ok(dirty_is(vm, 0x30, 0x31) && dirty_is(vm, 0x30, 0x31),
-       "a write is dirty until it is cleared");
+       "a written page stays dirty until KVM_CLEAR_DIRTY_LOG clears it");
     fetch(vm);
     CHECK(ioctl(vm->fd, KVM_CLEAR_DIRTY_LOG, &clear));
     MUST(vm_convert(vm, 0x30000, PAGE, SHARED));
-    ok(dirty_is(vm, 0x30, 0x31), "so is a conversion");
+    ok(dirty_is(vm, 0x30, 0x31),
+       "a converted page is dirty in a log that is cleared manually");
     fetch(vm);
     CHECK(ioctl(vm->fd, KVM_CLEAR_DIRTY_LOG, &clear));
-    ok(dirty_is(vm, 0, 0), "until then");
+    ok(dirty_is(vm, 0, 0),
+       "a converted page is not dirty after KVM_CLEAR_DIRTY_LOG cleared it");
     MUST(vm_convert(vm, 0x30000, PAGE, PRIVATE));
     MUST(logging(vm, false));
 }
@@ -174,26 +190,35 @@ static void run(enum vm_type type)
 
     note("%s VM", vm_type_name(type));
     vm_init(&vm, type, GUEST_SIZE);
-    if (!ok(!guest_launch(&vm, GUEST_SIZE), "a guest starts")) {
+    if (!ok(!guest_launch(&vm, GUEST_SIZE),
+            "a guest starts before its dirty log is switched on")) {
         return;
     }
     guest_write(&vm, 0x20000, 1);
     guest_write(&vm, 0x21000, 1);
     guest_write(&vm, 0x120000, 1);
 
-    ok(!logging(&vm, true), "switched on while it runs");
-    ok(dirty_is(&vm, 0, 0), "nothing is dirty");
+    ok(!logging(&vm, true),
+       "the dirty log can be switched on while the guest runs");
+    ok(dirty_is(&vm, 0, 0),
+       "no page is dirty when the dirty log was switched on");
     writes(&vm);
     conversions(&vm);
     guest_write(&vm, 0x22000, 0x77);
-    ok(!logging(&vm, false), "switched off");
+    ok(!logging(&vm, false),
+       "the dirty log can be switched off while the guest runs");
     ok(guest_read(&vm, 0x22000) == 0x77 && !guest_write(&vm, 0x22000, 0x78) &&
-       guest_read(&vm, 0x22000) == 0x78, "the guest goes on");
+       guest_read(&vm, 0x22000) == 0x78,
+       "the guest reads and writes after its dirty log was switched off");
     ok(vm_is_private(&vm, 0x22) && !vm_is_private(&vm, GUEST_SHARED / PAGE),
-       "its pages are what they were");
-    ok(!logging(&vm, true) && dirty_is(&vm, 0, 0), "on again: nothing is dirty");
+       "switching the dirty log off keeps private pages private and shared "
+       "ones shared");
+    ok(!logging(&vm, true) && dirty_is(&vm, 0, 0),
+       "no page is dirty when the dirty log was switched on a second time");
     guest_write(&vm, 0x22000, 0x79);
-    ok(dirty_is(&vm, 0x22, 0x23), "and then a write");
+    ok(dirty_is(&vm, 0x22, 0x23),
+       "a page that the guest writes is dirty after the log was switched on "
+       "again");
     MUST(logging(&vm, false));
     modes(&vm);
     manual(&vm);
@@ -237,32 +262,39 @@ static void rings(enum vm_type type)
 
     vm_create(&vm, type, GUEST_SIZE);
     ok(vm_cap(vm.fd, KVM_CAP_DIRTY_LOG_RING_WITH_BITMAP) == 1,
-       "dirty rings with a bitmap are offered");
+       "the VM offers a bitmap beside dirty rings");
     ok(ring_enable(&vm, KVM_CAP_DIRTY_LOG_RING_WITH_BITMAP, 0) == -EINVAL,
-       "not before there are rings");
+       "the bitmap beside dirty rings cannot be enabled before the rings");
     MUST(ring_enable(&vm, KVM_CAP_DIRTY_LOG_RING_ACQ_REL, RING_SIZE));
-    ok(logging(&vm, true) == -EINVAL, "a ring alone: no log for a guest_memfd");
+    ok(logging(&vm, true) == -EINVAL,
+       "a guest_memfd slot cannot have a dirty log if the VM has a ring "
+       "without bitmap");
     ok(!logging(&vm, false) &&
        ring_enable(&vm, KVM_CAP_DIRTY_LOG_RING_WITH_BITMAP, 0) == -EINVAL,
-       "no bitmap after the first slot");
+       "the bitmap beside dirty rings cannot be enabled after the first slot");
     MUST(vm_slot(&vm, 0, 0, 0, 0, 0));
-    ok(!ring_enable(&vm, KVM_CAP_DIRTY_LOG_RING_WITH_BITMAP, 0), "enabled");
+    ok(!ring_enable(&vm, KVM_CAP_DIRTY_LOG_RING_WITH_BITMAP, 0),
+       "the bitmap beside dirty rings can be enabled when the VM has no slot");
     MUST(logging(&vm, false));
-    if (!ok(!guest_launch(&vm, GUEST_SIZE), "a guest starts")) {
+    if (!ok(!guest_launch(&vm, GUEST_SIZE),
+            "a guest with a dirty ring starts")) {
         return;
     }
     guest_write(&vm, 0x20000, 1);
-    ok(!logging(&vm, true) && dirty_is(&vm, 0, 0), "its log is switched on");
+    ok(!logging(&vm, true) && dirty_is(&vm, 0, 0),
+       "the dirty log of a guest with a dirty ring can be switched on");
     guest_write(&vm, 0x20000, 2);
     ok(ring_has(&vm, 0x20) && dirty_is(&vm, 0, 0),
-       "what it writes is in its ring");
+       "a page that the guest writes is in its dirty ring, not in the bitmap");
     ok(!vm_convert(&vm, 0x100 * PAGE, 3 * PAGE, SHARED) &&
        !ring_has(&vm, 0x100) && dirty_is(&vm, 0x100, 0x103),
-       "what is converted is in the bitmap");
+       "pages that become shared are in the bitmap, not in the dirty ring");
     ok(!vm_convert(&vm, 0x101 * PAGE, PAGE, PRIVATE) &&
-       dirty_is(&vm, 0x101, 0x102), "back, too");
+       dirty_is(&vm, 0x101, 0x102),
+       "a page that becomes private is in the bitmap beside the dirty ring");
     ok(!guest_convert(&vm, 0x180, 2, false) && dirty_is(&vm, 0x180, 0x182),
-       "also when the guest asks for it");
+       "pages that the guest asks to convert are in the bitmap beside the "
+       "dirty ring");
     vm_destroy(&vm);
 }
 
@@ -273,7 +305,7 @@ static void plain_ring(void)
     ok(!vm_cap(vm.fd, KVM_CAP_DIRTY_LOG_RING_WITH_BITMAP) &&
        !ring_enable(&vm, KVM_CAP_DIRTY_LOG_RING_ACQ_REL, RING_SIZE) &&
        ring_enable(&vm, KVM_CAP_DIRTY_LOG_RING_WITH_BITMAP, 0) == -EINVAL,
-       "plain VMs have rings without a bitmap, as ever");
+       "a plain VM has dirty rings without a bitmap, as without the module");
     close(vm.fd);
 }
 

@@ -133,7 +133,8 @@ static void emulation(bool foreign)
     }
     region.guest_memfd = vm.gmem;
     MUST(xioctl(vm.fd, KVM_SET_USER_MEMORY_REGION2, &region));
-    if (!ok(!guest_launch(&vm, 0), "a guest runs, page tables in private pages")) {
+    if (!ok(!guest_launch(&vm, 0),
+            "a guest whose page tables are in private pages runs")) {
         return;
     }
     MUST(vm_convert(&vm, CODE_GPA, PAGE, SHARED));
@@ -158,57 +159,72 @@ static void emulation(bool foreign)
     MUST(guest_write(&vm, pte, DATA_GPA | 3));
     regs = (struct kvm_regs) { .rdi = DATA_GPA + 8, .rsi = 0x5555 };
     ok(!do_access(&vm, WRITE, &regs) && guest_read(&vm, DATA_GPA + 8) == 0x5555,
-       "that writes one: the guest reads it");
-    ok(dirty_has(&vm, DATA_GPA / PAGE), "it is in the dirty log");
-    ok((guest_read(&vm, pte) & 0x60) == 0x60, "and its page table says so, too");
+       "KVM emulates private code that writes a private page, and the guest "
+       "reads it");
+    ok(dirty_has(&vm, DATA_GPA / PAGE),
+       "a private page that KVM wrote for an emulated instruction is in the "
+       "dirty log");
+    ok((guest_read(&vm, pte) & 0x60) == 0x60,
+       "KVM sets the accessed and dirty bits in a page table in a private "
+       "page");
 
     regs = (struct kvm_regs) {
         .rdi = DATA_GPA + 8, .rax = 0x5555, .rbx = 0x6666,
     };
     ok(!do_access(&vm, CMPXCHG, &regs) && regs.rflags & 0x40 &&
-       guest_read(&vm, DATA_GPA + 8) == 0x6666, "LOCK CMPXCHG that succeeds");
+       guest_read(&vm, DATA_GPA + 8) == 0x6666,
+       "KVM emulates a LOCK CMPXCHG to a private page that succeeds");
     regs = (struct kvm_regs) {
         .rdi = DATA_GPA + 8, .rax = 0x5555, .rbx = 0x7777,
     };
     ok(!do_access(&vm, CMPXCHG, &regs) && !(regs.rflags & 0x40) &&
        regs.rax == 0x6666 && guest_read(&vm, DATA_GPA + 8) == 0x6666,
-       "one that does not");
+       "KVM emulates a LOCK CMPXCHG to a private page whose comparison fails");
     regs = (struct kvm_regs) {
         .rdi = DATA_GPA + 9, .rax = 0x66, .rbx = 0x99,
     };
     ok(!do_access(&vm, CMPXCHG_BYTE, &regs) &&
-       guest_read(&vm, DATA_GPA + 8) == 0x9966, "one of a byte");
+       guest_read(&vm, DATA_GPA + 8) == 0x9966,
+       "KVM emulates a LOCK CMPXCHG of one byte of a private page");
 
     regs = (struct kvm_regs) { .rsi = DATA_GPA, .rdi = MMIO_GPA };
     ok(!do_access(&vm, MOVS, &regs) && mmio_writes == 1 &&
-       mmio_written == 0x1111222233334444, "MOVS from a private page to a device");
+       mmio_written == 0x1111222233334444,
+       "KVM emulates MOVS from a private page to a device");
     mmio_value = 0x8888999900001111;
     regs = (struct kvm_regs) { .rsi = MMIO_GPA, .rdi = DATA_GPA + 16 };
     ok(!do_access(&vm, MOVS, &regs) && mmio_reads == 1 &&
-       guest_read(&vm, DATA_GPA + 16) == mmio_value, "and from it to the page");
+       guest_read(&vm, DATA_GPA + 16) == mmio_value,
+       "KVM emulates MOVS from a device to a private page");
     regs = (struct kvm_regs) { .rdi = 0x200000, .rsi = ~0ULL };
     ok(!do_access(&vm, READ, &regs) && regs.rsi == 0,
-       "a private page that was not there yet: zeros");
+       "an emulated read of a private page that was not allocated returns "
+       "zeros");
 
     /* KVM keeps no reference to a page that it has accessed */
     ok(!vm_convert(&vm, DATA_GPA, PAGE, SHARED) && p[1] == 0x9966 &&
-       p[2] == mmio_value, "shared, the host sees all of it");
+       p[2] == mmio_value,
+       "the host sees all emulated writes once the page is shared");
     if (foreign) {
         for (unsigned i = 0; i < LOW; i++) {
             same += other[i] == 0xee;
         }
-        ok(same == LOW, "what is at the slot's host address was not touched");
+        ok(same == LOW,
+           "emulation does not touch the memory at the slot's host address");
         munmap(other, LOW);
     } else {
         regs = (struct kvm_regs) { .rdi = DATA_GPA, .rsi = 0xabcd };
         ok(!do_access(&vm, WRITE, &regs) && p[0] == 0xabcd,
-           "KVM emulates accesses to it by host address then");
+           "KVM emulates a write to the page by its host address once it is "
+           "shared");
         regs = (struct kvm_regs) {
             .rdi = DATA_GPA, .rax = 0xabcd, .rbx = 0xef01,
         };
         ok(!do_access(&vm, CMPXCHG, &regs) && p[0] == 0xef01,
-           "LOCK CMPXCHG, too");
-        ok(!vm_convert(&vm, DATA_GPA, PAGE, PRIVATE), "and back");
+           "KVM emulates LOCK CMPXCHG to a shared page by its host address");
+        ok(!vm_convert(&vm, DATA_GPA, PAGE, PRIVATE),
+           "the page becomes private again after emulation used its host "
+           "address");
     }
     vm_destroy(&vm);
 }
@@ -252,7 +268,9 @@ static void shared_structure(struct vm *vm, const char *name, size_t version)
     run_with_clock(vm);
     was = *count;
     run_with_clock(vm);
-    ok(was && *count != was, "%s: KVM writes it (%u, then %u)", name, was, *count);
+    ok(was && *count != was,
+       "KVM updates %s in a shared page (version %u, then %u)", name, was,
+       *count);
 
     for (i = 0; i < 3; i++) {
         memcpy(before, page, PAGE);
@@ -271,7 +289,7 @@ static void shared_structure(struct vm *vm, const char *name, size_t version)
             break;
         }
     }
-    ok(i == 3, "not while its page is private, and again after that");
+    ok(i == 3, "KVM updates %s only while its page is shared", name);
 
     /*
      * A new slot makes KVM's cached host addresses invalid, so KVM looks them
@@ -283,7 +301,9 @@ static void shared_structure(struct vm *vm, const char *name, size_t version)
     MUST(vm_convert(vm, PV_GPA, PAGE, SHARED));
     was = *count;
     run_with_clock(vm);
-    ok(*count != was, "also if memory slots have changed meanwhile");
+    ok(*count != was,
+       "KVM updates %s again after slots changed while its page was private",
+       name);
     MUST(vm_slot(vm, 1, 0, 1ULL << 32, 0, 0));
 }
 
@@ -299,7 +319,8 @@ static void shared_structures(enum vm_type type)
     note("%s VM", vm_type_name(type));
     vm_create(&vm, type, GUEST_SIZE);
     MUST(vm_slot(&vm, 0, 0, 0, GUEST_SIZE - PAGE, 0));
-    if (!ok(!guest_launch(&vm, 0x20000), "a guest runs")) {
+    if (!ok(!guest_launch(&vm, 0x20000),
+            "a guest whose structures KVM updates runs")) {
         return;
     }
     MUST(vm_convert(&vm, PV_GPA, PAGE, SHARED));
@@ -324,8 +345,10 @@ static void shared_structures(enum vm_type type)
     }
     c.stop = true;
     pthread_join(thread, NULL);
-    ok(!c.errors && c.done >= 200, "%ld entries against %ld conversions, "
-       "%ld refused, %ld failed", n, c.done, c.refused, c.errors);
+    ok(!c.errors && c.done >= 200,
+       "%ld entries that update kvmclock and steal time beside %ld conversions "
+       "of their page (%ld refused): %ld failed", n, c.done, c.refused,
+       c.errors);
     vm_destroy(&vm);
 }
 

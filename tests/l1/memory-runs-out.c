@@ -116,7 +116,9 @@ static void run(const char *what, call_fn *call, call_fn *undo)
         if (r >= 0) {       /* @call tolerates this failure */
             survived++;
             if (undo && undo() < 0) {
-                ok(false, "%s: cannot be undone", what);
+                ok(false,
+                   "%s, after it survived a failed allocation, can be undone",
+                   what);
                 return;
             }
             continue;
@@ -126,16 +128,19 @@ static void run(const char *what, call_fn *call, call_fn *undo)
         look(&after);
         if ((r != -ENOMEM && r != -EFAULT) ||
             memcmp(&before, &after, sizeof(before))) {
-            ok(false, "%s, failure %d: %s, %s", what, n, strerror(-r),
+            ok(false,
+               "%s fails with ENOMEM or EFAULT and changes nothing (failure "
+               "%d: %s, %s)", what, n, strerror(-r),
                memcmp(&before, &after, sizeof(before)) ?
-               "and something is done" : "nothing is done");
+               "it has changed something" : "it has changed nothing");
             return;
         }
     }
-    ok(n < 1000 && r >= 0, "%s: fails %ld times and survives %ld, then works (%s)",
-       what, failures, survived, strerror(r < 0 ? -r : 0));
+    ok(n < 1000 && r >= 0,
+       "%s fails %ld times and survives %ld, then works (%s)", what, failures,
+       survived, strerror(r < 0 ? -r : 0));
     if (undo && undo() < 0) {
-        ok(false, "%s: cannot be undone", what);
+        ok(false, "%s, after it succeeded, can be undone", what);
     }
 }
 
@@ -268,13 +273,17 @@ static void rebind(void)
         r = on ? log_on() : log_off();
         look(&after);
         ok(r == -ENOMEM && !memcmp(&before, &after, sizeof(before)),
-           "switching the log %s, the slot cannot be bound anew: %s, and "
-           "nothing is done", on ? "on" : "off", strerror(-r));
+           "switching the log %s when the slot cannot be bound again fails "
+           "with ENOMEM (%s) and changes nothing", on ? "on" : "off",
+           strerror(-r));
         ok(!guest_write(&vm, 0x20000, 0x1234 + on) &&
            guest_read(&vm, 0x20000) == 0x1234u + on &&
            !to_shared() && !to_private() && !punch() && !allocate(),
-           "the guest goes on, and the file knows its slot");
-        ok(!(on ? log_on() : log_off()), "the next time it works");
+           "the guest and conversions go on after the slot could not be bound "
+           "again");
+        ok(!(on ? log_on() : log_off()),
+           "the log can be switched %s after the slot could not be bound again",
+           on ? "on" : "off");
     }
     prctl(PR_SET_NAME, "l1-memory");
 }
@@ -283,7 +292,8 @@ static void run_vm(enum vm_type type)
 {
     note("%s VM", vm_type_name(type));
     vm_init(&vm, type, GUEST_SIZE);
-    if (!ok(!guest_launch(&vm, 0x40000), "a guest starts")) {
+    if (!ok(!guest_launch(&vm, 0x40000),
+            "a guest starts before allocations fail")) {
         return;
     }
     MUST(guest_write(&vm, 0x20000, 1));
@@ -293,21 +303,21 @@ static void run_vm(enum vm_type type)
     other = vm;
     other.gmem = CHECK(vm_gmem(&vm, GUEST_SIZE, GUEST_MEMFD_FLAG_MMAP |
                                                 GUEST_MEMFD_FLAG_INIT_SHARED));
-    run("to private", to_private, to_shared);
+    run("a conversion to private", to_private, to_shared);
     MUST(to_private());
-    run("to shared", to_shared, to_private);
-    run("the bitmap", bitmap, NULL);
-    run("a guest_memfd", create, close_created);
-    run("the log on", log_on, log_off);
+    run("a conversion to shared", to_shared, to_private);
+    run("reading the bitmap", bitmap, NULL);
+    run("creating a guest_memfd", create, close_created);
+    run("switching the log on", log_on, log_off);
     MUST(log_on());
-    run("the log off", log_off, log_on);
+    run("switching the log off", log_off, log_on);
     MUST(log_off());
-    run("a slot", new_slot, delete_slot);
+    run("creating a slot", new_slot, delete_slot);
     MUST(new_slot());
-    run("no slot", delete_slot, new_slot);
-    run("allocate", allocate, punch);
+    run("deleting a slot", delete_slot, new_slot);
+    run("allocating pages", allocate, punch);
     MUST(punch());
-    run("the guest's fault", guest_touch, punch);
+    run("a page fault of the guest", guest_touch, punch);
     if (!access("/sys/module/fail_rebind", F_OK)) {
         rebind();
     } else {
@@ -328,7 +338,7 @@ static void run_sev(void)
     vm_destroy(&other);
     vm_init(&other, VM_SEV, GUEST_SIZE);
     if (!ok(!guest_launch(&vm, 0x40000) && !transport_start(&vm, &other),
-            "a guest is being sent")) {
+            "a guest whose pages are sent while allocations fail starts")) {
         return;
     }
     run("SEND_UPDATE_DATA", send_page, NULL);
@@ -367,7 +377,8 @@ int main(void)
     run_vm(VM_SW_PROTECTED);
     run_vm(VM_SEV);
     run_sev();
-    ok(injected > 20 && refused > 10, "%ld failures, of which %ld were seen",
+    ok(injected > 20 && refused > 10,
+       "of %ld failed allocations, the calls reported %ld as an error",
        injected, refused);
     return done_testing();
 }

@@ -37,35 +37,44 @@ static void changes(enum vm_type type)
     other = CHECK(vm_gmem(&vm, GUEST_SIZE, GUEST_MEMFD_FLAG_MMAP |
                                            GUEST_MEMFD_FLAG_INIT_SHARED));
     ok(slot(&vm, gmem | KVM_MEM_READONLY, 0, size, mem, 0, f) == -EINVAL,
-       "a read-only slot: EINVAL");
-    ok(!slot(&vm, gmem | LOG, 0, size, mem, 0, f), "one that begins with a log");
+       "a read-only guest_memfd slot is refused with EINVAL");
+    ok(!slot(&vm, gmem | LOG, 0, size, mem, 0, f),
+       "a guest_memfd slot can have a dirty log when it is created");
     MUST(vm_convert(&vm, 0x10000, PAGE, PRIVATE));
-    ok(!slot(&vm, gmem, 0, size, mem, 0, f), "its log can go");
-    ok(!slot(&vm, gmem, 0, size, mem, 0, f), "the same again: nothing to do");
-    ok(!slot(&vm, gmem | LOG, 0, size, mem, 0, f), "and come back");
+    ok(!slot(&vm, gmem, 0, size, mem, 0, f),
+       "the dirty log of a guest_memfd slot can be switched off");
+    ok(!slot(&vm, gmem, 0, size, mem, 0, f),
+       "setting a guest_memfd slot to the same values succeeds");
+    ok(!slot(&vm, gmem | LOG, 0, size, mem, 0, f),
+       "the dirty log of a guest_memfd slot can be switched on again");
     ok(slot(&vm, gmem, 0, size, mem, 0, other) == -EINVAL,
-       "another guest_memfd: EINVAL");
+       "changing the guest_memfd of a slot is refused with EINVAL");
     ok(slot(&vm, gmem, 0, size, mem, 0, kvm_fd) == -EINVAL &&
        slot(&vm, gmem, 0, size, mem, 0, -1) == -EINVAL,
-       "none: EINVAL");
+       "changing a slot's guest_memfd to no or another file is refused with "
+       "EINVAL");
     ok(slot(&vm, gmem, 0, size, mem, PAGE, f) == -EINVAL,
-       "another offset: EINVAL");
+       "changing the offset of a guest_memfd slot is refused with EINVAL");
     ok(slot(&vm, gmem, size, size, mem, 0, f) == -EINVAL,
-       "another guest address: EINVAL");
+       "changing the guest address of a guest_memfd slot is refused with "
+       "EINVAL");
     ok(slot(&vm, gmem, 0, size - PAGE, mem, 0, f) == -EINVAL &&
        slot(&vm, gmem, 0, size, mem + PAGE, 0, f) == -EINVAL,
-       "another size or host address: EINVAL");
+       "changing the size or host address of a guest_memfd slot is refused "
+       "with EINVAL");
     ok(slot(&vm, 0, 0, size, mem, 0, 0) == -EINVAL,
-       "without KVM_MEM_GUEST_MEMFD: EINVAL");
+       "removing KVM_MEM_GUEST_MEMFD from a slot is refused with EINVAL");
     ok(vm_is_private(&vm, 0x10) && touch(vm.mem + 0x10000) == SIGBUS,
-       "the attributes stayed through all of it");
+       "a private page stays private through all changes of its slot");
     ok(vm_slot(&vm, 1, 0, size, size, 0) == -EEXIST,
-       "one page in two slots: EEXIST");
+       "binding a page of the file to a second slot is refused with EEXIST");
     ok(!slot(&vm, gmem, 0, 0, mem, 0, f) && !vm_is_private(&vm, 0x10),
-       "deleted: no gfn is private");
-    ok(touch(vm.mem + 0x10000) == SIGBUS, "but the page is");
+       "no gfn is private after the slot was deleted");
+    ok(touch(vm.mem + 0x10000) == SIGBUS,
+       "the page stays private after its slot was deleted");
     ok(!slot(&vm, gmem, size, size, mem, 0, f) &&
-       vm_is_private(&vm, size / PAGE + 0x10), "elsewhere, the gfn there is");
+       vm_is_private(&vm, size / PAGE + 0x10),
+       "the gfn is private when the slot is created at another address");
     close(other);
     vm_destroy(&vm);
 }
@@ -87,28 +96,33 @@ static void ordinary(void)
     memset(p, 0x66, 4 * PAGE);
     rom.userspace_addr = region.addr = (uintptr_t)p;
     ok(!xioctl(vm.fd, KVM_SET_USER_MEMORY_REGION, &rom),
-       "an ordinary slot beside it, with a log");
+       "an SEV VM can have an ordinary slot with a dirty log beside its "
+       "guest_memfd");
     rom.flags = 0;
-    ok(!xioctl(vm.fd, KVM_SET_USER_MEMORY_REGION, &rom), "which goes");
+    ok(!xioctl(vm.fd, KVM_SET_USER_MEMORY_REGION, &rom),
+       "the dirty log of an ordinary slot can be switched off");
     rom.guest_phys_addr += PAGE;
-    ok(!xioctl(vm.fd, KVM_SET_USER_MEMORY_REGION, &rom), "it moves");
-    ok(!vm_is_private(&vm, GUEST_SIZE / PAGE + 1), "it is shared");
+    ok(!xioctl(vm.fd, KVM_SET_USER_MEMORY_REGION, &rom),
+       "an ordinary slot can be moved");
+    ok(!vm_is_private(&vm, GUEST_SIZE / PAGE + 1),
+       "a gfn of an ordinary slot is shared");
     ok(!xioctl(vm.fd, KVM_MEMORY_ENCRYPT_REG_REGION, &region) &&
        !xioctl(vm.fd, KVM_MEMORY_ENCRYPT_UNREG_REGION, &region),
-       "it can be registered");
+       "ordinary memory can be registered and unregistered");
     region.addr = (uintptr_t)vm.mem;
     region.size = GUEST_SIZE;
     ok(!vm_convert(&vm, 0, GUEST_SIZE, PRIVATE),
-       "registering guest_memfd memory holds no page");
+       "registered guest_memfd memory becomes private, because no page is "
+       "held");
     ok(!xioctl(vm.fd, KVM_MEMORY_ENCRYPT_UNREG_REGION, &region) &&
        xioctl(vm.fd, KVM_MEMORY_ENCRYPT_UNREG_REGION, &region) == -EINVAL,
-       "it is unregistered once");
+       "guest_memfd memory can be unregistered exactly once");
     region.size = 0;
     ok(xioctl(vm.fd, KVM_MEMORY_ENCRYPT_REG_REGION, &region) == -EINVAL,
-       "nothing cannot be registered");
+       "registering a region of size 0 is refused with EINVAL");
     region.size = -PAGE;
     ok(xioctl(vm.fd, KVM_MEMORY_ENCRYPT_REG_REGION, &region) < 0,
-       "more than there is cannot either");
+       "registering a region larger than the address space is refused");
     munmap(p, 4 * PAGE);
     vm_destroy(&vm);
 }
@@ -127,10 +141,12 @@ static void plain(void)
     vm.mem = mmap(NULL, GUEST_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED,
                   vm.gmem, 0);
     ok(vm_slot(&vm, 0, LOG, 0, GUEST_SIZE, 0) == -EINVAL,
-       "a plain VM's guest_memfd slot has no log, as ever");
+       "the guest_memfd slot of a plain VM cannot have a dirty log, as without "
+       "the module");
     ok(!vm_slot(&vm, 0, 0, 0, GUEST_SIZE, 0) &&
        vm_slot(&vm, 0, 0, 0, GUEST_SIZE, 0) == -EINVAL,
-       "and cannot change, as ever");
+       "the guest_memfd slot of a plain VM cannot be changed, as without the "
+       "module");
     munmap(vm.mem, GUEST_SIZE);
     close(vm.gmem);
     close(vm.fd);
@@ -197,8 +213,9 @@ static void leaks(void)
     after = unevictable(before + 256);
     free_after = free_kb();
     ok(after <= before + 256 && free_before - free_after < 8 << 10,
-       "48 VMs of 4 MiB come and go: unevictable %ld to %ld kB, free %ld to %ld",
-       before, after, free_before, free_after);
+       "creating and destroying 48 VMs of 4 MiB leaks no memory: unevictable "
+       "%ld to %ld kB, free %ld to %ld", before, after, free_before,
+       free_after);
 }
 
 int main(void)

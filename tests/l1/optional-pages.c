@@ -123,12 +123,17 @@ int main(void)
     }
 
     kib = in_group(VM_SEV, false);
-    ok(kib > all - some, "an SEV VM whose pages are blocks of four: %ld KiB", kib);
+    ok(kib > all - some,
+       "an SEV VM allocates blocks of four pages if memory allows it: %ld KiB",
+       kib);
     kib = in_group(VM_SW_PROTECTED, false);
-    ok(kib >= 0 && kib < 2 * some, "a VM without firmware: %ld KiB", kib);
+    ok(kib >= 0 && kib < 2 * some,
+       "a VM without firmware allocates only the pages that are used: %ld KiB",
+       kib);
     kib = in_group(VM_SEV, true);
     ok(kib >= 0 && kib < 2 * some,
-       "an SEV VM whose user space punches holes: %ld KiB", kib);
+       "an SEV VM whose user space punches holes keeps only the used pages: "
+       "%ld KiB", kib);
 
     snprintf(limit, sizeof(limit), "%lld", (long long)LIMIT);
     if (!put(GROUP "/memory.max", limit)) {
@@ -136,8 +141,8 @@ int main(void)
     }
     kib = in_group(VM_SEV, false);
     ok(kib > some / 2 && get(GROUP "/memory.events", "oom_kill") == 0,
-       "in a group that has room for the pages that are wanted: %ld KiB, "
-       "nobody is killed", kib);
+       "a control group that has room only for the used pages gets %ld KiB, "
+       "and nobody is killed", kib);
     rmdir(GROUP);
     umount(CGROUP);
     return done_testing();

@@ -74,32 +74,40 @@ static void contents(struct vm *vm)
     bool good = true;
     unsigned i;
 
-    ok(right_all(vm), "all shared");
+    ok(right_all(vm), "the bitmap is right when all pages are shared");
     MUST(set(vm, 0, SIZE / PAGE, true));
-    ok(right_all(vm), "all private: gfns without a slot are not");
+    ok(right_all(vm),
+       "the bitmap is right when all pages are private, and is 0 for gfns "
+       "without a slot");
     MUST(set(vm, 0x240, 64, false));
     MUST(set(vm, 0x2c1, 1, false));
     MUST(set(vm, 0x2ff, 2, false));
     MUST(set(vm, 0x3, 5, false));
     MUST(set(vm, 0x100, 1, false));
     MUST(set(vm, 0x17f, 1, false));
-    ok(right_all(vm), "a whole word, single pages, both ends of a slot");
+    ok(right_all(vm),
+       "the bitmap is right for a whole word, single pages, and both ends of a "
+       "slot");
     for (i = 0; i < 300; i += 3) {
         MUST(set(vm, 0x200 + i, 1, i & 1));
     }
-    ok(right_all(vm), "every third page changed");
+    ok(right_all(vm),
+       "the bitmap is right after every third page was converted");
 
     for (i = 0; i < 70 && good; i++) {
         for (unsigned n = 1; n < 140 && good; n++) {
             good = right(vm, 0xf0 + i, n, n & 1 ? 0xff : 0);
         }
     }
-    ok(good, "any start, any length: no bit outside is touched");
+    ok(good,
+       "bits outside of the requested range are not written, for any start and "
+       "length");
     good = right(vm, 0x2f0, 0x30, 0) && right(vm, 0xfff, 3, 0xff) &&
            right(vm, 0x1080, 1, 0) && right(vm, 0x1081, 1, 0xff) &&
            right(vm, 0x30a, 2, 0xff);
-    ok(good, "ranges across slots and holes");
-    ok(right(vm, 1ULL << 40, 100, 0xff), "far away: nothing is private");
+    ok(good, "the bitmap is right for ranges across slots and holes");
+    ok(right(vm, 1ULL << 40, 100, 0xff),
+       "the bitmap of a range far from all slots has no private page");
 }
 
 static void generations(struct vm *vm)
@@ -112,9 +120,11 @@ static void generations(struct vm *vm)
 
     MUST(xioctl(vm->fd, KVM_GET_PAGE_ENC_BITMAP, &args));
     gen = args.generation;
-    ok(gen && args.flags == 0, "there is a generation, not 0");
+    ok(gen && args.flags == 0,
+       "the first bitmap has a generation other than 0");
     MUST(xioctl(vm->fd, KVM_GET_PAGE_ENC_BITMAP, &args));
-    ok(args.generation == gen, "it stays while nothing changes");
+    ok(args.generation == gen,
+       "the generation stays the same while nothing changes");
 
     memset(bits, 0xa5, sizeof(bits));
     memcpy(before, bits, sizeof(bits));
@@ -123,44 +133,49 @@ static void generations(struct vm *vm)
     ok(args.flags == (KVM_PAGE_ENC_BITMAP_IF_CHANGED |
                       KVM_PAGE_ENC_BITMAP_UNCHANGED) &&
        args.generation == gen && !memcmp(bits, before, sizeof(bits)),
-       "asked if it changed: it did not, nothing is written");
+       "IF_CHANGED with the current generation reports UNCHANGED and writes no "
+       "bitmap");
     args.flags = 0;
     MUST(xioctl(vm->fd, KVM_GET_PAGE_ENC_BITMAP, &args));
-    ok(memcmp(bits, before, sizeof(bits)), "asked plainly: written");
+    ok(memcmp(bits, before, sizeof(bits)),
+       "a request without IF_CHANGED writes the bitmap although nothing has "
+       "changed");
 
     args.flags = KVM_PAGE_ENC_BITMAP_IF_CHANGED;
     args.generation = 0;
     memset(bits, 0xa5, sizeof(bits));
     MUST(xioctl(vm->fd, KVM_GET_PAGE_ENC_BITMAP, &args));
     ok(args.flags == KVM_PAGE_ENC_BITMAP_IF_CHANGED && args.generation == gen &&
-       memcmp(bits, before, sizeof(bits)), "generation 0 is never current");
+       memcmp(bits, before, sizeof(bits)),
+       "IF_CHANGED with generation 0 always writes the bitmap");
 
     MUST(set(vm, 0x300, 1, !model[0x300]));
     MUST(xioctl(vm->fd, KVM_GET_PAGE_ENC_BITMAP, &args));
     ok(args.flags == KVM_PAGE_ENC_BITMAP_IF_CHANGED && args.generation != gen,
-       "a conversion makes another");
+       "a conversion changes the generation");
     gen = args.generation;
     MUST(set(vm, 0x300, 1, model[0x300]));
     MUST(xioctl(vm->fd, KVM_GET_PAGE_ENC_BITMAP, &args));
     ok(args.generation == gen && args.flags & KVM_PAGE_ENC_BITMAP_UNCHANGED,
-       "one that changes nothing does not");
+       "a conversion that changes no page does not change the generation");
 
     args.flags = KVM_PAGE_ENC_BITMAP_IF_CHANGED;
     MUST(vm_slot(vm, 2, 0, slots[2].gfn * PAGE, 0, 0));
     MUST(xioctl(vm->fd, KVM_GET_PAGE_ENC_BITMAP, &args));
     ok(args.flags == KVM_PAGE_ENC_BITMAP_IF_CHANGED && args.generation != gen &&
-       !(bits[0x1010 / 8] & 1), "a slot that goes does");
+       !(bits[0x1010 / 8] & 1), "deleting a slot changes the generation");
     gen = args.generation;
     MUST(vm_slot(vm, 2, 0, slots[2].gfn * PAGE, slots[2].pages * PAGE,
                  slots[2].index * PAGE));
     MUST(xioctl(vm->fd, KVM_GET_PAGE_ENC_BITMAP, &args));
     ok(args.flags == KVM_PAGE_ENC_BITMAP_IF_CHANGED && args.generation != gen &&
-       right_all(vm), "a slot that comes, too");
+       right_all(vm), "creating a slot changes the generation");
     gen = args.generation;
     MUST(vm_slot(vm, 2, KVM_MEM_LOG_DIRTY_PAGES, slots[2].gfn * PAGE,
                  slots[2].pages * PAGE, slots[2].index * PAGE));
     MUST(xioctl(vm->fd, KVM_GET_PAGE_ENC_BITMAP, &args));
-    ok(right_all(vm), "a slot's log switched on: the same bitmap");
+    ok(right_all(vm),
+       "switching a slot's dirty log on does not change the bitmap");
 }
 
 static void arguments(struct vm *vm)
@@ -177,34 +192,42 @@ static void arguments(struct vm *vm)
                     xioctl(vm->fd, KVM_GET_PAGE_ENC_BITMAP, &a); })
     CHECK(munmap(page + PAGE, PAGE));
     memset(page, 0xa5, PAGE);
-    ok(TRY(a.num_pages = 0) == -EINVAL, "no pages: EINVAL");
-    ok(TRY(a.start_gfn = -1ULL) == -EINVAL, "an overflow: EINVAL");
-    ok(TRY(a.start_gfn = -64ULL) == -EINVAL, "an overflow to 0: EINVAL");
-    ok(TRY(a.num_pages = -1ULL) == -EINVAL, "an overflow of pages: EINVAL");
+    ok(TRY(a.num_pages = 0) == -EINVAL,
+       "a request for 0 pages fails with EINVAL");
+    ok(TRY(a.start_gfn = -1ULL) == -EINVAL,
+       "a request whose range overflows fails with EINVAL");
+    ok(TRY(a.start_gfn = -64ULL) == -EINVAL,
+       "a request whose range ends at 2^64 fails with EINVAL");
+    ok(TRY(a.num_pages = -1ULL) == -EINVAL,
+       "a request for 2^64 - 1 pages fails with EINVAL");
     ok(TRY(a.start_gfn = 1ULL << 52) == -EINVAL,
-       "no address has such a gfn: EINVAL");
+       "a request for a gfn that no address has fails with EINVAL");
     for (i = 0, n = 0; i < 3; i++) {
         n += TRY(a.reserved[i] = 1) == -EINVAL;
     }
-    ok(n == 3, "any reserved field: EINVAL");
+    ok(n == 3, "a request with any reserved field fails with EINVAL");
     for (i = 1, n = 0; i < 64; i++) {
         n += TRY(a.flags = 1ULL << i) == -EINVAL;
     }
-    ok(n == 63, "any other flag: EINVAL");
-    ok(page[0] == 0xa5, "none of them wrote anything");
+    ok(n == 63, "a request with any unknown flag fails with EINVAL");
+    ok(page[0] == 0xa5, "requests that fail write nothing to the bitmap");
     ok(xioctl(vm->fd, KVM_GET_PAGE_ENC_BITMAP, (void *)8) == -EFAULT,
-       "no argument: EFAULT");
-    ok(TRY(a.enc_bitmap = 0) == -EFAULT, "no bitmap: EFAULT");
-    ok(TRY(a.enc_bitmap = -8ULL) == -EFAULT, "a kernel address: EFAULT");
-    ok(TRY(a.enc_bitmap += PAGE - 7) == -EFAULT, "a byte too far: EFAULT");
-    ok(TRY(a.enc_bitmap += PAGE - 8) == 0, "but not a byte");
+       "a request with an invalid argument pointer fails with EFAULT");
+    ok(TRY(a.enc_bitmap = 0) == -EFAULT,
+       "a request without a bitmap fails with EFAULT");
+    ok(TRY(a.enc_bitmap = -8ULL) == -EFAULT,
+       "a request with a kernel address as bitmap fails with EFAULT");
+    ok(TRY(a.enc_bitmap += PAGE - 7) == -EFAULT,
+       "a bitmap that ends a byte after the mapped page fails with EFAULT");
+    ok(TRY(a.enc_bitmap += PAGE - 8) == 0,
+       "a bitmap that ends at the end of the mapped page succeeds");
     ok(TRY(a.enc_bitmap += PAGE - 8, a.num_pages = 57) == 0 &&
        TRY(a.enc_bitmap += PAGE - 7, a.num_pages = 57) == -EFAULT,
-       "likewise where the last byte is not whole");
+       "both limits hold for a bitmap whose last byte is not whole");
     ok(TRY(a.num_pages = 1ULL << 40) == -EFAULT,
-       "more than there is memory for: EFAULT");
+       "a bitmap larger than the mapped memory fails with EFAULT");
     CHECK(mprotect(page, PAGE, PROT_READ));
-    ok(TRY() == -EFAULT, "a read-only bitmap: EFAULT");
+    ok(TRY() == -EFAULT, "a read-only bitmap fails with EFAULT");
     munmap(page, PAGE);
 }
 
@@ -231,12 +254,15 @@ static void wide(void)
                   MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     MUST(vm_slot(&vm, 0, 0, 0, 7 * PAGE, 0));
     MUST(xioctl(vm.fd, KVM_GET_PAGE_ENC_BITMAP, &args));
-    ok(bits[0] == 0 && bits[1] == 0xf0, "VM-wide attributes: none");
+    ok(bits[0] == 0 && bits[1] == 0xf0,
+       "the bitmap of a VM with VM-wide attributes has no private page at "
+       "first");
     gen = args.generation;
     MUST(xioctl(vm.fd, KVM_SET_MEMORY_ATTRIBUTES, &a));
     MUST(xioctl(vm.fd, KVM_GET_PAGE_ENC_BITMAP, &args));
     ok(bits[0] == 0x78 && bits[1] == 0xf0 && args.generation != gen,
-       "some: those with a slot, and another generation");
+       "with VM-wide attributes, private gfns with a slot are in the bitmap, "
+       "and the generation changes");
     close(vm.gmem);
     close(vm.fd);
     munmap(vm.mem, SIZE);
@@ -333,8 +359,9 @@ static void races(struct vm *vm)
     b.flags = KVM_PAGE_ENC_BITMAP_IF_CHANGED;
     MUST(xioctl(vm->fd, KVM_GET_PAGE_ENC_BITMAP, &b));
     ok(!failed && !torn && !stale && b.flags & KVM_PAGE_ENC_BITMAP_UNCHANGED,
-       "%ld reads (%ld unchanged) against %ld conversions: %ld torn, %ld stale",
-       reads, same, conversions, torn, stale);
+       "the bitmap is never torn or stale: %ld reads (%ld unchanged) against "
+       "%ld conversions: %ld torn, %ld stale", reads, same, conversions, torn,
+       stale);
 }
 
 /*
@@ -366,8 +393,8 @@ static void large_races(void)
     stop = true;
     pthread_join(thread, &failed);
     ok(!failed && !torn && both[0] && both[1],
-       "%ld reads of %#llx pages against %ld conversions of all: %ld torn",
-       reads, (long long)(2 * half), conversions, torn);
+       "no bitmap is torn: %ld reads of %#llx pages against %ld conversions of "
+       "all pages: %ld torn", reads, (long long)(2 * half), conversions, torn);
     vm_destroy(&vm);
     free(bits);
 }
@@ -403,8 +430,8 @@ static void wide_races(void)
     stop = true;
     pthread_join(thread, &failed);
     ok(!failed && !torn && both[0] && both[1],
-       "VM-wide: %ld reads against %ld conversions, %ld torn",
-       reads, conversions, torn);
+       "no bitmap of VM-wide attributes is torn: %ld reads against %ld "
+       "conversions, %ld torn", reads, conversions, torn);
     close(vm.gmem);
     close(vm.fd);
     munmap(vm.mem, vm.size);
@@ -435,16 +462,16 @@ static void sparse(void)
         }
     }
     ok(set == 0x105 && bits[pages / 8 - 1] >> 5 == 7,
-       "a slot in the middle of 64 GiB of nothing");
+       "the bitmap of 64 GiB shows the private pages of the only slot in it");
     huge = mmap(NULL, 1ULL << 33, PROT_READ | PROT_WRITE,
                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (huge == MAP_FAILED) {
         bail("mmap");
     }
     ok(vm_bitmap(&vm, 0, 1ULL << 36, huge) == -ENOMEM,
-       "slots 128 TiB apart in one request: ENOMEM");
+       "a request that covers slots 128 TiB apart fails with ENOMEM");
     ok(!vm_bitmap(&vm, 1ULL << 35, 100, huge) && huge[0] == 3 && !huge[1],
-       "each alone is read");
+       "the bitmap of one of two slots that are 128 TiB apart is right");
     munmap(huge, 1ULL << 33);
     vm_destroy(&vm);
     free(bits);

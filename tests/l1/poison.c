@@ -175,10 +175,11 @@ static void beside(const char *threads, const char *what)
         }
     }
     kill(pid, SIGKILL);
-    if (!ok(moves, "memory errors beside %s: %ld errors, %ld holes, %ld "
-            "conversions, %ld touches, %ld slots", what, progress->poisoned,
-            progress->punched, progress->converted, progress->touched,
-            progress->bound)) {
+    if (!ok(moves,
+            "the program makes progress with memory errors beside %s: %ld "
+            "errors, %ld holes, %ld conversions, %ld touches, %ld slots", what,
+            progress->poisoned, progress->punched, progress->converted,
+            progress->touched, progress->bound)) {
         exit(done_testing());
     }
     CHECK(waitpid(pid, NULL, 0));
@@ -203,18 +204,21 @@ static void one(void)
     MUST(inject(vm.mem + 9 * PAGE));
     ok(touch(vm.mem + 9 * PAGE) == SIGBUS && touch(second + 9 * PAGE) == SIGBUS &&
        touch(second + 9 * PAGE) == SIGBUS,
-       "a poisoned page is SIGBUS by each mapping, not an empty page");
+       "an access to a poisoned page raises SIGBUS by each mapping");
     ok(second[8 * PAGE] == 0x5a && second[10 * PAGE] == 0x5a,
-       "its neighbours are as they were");
+       "the neighbours of a poisoned page have their contents");
     ok(!vm_convert(&vm, 0, vm.size, PRIVATE) && vm_private_is(&vm, 0, 64),
-       "it does not keep a range from becoming private");
+       "a range with a poisoned page can become private");
     ok(!vm_convert(&vm, 0, vm.size, SHARED) &&
-       touch(second + 9 * PAGE) == SIGBUS, "nor shared, and is SIGBUS still");
+       touch(second + 9 * PAGE) == SIGBUS,
+       "a range with a poisoned page can become shared, and the page raises "
+       "SIGBUS");
     CHECK(fallocate(vm.gmem, mode, 9 * PAGE, PAGE));
     munmap(second, vm.size);
     second = mmap(NULL, vm.size, PROT_READ | PROT_WRITE, MAP_SHARED, vm.gmem, 0);
     ok(second != MAP_FAILED && !touch(second + 9 * PAGE) && !second[9 * PAGE],
-       "once a hole is punched there is a new page");
+       "the file has a new page of zeros after a hole replaced the poisoned "
+       "page");
     munmap(second, vm.size);
     vm_destroy(&vm);
 }
@@ -236,6 +240,6 @@ int main(void)
     one();
     beside("hctt", "conversions and touches");
     beside("hp", "holes");
-    beside("hpcts", "all of them and slots");
+    beside("hpcts", "holes, conversions, touches, and new slots");
     return done_testing();
 }

@@ -256,25 +256,30 @@ static void in_use(enum vm_type type)
     int spare;
 
     vm_init(&vm, type, GUEST_SIZE);
-    ok(refused(), "%s: not unloaded while there is a VM", name);
+    ok(refused(),
+       "%s VM: the modules cannot be unloaded while there is a VM", name);
     guest_install(&vm);
     guest_vcpu(&vm);
     munmap(vm.mem, vm.size + PAGE);
     close(vm.gmem);
     close(vm.fd);
-    ok(refused(), "%s: nor while all that is left is a vCPU", name);
+    ok(refused(),
+       "%s VM: the modules cannot be unloaded while only a vCPU is left", name);
     munmap(vm.run, CHECK(ioctl(kvm_fd, KVM_GET_VCPU_MMAP_SIZE, 0)));
     close(vm.vcpu);
 
     vm_init(&vm, type, GUEST_SIZE);
     munmap(vm.mem, vm.size + PAGE);
     close(vm.fd);
-    ok(refused(), "%s: nor while all that is left is a guest_memfd", name);
+    ok(refused(),
+       "%s VM: the modules cannot be unloaded while only a guest_memfd is left",
+       name);
     p = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, vm.gmem, 0);
     spare = vm.gmem;
     close(spare);
     ok(p != MAP_FAILED && !poke(p, 1) && refused() && p[0] == 1,
-       "%s: nor while all that is left is a mapping of one", name);
+       "%s VM: the modules cannot be unloaded while only a mapping of a "
+       "guest_memfd is left", name);
     munmap(p, PAGE);
 }
 
@@ -286,15 +291,17 @@ static void exchange(void)
     image_read(&kvm, "stock");
     image_read(&kvm_amd, "stock");
     ok(!unload_both() && !load_both(),
-       "the distribution's own modules can be loaded in their place");
+       "the distribution's modules can be loaded in place of ours");
     vm = ioctl(kvm_fd, KVM_CREATE_VM, 0);
     ok(vm >= 0 && vm_cap(kvm_fd, KVM_CAP_PAGE_ENC_BITMAP) != 1,
-       "and are the distribution's");
+       "the loaded modules are the distribution's, without "
+       "KVM_CAP_PAGE_ENC_BITMAP");
     close(vm);
     image_read(&kvm, "module");
     image_read(&kvm_amd, "module");
     ok(!unload_both() && !load_both() &&
-       vm_cap(kvm_fd, KVM_CAP_PAGE_ENC_BITMAP) == 1, "and ours again");
+       vm_cap(kvm_fd, KVM_CAP_PAGE_ENC_BITMAP) == 1,
+       "our modules can be loaded in place of the distribution's");
 }
 
 int main(int argc, char **argv)
@@ -316,11 +323,12 @@ int main(int argc, char **argv)
 
     asids = count_asids();
     ok(asids > 0 && asids < MAX_ASIDS && count_asids() == asids,
-       "%d ASIDs, all free again after use", asids);
+       "all %d ASIDs are free again after use", asids);
     in_use(VM_SW_PROTECTED);
     in_use(VM_SEV);
     exchange();
-    ok(kvm_slabs() > 0, "kvm has slab caches of its own");
+    ok(kvm_slabs() > 0,
+       "kvm has slab caches of its own, so that a leak of one is visible");
 
     for (i = 0; i < cycles; i++) {
         if (i == WARM) {
@@ -343,15 +351,19 @@ int main(int argc, char **argv)
     }
     after = used_kb();
     slab_after = meminfo("SUnreclaim");
-    ok(!failed && i == cycles, "%d times unloaded, loaded, and a VM run", i);
-    ok(!left, "no slab cache stays while kvm is not loaded");
+    ok(!failed && i == cycles,
+       "the modules were unloaded and loaded and a VM ran %d times", i);
+    ok(!left, "no slab cache of kvm is left while kvm is not loaded");
     ok(!grew("memory in use", before, after, cycles - WARM),
-       "no memory is lost");
+       "reloading the modules leaks no memory");
     ok(!grew("slab", slab_before, slab_after, cycles - WARM),
-       "nor of the slabs");
+       "reloading the modules leaks no slab memory");
     missing = asids - count_asids();
-    ok(!missing, "all %d ASIDs can be had (%d are missing)", asids, missing);
-    ok(!complaints(), "the kernel does not complain");
+    ok(!missing,
+       "all %d ASIDs can be allocated after the modules were reloaded (%d are "
+       "missing)", asids, missing);
+    ok(!complaints(),
+       "the kernel log has no complaint about reloading the modules");
 
     /*
      * Control: leak as much memory per cycle as the test must notice, and no
@@ -360,7 +372,7 @@ int main(int argc, char **argv)
     control = malloc((SLACK_KB + (long)cycles * CONTROL_KB) << 10);
     memset(control, 1, (SLACK_KB + (long)cycles * CONTROL_KB) << 10);
     ok(grew("control", before, used_kb(), cycles - WARM),
-       "control: %d kB a cycle would have been seen", CONTROL_KB);
+       "the check for leaks notices a leak of %d kB a cycle", CONTROL_KB);
     free(control);
     return done_testing();
 }

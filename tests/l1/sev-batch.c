@@ -56,11 +56,12 @@ static void both_ways(struct vm *a, struct vm *b)
 
     memset(packets.headers, 0x5a, N * HEADER_SIZE);
     ok(!transport_batch(a, SEND, FIRST, N, &packets) && packets.done == N,
-       "%d pages are sent in one call", N);
+       "%d private pages are sent in one batch", N);
     for (unsigned i = 0; i < N / 2; i++) {
         bad += receive_one(b, FIRST + i * PAGE, i) != 0;
     }
-    ok(!bad, "the first half is received one by one");
+    ok(!bad,
+       "pages that were sent in a batch can be received by single commands");
     for (unsigned i = N / 2; i < N; i++) {
         bad += send_one(a, FIRST + i * PAGE, i) != 0;
     }
@@ -68,7 +69,7 @@ static void both_ways(struct vm *a, struct vm *b)
     packets.data += N / 2;
     ok(!bad && !transport_batch(b, RECEIVE, FIRST + N / 2 * PAGE, N / 2,
                                 &packets) && packets.done == N / 2,
-       "the others are sent one by one and received in one call");
+       "pages that were sent by single commands can be received in one batch");
     packets.headers -= N / 2;
     packets.data -= N / 2;
 }
@@ -85,7 +86,9 @@ static void arrived(struct vm *vm)
         want[PAGE - 1] = ~i;
         same += !memcmp(page, want, PAGE);
     }
-    ok(same == N, "%d of %d pages are what they were on the other side", same, N);
+    ok(same == N,
+       "%d of %d pages have the same contents in the source and the "
+       "destination", same, N);
 }
 
 static void partial(struct vm *a, struct vm *b)
@@ -95,40 +98,51 @@ static void partial(struct vm *a, struct vm *b)
     MUST(vm_convert(a, FIRST + 7 * PAGE, PAGE, SHARED));
     ok(transport_batch(a, SEND, FIRST, N, &packets) == -EAGAIN &&
        packets.done == 7 && !sev_error,
-       "a page that was shared meanwhile: EAGAIN, 7 before it are done");
+       "a batch with a shared page fails with EAGAIN after the 7 pages before "
+       "it");
     MUST(vm_convert(a, FIRST + 7 * PAGE, PAGE, PRIVATE));
 
     MUST(transport_batch(a, SEND, FIRST, N, &packets));
     packets.data[5][100] ^= 1;
     ok(transport_batch(b, RECEIVE, FIRST, N, &packets) < 0 &&
        packets.done == 5 && sev_error == BAD_MEASUREMENT,
-       "a forged one: the firmware's error, 5 before it are done");
+       "a batch with a forged packet fails with the firmware's error after 5 "
+       "pages");
     packets.data[5][100] ^= 1;
     packets.headers += 5;
     packets.data += 5;
     ok(!transport_batch(b, RECEIVE, FIRST + 5 * PAGE, N - 5, &packets) &&
-       packets.done == N - 5, "from there on it can go on");
+       packets.done == N - 5,
+       "a batch that failed can be continued at the page that failed");
     packets.headers -= 5;
     packets.data -= 5;
     MUST(vm_convert(b, FIRST + 3 * PAGE, PAGE, SHARED));
     ok(transport_batch(b, RECEIVE, FIRST, N, &packets) == -EAGAIN &&
-       packets.done == 3, "received into a shared page: EAGAIN");
+       packets.done == 3,
+       "receiving a batch into a shared page fails with EAGAIN after 3 pages");
     MUST(vm_convert(b, FIRST + 3 * PAGE, PAGE, PRIVATE));
     MUST(transport_batch(b, RECEIVE, FIRST, N, &packets));
 
     ok(transport_batch(a, SEND, GUEST_SIZE - 4 * PAGE, 5, &packets) < 0 &&
-       packets.done == 4, "past the end of memory: 4 before it are done");
+       packets.done == 4,
+       "a batch past the end of memory fails after the 4 pages before the end");
     gap = mmap(NULL, 8 * PAGE, PROT_READ | PROT_WRITE,
                MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     CHECK(munmap(gap + 3 * PAGE, PAGE));
     struct packets short_data = { packets.headers, (void *)gap };
     ok(transport_batch(a, SEND, FIRST, 6, &short_data) == -EFAULT &&
-       short_data.done == 3, "no room for the fourth packet: EFAULT, 3 done");
+       short_data.done == 3,
+       "sending without room for the fourth packet fails with EFAULT after 3 "
+       "pages");
     ok(transport_batch(b, RECEIVE, FIRST, 6, &short_data) == -EFAULT &&
-       short_data.done == 3, "nor is it read");
+       short_data.done == 3,
+       "receiving a batch whose fourth packet is not mapped is EFAULT after 3 "
+       "pages");
     short_data = (struct packets){ (void *)(gap + 3 * PAGE), packets.data };
     ok(transport_batch(a, SEND, FIRST, 6, &short_data) == -EFAULT &&
-       short_data.done == 0, "no room for headers: EFAULT, none done");
+       short_data.done == 0,
+       "sending without room for the headers fails with EFAULT and sends no "
+       "page");
     munmap(gap, 8 * PAGE);
 }
 
@@ -144,20 +158,26 @@ static void arguments(struct vm *vm)
     int n = 0;
 
 #define TRY(...) ({ a = good; __VA_ARGS__; sev_cmd(vm, SEND, &a); })
-    ok(TRY() == 0 && a.done == 1, "one page");
-    ok(TRY(a.count = 0) == 0 && a.done == 0, "no page: nothing done, as a probe");
+    ok(TRY() == 0 && a.done == 1, "a batch of one page succeeds");
+    ok(TRY(a.count = 0) == 0 && a.done == 0,
+       "a batch of 0 pages succeeds and does nothing, so that it can be a "
+       "probe");
     ok(TRY(a.guest_uaddr++) == -EINVAL && a.done == 77,
-       "an address in a page: EINVAL");
+       "a batch whose address is not aligned to a page fails with EINVAL");
     ok(TRY(a.hdr_len = 0) == -EINVAL && TRY(a.hdr_len = 16385) == -EINVAL &&
-       TRY(a.hdr_len = ~0U) == -EINVAL, "headers of no size, or a huge one: EINVAL");
-    ok(TRY(a.guest_uaddr = -PAGE, a.count = 2) == -EINVAL, "an overflow: EINVAL");
+       TRY(a.hdr_len = ~0U) == -EINVAL,
+       "a batch whose headers have size 0 or more than 16 KiB fails with "
+       "EINVAL");
+    ok(TRY(a.guest_uaddr = -PAGE, a.count = 2) == -EINVAL,
+       "a batch whose range of addresses overflows fails with EINVAL");
     ok(TRY(a.count = ~0U) == -EFAULT && a.done == 77,
-       "2^32 - 1 pages: EFAULT, nothing done");
+       "a batch of 2^32 - 1 pages fails with EFAULT and does nothing");
     ok(TRY(a.hdr_uaddr = -PAGE) == -EFAULT && TRY(a.trans_uaddr = -PAGE) == -EFAULT,
-       "a kernel's address: EFAULT");
-    ok(TRY(a.guest_uaddr = 0) < 0 && a.done == 0, "address 0: not done");
+       "a batch with a kernel address as buffer fails with EFAULT");
+    ok(TRY(a.guest_uaddr = 0) < 0 && a.done == 0,
+       "a batch of guest memory at address 0 fails and sends no page");
     ok(TRY(a.hdr_len = 20) < 0 && a.done == 0 && sev_error,
-       "headers too short: the firmware says so");
+       "a batch whose headers are too short fails with the firmware's error");
     for (int i = 1; i < 32; i++) {
         n += TRY(a.flags = 1U << i) == -EINVAL;
     }
@@ -165,13 +185,16 @@ static void arguments(struct vm *vm)
         n += TRY(a.reserved[i] = 1) == -EINVAL;
     }
     n += TRY(a.packets_uaddr = (uintptr_t)pages) == -EINVAL;
-    ok(n == 34, "any other flag, any reserved field: EINVAL");
+    ok(n == 34,
+       "a batch with an unknown flag or a reserved field fails with EINVAL");
     ok(TRY(a.flags = LARGE, a.packets_uaddr = -PAGE) == -EFAULT && a.done == 77 &&
        TRY(a.flags = LARGE, a.packets_uaddr = 8) == -EFAULT && a.done == 0,
-       "no place for the packets' pages: EFAULT");
-    ok(sev_cmd(vm, SEND, (void *)8) == -EFAULT, "no argument: EFAULT");
+       "a batch without a valid array of pages per packet fails with EFAULT");
+    ok(sev_cmd(vm, SEND, (void *)8) == -EFAULT,
+       "a batch with an invalid argument pointer fails with EFAULT");
     ok(sev_cmd(vm, RECEIVE + 1, &a) == -EINVAL &&
-       sev_cmd(vm, SEND - 1, &a) == -EINVAL, "other commands: EINVAL");
+       sev_cmd(vm, SEND - 1, &a) == -EINVAL,
+       "the command numbers beside those of batches fail with EINVAL");
 }
 
 /*
@@ -221,29 +244,35 @@ static void large(struct vm *a, struct vm *b)
 
     memset(pages, 77, N);
     ok(!transport_batch(a, SEND, FIRST, N, &p) && p.done == N &&
-       count_packets(pages, N) == N / 4, "%d pages are sent in %d packets", N,
-       N / 4);
+       count_packets(pages, N) == N / 4,
+       "%d pages are sent in %d packets of four pages", N, N / 4);
     ok(!transport_batch(b, RECEIVE, FIRST, N, &p) && p.done == N,
-       "and are received");
+       "packets of four pages can be received");
     ok(!transport_batch(a, SEND, FIRST + PAGE, 6, &p) && p.done == 6 &&
        pages[0] == 3 && pages[3] == 3 && count_packets(pages, 6) == 2,
-       "no packet has pages of two blocks: 3 and 3 of 6");
-    ok(!transport_batch(b, RECEIVE, FIRST + PAGE, 6, &p), "and are received");
+       "no packet has pages of two blocks, so that 6 pages are sent as 3 and "
+       "3");
+    ok(!transport_batch(b, RECEIVE, FIRST + PAGE, 6, &p),
+       "packets of three pages can be received");
 
     MUST(vm_convert(a, FIRST + 6 * PAGE, PAGE, SHARED));
     ok(transport_batch(a, SEND, FIRST, N, &p) == -EAGAIN && p.done == 6 &&
        count_packets(pages, 6) == 2 && pages[4] == 2 && !sev_error,
-       "a page that was shared meanwhile: EAGAIN, 4 and 2 before it are done");
+       "a batch of large packets with a shared page fails with EAGAIN after 4 "
+       "+ 2 pages");
     MUST(vm_convert(a, FIRST + 6 * PAGE, PAGE, PRIVATE));
 
     MUST(transport_batch(a, SEND, FIRST, N, &p));
     packets.data[6][100] ^= 1;
     ok(transport_batch(b, RECEIVE, FIRST, N, &p) < 0 && p.done == 4 &&
-       sev_error == BAD_MEASUREMENT, "one with a forged page: 4 before it");
+       sev_error == BAD_MEASUREMENT,
+       "a batch with a forged page in the second large packet fails after 4 "
+       "pages");
     packets.data[6][100] ^= 1;
     pages[4] = pages[6] = 2;
     ok(transport_batch(b, RECEIVE, FIRST, N, &p) < 0 && p.done == 4 &&
-       sev_error == BAD_MEASUREMENT, "a packet in two halves is none");
+       sev_error == BAD_MEASUREMENT,
+       "a large packet cannot be received as two smaller packets");
     pages[4] = 4;
     for (unsigned i = 0; i < 3; i++) {
         pages[8] = (const uint8_t []){ 0, 5, 255 }[i];
@@ -252,10 +281,13 @@ static void large(struct vm *a, struct vm *b)
     }
     pages[8] = 4;
     bad += transport_batch(b, RECEIVE, FIRST, 10, &p) != -EINVAL || p.done != 8;
-    ok(!bad, "packets of 0, 5, 255 pages, or more than there are: EINVAL");
+    ok(!bad,
+       "packets of 0, 5, 255, or more pages than the batch has fail with "
+       "EINVAL");
     MUST(vm_convert(b, FIRST + 10 * PAGE, PAGE, SHARED));
     ok(transport_batch(b, RECEIVE, FIRST, N, &p) == -EAGAIN && p.done == 8,
-       "received into a shared page: EAGAIN");
+       "receiving a large packet into a shared page fails with EAGAIN after 8 "
+       "pages");
     MUST(vm_convert(b, FIRST + 10 * PAGE, PAGE, PRIVATE));
 
     /*
@@ -264,17 +296,19 @@ static void large(struct vm *a, struct vm *b)
      */
     scatter(b, FIRST, N / 4);
     ok(!transport_batch(b, RECEIVE, FIRST, N, &p) && p.done == N,
-       "received where the host's memory was scattered");
+       "large packets can be received where the host's pages are not "
+       "contiguous");
     scatter(a, LATER, 16);
     rest = p;
     n = transport_batch(a, SEND, LATER, 64, &rest) ? -1 :
         count_packets(pages, 64);
-    ok(n > 32, "control: it is, 64 pages so are sent in %d packets", n);
-    ok(!transport_batch(b, RECEIVE, LATER, 64, &rest), "and are received");
+    ok(n > 32, "64 pages that are not contiguous are sent in %d packets", n);
+    ok(!transport_batch(b, RECEIVE, LATER, 64, &rest),
+       "packets of pages that are not contiguous can be received");
     scatter(b, FIRST, N / 4);
     MUST(transport_batch(a, SEND, FIRST + PAGE, N - 1, &p));
     ok(!transport_batch(b, RECEIVE, FIRST + PAGE, N - 1, &p),
-       "the same for packets that are not a whole block");
+       "packets of less than a block can be received into scattered pages");
     MUST(transport_batch(a, SEND, FIRST, N, &p));
     MUST(transport_batch(b, RECEIVE, FIRST, N, &p));
 }
@@ -287,12 +321,13 @@ static void wrong_vms(void)
     vm_init(&vm, VM_SEV, GUEST_SIZE);
     MUST(vm_convert(&vm, 0, GUEST_SIZE, PRIVATE));
     ok(transport_batch(&vm, SEND, FIRST, 2, &packets) < 0 && !packets.done,
-       "a VM that is not being sent: refused");
+       "a batch of a VM whose SEND_START has not run is refused");
     vm_destroy(&vm);
     vm.fd = CHECK(ioctl(kvm_fd, KVM_CREATE_VM, KVM_X86_SEV_VM));
-    ok(sev_cmd(&vm, SEND, &a) == -ENOTTY, "one without KVM_SEV_INIT2: ENOTTY");
+    ok(sev_cmd(&vm, SEND, &a) == -ENOTTY,
+       "a batch of a VM without KVM_SEV_INIT2 fails with ENOTTY");
     ok(vm_cap(vm.fd, KVM_CAP_SEV_UPDATE_BATCH) == 1,
-       "one without private memory: packets of one page");
+       "a VM without private memory offers batches with packets of one page");
     close(vm.fd);
 }
 
@@ -327,10 +362,11 @@ static void ordinary(void)
        !sev_cmd(&from, SEND, &probe) && !transport_batch(&from, SEND, FIRST, N,
                                                          &several) &&
        transport_batch(&to, RECEIVE, FIRST, N, &several) == -EINVAL,
-       "ordinary memory: no packets of several pages");
+       "a VM with ordinary memory cannot receive packets of several pages");
     ok(!transport_batch(&from, SEND, FIRST, N, &packets) &&
        !transport_batch(&to, RECEIVE, FIRST, N, &packets) && packets.done == N,
-       "received into ordinary memory");
+       "a VM with ordinary memory can receive batches with packets of one "
+       "page");
     SEV_MUST(&to, KVM_SEV_RECEIVE_FINISH, NULL);
     arrived(&to);
     munmap(to.mem, GUEST_SIZE);
@@ -394,7 +430,7 @@ static void beside(struct vm *vm)
     stop = true;
     pthread_join(thread, NULL);
     ok(!other && !errors && calls >= 20,
-       "%ld calls that want the VM's lock came through %ld batches", calls,
+       "%ld calls that need the VM's lock succeed beside %ld batches", calls,
        batches);
 
     pthread_create(&thread, NULL, vm_run_converter, &c);
@@ -413,9 +449,8 @@ static void beside(struct vm *vm)
     pthread_join(thread, NULL);
     MUST(vm_convert(vm, c.offset, c.size, PRIVATE));
     ok(!other && !errors && !c.errors,
-       "%ld batches against %ld conversions (%ld refused): "
-       "%ld met a shared page, %ld otherwise wrong", batches, c.done,
-       c.refused, eagain, other);
+       "%ld batches beside %ld conversions (%ld refused): %ld met a shared "
+       "page, %ld failed otherwise", batches, c.done, c.refused, eagain, other);
 
     /* A signal ends a batch between two pages */
     CHECK(sigaction(SIGALRM, &sa, NULL));
@@ -437,8 +472,9 @@ static void beside(struct vm *vm)
         other += done != N;
     }
     CHECK(setitimer(ITIMER_REAL, &never, NULL));
-    ok(!other && eintr, "interrupted %ld times by %ld signals, all pages are "
-       "sent", eintr, alarms);
+    ok(!other && eintr,
+       "a batch that is interrupted %ld times by %ld signals sends all pages",
+       eintr, alarms);
 }
 
 int main(void)
@@ -447,7 +483,8 @@ int main(void)
 
     vm_require(VM_SEV);
     ok(vm_cap(kvm_fd, KVM_CAP_SEV_UPDATE_BATCH) ==
-       KVM_SEV_UPDATE_BATCH_PACKET_MAX, "there is the capability");
+       KVM_SEV_UPDATE_BATCH_PACKET_MAX,
+       "KVM offers KVM_CAP_SEV_UPDATE_BATCH with the largest packet");
     packets_init(&packets, N);
     vm_init(&a, VM_SEV, GUEST_SIZE);
     vm_init(&b, VM_SEV, GUEST_SIZE);
@@ -455,8 +492,10 @@ int main(void)
         memset(a.mem + FIRST + i * PAGE, i, PAGE);
         a.mem[FIRST + i * PAGE + PAGE - 1] = ~i;
     }
-    if (!ok(!guest_launch(&a, FIRST + N * PAGE), "a guest runs") ||
-        !ok(!transport_start(&a, &b), "and is being sent")) {
+    if (!ok(!guest_launch(&a, FIRST + N * PAGE),
+            "a guest with pages for batches runs") ||
+        !ok(!transport_start(&a, &b),
+            "SEND_START and RECEIVE_START succeed before the batches")) {
         return done_testing();
     }
     MUST(vm_convert(&b, 0, GUEST_SIZE, PRIVATE));
@@ -466,12 +505,14 @@ int main(void)
     large(&a, &b);
     beside(&a);
     ok(!transport_batch(&a, SEND, FIRST, N, &packets) &&
-       !transport_batch(&b, RECEIVE, FIRST, N, &packets), "all, once more");
+       !transport_batch(&b, RECEIVE, FIRST, N, &packets),
+       "all pages can be sent and received once more after the tests");
     ok(!sev_cmd(&a, KVM_SEV_SEND_FINISH, NULL) &&
-       !sev_cmd(&b, KVM_SEV_RECEIVE_FINISH, NULL), "both sides finish");
+       !sev_cmd(&b, KVM_SEV_RECEIVE_FINISH, NULL),
+       "SEND_FINISH and RECEIVE_FINISH succeed after batches");
     arrived(&b);
     ok(transport_batch(&b, RECEIVE, FIRST, 1, &packets) < 0 && !packets.done,
-       "nothing more is received");
+       "no page can be received in a batch after RECEIVE_FINISH");
     vm_destroy(&a);
     vm_destroy(&b);
     wrong_vms();

@@ -50,15 +50,16 @@ static void contexts(void)
     launch_start(&a);
     b = bare_vm();
     ok(from(&b, KVM_CAP_VM_MOVE_ENC_CONTEXT_FROM, a.fd) == -EINVAL,
-       "its context does not move to another VM: EINVAL");
+       "moving the context of a VM with private memory fails with EINVAL");
     ok(from(&b, KVM_CAP_VM_COPY_ENC_CONTEXT_FROM, a.fd) == -EINVAL,
-       "nor is it copied: EINVAL");
+       "copying the context of a VM with private memory fails with EINVAL");
     CHECK(ioctl(b.fd, KVM_ENABLE_CAP, &private));
     ok(from(&b, KVM_CAP_VM_MOVE_ENC_CONTEXT_FROM, a.fd) == -EINVAL &&
        from(&b, KVM_CAP_VM_COPY_ENC_CONTEXT_FROM, a.fd) == -EINVAL,
-       "nor to one that has private memory of its own");
+       "a context cannot move or be copied between two VMs with private "
+       "memory");
     ok(!sev_cmd(&a, KVM_SEV_GUEST_STATUS, &status),
-       "and the VM has it still");
+       "a VM keeps its context after moving and copying it was refused");
 
     /* VMs without private memory behave as in the distribution's kernel */
     c = bare_vm();
@@ -66,17 +67,19 @@ static void contexts(void)
     launch_start(&c);
     ok(from(&b, KVM_CAP_VM_COPY_ENC_CONTEXT_FROM, c.fd) == -EINVAL &&
        from(&b, KVM_CAP_VM_MOVE_ENC_CONTEXT_FROM, c.fd) == -EINVAL,
-       "one with private memory takes no other's");
+       "a VM with private memory cannot take the context of an ordinary SEV "
+       "VM");
     close(b.fd);
     b = bare_vm();
     ok(!from(&b, KVM_CAP_VM_COPY_ENC_CONTEXT_FROM, c.fd),
-       "an ordinary SEV VM's is copied");
+       "the context of an ordinary SEV VM can be copied");
     ok(sev_cmd(&b, KVM_SEV_SEND_UPDATE_BATCH,
                &(struct kvm_sev_update_batch){ 0 }) == -EINVAL,
-       "a mirror sends nothing");
+       "a VM with a copied context cannot send a batch");
     close(b.fd);
     b = bare_vm();
-    ok(!from(&b, KVM_CAP_VM_MOVE_ENC_CONTEXT_FROM, c.fd), "or moves");
+    ok(!from(&b, KVM_CAP_VM_MOVE_ENC_CONTEXT_FROM, c.fd),
+       "the context of an ordinary SEV VM can move");
     close(c.fd);
     close(b.fd);
     vm_destroy(&a);
@@ -110,7 +113,8 @@ static void asids(void)
         bad += sev_cmd(&vm, KVM_SEV_INIT2, &init) != -EINVAL;
         vm_destroy(&vm);
     }
-    ok(!bad, "%u VMs come and go with %u ASIDs", i, asids);
+    ok(!bad,
+       "%u VMs can be created and destroyed with only %u ASIDs", i, asids);
 }
 
 /*
@@ -131,24 +135,27 @@ static void debug(struct vm *vm)
     }
     ok(!sev_cmd(vm, KVM_SEV_DBG_ENCRYPT, &dbg) &&
        guest_read(vm, 0x30010) == *(uint64_t *)(in + 0x10),
-       "DBG_ENCRYPT into a private page: the guest reads it");
+       "the guest reads what DBG_ENCRYPT wrote to its private page");
     dbg.src_uaddr = (uintptr_t)in;
     dbg.dst_uaddr = (uintptr_t)vm->mem + 0x30ffb;
     dbg.len = 9;
     ok(!sev_cmd(vm, KVM_SEV_DBG_ENCRYPT, &dbg),
-       "nine bytes across two pages");
+       "DBG_ENCRYPT of nine bytes across two private pages succeeds");
     dbg = (struct kvm_sev_dbg) {
         .src_uaddr = (uintptr_t)vm->mem + 0x30ff3, .dst_uaddr = (uintptr_t)out,
         .len = 17,
     };
     ok(!sev_cmd(vm, KVM_SEV_DBG_DECRYPT, &dbg) &&
        !memcmp(out + 8, in, 9) && !memcmp(out, in + 0xff3, 8),
-       "are there, and what was before them");
+       "DBG_ENCRYPT across two pages wrote its nine bytes and no byte before "
+       "them");
     dbg.src_uaddr = (uintptr_t)vm->mem + GUEST_SIZE - 8;
     dbg.len = 16;
-    ok(sev_cmd(vm, KVM_SEV_DBG_DECRYPT, &dbg) < 0, "past the end: refused");
+    ok(sev_cmd(vm, KVM_SEV_DBG_DECRYPT, &dbg) < 0,
+       "DBG_DECRYPT past the end of the memory is refused");
     ok(!vm_convert(vm, 0x30000, 2 * PAGE, SHARED) &&
-       !vm_convert(vm, 0x30000, 2 * PAGE, PRIVATE), "no page stays held");
+       !vm_convert(vm, 0x30000, 2 * PAGE, PRIVATE),
+       "DBG_ENCRYPT and DBG_DECRYPT leave no page held");
 }
 
 /*
@@ -171,19 +178,21 @@ static void secret(void)
     SEV_MUST(&vm, KVM_SEV_LAUNCH_MEASURE, &measure);
     args.guest_uaddr = (uintptr_t)vm.mem + 0x1000;
     ok(sev_cmd(&vm, KVM_SEV_LAUNCH_SECRET, &args) == -EIO && sev_error,
-       "LAUNCH_SECRET finds its private page; the firmware refuses it (%#x)",
-       sev_error);
+       "LAUNCH_SECRET of a private page reaches the firmware, which refuses it "
+       "(%#x)", sev_error);
     args.guest_uaddr = (uintptr_t)vm.mem + GUEST_SIZE;
     ok(sev_cmd(&vm, KVM_SEV_LAUNCH_SECRET, &args) < 0 && !sev_error,
-       "past the end: refused before that");
+       "KVM refuses LAUNCH_SECRET past the end of the memory");
     args.guest_uaddr = (uintptr_t)vm.mem + GUEST_SIZE - 32;
     ok(sev_cmd(&vm, KVM_SEV_LAUNCH_SECRET, &args) < 0 && !sev_error,
-       "half past the end, too");
+       "KVM refuses LAUNCH_SECRET that is partly past the end of the memory");
     args.guest_uaddr = (uintptr_t)vm.mem;
     args.guest_len = 0;
-    ok(sev_cmd(&vm, KVM_SEV_LAUNCH_SECRET, &args) == -EINVAL, "nothing: EINVAL");
+    ok(sev_cmd(&vm, KVM_SEV_LAUNCH_SECRET, &args) == -EINVAL,
+       "LAUNCH_SECRET of no bytes fails with EINVAL");
     ok(!vm_convert(&vm, 0, GUEST_SIZE, SHARED) &&
-       !vm_convert(&vm, 0, GUEST_SIZE, PRIVATE), "no page stays held");
+       !vm_convert(&vm, 0, GUEST_SIZE, PRIVATE),
+       "LAUNCH_SECRET leaves no page held");
     vm_destroy(&vm);
 }
 
@@ -206,8 +215,8 @@ static void accounting(void)
 
         waitpid(pid, &status, 0);
         ok(WIFEXITED(status) && !WEXITSTATUS(status),
-           "16 pages may be locked: commands of 16 go on for ever, of 17 do not"
-           " (%#x)", status);
+           "with a limit of 16 locked pages, commands of 16 pages always "
+           "succeed and those of 17 fail (%#x)", status);
         return;
     }
     vm_init(&vm, VM_SEV, GUEST_SIZE);
@@ -237,7 +246,8 @@ int main(void)
     accounting();
     asids();
     vm_init(&vm, VM_SEV, GUEST_SIZE);
-    if (ok(!guest_launch(&vm, 0x40000), "a guest runs")) {
+    if (ok(!guest_launch(&vm, 0x40000),
+           "a guest for the debug commands runs")) {
         debug(&vm);
     }
     vm_destroy(&vm);

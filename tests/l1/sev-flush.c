@@ -45,11 +45,12 @@ int main(void)
     }
     vm_init(&vm, VM_SEV, GUEST_SIZE);
     before = unflushed();
-    if (!ok(!guest_launch(&vm, 0x40000), "a guest runs")) {
+    if (!ok(!guest_launch(&vm, 0x40000),
+            "a guest whose pages must be flushed runs")) {
         return done_testing();
     }
     ok(guest_uses(&vm, 0x100000, 0x140000) && unflushed() == before,
-       "new pages that the guest uses first: %ld not flushed",
+       "no new page that the guest uses first lacks a flush (%ld lack it)",
        unflushed() - before);
 
     /*
@@ -63,14 +64,15 @@ int main(void)
     }
     MUST(vm_convert(&vm, 0x140000, 0x40000, PRIVATE));
     ok(guest_uses(&vm, 0x140000, 0x180000) && unflushed() == before,
-       "pages that the host has looked at: %ld not flushed",
-       unflushed() - before);
+       "no page that the host read before the guest lacks a flush (%ld lack "
+       "it)", unflushed() - before);
 
     before = unflushed();
     CHECK(fallocate(vm.gmem, FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE,
                     0x100000, 0x40000));
     ok(guest_uses(&vm, 0x100000, 0x140000) && unflushed() == before,
-       "pages in the place of a hole: %ld not flushed", unflushed() - before);
+       "no page allocated in place of a hole lacks a flush (%ld lack it)",
+       unflushed() - before);
     vm_destroy(&vm);
     return done_testing();
 }

@@ -45,12 +45,15 @@ static void during(const char *what, struct vm *vm, int (*command)(void))
     second = vm_convert(vm, GUEST_SHARED + PAGE, 8 * PAGE, PRIVATE);
     held = convert_held;
     pthread_join(thread, &result);
-    ok(!r, "%s: the page becomes shared", what);
-    ok(first == -EAGAIN, "it does not become private");
-    ok(second == -EAGAIN && held == AT, "nor with its neighbours; it is named");
-    ok(!result, "the command is not disturbed");
+    ok(!r, "a page becomes shared while %s uses it", what);
+    ok(first == -EAGAIN,
+       "a page does not become private while %s uses it", what);
+    ok(second == -EAGAIN && held == AT,
+       "a range with a page that %s uses does not become private, and "
+       "error_offset names the page", what);
+    ok(!result, "conversions of its page do not disturb %s", what);
     ok(!vm_convert(vm, AT, PAGE, PRIVATE),
-       "when it is over, the page can become private");
+       "the page becomes private after %s has ended", what);
 }
 
 int main(void)

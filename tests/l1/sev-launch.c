@@ -24,14 +24,16 @@ static void seen_from_outside(struct vm *vm)
 
     MUST(vm_convert(vm, 0xa000, 0x10000, SHARED));
     ok(!memmem(p + 0xa000, 0x10000, MARKER, len),
-       "the marker is not in 16 pages of private memory seen from outside");
+       "the host does not find the marker in the ciphertext of 16 private "
+       "pages");
     ok(p[0x10000] || memcmp(p + 0x10000, p + 0x10001, 4095),
-       "nor are pages of zeros zeros");
+       "the ciphertext of a private page of zeros is not zeros");
     ok(memcmp(p + 0x10000, p + 0x11000, 4096),
-       "nor do equal pages look equal");
+       "private pages with equal contents have different ciphertexts");
     memcpy(p + 0x19800, MARKER, len);
     ok(memmem(p + 0xa000, 0x10000, MARKER, len) == p + 0x19800,
-       "the same scan finds one that the host puts there");
+       "the search for the marker finds one that the host writes to the same "
+       "pages");
     MUST(vm_convert(vm, 0xa000, 0x10000, PRIVATE));
 }
 
@@ -46,14 +48,17 @@ static void debug(struct vm *vm)
 
     ok(!sev_cmd(vm, KVM_SEV_DBG_DECRYPT, &dbg) &&
        !memcmp(out, MARKER, strlen(MARKER)),
-       "DBG_DECRYPT of a private page by host address");
+       "DBG_DECRYPT reads a private page by its host address");
     dbg.src_uaddr = (uintptr_t)vm->mem + 0x20000;
     MUST(guest_write(vm, 0x20000, 0x5345435245543121));
-    ok(!sev_cmd(vm, KVM_SEV_DBG_DECRYPT, &dbg), "and what the guest wrote");
+    ok(!sev_cmd(vm, KVM_SEV_DBG_DECRYPT, &dbg),
+       "DBG_DECRYPT of a private page that the guest wrote succeeds");
     memcpy(&secret, out, 8);
-    ok(secret == 0x5345435245543121, "which is right");
+    ok(secret == 0x5345435245543121,
+       "DBG_DECRYPT returns what the guest wrote");
     dbg.src_uaddr = (uintptr_t)vm->mem + GUEST_SIZE;
-    ok(sev_cmd(vm, KVM_SEV_DBG_DECRYPT, &dbg) < 0, "past the end: no");
+    ok(sev_cmd(vm, KVM_SEV_DBG_DECRYPT, &dbg) < 0,
+       "DBG_DECRYPT past the end of the memory fails");
 }
 
 static void ordinary_memory(void)
@@ -77,8 +82,9 @@ static void ordinary_memory(void)
     SEV_MUST(&vm, KVM_SEV_LAUNCH_START, &start);
     ok(!sev_cmd(&vm, KVM_SEV_LAUNCH_UPDATE_DATA, &update) &&
        (p[0] != 0x77 || p[1] != 0x77),
-       "LAUNCH_UPDATE_DATA of ordinary memory in the same VM");
-    ok(!touch(p), "which stays mapped");
+       "LAUNCH_UPDATE_DATA encrypts ordinary memory of a VM with private "
+       "memory");
+    ok(!touch(p), "ordinary memory stays mapped after LAUNCH_UPDATE_DATA");
 
     /* LAUNCH_UPDATE_DATA of a range that is in two slots of one mapping */
     vm_destroy(&vm);
@@ -92,18 +98,20 @@ static void ordinary_memory(void)
     update.uaddr = (uintptr_t)vm.mem + 0xf0000;
     update.len = 0x20000;
     ok(!sev_cmd(&vm, KVM_SEV_LAUNCH_UPDATE_DATA, &update),
-       "LAUNCH_UPDATE_DATA across two slots");
+       "LAUNCH_UPDATE_DATA of a range across two slots succeeds");
     MUST(vm_convert(&vm, 0xe0000, 0x40000, SHARED));
     ok(!vm.mem[0xef000] && !vm.mem[0xefff0] &&
        memcmp(vm.mem + 0xf0000, vm.mem + 0xe0000, 4096) &&
        memcmp(vm.mem + 0x10f000, vm.mem + 0xe0000, 4096) &&
-       !vm.mem[0x110000], "encrypted what was named, in both");
+       !vm.mem[0x110000],
+       "LAUNCH_UPDATE_DATA encrypts exactly its range, in both slots");
     update.uaddr = (uintptr_t)vm.mem + GUEST_SIZE - PAGE;
     update.len = 2 * PAGE;
     ok(sev_cmd(&vm, KVM_SEV_LAUNCH_UPDATE_DATA, &update) < 0,
-       "past the last: refused");
+       "LAUNCH_UPDATE_DATA past the end of the last slot is refused");
     ok(!vm_convert(&vm, 0, GUEST_SIZE, SHARED) &&
-       !vm_convert(&vm, 0, GUEST_SIZE, PRIVATE), "and lets all pages go");
+       !vm_convert(&vm, 0, GUEST_SIZE, PRIVATE),
+       "LAUNCH_UPDATE_DATA across two slots leaves no page held");
     vm_destroy(&vm);
     munmap(p, 2 * PAGE);
 }
@@ -117,22 +125,25 @@ int main(void)
     vm_require(VM_SEV);
     vm_init(&vm, VM_SEV, GUEST_SIZE);
     strcpy((char *)vm.mem + MARKER_GPA, MARKER);
-    if (!ok(!guest_launch(&vm, 0x40000), "launched in place, and running")) {
+    if (!ok(!guest_launch(&vm, 0x40000),
+            "a guest whose memory is encrypted in place runs")) {
         return done_testing();
     }
     SEV_MUST(&vm, KVM_SEV_GUEST_STATUS, &status);
-    ok(status.state == 3, "the firmware says so, too");
+    ok(status.state == 3, "the firmware reports that the guest runs");
     ok(touch(vm.mem + MARKER_GPA) == SIGBUS && !touch(vm.mem + GUEST_SHARED),
-       "its private pages are out of reach, its shared one is not");
+       "the host can access the guest's shared page and not its private pages");
     ok(guest_read(&vm, MARKER_GPA) == *(uint64_t *)MARKER,
        "the guest reads its private page");
     ok(!guest_write(&vm, GUEST_SHARED, 0x1234) &&
        *(uint64_t *)(vm.mem + GUEST_SHARED) == 0x1234,
-       "and writes its shared one, which the host reads");
+       "the host reads what the guest writes to its shared page");
     update.uaddr = (uintptr_t)vm.mem + 0x50000;
     update.len = PAGE;
     ok(sev_cmd(&vm, KVM_SEV_LAUNCH_UPDATE_DATA, &update) < 0 &&
-       sev_error == INVALID_STATE, "no LAUNCH_UPDATE_DATA once it runs");
+       sev_error == INVALID_STATE,
+       "LAUNCH_UPDATE_DATA fails with INVALID_STATE after the guest was "
+       "started");
     debug(&vm);
     seen_from_outside(&vm);
     vm_destroy(&vm);

@@ -39,17 +39,20 @@ static void foreign(struct vm *from, struct vm *to, struct packets *packets)
 
     ok(page_at(to, false, from->mem + LOW, &packet) == -EINVAL &&
        page_at(from, true, to->mem + LOW, &packet) == -EINVAL,
-       "private pages of another VM's file: EINVAL");
+       "a private page of another VM's file cannot be sent or received "
+       "(EINVAL)");
     ok(page_at(from, true, from->mem + GUEST_SHARED, &packet) != -EINVAL &&
        page_at(to, false, from->mem + GUEST_SHARED, &packet) == -EINVAL,
-       "its shared pages: EINVAL");
+       "a page of another VM's file cannot be received after it was shared "
+       "(EINVAL)");
     ok(batch_at(to, KVM_SEV_RECEIVE_UPDATE_BATCH, from->mem + LOW, COUNT,
                 packets) == -EINVAL && !packets->done &&
        batch_at(from, KVM_SEV_SEND_UPDATE_BATCH, to->mem + LOW, COUNT,
                 packets) == -EINVAL && !packets->done,
-       "in a batch: EINVAL, nothing done");
+       "a batch of pages of another VM's file fails with EINVAL and does "
+       "nothing");
     ok(xioctl(to->fd, KVM_MEMORY_ENCRYPT_REG_REGION, &region) == -EINVAL,
-       "it cannot be registered: EINVAL");
+       "memory of another VM's file cannot be registered (EINVAL)");
 }
 
 /* A page of a mapping that is beyond the end of the guest_memfd is refused */
@@ -65,13 +68,14 @@ static void past_the_end(struct vm *vm)
     }
     packets_init(&packets, COUNT);
     ok(!page_at(vm, true, p + GUEST_SIZE - PAGE, &packet),
-       "the last page of the file, by another mapping");
+       "the last page of the file can be sent by another mapping");
     ok(page_at(vm, true, p + GUEST_SIZE, &packet) == -EFAULT &&
        page_at(vm, true, p + GUEST_SIZE + PAGE, &packet) == -EFAULT,
-       "pages past it: EFAULT");
+       "pages past the end of the file cannot be sent (EFAULT)");
     ok(batch_at(vm, KVM_SEV_SEND_UPDATE_BATCH, p + GUEST_SIZE - PAGE, 3,
                 &packets) == -EFAULT && packets.done == 1,
-       "a batch ends there, with one page done");
+       "a batch that reaches past the end of the file is EFAULT after one "
+       "page");
     munmap(p, GUEST_SIZE + 2 * PAGE);
 }
 
@@ -89,7 +93,8 @@ int main(void)
     packets_init(&large, COUNT);
     large.pages = pages;
     vm_init(&a, VM_SEV, GUEST_SIZE);
-    if (!ok(!guest_launch(&a, 0x40000), "a guest runs")) {
+    if (!ok(!guest_launch(&a, 0x40000),
+            "a guest whose pages lose their slot runs")) {
         return done_testing();
     }
     for (int i = 0; i < 2 * COUNT; i++) {
@@ -103,13 +108,14 @@ int main(void)
 
     /* PAM registers of the source have hidden the memory, so it has no slot */
     MUST(vm_slot(&a, 0, 0, 0, 0, 0));
-    ok(!transport_send(&a, LOW, &packet), "a page of a slot that is gone is sent");
+    ok(!transport_send(&a, LOW, &packet),
+       "a page can be sent after its slot was deleted");
     ok(!transport_batch(&a, KVM_SEV_SEND_UPDATE_BATCH, LOW + PAGE, COUNT - 1,
                         &packets) && packets.done == COUNT - 1,
-       "so is a batch of pages");
+       "a batch of pages can be sent after their slot was deleted");
     ok(!transport_batch(&a, KVM_SEV_SEND_UPDATE_BATCH, LOW + COUNT * PAGE, COUNT,
                         &large) && large.done == COUNT && pages[0] == 4,
-       "so are packets of four pages");
+       "packets of four pages can be sent after their slot was deleted");
     past_the_end(&a);
 
     /*
@@ -118,13 +124,13 @@ int main(void)
      */
     MUST(vm_convert(&b, LOW, 2 * COUNT * PAGE, PRIVATE));
     ok(!transport_receive(&b, LOW, &packet),
-       "a page is received where there is no slot yet");
+       "a page can be received before its slot was created");
     ok(!transport_batch(&b, KVM_SEV_RECEIVE_UPDATE_BATCH, LOW + PAGE, COUNT - 1,
                         &packets) && packets.done == COUNT - 1,
-       "so is a batch of pages");
+       "a batch of pages can be received before their slot was created");
     ok(!transport_batch(&b, KVM_SEV_RECEIVE_UPDATE_BATCH, LOW + COUNT * PAGE,
                         COUNT, &large) && large.done == COUNT,
-       "so are packets of four pages");
+       "packets of four pages can be received before their slot was created");
 
     /* Send code and page tables; then the guest runs with all of its memory */
     for (uint64_t gpa = 0; gpa < 0x9000; gpa += PAGE) {
@@ -134,19 +140,22 @@ int main(void)
     }
     MUST(vm_slot(&b, 0, 0, 0, GUEST_SIZE, 0));
     ok(vm_is_private(&b, LOW / PAGE) && !vm_is_private(&b, LOW / PAGE - 1),
-       "the slot that comes has the state of its pages");
+       "a slot created after pages were received has their private state");
     MUST(sev_cmd(&a, KVM_SEV_SEND_FINISH, NULL));
     MUST(sev_cmd(&b, KVM_SEV_RECEIVE_FINISH, NULL));
     guest_vcpu(&b);
     CHECK(ioctl(b.vcpu, KVM_SET_SREGS, &sregs));
     CHECK(ioctl(b.vcpu, KVM_SET_REGS, &regs));
-    if (ok(!guest_run(&b), "the guest goes on")) {
+    if (ok(!guest_run(&b),
+           "the guest runs on the destination after its slot was created")) {
         int bad = 0;
 
         for (int i = 0; i < 2 * COUNT; i++) {
             bad += guest_read(&b, LOW + i * PAGE) != 0x1000 + (uint64_t)i;
         }
-        ok(!bad, "with each of the pages");
+        ok(!bad,
+           "the guest reads the contents of each page that was sent without a "
+           "slot");
     }
     vm_destroy(&a);
     vm_destroy(&b);

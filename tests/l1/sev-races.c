@@ -87,8 +87,10 @@ int main(void)
     vm_require(VM_SEV);
     vm_init(&vm, VM_SEV, GUEST_SIZE);
     vm_init(&other, VM_SEV, GUEST_SIZE);
-    if (!ok(!guest_launch(&vm, 0x40000), "a guest runs") ||
-        !ok(!transport_start(&vm, &other), "and is being sent")) {
+    if (!ok(!guest_launch(&vm, 0x40000),
+            "a guest runs beside conversions and sends") ||
+        !ok(!transport_start(&vm, &other),
+            "SEND_START and RECEIVE_START succeed before the race")) {
         return done_testing();
     }
     MUST(guest_write(&vm, COUNTER, 0));
@@ -104,15 +106,20 @@ int main(void)
     *(volatile uint64_t *)(vm.mem + STOP) = 1;
     pthread_join(guest, NULL);
 
-    ok(rounds && !wrong, "%ld rounds of the log, %ld wrong", rounds, wrong);
-    ok(c.done && !c.errors, "%ld conversions, %ld EAGAIN, %ld other errors",
-       c.done, c.refused, c.errors);
-    ok(sends && !unsent, "%ld sends, %ld failed", sends, unsent);
-    ok(!end_of_guest, "the guest ran all the time");
+    ok(rounds && !wrong,
+       "each of %ld dirty logs has exactly the written and converted pages "
+       "(%ld wrong)", rounds, wrong);
+    ok(c.done && !c.errors,
+       "%ld conversions beside the guest and sends (%ld EAGAIN): %ld other "
+       "errors", c.done, c.refused, c.errors);
+    ok(sends && !unsent,
+       "%ld pages are sent beside conversions (%ld failed)", sends, unsent);
+    ok(!end_of_guest, "the guest did not end during the race");
     shared = *(uint64_t *)(vm.mem + GUEST_SHARED);
     private = guest_read(&vm, COUNTER);
-    ok(shared && private == shared, "both counters are at %llu (%llu)",
-       (long long)shared, (long long)private);
+    ok(shared && private == shared,
+       "the counters in the shared and the private page are both at %llu "
+       "(%llu)", (long long)shared, (long long)private);
     vm_destroy(&other);
     vm_destroy(&vm);
     return done_testing();

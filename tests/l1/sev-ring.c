@@ -170,13 +170,13 @@ static void both_ways(struct vm *a, struct vm *b)
     ring = hardware_count("RING_BUFFER") - ring;
     ok(hardware_count("SEND_UPDATE_DATA") - sent == N &&
        ring && SEEN(ring <= (unsigned long)groups.good),
-       "the firmware has executed %lu commands for it, and entered its ring "
+       "the firmware executed %lu commands for the batch and entered its ring "
        "buffer mode %lu times", hardware_count("SEND_UPDATE_DATA") - sent,
        ring);
     good = !batch(b, RECEIVE);
     groups_look();
     ok(good && SEEN(groups.good && !groups.failed),
-       "and are received, some of them in %d groups", groups.good);
+       "pages are received, some of them in %d groups", groups.good);
 }
 
 /* Does ccp still execute a single command through the mailbox? */
@@ -222,10 +222,13 @@ static void forged(struct vm *b)
         other += transport_batch(b, RECEIVE, FIRST + p * PAGE, N - p, &rest) ||
                  rest.done != N - p;
     }
-    ok(!wrong && SEEN(in_group), "a forged packet, %d times, %d of them in a group: "
-       "the firmware's error, those before it are done, none behind it was "
+    ok(!wrong && SEEN(in_group),
+       "a forged packet (%d times, %d of them in a group) fails with the "
+       "firmware's error, the packets before it are done, and none after it is "
        "given to the firmware", tries, in_group);
-    ok(!other, "then the mailbox works, and from there on it goes on");
+    ok(!other,
+       "the mailbox works after a forged packet, and the batch can be "
+       "continued");
 }
 
 /* The firmware fails a command in the middle of a batch */
@@ -240,8 +243,8 @@ static void refused(struct vm *a, struct vm *b)
                    "\"nth\": 171, \"status\": 23");
     r = transport_batch(a, SEND, FIRST, N, &packets);
     ok(r == -EIO && sev_error == 23 && packets.done == 170,
-       "the firmware refuses the 171st: %u done, firmware %#x", packets.done,
-       sev_error);
+       "a batch whose 171st command the firmware fails ends after %u pages "
+       "with firmware error %#x", packets.done, sev_error);
 
     /* The firmware refuses the length of the 30th packet */
     hardware_fault("\"kind\": \"status\", \"command\": \"SEND_UPDATE_DATA\", "
@@ -250,16 +253,19 @@ static void refused(struct vm *a, struct vm *b)
     done = p.done;
     groups_look();
     ok(r == -EIO && sev_error == 4 && done == 29 * 4,
-       "INVALID_LEN: %u pages in packets of 4 pages before it", done);
+       "a batch whose 30th packet of 4 pages fails with INVALID_LEN ends after "
+       "%u pages", done);
     if (r != -EIO || done >= N) {
         return;
     }
     rest = (struct packets) { packets.headers + done, packets.data + done };
     ok(!transport_batch(a, SEND, FIRST + done * PAGE, N - done, &rest) &&
-       rest.done == N - done, "the caller sends the others one by one");
+       rest.done == N - done,
+       "pages after INVALID_LEN can be sent in packets of one page");
     ok(!transport_batch(b, RECEIVE, FIRST, done, &p) && p.done == done &&
        !transport_batch(b, RECEIVE, FIRST + done * PAGE, N - done, &rest) &&
-       rest.done == N - done, "and all are received");
+       rest.done == N - done,
+       "pages sent before and after INVALID_LEN are received");
 }
 
 static void switched_off(struct vm *a, struct vm *b)
@@ -273,13 +279,14 @@ static void switched_off(struct vm *a, struct vm *b)
     groups_look();
     ok(good && SEEN(!groups.good && !groups.failed && groups.refused) &&
        hardware_count("RING_BUFFER") == ring,
-       "switched off: all go one by one, groups were asked for %d times",
-       groups.refused);
+       "with sev_ring off, no page goes through the ring, although KVM asked "
+       "for groups %d times", groups.refused);
     must_write(PARAMETERS "sev_ring", 0, "1");
     good = !batch(a, SEND) && !batch(b, RECEIVE);
     groups_look();
     ok(good && SEEN(groups.good) && hardware_count("RING_BUFFER") > ring,
-       "and on again: %d groups", groups.good);
+       "with sev_ring on again, pages go through the ring in %d groups",
+       groups.good);
 }
 
 static struct vm *busy;
@@ -335,8 +342,8 @@ static void beside(struct vm *vm)
     ok(!wrong && !errors && !c.errors && SEEN(good > 20) && calls > 20 &&
        others > 20 && c.done > 20,
        "%ld batches with %ld groups beside %ld calls for the VM, %ld for the "
-       "platform, and %ld conversions (%ld refused); %ld met a shared page",
-       batches, good, calls, others, c.done, c.refused, shared);
+       "platform, and %ld conversions (%ld refused) succeed; %ld met a shared "
+       "page", batches, good, calls, others, c.done, c.refused, shared);
 }
 
 /*
@@ -364,11 +371,12 @@ static void hangs(struct vm *a)
     groups_look();
     ok(r == -ETIMEDOUT && packets.done <= 170 && !sev_error &&
        hardware_count("SEND_UPDATE_DATA") - before == 171,
-       "the firmware hangs at the 171st: ETIMEDOUT, %u done", packets.done);
+       "a batch whose 171st command hangs fails with ETIMEDOUT after %u pages",
+       packets.done);
     note("it was %s", groups.failed ? "in a group" : "alone");
     ok(ioctl(sev_fd, SEV_ISSUE_CMD, &cmd) && errno == EBUSY &&
        transport_batch(a, SEND, FIRST, N, &packets) == -EBUSY && !packets.done,
-       "nothing more is given to it: EBUSY");
+       "after the firmware hung, commands and batches fail with EBUSY");
 }
 
 /* ccp does not use the ring buffer mode until its parameter is set */
@@ -384,7 +392,8 @@ static void unused(struct vm *a, struct vm *b)
     }
     ok(is_on == 'N' && !batch(a, SEND) && !batch(b, RECEIVE) &&
        hardware_count("RING_BUFFER") == ring,
-       "it is off by default, and the firmware is not asked for it");
+       "sev_ring is off by default, and ccp does not ask the firmware for the "
+       "ring");
 }
 
 static void absent(struct vm *a, struct vm *b)
@@ -397,10 +406,10 @@ static void absent(struct vm *a, struct vm *b)
     good = !batch(a, SEND) && !batch(b, RECEIVE);
     groups_look();
     ok(good && SEEN(!groups.good && !groups.failed && groups.refused),
-       "the firmware has no ring buffer mode: all go one by one");
+       "pages go one by one if the firmware has no ring buffer mode");
     ok(hardware_count("RING_BUFFER") - ring == 1,
-       "it was asked for once, though groups were wanted %d times",
-       groups.refused);
+       "ccp asks the firmware for its ring only once, though KVM wanted groups "
+       "%d times", groups.refused);
 }
 
 /*
@@ -418,10 +427,13 @@ static void not_entered(void)
     groups_look();
     ok(good && SEEN(!groups.good && !groups.failed && groups.refused) &&
        hardware_count("RING_BUFFER") - ring == 1,
-       "a mode that was not entered: ccp notices, all go one by one");
-    ok(mailbox_works(), "and the mailbox works");
+       "ccp notices that the firmware did not enter ring buffer mode, and "
+       "pages go one by one");
+    ok(mailbox_works(),
+       "the mailbox works after the firmware did not enter ring buffer mode");
     SEV_MUST(&b, KVM_SEV_RECEIVE_FINISH, NULL);
-    ok(arrived(&b), "all pages have arrived");
+    ok(arrived(&b),
+       "all pages arrive although the firmware did not enter ring buffer mode");
 }
 
 #define SKIPPED 150     /* number of the skipped command; the first is 1 */
@@ -452,8 +464,8 @@ static bool skipped(void)
         return false;
     }
     ok(r == -EIO && !sev_error && packets.done == SKIPPED - 1,
-       "a command that the firmware skips fails: %d, firmware %#x, %u done", r,
-       sev_error, packets.done);
+       "a batch with a command that the firmware skips fails: %d, firmware "
+       "%#x, %u done", r, sev_error, packets.done);
     ring = hardware_count("RING_BUFFER");
     good = !transport_batch(&a, SEND, FIRST + (SKIPPED - 1) * PAGE,
                             N - SKIPPED + 1, &rest) &&
@@ -461,9 +473,10 @@ static bool skipped(void)
     groups_look();
     ok(good && SEEN(!groups.good && !groups.failed && groups.refused) &&
        hardware_count("RING_BUFFER") == ring,
-       "then all go one by one, and the mode is not used again");
+       "after a skipped command, pages go one by one and the ring is not used "
+       "again");
     SEV_MUST(&b, KVM_SEV_RECEIVE_FINISH, NULL);
-    ok(arrived(&b), "all pages have arrived");
+    ok(arrived(&b), "all pages arrive after a command was skipped");
     return true;
 }
 
@@ -500,10 +513,11 @@ static bool restarted(void)
     r = transport_batch(&a, SEND, FIRST, N, &packets);
     ok(r == -EIO && sev_error == INVALID_PLATFORM_STATE && !packets.done &&
        hardware_count("RING_BUFFER") == ring,
-       "after a restart of the firmware: %d, firmware %#x, %u done", r,
-       sev_error, packets.done);
+       "a batch after a restart of the firmware fails: %d, firmware %#x, %u "
+       "done", r, sev_error, packets.done);
     ok(!ioctl(sev_fd, SEV_ISSUE_CMD, &cmd) && !status.state,
-       "the mailbox works, and says that the platform is not initialized");
+       "after a restart of the firmware, the mailbox reports an uninitialized "
+       "platform");
     return true;
 }
 
@@ -518,8 +532,10 @@ static bool pair_open(void)
             a.mem[FIRST + i * PAGE + j] = content(i, j);
         }
     }
-    if (!ok(!guest_launch(&a, FIRST + N * PAGE), "a guest runs") ||
-        !ok(!transport_start(&a, &b), "and is being sent")) {
+    if (!ok(!guest_launch(&a, FIRST + N * PAGE),
+            "a guest with pages for the ring runs") ||
+        !ok(!transport_start(&a, &b),
+            "SEND_START and RECEIVE_START succeed before the ring is used")) {
         return false;
     }
     MUST(vm_convert(&b, 0, GUEST_SIZE, PRIVATE));
@@ -572,8 +588,9 @@ static void unreliable(void)
                 return;
             }
         } while (!cases[i]() && ++tries < 5);
-        ok(tries < 5, "the fault came in ring buffer mode, after %u tries",
-           tries);
+        ok(tries < 5,
+           "the fault came while the firmware was in ring buffer mode, after "
+           "%u tries", tries);
     }
 }
 
@@ -585,7 +602,8 @@ int main(int argc, char **argv)
     if (!hardware_open()) {
         skip_all("no port to the QMP of the hardware: scripts/l1 --qmp");
     }
-    if (!ok(!access(PARAMETERS "sev_ring", R_OK), "our ccp is loaded")) {
+    if (!ok(!access(PARAMETERS "sev_ring", R_OK),
+            "the loaded ccp is ours, with the parameter sev_ring")) {
         return done_testing();
     }
     packets_init(&packets, N);
@@ -604,10 +622,11 @@ int main(int argc, char **argv)
         refused(&a, &b);
         switched_off(&a, &b);
         beside(&a);
-        ok(!batch(&a, SEND) && !batch(&b, RECEIVE), "all, once more");
+        ok(!batch(&a, SEND) && !batch(&b, RECEIVE),
+           "all pages can be sent and received after the faults");
     }
     SEV_MUST(&b, KVM_SEV_RECEIVE_FINISH, NULL);
-    ok(arrived(&b), "all pages have arrived");
+    ok(arrived(&b), "all pages arrive with the right contents");
     if (is_absent) {
         unreliable();
     } else {

@@ -95,23 +95,25 @@ static void refused(struct vm *vm, const struct owner *owner,
     owner_seal(owner, other, secret, sizeof(secret), sealed, &header);
     r = inject(vm, page, sealed, &header);
     ok(r == -EIO && sev_error == BAD_MEASUREMENT,
-       "a secret for a guest that was measured otherwise: BAD_MEASUREMENT");
+       "LAUNCH_SECRET sealed for another measurement fails with "
+       "BAD_MEASUREMENT");
 
     owner_seal(owner, measure, secret, sizeof(secret), sealed, &header);
     sealed[0] ^= 1;
     r = inject(vm, page, sealed, &header);
-    ok(r == -EIO && sev_error == BAD_MEASUREMENT, "a changed one: likewise");
+    ok(r == -EIO && sev_error == BAD_MEASUREMENT,
+       "LAUNCH_SECRET of a changed secret fails with BAD_MEASUREMENT");
     sealed[0] ^= 1;
 
     ok(inject(vm, vm->mem + vm->size - 32, sealed, &header) < 0,
-       "past the end of the memory: refused");
+       "LAUNCH_SECRET that reaches past the end of the memory is refused");
     ok(inject(vm, vm->mem + vm->size, sealed, &header) < 0,
-       "where there is no memory: refused");
+       "LAUNCH_SECRET where there is no memory is refused");
     ok(!vm_convert(vm, 0, LAUNCHED, SHARED) &&
        !vm_convert(vm, 0, GUEST_SHARED, PRIVATE) &&
        !vm_convert(vm, GUEST_SHARED + PAGE, LAUNCHED - GUEST_SHARED - PAGE,
                    PRIVATE),
-       "after all that, no page is held");
+       "LAUNCH_SECRET that was refused leaves no page held");
 }
 
 int main(void)
@@ -132,39 +134,42 @@ int main(void)
     vm_init(&vm, VM_SEV, GUEST_SIZE);
     platform_export(&platform);
     if (!ok(owner_init(&owner, 0, platform.pdh),
-            "a session for this firmware")) {
+            "the owner creates a session for this firmware")) {
         return done_testing();
     }
     launch(&vm, &owner, digest);
     guest_vcpu(&vm);
     SEV_MUST(&vm, KVM_SEV_LAUNCH_MEASURE, &get);
     ok(measured(&owner, measure, digest),
-       "the owner finds launched what was to be");
+       "the measurement of the guest is what the owner expects");
     digest[0] ^= 1;
-    ok(!measured(&owner, measure, digest), "and would see a difference");
+    ok(!measured(&owner, measure, digest),
+       "the owner notices that the measurement is of another guest");
 
     refused(&vm, &owner, measure);
     owner_seal(&owner, measure, secret, sizeof(secret), sealed, &header);
     ok(!inject(&vm, vm.mem + SECRET_GPA, sealed, &header),
-       "LAUNCH_SECRET into a private page by its host address");
-    ok(touch(vm.mem + SECRET_GPA) == SIGBUS, "which is out of reach still");
+       "LAUNCH_SECRET into a private page by its host address succeeds");
+    ok(touch(vm.mem + SECRET_GPA) == SIGBUS,
+       "the host cannot access the private page that has the secret");
     SEV_MUST(&vm, KVM_SEV_LAUNCH_FINISH, NULL);
     ok(inject(&vm, vm.mem + SECRET_GPA, sealed, &header) < 0,
-       "not once the launch is over");
-    if (!ok(!guest_run(&vm), "the guest runs")) {
+       "LAUNCH_SECRET fails after LAUNCH_FINISH");
+    if (!ok(!guest_run(&vm), "a guest with an injected secret runs")) {
         return done_testing();
     }
     for (i = 0; i < sizeof(secret); i += 8) {
         same &= guest_read(&vm, SECRET_GPA + i) == *(uint64_t *)(secret + i);
     }
-    ok(same, "and reads the secret");
+    ok(same, "the guest reads the injected secret");
     ok(guest_read(&vm, SECRET_GPA - 8) == 0 &&
        guest_read(&vm, SECRET_GPA + sizeof(secret)) == 0,
-       "and around it what was launched");
+       "LAUNCH_SECRET did not change the bytes before and after the secret");
     MUST(vm_convert(&vm, SECRET_GPA & -PAGE, PAGE, SHARED));
     ok(!memmem(vm.mem + (SECRET_GPA & -PAGE), PAGE, secret, 16) &&
        !memmem(sealed, sizeof(sealed), secret, 16),
-       "of which the host sees nothing");
+       "the host does not find the secret in the ciphertext or in the sealed "
+       "packet");
     vm_destroy(&vm);
     return done_testing();
 }

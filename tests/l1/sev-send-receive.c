@@ -58,19 +58,23 @@ static void forged(struct vm *from, struct vm *to)
         bad.data[at[i]] ^= 1 << i;
         ok(transport_receive(to, 0xa000, &bad) < 0 &&
            sev_error == BAD_MEASUREMENT,
-           "a flipped bit in byte %u: the firmware says BAD_MEASUREMENT", at[i]);
+           "a packet with a flipped bit in byte %u fails with BAD_MEASUREMENT",
+           at[i]);
     }
     bad = good;
     bad.header[HEADER_SIZE - 1] ^= 0x80;
     ok(transport_receive(to, 0xa000, &bad) < 0 && sev_error == BAD_MEASUREMENT,
-       "a flipped bit in its MAC: likewise");
+       "a packet with a flipped bit in its MAC fails with BAD_MEASUREMENT");
     bad = good;
     bad.header[4] ^= 1;
     ok(transport_receive(to, 0xa000, &bad) < 0 && sev_error == BAD_MEASUREMENT,
-       "in its IV: likewise");
-    ok(!transport_receive(to, 0xa000, &good), "the page itself is taken");
-    ok(transport_receive(to, GUEST_SIZE, &good) < 0, "not past the end");
-    ok(transport_send(from, GUEST_SIZE, &bad) < 0, "which cannot be sent either");
+       "a packet with a flipped bit in its IV fails with BAD_MEASUREMENT");
+    ok(!transport_receive(to, 0xa000, &good),
+       "the unchanged packet is received after the changed ones were refused");
+    ok(transport_receive(to, GUEST_SIZE, &good) < 0,
+       "a packet for a page past the end of the memory is not received");
+    ok(transport_send(from, GUEST_SIZE, &bad) < 0,
+       "a page past the end of the memory cannot be sent");
 }
 
 int main(void)
@@ -82,7 +86,7 @@ int main(void)
     vm_require(VM_SEV);
     vm_init(&a, VM_SEV, GUEST_SIZE);
     strcpy((char *)a.mem + 0xa000, MARKER);
-    if (!ok(!guest_launch(&a, 0x40000), "a guest runs")) {
+    if (!ok(!guest_launch(&a, 0x40000), "a guest that will be sent runs")) {
         return done_testing();
     }
     /*
@@ -95,49 +99,55 @@ int main(void)
     MUST(guest_write(&a, 0xb000, 0x3003));
 
     vm_init(&b, VM_SEV, GUEST_SIZE);
-    if (!ok(!transport_start(&a, &b), "SEND_START and RECEIVE_START")) {
+    if (!ok(!transport_start(&a, &b), "SEND_START and RECEIVE_START succeed")) {
         return done_testing();
     }
     forged(&a, &b);
     ok(!transport_all(&a, &b), "every page is sent and received");
     ok(vm_is_private(&b, 0xa) && !vm_is_private(&b, 0x60) &&
        touch(b.mem + 0xa000) == SIGBUS && *(uint64_t *)(b.mem + 0x60000) == 0x2002,
-       "private ones arrive private, shared ones shared");
+       "private pages arrive private and shared pages arrive shared");
 
     CHECK(ioctl(a.vcpu, KVM_GET_REGS, &regs));
     CHECK(ioctl(a.vcpu, KVM_GET_SREGS, &sregs));
     ok(!sev_cmd(&a, KVM_SEV_SEND_FINISH, NULL) &&
-       !sev_cmd(&b, KVM_SEV_RECEIVE_FINISH, NULL), "both sides finish");
+       !sev_cmd(&b, KVM_SEV_RECEIVE_FINISH, NULL),
+       "SEND_FINISH and RECEIVE_FINISH succeed");
     vm_destroy(&a);
     guest_vcpu(&b);
     CHECK(ioctl(b.vcpu, KVM_SET_SREGS, &sregs));
     CHECK(ioctl(b.vcpu, KVM_SET_REGS, &regs));
-    if (ok(!guest_run(&b), "the guest goes on where it is")) {
+    if (ok(!guest_run(&b), "the guest runs on the destination")) {
         ok(guest_read(&b, 0xa000) == *(uint64_t *)MARKER &&
            guest_read(&b, 0x50000) == 0x1001 &&
            guest_read(&b, 0xb000) == 0x3003 &&
-           guest_read(&b, 0x60000) == 0x2002, "with its memory");
+           guest_read(&b, 0x60000) == 0x2002,
+           "the guest reads the contents of its memory on the destination");
         ok(!guest_write(&b, 0x60008, 0x4004) &&
            *(uint64_t *)(b.mem + 0x60008) == 0x4004,
-           "what it shared is shared");
+           "the host of the destination reads what the guest writes to its "
+           "shared page");
         ok(!guest_convert(&b, 0x61, 1, true) && touch(b.mem + 0x61000) == SIGBUS,
-           "and it goes on converting");
+           "the guest converts a page on the destination");
     }
     vm_destroy(&b);
 
     /* After SEND_CANCEL, the source continues */
     vm_init(&a, VM_SEV, GUEST_SIZE);
     vm_init(&b, VM_SEV, GUEST_SIZE);
-    if (ok(!guest_launch(&a, 0x40000), "another guest runs")) {
+    if (ok(!guest_launch(&a, 0x40000),
+           "another guest runs, whose send will be canceled")) {
         struct packet packet;
 
         MUST(guest_write(&a, 0x50000, 0x5005));
         MUST(transport_start(&a, &b));
         MUST(transport_send(&a, 0x50000, &packet));
-        ok(!sev_cmd(&a, KVM_SEV_SEND_CANCEL, NULL), "SEND_CANCEL");
+        ok(!sev_cmd(&a, KVM_SEV_SEND_CANCEL, NULL), "SEND_CANCEL succeeds");
         ok(guest_read(&a, 0x50000) == 0x5005 &&
-           !guest_write(&a, 0x50000, 6), "it runs on");
-        ok(transport_send(&a, 0x50000, &packet) < 0, "nothing more is sent");
+           !guest_write(&a, 0x50000, 6),
+           "the guest runs on the source after SEND_CANCEL");
+        ok(transport_send(&a, 0x50000, &packet) < 0,
+           "no page can be sent after SEND_CANCEL");
     }
     vm_destroy(&a);
     vm_destroy(&b);

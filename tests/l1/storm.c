@@ -788,9 +788,9 @@ static bool storm(int seconds)
         note("%8ld %s", count[i], op_name[i]);
         idle |= !count[i];
     }
-    ok(!idle, "%s VM, %d s: everything was done", sev ? "SEV" :
-       "software-protected", seconds);
-    ok(!violations, "nothing was violated (%ld)", violations);
+    ok(!idle, "%s VM, %d s: everything was done at least once",
+       sev ? "SEV" : "software-protected", seconds);
+    ok(!violations, "no invariant was violated (%ld)", violations);
     return !idle && !violations;
 }
 
@@ -811,7 +811,8 @@ static void control(const char *what)
         noticed |= !strncmp(line, "not ok", 6) && strstr(line, "violated");
         done |= strstr(line, "everything was done") != NULL;
     }
-    ok(f && pclose(f) && noticed && done, "%s, broken on purpose, is noticed",
+    ok(f && pclose(f) && noticed && done,
+       "a run whose %s is broken on purpose reports a violated invariant",
        what);
     free(cmd);
 }

@@ -139,9 +139,11 @@ int main(void)
 
     pin(0);
     run_guest(vcpu, run, load_fpu);
-    ok(others == 0, "the guest does what it does");
-    ok(exits > 100, "and did it often: %ld exits", exits);
-    ok(loads > 1000, "while another CPU loaded FPU state %ld times", loads);
+    ok(others == 0, "the guest makes only the exits that it should make");
+    ok(exits > 100,
+       "the guest made enough exits (%ld) to meet the other CPU's work", exits);
+    ok(loads > 1000,
+       "the other CPU loaded FPU state %ld times beside the guest", loads);
 
     /*
      * Ask KVM to exit when the guest can take an interrupt.  The guest never
@@ -149,8 +151,13 @@ int main(void)
      */
     run->request_interrupt_window = 1;
     run_guest(vcpu, run, send_ipis);
-    ok(others == 0, "the guest does the same with a virtual interrupt");
-    ok(exits > 100, "and did it often: %ld exits", exits);
-    ok(ipis > 100, "while another CPU sent %ld IPIs", ipis);
+    ok(others == 0,
+       "a guest with a pending virtual interrupt makes only the exits it "
+       "should make");
+    ok(exits > 100,
+       "the guest with a virtual interrupt made enough exits (%ld)", exits);
+    ok(ipis > 100,
+       "the other CPU sent %ld IPIs beside the guest with a virtual interrupt",
+       ipis);
     return done_testing();
 }

@@ -45,12 +45,15 @@ static void software_protected(void)
     in_place = create_vm(KVM_X86_SW_PROTECTED_VM);
     ok(vm_cap(wide, KVM_CAP_MEMORY_ATTRIBUTES) == PRIVATE &&
        vm_cap(wide, KVM_CAP_GUEST_MEMFD_MEMORY_ATTRIBUTES) == 0,
-       "a software-protected VM has attributes of the VM");
+       "a software-protected VM without in-place mode offers attributes of the "
+       "VM only");
     ok(vm_cap(in_place, KVM_CAP_MEMORY_ATTRIBUTES) == 0 &&
        vm_cap(in_place, KVM_CAP_GUEST_MEMFD_MEMORY_ATTRIBUTES) == PRIVATE,
-       "and in in-place mode those of its guest_memfds instead");
+       "a software-protected VM in in-place mode offers attributes of "
+       "guest_memfds only");
     ok(enable(in_place, 0, 0) == -EINVAL,
-       "KVM_CAP_SEV_PRIVATE_MEM is for SEV VMs only");
+       "KVM_CAP_SEV_PRIVATE_MEM cannot be enabled for a software-protected VM "
+       "(EINVAL)");
     close(wide);
     close(in_place);
 }
@@ -70,12 +73,12 @@ static void linux_numbers(void)
         known += vm_cap(fd, nr) != 0 ||
                  xioctl(fd, KVM_ENABLE_CAP, &cap) != -EINVAL;
     }
-    ok(!known, "no capability from 252 to 1023 means anything");
+    ok(!known, "no capability from 252 to 1023 has a value or can be enabled");
     for (nr = 0xdb; nr < 0xe0; nr++) {
         known += xioctl(fd, _IOWR(KVMIO, nr, struct kvm_page_enc_bitmap),
                         &bitmap) != -ENOTTY;
     }
-    ok(!known, "no ioctl of KVM's type from 0xdb on is implemented");
+    ok(!known, "no ioctl of KVM's type from 0xdb to 0xdf is implemented");
     close(fd);
 }
 
@@ -99,66 +102,87 @@ int main(void)
        vm_cap(kvm_fd, KVM_CAP_PAGE_ENC_BITMAP) == 1 &&
        vm_cap(kvm_fd, KVM_CAP_GUEST_MEMFD_MEMORY_ATTRIBUTES) == PRIVATE &&
        vm_cap(kvm_fd, KVM_CAP_SEV_UPDATE_BATCH) == 4,
-       "the system offers the four capabilities");
+       "/dev/kvm offers the four capabilities of the module");
 
     fd = create_vm(KVM_X86_DEFAULT_VM);
     ok(!vm_cap(fd, KVM_CAP_SEV_PRIVATE_MEM) &&
        !vm_cap(fd, KVM_CAP_GUEST_MEMFD_MEMORY_ATTRIBUTES) &&
        vm_cap(fd, KVM_CAP_PAGE_ENC_BITMAP) == 1,
-       "a plain VM has the bitmap only");
-    ok(enable(fd, 0, 0) == -EINVAL, "and cannot enable private memory");
-    ok(vm_cap(fd, KVM_CAP_X86_SMM) == 1, "and has SMM");
+       "a plain VM offers the bitmap and neither private memory nor "
+       "attributes");
+    ok(enable(fd, 0, 0) == -EINVAL,
+       "a plain VM cannot enable KVM_CAP_SEV_PRIVATE_MEM (EINVAL)");
+    ok(vm_cap(fd, KVM_CAP_X86_SMM) == 1, "a plain VM offers SMM");
     vm.fd = fd;
     g = CHECK(vm_gmem(&vm, PAGE, GUEST_MEMFD_FLAG_MMAP |
                                  GUEST_MEMFD_FLAG_INIT_SHARED));
     attributes.size = PAGE;
     ok(xioctl(g, KVM_SET_MEMORY_ATTRIBUTES2, &attributes) == -EINVAL,
-       "its guest_memfd has no attributes to set");
+       "a guest_memfd of a plain VM has no attributes that can be set "
+       "(EINVAL)");
     attributes.size = 0;
     close(g);
     close(fd);
 
     fd = create_vm(KVM_X86_SEV_VM);
     ok(vm_cap(fd, KVM_CAP_SEV_PRIVATE_MEM) == 1 &&
-       !vm_cap(fd, KVM_CAP_GUEST_MEMFD_MEMORY_ATTRIBUTES), "an SEV VM can be asked to");
+       !vm_cap(fd, KVM_CAP_GUEST_MEMFD_MEMORY_ATTRIBUTES),
+       "an SEV VM offers KVM_CAP_SEV_PRIVATE_MEM and, before that, no "
+       "attributes");
     ok(vm_cap(fd, KVM_CAP_X86_SMM) == 1 &&
-       vm_cap(fd, KVM_CAP_MULTI_ADDRESS_SPACE) == 2, "and has SMM until then");
-    ok(enable(fd, 1, 0) == -EINVAL, "no argument");
-    ok(xioctl(fd, KVM_ENABLE_CAP, &args) == -EINVAL, "not the last either");
-    ok(enable(fd, 0, 1) == -EINVAL, "no flags");
-    ok(vm_cap(fd, KVM_CAP_MULTI_ADDRESS_SPACE) == 2, "refusals change nothing");
-    ok(!enable(fd, 0, 0), "enabled");
+       vm_cap(fd, KVM_CAP_MULTI_ADDRESS_SPACE) == 2,
+       "an SEV VM offers SMM before KVM_CAP_SEV_PRIVATE_MEM is enabled");
+    ok(enable(fd, 1, 0) == -EINVAL,
+       "enabling KVM_CAP_SEV_PRIVATE_MEM with args[0] set fails with EINVAL");
+    ok(xioctl(fd, KVM_ENABLE_CAP, &args) == -EINVAL,
+       "enabling KVM_CAP_SEV_PRIVATE_MEM with args[3] set fails with EINVAL");
+    ok(enable(fd, 0, 1) == -EINVAL,
+       "enabling KVM_CAP_SEV_PRIVATE_MEM with a flag fails with EINVAL");
+    ok(vm_cap(fd, KVM_CAP_MULTI_ADDRESS_SPACE) == 2,
+       "enabling KVM_CAP_SEV_PRIVATE_MEM with bad arguments does not remove "
+       "SMM");
+    ok(!enable(fd, 0, 0),
+       "KVM_CAP_SEV_PRIVATE_MEM can be enabled for an SEV VM");
     ok(vm_cap(fd, KVM_CAP_X86_SMM) == 0 &&
-       vm_cap(fd, KVM_CAP_MULTI_ADDRESS_SPACE) == 1, "SMM is gone");
+       vm_cap(fd, KVM_CAP_MULTI_ADDRESS_SPACE) == 1,
+       "an SEV VM offers no SMM after KVM_CAP_SEV_PRIVATE_MEM was enabled");
     ok(vm_cap(fd, KVM_CAP_GUEST_MEMFD_MEMORY_ATTRIBUTES) == PRIVATE &&
        vm_cap(fd, KVM_CAP_MEMORY_ATTRIBUTES) == 0,
-       "attributes are the guest_memfd's, not the VM's");
-    ok(!enable(fd, 0, 0), "enabled twice is enabled");
+       "an SEV VM with private memory offers attributes of guest_memfds only");
+    ok(!enable(fd, 0, 0),
+       "KVM_CAP_SEV_PRIVATE_MEM can be enabled a second time");
 
     /* A VMM can detect the ioctls without the number of a capability */
     vm.fd = fd;
     g = CHECK(vm_gmem(&vm, PAGE, GUEST_MEMFD_FLAG_MMAP));
     ok(xioctl(g, KVM_SET_MEMORY_ATTRIBUTES2, &attributes) == -EINVAL,
-       "probe by size 0: EINVAL");
+       "KVM_SET_MEMORY_ATTRIBUTES2 of size 0, as a probe, fails with EINVAL");
     ok(xioctl(g, KVM_SET_MEMORY_ATTRIBUTES2 + 1, &attributes) == -ENOTTY,
-       "another ioctl: ENOTTY");
+       "the ioctl after KVM_SET_MEMORY_ATTRIBUTES2 fails with ENOTTY");
     ok(xioctl(fd, KVM_SET_MEMORY_ATTRIBUTES2, &attributes) == -ENOTTY,
-       "not on the VM: ENOTTY");
+       "KVM_SET_MEMORY_ATTRIBUTES2 of a VM fails with ENOTTY");
     ok(xioctl(fd, KVM_GET_PAGE_ENC_BITMAP, &bitmap) == -EINVAL,
-       "probe by 0 pages: EINVAL");
-    ok(!enable(fd, 0, 0), "enabled once more, after a guest_memfd");
+       "KVM_GET_PAGE_ENC_BITMAP of 0 pages, as a probe, fails with EINVAL");
+    ok(!enable(fd, 0, 0),
+       "KVM_CAP_SEV_PRIVATE_MEM can be enabled again after a guest_memfd was "
+       "created");
     close(g);
     close(fd);
 
     fd = create_vm(KVM_X86_SEV_VM);
     CHECK(ioctl(fd, KVM_SET_USER_MEMORY_REGION, &region));
-    ok(enable(fd, 0, 0) == -EBUSY, "after a memory slot: EBUSY");
-    ok(vm_cap(fd, KVM_CAP_X86_SMM) == 1, "and nothing changed");
+    ok(enable(fd, 0, 0) == -EBUSY,
+       "enabling KVM_CAP_SEV_PRIVATE_MEM after a memory slot was set fails "
+       "with EBUSY");
+    ok(vm_cap(fd, KVM_CAP_X86_SMM) == 1,
+       "an SEV VM whose KVM_CAP_SEV_PRIVATE_MEM was refused still offers SMM");
     close(fd);
 
     fd = create_vm(KVM_X86_SEV_VM);
     g = CHECK(ioctl(fd, KVM_CREATE_VCPU, 0));
-    ok(enable(fd, 0, 0) == -EBUSY, "after a vCPU: EBUSY");
+    ok(enable(fd, 0, 0) == -EBUSY,
+       "enabling KVM_CAP_SEV_PRIVATE_MEM after a vCPU was created fails with "
+       "EBUSY");
     close(g);
     close(fd);
 
@@ -169,15 +193,20 @@ int main(void)
     fd = create_vm(KVM_X86_SEV_VM);
     vm.fd = fd;
     ok(vm_gmem(&vm, PAGE, ~0ULL) == -EINVAL && !enable(fd, 0, 0),
-       "after a guest_memfd that could not be created: enabled");
+       "KVM_CAP_SEV_PRIVATE_MEM can be enabled after creating a guest_memfd "
+       "failed");
     close(fd);
     fd = create_vm(KVM_X86_SEV_VM);
     vm.fd = fd;
     g = CHECK(vm_gmem(&vm, PAGE, GUEST_MEMFD_FLAG_MMAP |
                                  GUEST_MEMFD_FLAG_INIT_SHARED));
-    ok(enable(fd, 0, 0) == -EBUSY, "after a guest_memfd: EBUSY");
+    ok(enable(fd, 0, 0) == -EBUSY,
+       "enabling KVM_CAP_SEV_PRIVATE_MEM after a guest_memfd was created is "
+       "EBUSY");
     close(g);
-    ok(enable(fd, 0, 0) == -EBUSY, "and when it is closed");
+    ok(enable(fd, 0, 0) == -EBUSY,
+       "enabling KVM_CAP_SEV_PRIVATE_MEM after the guest_memfd was closed is "
+       "EBUSY");
     close(fd);
 
     software_protected();
@@ -189,7 +218,8 @@ int main(void)
     } else {
         ok(!access(TRACING "/events/kvm_gmem/kvm_gmem_convert/format", R_OK) &&
            !access(TRACING "/events/kvm_gmem/kvm_gmem_pin_block/format", R_OK),
-           "trace events: conversions, pages of packets");
+           "the kernel has the trace events kvm_gmem_convert and "
+           "kvm_gmem_pin_block");
     }
     return done_testing();
 }
