@@ -148,6 +148,6 @@ int main(void)
             equal += words[i] == words[j];
         }
     }
-    ok(!equal, "and does not repeat itself");
+    ok(!equal, "RDRAND does not return the same buffer twice");
     return done_testing();
 }

@@ -130,12 +130,13 @@ static void test_moves(void)
        "8 pages are opened, and no others are written");
     fill(guest(from, 10), 999);
     ok(!seal(0, 10, 1, &b) && !open(&b) && arrived(10, 1),
-       "a page is sent again");
+       "a page that was opened before can be sealed and opened again");
     ok(!seal(0, 20, 1, &b) && !open_at(&b, ALIAS) && arrived(20, 1) &&
        to->mapped == ALIAS + 20 * PAGE, "a page is written at the alias");
     ok(memcmp(a.batch.nonce, b.batch.nonce, 24), "each batch has a nonce");
     ok(!seal_empty(MH_SEAL_END, 0, &a) && !open(&a) &&
-       mailbox(to, 0)->state == MH_ENDED, "the end is accepted");
+       mailbox(to, 0)->state == MH_ENDED,
+       "the receiver accepts the end of the migration");
     ok(open(&a) == MH_ERR_STATE, "nothing is opened after the end");
     end();
 }
@@ -160,12 +161,14 @@ static void test_format(void)
     random_bytes = random;
     random_left = sizeof(random);
     begin();
-    ok(!seal(5, 3, 4, &p), "a batch with known random numbers");
+    ok(!seal(5, 3, 4, &p),
+       "a batch of 4 pages is sealed with known random numbers");
     random_bytes = NULL;
     ok(!memcmp(p.batch.session, random + 32, 16) &&
        !memcmp(p.batch.nonce, random + 48, 24) && p.batch.version == 1 &&
        p.batch.kind == MH_KIND_PAGES && p.batch.count == 4 &&
-       p.batch.channel == 5 && !p.batch.sequence, "its header is as specified");
+       p.batch.channel == 5 && !p.batch.sequence,
+       "the header of a batch with known random numbers is as specified");
     /* Each half of the subkey is the CMAC of one whole block */
     cmac_aes256_set_key(&cmac, random);
     for (i = 0; i < 2; i++) {
@@ -194,7 +197,7 @@ static void test_format(void)
         good += !memcmp(tag, p.pages[i].tag, 16) &&
             !memcmp(plain, guest(from, 3 + i), PAGE);
     }
-    ok(good == 4, "nettle opens its pages");
+    ok(good == 4, "nettle opens the pages that the helper sealed");
     memcpy(iv, random + 60, 12);
     for (i = 8; i < 12; i++) {
         iv[i] ^= 0xff;
@@ -202,7 +205,8 @@ static void test_format(void)
     gcm_aes256_set_iv(&gcm, sizeof(iv), iv);
     gcm_aes256_update(&gcm, 192, (uint8_t *)&p.batch);
     gcm_aes256_digest(&gcm, sizeof(tag), tag);
-    ok(!memcmp(tag, p.batch.tag, 16), "nettle computes the tag of its header");
+    ok(!memcmp(tag, p.batch.tag, 16),
+       "nettle computes the tag that the helper put into the header");
     end();
 }
 
@@ -224,7 +228,8 @@ static void test_changed(void)
     }
     ok(refused == i && untouched(1), "%d of %d changed headers are refused",
        refused, i);
-    ok(!open(&good) && arrived(1, 2), "which does not break the channel");
+    ok(!open(&good) && arrived(1, 2),
+       "a refused header does not break the channel");
     end();
 
     for (i = 0; i < 5; i++) {
@@ -260,9 +265,11 @@ static void test_changed(void)
         ok(open(&bad) == MH_ERR_TAG && !mailbox(to, 0)->done && untouched(1) &&
            untouched(2) && untouched(3), "%s is refused, nothing is written",
            what[i]);
-        ok(open(&good) == MH_ERR_BROKEN, "the channel is broken then");
+        ok(open(&good) == MH_ERR_BROKEN,
+           "the channel is broken after %s was refused", what[i]);
         seal_empty(MH_SEAL_END, 0, &other);
-        ok(open(&other) == MH_ERR_BROKEN, "and the end is refused");
+        ok(open(&other) == MH_ERR_BROKEN,
+           "the end is refused on the broken channel after %s", what[i]);
         end();
     }
 
@@ -271,7 +278,8 @@ static void test_changed(void)
     good.data[1][0] ^= 1;
     ok(open(&good) == MH_ERR_TAG && mailbox(to, 0)->done == 1 &&
        arrived(1, 1) && untouched(2), "pages before a changed one are written");
-    ok(open(&good) == MH_ERR_BROKEN, "but never a second time");
+    ok(open(&good) == MH_ERR_BROKEN,
+       "a batch that failed after its first page is never opened again");
     end();
 }
 
@@ -290,7 +298,8 @@ static void test_order(void)
     seal_empty(MH_SEAL_END, 0, &e);
     ok(open(&e) == MH_ERR_MISSING && mailbox(to, 0)->state == MH_RECEIVER,
        "the end is refused if a batch is missing");
-    ok(!open(&p[1]) && !open(&p[2]) && !open(&e), "in order they are opened");
+    ok(!open(&p[1]) && !open(&p[2]) && !open(&e),
+       "batches that were refused out of order are opened in order");
     end();
 
     begin();
@@ -308,8 +317,9 @@ static void test_order(void)
     ok(!native_run(from, 0, MH_ROUND) && !seal(1, 1, 1, &p[1]),
        "a page is sealed again on another channel, in a new round");
     ok(open(&p[1]) == MH_ERR_BEHIND && untouched(1),
-       "it is refused before the old contents");
-    ok(!open(&p[0]) && !open(&p[1]) && arrived(1, 1), "and opened after them");
+       "a page of the new round is refused while its old contents are missing");
+    ok(!open(&p[0]) && !open(&p[1]) && arrived(1, 1),
+       "a page of the new round is opened after its old contents");
     end();
 }
 
@@ -324,11 +334,13 @@ static void test_resume(void)
        "a batch is lost with its connection");
     seal(0, 2, 1, &again);
     ok(open(&again) == MH_ERR_MISSING && !open(&resume) && !open(&again) &&
-       arrived(2, 1), "after the resume record the page is opened");
+       arrived(2, 1),
+       "after the resume record, a page whose batch was lost is opened");
     ok(open(&lost) == MH_ERR_REPLAYED && open(&old) == MH_ERR_REPLAYED &&
-       open(&resume) == MH_ERR_REPLAYED, "earlier batches are refused then");
+       open(&resume) == MH_ERR_REPLAYED,
+       "after the resume record, earlier batches are refused");
     seal_empty(MH_SEAL_END, 0, &e);
-    ok(!open(&e), "the end is accepted");
+    ok(!open(&e), "the end is accepted after a resumed channel");
     end();
 
     begin();
@@ -363,7 +375,8 @@ static void test_states(void)
     ok(refused == 7 && native_run(native, 0, MH_OPEN) == MH_ERR_STATE,
        "without a key nothing is sealed or opened");
     ok(native_run(native, 0, 0) == MH_ERR_COMMAND &&
-       native_run(native, 0, 99) == MH_ERR_COMMAND, "unknown commands");
+       native_run(native, 0, 99) == MH_ERR_COMMAND,
+       "unknown commands are refused");
     random_fails = true;
     ok(native_run(native, 0, MH_NEW_KEY) == MH_ERR_ENTROPY &&
        mailbox(native, 0)->state == MH_LAUNCHED, "no key without RDRAND");
@@ -390,7 +403,8 @@ static void test_states(void)
     random_fails = false;
     ok(seal(0, 1, 0, &p) == MH_ERR_COUNT &&
        seal(0, 1, MH_BATCH_PAGES + 1, &p) == MH_ERR_COUNT &&
-       seal(MH_CHANNELS, 1, 1, &p) == MH_ERR_CHANNEL, "wrong arguments");
+       seal(MH_CHANNELS, 1, 1, &p) == MH_ERR_CHANNEL,
+       "a wrong number of pages and a wrong channel are refused");
     ok(!native_run(to, 0, MH_NEW_KEY) && !native_run(to, 0, MH_SEND),
        "with a new key the receiver becomes a sender");
     ok(!native_run(from, 0, MH_FORGET) &&
@@ -400,13 +414,15 @@ static void test_states(void)
     begin();
     from->helper.channel[2].busy = 1;
     ok(seal(2, 1, 1, &p) == MH_ERR_BUSY && !seal(1, 1, 1, &p),
-       "one batch of a channel at a time");
+       "a channel seals one batch at a time");
     from->helper.users = 1;
     ok(native_run(from, 0, MH_ROUND) == MH_ERR_BUSY &&
        native_run(from, 0, MH_NEW_KEY) == MH_ERR_BUSY && !seal(1, 1, 1, &p),
        "some commands need all other vCPUs to wait");
     from->helper.users = MH_EXCLUSIVE;
-    ok(seal(1, 1, 1, &p) == MH_ERR_BUSY, "and others wait for those");
+    ok(seal(1, 1, 1, &p) == MH_ERR_BUSY,
+       "no batch is sealed while another vCPU runs a command that needs all to "
+       "wait");
     from->helper.users = 0;
     end();
 }

@@ -238,17 +238,20 @@ static int wrong_pages(struct vm *vm)
 
 static void test_refusals(struct helper *from, struct helper *to)
 {
-    ok(carry(from, to, 0, FIRST, 1) == 0, "a page is opened");
-    ok(command(to, MH_OPEN) == MH_ERR_REPLAYED, "it is refused a second time");
+    ok(carry(from, to, 0, FIRST, 1) == 0,
+       "the receiving helper opens a page that the sending helper sealed");
+    ok(command(to, MH_OPEN) == MH_ERR_REPLAYED,
+       "the helper refuses a batch that it has opened before");
     to->data[100] ^= 1;
     to->mailbox->batch.sequence++;
-    ok(command(to, MH_OPEN) == MH_ERR_TAG, "a changed header is refused");
+    ok(command(to, MH_OPEN) == MH_ERR_TAG,
+       "the helper refuses a batch whose header was changed");
     from->pages[0].gpa = PRIVATE_GPA + PAGE;
     ok(command(from, MH_SEAL) == MH_ERR_ADDRESS,
        "the helper does not seal its own pages");
     ok(command(from, MH_OPEN) == MH_ERR_STATE &&
        command(to, MH_SEAL) == MH_ERR_STATE,
-       "a sender does not open, a receiver does not seal");
+       "a sending helper does not open, and a receiving helper does not seal");
 }
 
 static void test(bool memfd)
@@ -266,10 +269,11 @@ static void test(bool memfd)
         helper_new(&a, &from[n], n);
     }
     ok(!command(&from[0], MH_QUERY) && from[0].mailbox->state == MH_LAUNCHED &&
-       from[0].mailbox->impl, "the helper runs");
+       from[0].mailbox->impl, "the helper runs in the source");
     note("implementation %u", from[0].mailbox->impl);
     ok(!command(&from[1], MH_NEW_KEY) && !command(&from[0], MH_QUERY) &&
-       from[0].mailbox->state == MH_KEYED, "both vCPUs have the same key");
+       from[0].mailbox->state == MH_KEYED,
+       "both vCPUs of the helper have the same key");
     new_vm(&b);
     MUST(transport_start(&a, &b));
     for (uint64_t i = 0; i < MH_PRIVATE_SIZE; i += PAGE) {
@@ -277,12 +281,12 @@ static void test(bool memfd)
             transport_receive(&b, PRIVATE_GPA + i, &packet);
     }
     ok(!failed && !sev_cmd(&b, KVM_SEV_RECEIVE_FINISH, NULL),
-       "the PSP moves the helper");
+       "the firmware sends and receives the helper's private memory");
     for (unsigned n = 0; n < HELPERS; n++) {
         helper_new(&b, &to[n], n);
     }
     ok(!command(&from[0], MH_SEND) && !command(&to[0], MH_RECEIVE),
-       "a sender and a receiver");
+       "one helper becomes the sender and the other the receiver");
     test_refusals(&from[0], &to[0]);
     for (unsigned i = 0; i < PAGES; i += 32) {
         unsigned n = i / 32 % HELPERS;
@@ -296,16 +300,20 @@ static void test(bool memfd)
      */
     pattern(page, PAGES - 64);
     ok(!memmem(from[0].data, 32 * PAGE, page, 16) && memmem(page, PAGE, page, 16),
-       "the VMM sees ciphertext");
+       "the VMM finds only ciphertext in the pages that the helper sealed");
     ok(registers_are_clear(&from[1], 1) && registers_are_clear(&to[1], 1),
        "registers are clear when the helper exits");
     from[0].mailbox->channel = 0;
-    ok(!command(&from[0], MH_SEAL_END), "the end is sealed");
+    ok(!command(&from[0], MH_SEAL_END),
+       "the sending helper seals the end of the migration");
     to[1].mailbox->batch = from[0].mailbox->batch;
     ok(!command(&to[1], MH_OPEN) && to[1].mailbox->state == MH_ENDED,
-       "and accepted");
-    ok(!wrong_pages(&b), "the pages have arrived");
-    ok(!sev_cmd(&a, KVM_SEV_SEND_FINISH, NULL), "SEND_FINISH");
+       "the receiving helper accepts the end of the migration");
+    ok(!wrong_pages(&b),
+       "all pages that the helpers moved have the right contents in the "
+       "destination");
+    ok(!sev_cmd(&a, KVM_SEV_SEND_FINISH, NULL),
+       "SEND_FINISH succeeds after the helpers moved the pages");
     for (unsigned n = 0; n < HELPERS; n++) {
         close(from[n].fd);
         close(to[n].fd);
