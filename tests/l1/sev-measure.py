@@ -20,7 +20,6 @@ import os
 import re
 import struct
 import subprocess
-import sys
 import tempfile
 import time
 import unittest
@@ -28,14 +27,11 @@ import unittest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
-from sevmig import BUILD, REPO, tap, vm
+from sevmig import BUILD, fixture, tap, vm
 from sevmigrate import certs, firmware, launch
 from sevmigrate.__main__ import main
 from sevmigrate.errors import Stop
 from sevmigrate.monitor import Monitor
-
-sys.path.append(os.path.join(REPO, 'tests/python/sevmigrate'))
-import fixture  # pylint: disable=wrong-import-position
 
 OVMF = '/usr/share/OVMF/OVMF_CODE_4M.fd'
 ES_PARAMETER = '/sys/module/kvm_amd/parameters/sev_es'

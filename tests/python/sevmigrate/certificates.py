@@ -10,9 +10,8 @@ import json
 import unittest
 from unittest import mock
 
-import fixture
-from fixture import Platform, ToolCase, ec_key, rsa_key
-from sevmig import tap
+from sevmig import fixture, tap
+from sevmig.fixture import Platform, ToolCase, ec_key, rsa_key
 from sevmigrate import certs, chain, hostfile
 
 

@@ -17,8 +17,8 @@ from unittest import mock
 
 import fakes
 from fakes import Qemu
-from fixture import ToolCase
 from sevmig import tap, tls
+from sevmig.fixture import ToolCase
 from sevmigrate import (
     domain, estimate, firmware, guestcheck, hostcheck, monitor, varstore)
 from sevmigrate.errors import Refused, Stop

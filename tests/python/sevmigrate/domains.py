@@ -14,8 +14,8 @@ from unittest import mock
 
 import fakes
 from fakes import Qemu
-from fixture import Platform, ToolCase
 from sevmig import tap
+from sevmig.fixture import Platform, ToolCase
 from sevmigrate import domain, domainmigration, errors
 from sevmigrate.errors import Refused
 

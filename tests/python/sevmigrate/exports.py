@@ -10,8 +10,8 @@ import json
 import os
 from unittest import mock
 
-from fixture import Platform, ToolCase
 from sevmig import tap
+from sevmig.fixture import Platform, ToolCase
 from sevmigrate import firmware, hardware, hostfile
 
 CHIP = bytes(range(64))

@@ -18,7 +18,7 @@ class Qemu:
     """
     The fake monitor of the source or the destination of a migration.
 
-    @platform: the fixture.Platform of its host
+    @platform: the sevmig.fixture.Platform of its host
     @steps: what happens at each query-migrate after "migrate": either a status,
             which is the answer, or a function, which is called first
     @answers: command -> answer, an exception to raise, or a function that is

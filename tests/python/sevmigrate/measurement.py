@@ -11,8 +11,8 @@ import json
 import struct
 import unittest
 
-from fixture import ToolCase, flash
 from sevmig import tap
+from sevmig.fixture import ToolCase, flash
 from sevmigrate import launch
 
 TIK = bytes.fromhex('0102030405060708090a0b0c0d0e0f10')

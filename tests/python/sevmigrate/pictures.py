@@ -12,8 +12,8 @@ import struct
 import threading
 from unittest import mock
 
-from fixture import ToolCase
 from sevmig import REPO, tap
+from sevmig.fixture import ToolCase
 from sevmigrate import recorder
 from sevmigrate.errors import Stop
 

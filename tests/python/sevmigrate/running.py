@@ -13,8 +13,8 @@ from unittest import mock
 
 import fakes
 from fakes import Qemu
-from fixture import Platform, ToolCase
 from sevmig import tap
+from sevmig.fixture import Platform, ToolCase
 from sevmigrate import errors, migration, progress
 from sevmigrate.errors import Refused, Stop
 

@@ -1,6 +1,6 @@
 """
-Helpers of the tests: a platform whose certificates the tests sign themselves,
-and a base class that runs sev-migrate.
+Helpers of the tests of sev-migrate: a platform whose certificates the tests
+sign themselves, and a base class that runs sev-migrate.
 
 SPDX-License-Identifier: GPL-2.0-or-later
 """
