@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Print the contents of the migration stream of a confidential guest.
 
-  scripts/analyze-encrypted-ram [--sev] [--quiet] FILE
+  scripts/in-root python3 -m sevmig.analyze [--sev] [--quiet] FILE
 
 FILE contains the bytes that the source sent to the destination.  The program
 prints one line for each record of private pages, and one line for each run of
@@ -130,7 +130,7 @@ class Printer:
 
 def main():
     p = argparse.ArgumentParser(
-        prog='analyze-encrypted-ram',
+        prog='sevmig.analyze',
         description='What is in the migration stream of a confidential guest')
     p.add_argument('--sev', action='store_true')
     p.add_argument('--quiet', action='store_true')

@@ -464,7 +464,7 @@ class Packets(Bare):
         flow.start(source, link)
         self.finish(source, destination, link)
         self.good(source, destination)
-        p = subprocess.run([migration.ANALYZE, '--sev', recorded], text=True,
+        p = subprocess.run([*migration.ANALYZE, '--sev', recorded], text=True,
                            check=False, stdout=subprocess.PIPE,
                            stderr=subprocess.STDOUT)
         self.assertEqual(p.returncode, 0, p.stdout)

@@ -15,17 +15,18 @@
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 import unittest
 
-from sevmig import REPO, flash, flow, guest, psp, scan, tap, vm
+from sevmig import flash, flow, guest, psp, scan, tap, vm
 from sevmig.guest import BOOT, MIGRATION, TICKS
 from sevmig.tap import note
 from sevmigrate import relay, stream
 
 OLD_QEMU = os.environ.get('OLD_QEMU', '/usr/bin/qemu-system-x86_64')
-ANALYZE = os.path.join(REPO, 'scripts/analyze-encrypted-ram')
+ANALYZE = [sys.executable, '-m', 'sevmig.analyze']
 
 
 class Base(unittest.TestCase):
@@ -330,7 +331,7 @@ class Tiny(Base):
         outcome = flow.migrate(source, destination, link, MIGRATION)
         link.close()
         self.seen(source, destination, outcome, *stream.read_file(recorded))
-        p = subprocess.run([ANALYZE, '--sev', recorded], text=True, check=False,
+        p = subprocess.run([*ANALYZE, '--sev', recorded], text=True, check=False,
                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         self.assertEqual(p.returncode, 0, p.stdout)
         self.assertIn('READY', p.stdout)

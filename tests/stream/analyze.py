@@ -1,21 +1,21 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Test scripts/analyze-encrypted-ram with a right stream and with wrong streams.
+"""Test sevmig.analyze with a right stream and with wrong streams.
 
 Output: TAP.
 """
 import collections
-import os
 import struct
 import subprocess
+import sys
 import tempfile
 import unittest
 
-from sevmig import REPO, tap
+from sevmig import tap
 
 import mutate
 
-TOOL = os.path.join(REPO, 'scripts/analyze-encrypted-ram')
+TOOL = [sys.executable, '-m', 'sevmig.analyze']
 
 
 def analyze(data, *options):
@@ -23,7 +23,7 @@ def analyze(data, *options):
     with tempfile.NamedTemporaryFile() as f:
         f.write(data)
         f.flush()
-        p = subprocess.run([TOOL, *options, f.name], stdout=subprocess.PIPE,
+        p = subprocess.run([*TOOL, *options, f.name], stdout=subprocess.PIPE,
                            text=True, check=False)
     return p.returncode, p.stdout.splitlines()
 
