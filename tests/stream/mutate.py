@@ -12,8 +12,9 @@ import threading
 import time
 
 from sevmigrate import stream
+from sevmigrate.errors import Refused, Stop
 
-from monitor import Qmp, QMPError
+from monitor import Qmp
 
 QEMU = '/b/bin/qemu-system-x86_64'
 RAM_MIB = 4
@@ -158,7 +159,7 @@ def outcome(work, name, data, qemu=QEMU, machine=None):
                 # The destination must still answer
                 q.cmd('query-status')
                 q.cmd('quit')
-    except (QMPError, EOFError, OSError, RuntimeError):
+    except (Refused, Stop, OSError, RuntimeError):
         pass                # QEMU has ended meanwhile
     try:
         said = guest.proc.communicate(timeout=HANG)[1]
