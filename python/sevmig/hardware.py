@@ -27,9 +27,11 @@ class Hardware:
     The monitor of the QEMU that emulates the host.  Only one object may exist
     at a time.  If there is no port to the monitor, @why is the reason.
 
-    This class does not use qemu.qmp, because qemu.qmp waits for QEMU's
-    greeting.  The port is a character device whose connection outlives the
-    programs that open it, so QEMU greets only the first of these programs.
+    This class does not use qemu.qmp.  QMPClient connects only to sockets, but
+    the port is a character device.  The connection outlives the programs that
+    open the port, so an answer to an earlier program can arrive.  QMPClient
+    numbers the commands of each program in the same way, and would take this
+    answer for that of a command of its own.
     """
 
     def __init__(self):
