@@ -13,6 +13,7 @@ import os
 
 # Values of the SEV API, from include/uapi/linux/psp-sev.h
 INVALID_GUEST_STATE = 0x02
+POLICY_FAILURE = 0x07
 BAD_MEASUREMENT = 0x0b
 HWERROR_PLATFORM = 0x13
 RESOURCE_LIMIT = 0x17

@@ -269,8 +269,9 @@ class Commands(Base):
         self.migrates()
 
     def at_destination(self, *faults, command=None, words=()):
+        """Return the Outcome of the migration that has failed."""
         HARDWARE.faults(*faults)
-        _, destination = self.fails()
+        outcome, destination = self.fails()
         self.assertEqual(HARDWARE.faults_left(), [])
         self.gave_up(destination)
         self.said(destination.complaints(), 'SEV:',
@@ -278,6 +279,7 @@ class Commands(Base):
                   ['HWERROR_PLATFORM'])
         self.source_runs_on()
         self.migrates()
+        return outcome
 
     def test_send_start_length(self):
         self.at_source(fault('SEND_START'))
@@ -323,6 +325,22 @@ class Commands(Base):
 
     def test_receive_start(self):
         self.at_destination(fault('RECEIVE_START'))
+
+    def test_receive_start_refused(self):
+        """
+        The destination's firmware refuses the guest.  The source reports the
+        firmware's answer and what the operator can do.
+        """
+        for status, *words in (
+                (hardware.POLICY_FAILURE, 'POLICY_FAILURE',
+                 'policy does not allow this platform'),
+                (hardware.RESOURCE_LIMIT, 'RESOURCE_LIMIT',
+                 'no room for another guest: end one')):
+            outcome = self.at_destination(
+                fault('RECEIVE_START', status=status), words=words)
+            self.assertTrue(outcome.error.startswith('destination: '),
+                            outcome.error)
+            self.said([outcome.error], 'RECEIVE_START', *words)
 
     def test_activate(self):
         self.at_destination(fault('ACTIVATE'), command='RECEIVE_START')

@@ -317,8 +317,12 @@ class Tiny(Base):
         link = flow.connect(source, destination, tamper=tamper)
         outcome = self.attempt(source, destination, link)
         self.assertFalse(outcome.completed)
-        self.assert_said(destination.complaints(),
-                         ['C-bit of the incoming guest', 'of this host'])
+        words = ['C-bit of the incoming guest', 'of this host']
+        self.assert_said(destination.complaints(), words)
+        # The source reports the reason, too
+        self.assertTrue(outcome.error.startswith('destination: '),
+                        outcome.error)
+        self.assert_said([outcome.error], words)
         self.assertEqual(source.cmd('query-status')['status'], 'running')
 
     def test_seen(self):
