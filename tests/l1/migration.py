@@ -204,8 +204,14 @@ class Unbooted(Base):
         cls.config = vm.Config.from_env(cls.workload, cls.work)
 
     def refused(self, name, words, **kw):
+        """
+        Check that the migration of a guest is refused, and that query-migrate
+        reports the reason before, as libvirt expects.
+        """
         source = self.launch(name, self.config.change(**kw))
         try:
+            self.assert_said(source.cmd('query-migrate').get(
+                'blocked-reasons', []), words)
             flow.give_session_info(source, flow.session_info(source))
             destination = self.another(self.config)
             try:
@@ -236,6 +242,11 @@ class Unbooted(Base):
 
     def test_guest_has_not_agreed(self):
         self.refused('early', ['READY', 'SevLiveMigrationEnabled'])
+
+    def test_switched_off(self):
+        # In-place memory needs a guest that can be migrated
+        self.refused('off', ['migration=off'], backend=vm.ORDINARY,
+                     helper='off,migration=off')
 
 
 class Tiny(Base):
@@ -328,7 +339,10 @@ class Tiny(Base):
     def test_seen(self):
         source = self.tiny('tiny')
         self.assertIn('migration: possible', self.hmp(source, 'info sev'))
+        self.assertNotIn('blocked-reasons', source.cmd('query-migrate'))
         destination = self.another(self.config)
+        # A destination does not know yet whether the guest agrees
+        self.assertNotIn('blocked-reasons', destination.cmd('query-migrate'))
         flow.prepare(source, destination)
         recorded = os.path.join(self.work, 'stream')
         link = flow.connect(source, destination, record=recorded)
