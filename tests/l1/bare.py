@@ -20,7 +20,7 @@ import time
 import unittest
 
 import migration
-from sevmig import flipper, flow, hardware, host, psp, tap, tls, vm
+from sevmig import flipper, flow, gmem, hardware, host, psp, tap, tls, vm
 from sevmig.tap import note
 from sevmigrate import stream
 
@@ -606,6 +606,64 @@ class Lives(Bare):
         again, _ = self.move(source, self.config)
         self.good(source, again)
         self.has_variables(again)
+
+
+class Pinned(Bare):
+    """
+    A process holds a reference to a shared page, so the guest cannot make this
+    page private.
+    """
+    FIRST, COUNT = 1024, 1024           # the pages of flip.c
+
+    def hold(self, v):
+        """
+        Hold a reference to a page that the guest converts.  Returns the pipe
+        with the reference.
+        """
+        memory = gmem.GuestMemory(v)
+        self.addCleanup(memory.close)
+        for page in range(self.FIRST, self.FIRST + self.COUNT):
+            pipe = memory.hold(page)
+            if pipe:
+                note(f'page {page} is held')
+                return pipe
+        return self.fail('no page is shared')
+
+    @staticmethod
+    def blocked(v):
+        return v.cmd('query-migrate').get('blocked-reasons', [])
+
+    def test_conversion_fails(self):
+        """
+        Until the next reset QEMU does not know the state of the page, so it
+        refuses to migrate the guest, which continues to run.
+        """
+        if os.environ.get('IN_L1') != 'module':
+            self.skipTest('this kernel has no guest_memfd for SEV guests')
+        words = ['could not be converted', 'reset the guest']
+        source = self.boot(flipper.config(self.work))
+        self.assertEqual(self.blocked(source), [])
+        pipe = self.hold(source)
+        try:
+            source.wait_for('failed conversion', lambda: self.blocked(source),
+                            PATIENCE)
+        finally:
+            for fd in pipe:
+                os.close(fd)
+        self.assert_said(self.blocked(source), words)
+        self.assert_said(source.complaints(), ['pinned for more than a second'])
+        # The guest repeats the conversion
+        self.good(source)
+        destination, link = self.ready(source)
+        outcome = self.attempt(source, destination, link)
+        destination.stop()
+        self.assertFalse(outcome.completed)
+        self.assert_said([outcome.error], words)
+        self.good(source)
+        self.reset(source)
+        self.assertEqual(self.blocked(source), [])
+        destination, _ = self.move(source)
+        self.good(source, destination)
 
 
 class Row(Bare):
