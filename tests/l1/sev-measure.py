@@ -7,7 +7,7 @@
 # them.
 # The program runs in an emulated SEV host with SEV-ES and prints TAP on stdout:
 #
-#   scripts/l1 --kernel stock -- tests/l1/sev-measure.py
+#   scripts/l1 [--kernel module|stock] -- tests/l1/sev-measure.py [TEST...]
 #
 # SPDX-License-Identifier: GPL-2.0-or-later
 
@@ -210,6 +210,14 @@ class Measure(unittest.TestCase):
         # KVM has no read-only memory for guests of KVM_SEV_INIT2 with SEV-ES,
         # so they cannot have a flash device
         self.es('--init2', bios=True, **{'legacy-vm-type': 'off'})
+
+    def test_es_auto(self):
+        """
+        By default the measurement is that of the old VM type on every kernel,
+        also if the kernel has the new one.
+        """
+        # -bios works with both types, so that only the measurement differs
+        self.es(bios=True, **{'legacy-vm-type': 'auto'})
 
 
 if __name__ == '__main__':
