@@ -55,6 +55,31 @@ class Gdb:
 
 class Readers(bare.Bare):
     """Monitor commands that read the guest's memory."""
+    # The output of "xp" for zeros
+    ZEROS = r'(?:[0-9a-f]+:(?: 0x0{16})+\s*)+'
+    # What the readers get from private pages of in-place memory: zeros or an
+    # error.  The guest's page tables are private, too, so that no virtual
+    # address is mapped.  The write by gdb is lost.
+    IN_PLACE = {
+        'dump': 'error: .*Bad address',
+        'dump, paging': 'error: .*Bad address',
+        'dump, kdump': r'\{\}',
+        'pmemsave': 'zeros',
+        'memsave': 'error: Invalid addr .*',
+        'x': '.*Cannot access memory',
+        'xp': ZEROS,
+        'sum': '00000',
+        'info mem': '',
+        'info tlb': '',
+        'gva2gpa': 'Unmapped',
+        'gdb': re.escape(str(['E14', 'E14', 'E22', 'E22', 'OK', '0' * 32, 'OK',
+                              'OK', 'OK'])),
+    }
+    # Control: ordinary memory has ciphertext in these pages
+    ORDINARY = {
+        'pmemsave': 'ciphertext',
+        'xp': rf'(?!{ZEROS}\Z).*',
+    }
 
     def hmp_line(self, line):
         return lambda v: self.hmp(v, line)
@@ -73,13 +98,27 @@ class Readers(bare.Bare):
         path = f'{self.work}/{v.name}.gdb'
         self.hmp(v, f'gdbserver unix:{path},server=on,wait=off')
         g = Gdb(path)
+        requests = [f'm{PROGRAM:x},10', f'M{AREA:x},1:00',
+                    # a breakpoint in memory
+                    f'Z0,{PROGRAM:x},1', f'z0,{PROGRAM:x},1',
+                    'Qqemu.PhyMemMode:1', f'm{PROGRAM:x},10']
+        if v.config.backend == vm.IN_PLACE:
+            requests.append(f'M{PROGRAM:x},1:cc')
+        requests += ['Qqemu.PhyMemMode:0', 'D']
         try:
-            answers = [g.ask(r) for r in
-                       ('?', f'm{PROGRAM:x},10', f'M{AREA:x},1:00', 'D')]
+            note(g.ask('?'))
+            answers = [g.ask(r) for r in requests]
         finally:
             g.close()
         self.hmp(v, 'gdbserver none')
         return answers
+
+    def pmemsave(self, v):
+        path = f'{self.work}/saved'
+        v.cmd('pmemsave', val=0, size=8 << 20, filename=path)
+        with open(path, 'rb') as f:
+            f.seek(PROGRAM)
+            return 'ciphertext' if any(f.read(4096)) else 'zeros'
 
     def save_many(self, v):
         """Read pages while the guest converts them."""
@@ -95,8 +134,7 @@ class Readers(bare.Bare):
                                      protocol=to),
             'dump, kdump': self.qmp('dump-guest-memory', paging=False,
                                     protocol=to, format='kdump-zlib'),
-            'pmemsave': self.qmp('pmemsave', val=0, size=8 << 20,
-                                 filename=f'{self.work}/saved'),
+            'pmemsave': self.pmemsave,
             'memsave': self.qmp('memsave', val=PROGRAM, size=65536,
                                 filename=f'{self.work}/saved'),
             'x': self.hmp_line(f'x /4gx {PROGRAM:#x}'),
@@ -114,7 +152,12 @@ class Readers(bare.Bare):
             'pages that are converted': self.save_many,
         }
 
-    def reads(self, config):
+    def reads(self, config, results):
+        """
+        Let all readers read from a guest with @config, which must continue to
+        run.  @results has the answers of some readers as regular expressions.
+        Returns the VM.
+        """
         v = self.boot(config)
         for name, read in self.readers().items():
             try:
@@ -122,6 +165,9 @@ class Readers(bare.Bare):
             except flow.ExecuteError as e:
                 answer = f'error: {e}'
             note(f'{name}: {answer[:100]!r}')
+            if name in results:
+                self.assertRegex(answer.rstrip(),
+                                 rf'(?s)\A(?:{results[name]})\Z', name)
             # The files are in a tmpfs and take as much memory as the guest
             for path in ('dump', 'saved'):
                 if os.path.exists(f'{self.work}/{path}'):
@@ -135,7 +181,7 @@ class Readers(bare.Bare):
         config = flipper.config(self.work)
         if config.backend != vm.IN_PLACE:
             self.skipTest('this kernel has no in-place memory')
-        v = self.reads(config)
+        v = self.reads(config, self.IN_PLACE)
         self.good(v)
         self.assertEqual(len(WARNING.findall(v.log())), 1, v.complaints())
         # QEMU has read zeros instead of the private pages.  The migration must
@@ -148,7 +194,8 @@ class Readers(bare.Bare):
         Control: QEMU can read all pages of ordinary memory.  gdb must not write
         here, because that would destroy a private page.
         """
-        v = self.reads(flipper.config(self.work).change(backend='ram'))
+        v = self.reads(flipper.config(self.work).change(backend=vm.ORDINARY),
+                       self.ORDINARY)
         self.assertEqual(WARNING.findall(v.log()), [])
 
 
