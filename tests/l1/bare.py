@@ -748,6 +748,10 @@ class OddSize(vm.VM):
 class Backends(Bare):
     """Memory backends: the values of guest-memfd, and ordinary memory."""
     UNUSED = 512 << 20
+    # Assigned devices; the emulated host has none of them
+    ASSIGNED = ({'driver': 'vfio-pci', 'host': '0000:00:1f.7'},
+                {'driver': 'vhost-vdpa-device-pci',
+                 'vhostdev': '/dev/vhost-vdpa-0'})
 
     def in_place(self, name, *options, **changes):
         """
@@ -801,12 +805,32 @@ class Backends(Bare):
                 self.work).change(backend=vm.IN_PLACE), 'assigned devices'))
         for name, config, words in backends:
             v = self.launch(name, config)
-            for device in ({'driver': 'vfio-pci', 'host': '0000:00:1f.7'},
-                           {'driver': 'vhost-vdpa-device-pci',
-                            'vhostdev': '/dev/vhost-vdpa-0'}):
+            for device in self.ASSIGNED:
                 with self.assertRaisesRegex(flow.ExecuteError, words):
                     v.cmd('device_add', **device)
             v.shutdown(hard=True)
+
+    def test_assigned_device_at_launch(self):
+        """
+        QEMU does not start if the command line has an assigned device and
+        in-place memory.  Control: with ordinary memory it does not start for
+        another reason, because there is no such device.
+        """
+        if os.environ.get('IN_L1') != 'module':
+            self.skipTest('this kernel has no guest_memfd for SEV guests')
+        for backend in vm.IN_PLACE, vm.ORDINARY:
+            for device in self.ASSIGNED:
+                options = ','.join(f'{k}={v}' for k, v in device.items())
+                v = vm.VM(f'assigned{self.next()}', flipper.config(
+                    self.work).change(backend=backend,
+                                      extra=['-device', options]))
+                self.vms.append(v)
+                with self.assertRaises(Exception):
+                    v.launch()
+                said = '\n'.join(v.complaints())
+                self.assertNotEqual(said, '')
+                self.assertEqual(f'assigned devices ({device["driver"]})'
+                                 in said, backend == vm.IN_PLACE, said)
 
     def test_unused(self):
         """QEMU allocates no pages for a backend that is not guest RAM."""
