@@ -1270,5 +1270,83 @@ class Tls(Bare):
         self.moves('x509', True, **{'verify-peer': True})
 
 
+class Poisoned(Bare):
+    """
+    The memory of the source's host has an error in a page of the guest.  The
+    guest is stopped, because it would get a machine check if it accessed the
+    page.  The host loses the pages until it restarts.
+    """
+    FIRST, COUNT = 1024, 1024           # the pages of flip.c
+
+    def stopped(self):
+        """
+        Boot a guest and stop it.  Returns its VM, and page -> page frame number
+        of the host for its private and for its shared pages.
+        """
+        source = self.boot(flipper.config(self.work))
+        memory = gmem.GuestMemory(source)
+        self.addCleanup(memory.close)
+        # The frame of a page is known only while the page is shared.  The page
+        # keeps it when it becomes private.
+        frames = {}
+
+        def found():
+            frames.update(memory.shared(self.FIRST, self.COUNT))
+            return len(frames) > self.COUNT * 3 // 4
+
+        source.wait_for('page frames', found, PATIENCE)
+        source.cmd('stop')
+        shared = memory.shared(self.FIRST, self.COUNT)
+        private = {page: pfn for page, pfn in frames.items()
+                   if page not in shared}
+        note(f'{len(private)} private pages, {len(shared)} shared')
+        # memory_failure() must not find the page in a page table: the kernel
+        # would report the error to QEMU at once
+        memory.unmap(self.FIRST, self.COUNT)
+        return source, private, shared
+
+    def refused(self, source, frames, *words):
+        """
+        Poison one of the pages in @frames.  The migration fails with a message
+        that names the page and contains @words.
+        """
+        page = sorted(frames)[len(frames) // 2]
+        note(f'poison page {page}, frame {frames[page]:#x}')
+        gmem.poison(frames[page])
+        destination, link = self.ready(source)
+        outcome = self.attempt(source, destination, link)
+        destination.stop()
+        self.assertEqual(outcome.status, 'failed')
+        self.assert_said([outcome.error], [
+            f'block {vm.RAM}, offset {page * stream.PAGE:#x}:', *words])
+        # The source still has the guest
+        self.assertEqual(source.cmd('query-status')['status'], 'paused')
+        self.assertEqual(source.cmd('query-sev')['state'], 'running')
+
+    def setUp(self):
+        super().setUp()
+        if os.environ.get('IN_L1') != 'module':
+            self.skipTest('this kernel has no guest_memfd for SEV guests')
+
+    def test_control(self):
+        """Control: the same guest migrates if no page is poisoned."""
+        source, private, shared = self.stopped()
+        self.assertGreater(min(len(private), len(shared)), 0)
+        destination, link = self.ready(source, downtime_ms=60000)
+        flow.start(source, link)
+        flow.complete(source, destination, PATIENCE)
+        link.close()
+        destination.cmd('cont')
+        self.good(source, destination)
+
+    def test_shared(self):
+        source, _, shared = self.stopped()
+        self.refused(source, shared, "the host's memory is bad")
+
+    def test_private(self):
+        source, private, _ = self.stopped()
+        self.refused(source, private, 'SEND_UPDATE_DATA')
+
+
 if __name__ == '__main__':
     tap.main()
