@@ -12,6 +12,7 @@
 #   make check-helper      migrations by the migration helper, all cases
 #   make check-failures    migrations that fail, all cases; takes hours
 #   make check-es  a guest with SEV-ES boots
+#   make check-bare        migrations of a guest of a few KiB, all cases
 #   make check-moves       one guest migrates 100 times
 #   make check-bases       build and test with the other bases, Linux 7.2 and QEMU 10.2
 #   make docs    the manuals, in build/docs
@@ -38,7 +39,7 @@ export STEP_BEGAN := $(shell date +%s)
 
 ninja = ./scripts/in-root ninja -C /b/meson --quiet $(if $(JOBS),-j $(JOBS))
 
-all deb check-selftests check-reload check-hosts check-helper check-failures check-moves check-es bench: setup
+all deb check-selftests check-reload check-hosts check-helper check-failures check-bare check-moves check-es bench: setup
 	@$(ninja) $@
 
 l1: setup
@@ -100,4 +101,4 @@ clean:
 distclean: clean
 	@bash -c ". scripts/lib.sh; as_root rm -rf --one-file-system build"
 
-.PHONY: all l1 demo deb check check-bases check-debug check-deb check-selftests check-reload check-hosts check-helper check-failures check-moves check-es bench fuzz docs series series-check signer setup clean distclean
+.PHONY: all l1 demo deb check check-bases check-debug check-deb check-selftests check-reload check-hosts check-helper check-failures check-bare check-moves check-es bench fuzz docs series series-check signer setup clean distclean

@@ -4,7 +4,10 @@
 # and to check them.  A test takes seconds.  This program runs in the emulated
 # SEV host.  It prints TAP on stdout and its progress on stderr:
 #
-#   scripts/l1 [--kernel module|stock] -- tests/l1/bare.py [TEST...]
+#   scripts/l1 --qmp [--kernel module|stock] -- tests/l1/bare.py [TEST...]
+#
+# Without names of tests, the program runs all classes in the order of this
+# file, except that Hugetlb is first.
 #
 # SPDX-License-Identifier: GPL-2.0-or-later
 
@@ -16,6 +19,7 @@ import re
 import statistics
 import struct
 import subprocess
+import sys
 import time
 import unittest
 
@@ -1348,5 +1352,16 @@ class Poisoned(Bare):
         self.refused(source, private, 'SEND_UPDATE_DATA')
 
 
-if __name__ == '__main__':
+def main():
+    if len(sys.argv) == 1:
+        classes = [name for name, value in globals().items()
+                   if isinstance(value, type) and issubclass(value, Bare) and
+                   value is not Bare]
+        # Hugetlb needs large contiguous pieces of free memory, and Poisoned,
+        # the last class, loses memory
+        sys.argv += sorted(classes, key=lambda name: name != 'Hugetlb')
     tap.main()
+
+
+if __name__ == '__main__':
+    main()
