@@ -28,6 +28,9 @@ COMMANDS = {
     0x61: 'DBG_ENCRYPT',
 }
 
+# include/uapi/linux/psp-sev.h
+PEK_GEN = 2
+
 TRACING = '/sys/kernel/tracing'
 EVENTS = f'{TRACING}/events/sevmig'
 
@@ -90,6 +93,15 @@ class Counter:
         """Return the counts since a read() that returned @before."""
         return {c: n - before.get(c, 0) for c, n in self.read().items()
                 if n > before.get(c, 0)}
+
+
+def new_owner():
+    """
+    Make the platform generate another OCA, and with it another PEK and PDH.
+    The platform must have no guest.
+    """
+    if firmware.issue(PEK_GEN):
+        raise OSError('PEK_GEN failed')
 
 
 def new_identity():

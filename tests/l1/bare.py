@@ -26,7 +26,7 @@ import unittest
 import migration
 from sevmig import flipper, flow, gmem, hardware, host, psp, tap, tls, vm
 from sevmig.tap import note
-from sevmigrate import stream
+from sevmigrate import firmware, stream
 
 PATIENCE = 180
 HARDWARE = hardware.Hardware()
@@ -1114,7 +1114,7 @@ class Tampered(Bare):
 
 
 class Policies(Bare):
-    """Guests with various policies, which allow this destination."""
+    """Guests whose policies allow or forbid this destination."""
 
     def moves(self, policy):
         source = self.boot(flipper.config(self.work, policy=policy))
@@ -1123,6 +1123,18 @@ class Policies(Bare):
         self.assertEqual(destination.cmd('query-sev')['policy'], policy)
         self.good(source, destination)
         return destination
+
+    def refused(self, source, info, status):
+        """
+        Check that the firmware of the source refuses the platform with the
+        certificates @info with @status.
+        """
+        destination, link = self.ready(source)
+        flow.give_session_info(source, info)
+        outcome = self.attempt(source, destination, link)
+        destination.stop()
+        self.assertFalse(outcome.completed)
+        self.assert_said([outcome.error], ['SEND_START', status])
 
     def test_sev(self):
         """
@@ -1141,13 +1153,7 @@ class Policies(Bare):
             cert[at] ^= 1
             wrong.append({**good, name: base64.b64encode(cert).decode()})
         for info in wrong:
-            destination, link = self.ready(source)
-            flow.give_session_info(source, info)
-            outcome = self.attempt(source, destination, link)
-            destination.stop()
-            self.assertFalse(outcome.completed)
-            self.assert_said([outcome.error],
-                             ['SEND_START', 'INVALID_CERTIFICATE'])
+            self.refused(source, info, 'INVALID_CERTIFICATE')
         self.good(source)
         destination, _ = self.move(source)
         self.good(source, destination)
@@ -1158,6 +1164,23 @@ class Policies(Bare):
     def test_domain(self):
         self.moves(0x10)
 
+    def test_domain_of_another_owner(self):
+        """
+        With policy DOMAIN, the source's firmware refuses a platform with
+        another owner.  Here this is the same platform before PEK_GEN.
+        """
+        pdh, chain = firmware.export()
+        psp.new_owner()
+        source = self.boot(flipper.config(self.work, policy=0x10))
+        self.refused(source, {
+            'pdh': base64.b64encode(pdh).decode(),
+            'plat-cert': base64.b64encode(chain).decode(),
+            'amd-cert': base64.b64encode(source.amd_cert()).decode()},
+                     'POLICY_FAILURE')
+        self.good(source)
+        destination, _ = self.move(source)
+        self.good(source, destination)
+
     def test_noks(self):
         self.moves(0x2)
 
@@ -1167,6 +1190,17 @@ class Policies(Bare):
         info = v.cmd('query-sev')
         v.stop()
         self.moves(0x20 | info['api-major'] << 16 | info['api-minor'] << 24)
+
+    def test_api_too_old(self):
+        """
+        The policy requires a newer API version than the destination's.  Without
+        a session of the guest's owner, the firmware launches such a guest.
+        """
+        major, minor = firmware.platform_status().api
+        source = self.boot(flipper.config(
+            self.work, policy=0x20 | major << 16 | (minor + 1) << 24))
+        self.refused(source, flow.info_for(source, source), 'POLICY_FAILURE')
+        self.good(source)
 
 
 class Refusals(Bare):

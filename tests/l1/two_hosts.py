@@ -296,6 +296,25 @@ class Strangers(TwoHosts):
     host @a does not know the ARK of host @b.
     """
 
+    def tearDown(self):
+        # The next test needs the disk image, which only one QEMU can use
+        for v in self.vms:
+            v.stop()
+        self.vms.clear()
+
+    def test_control(self):
+        """
+        Control: a guest with policy 0 migrates, because the firmware checks no
+        certificate.
+        """
+        source = self.launch_in(self.a, flipper.config(self.a.work))
+        flipper.wait_passes(source, 2, PATIENCE)
+        destination, link = self.ready(source, self.b)
+        self.complete(source, destination, link)
+        flipper.wait_more(destination, 2, PATIENCE)
+        self.assertEqual({p.bad for p in flipper.passes(
+            source.console() + destination.console())}, {0})
+
     def test_policy_sev(self):
         """The firmware of host @a does not send a guest with policy SEV."""
         source = self.launch_in(self.a, flipper.config(
