@@ -51,26 +51,95 @@ static void check(const char *cmd, int ret, int fw_error, const char *want)
 }
 
 /*
- * If the guest converts a page to shared and back while the firmware packs the
- * page, the command fails with EFAULT and may be retried.  It also fails with
- * EFAULT for a page that can never be packed, so the number of retries is
- * limited.
+ * Check the result of packing @done pages and then getting @ret for a page that
+ * is private or not.  @why: begin of the error; NULL if there is no error
+ */
+static void sends(unsigned *faults, size_t done, int ret, bool is_private,
+                  int want, const char *why)
+{
+    const SevSendOutcome outcome = {
+        .done = done,
+        .ret = ret,
+        .fw_error = ret == -EIO ? SEV_RET_HWSEV_RET_PLATFORM : 0,
+        .is_private = is_private,
+        .hdr_len = 52,
+    };
+    Error *err = NULL;
+
+    g_assert_cmpint(sev_send_result(&outcome, faults, &err), ==, want);
+    g_assert_cmpint(!!err, ==, !!why);
+    if (why && !g_str_has_prefix(error_get_pretty(err), why)) {
+        g_error("'%s' does not begin with '%s'", error_get_pretty(err), why);
+    }
+    error_free(err);
+}
+
+/*
+ * Whether pages are sent, requeued or the migration fails, for each error of
+ * the command, with and without packed pages, and for both states of the page.
+ * After EFAULT, a page that is private may have been converted to shared and
+ * back meanwhile, so it must be requeued as well.
+ */
+static void test_send(void)
+{
+    static const char changed[] = "SEV: the page changed its state";
+    static const char failed[] = "SEV: SEND_UPDATE_DATA failed in the kernel, "
+                                 "without an answer of the firmware: Bad addr";
+    static const char firmware[] = "SEV: SEND_UPDATE_DATA failed: firmware "
+                                   "error HWERROR_PLATFORM (";
+    static const char packet[] = "SEV: SEND_UPDATE_DATA made a packet that has "
+                                 "not a header of 52 bytes";
+    static const struct {
+        int ret;
+        bool is_private;
+        int none, some;         /* results if 0 pages and 3 pages were packed */
+        const char *why;        /* error of a negative result */
+    } rows[] = {
+        { 0, false, 0, 3, NULL },
+        { 0, true, 0, 3, NULL },
+        { -EAGAIN, false, -EAGAIN, 3, changed },
+        { -EAGAIN, true, -EAGAIN, 3, changed },
+        { -EFAULT, false, -EAGAIN, 3, changed },
+        { -EFAULT, true, -EAGAIN, -EAGAIN, failed },
+        { -EPROTO, false, -EPROTO, -EPROTO, packet },
+        { -EPROTO, true, -EPROTO, -EPROTO, packet },
+        { -EIO, false, -EIO, -EIO, firmware },
+        { -EIO, true, -EIO, -EIO, firmware },
+    };
+
+    for (size_t i = 0; i < G_N_ELEMENTS(rows); i++) {
+        unsigned faults = 0;
+
+        g_test_message("%s, page is %s", strerror(-rows[i].ret),
+                       rows[i].is_private ? "private" : "shared");
+        sends(&faults, 0, rows[i].ret, rows[i].is_private, rows[i].none,
+              rows[i].none < 0 ? rows[i].why : NULL);
+        g_assert_cmpuint(faults, ==, rows[i].ret == -EFAULT);
+        /* A page that is packed ends a row of EFAULT */
+        faults = SEV_SEND_FAULTS_MAX - 1;
+        sends(&faults, 3, rows[i].ret, rows[i].is_private, rows[i].some,
+              rows[i].some < 0 ? rows[i].why : NULL);
+        g_assert_cmpuint(faults, ==, rows[i].ret == -EFAULT &&
+                         rows[i].is_private);
+    }
+}
+
+/*
+ * The command also fails with EFAULT for a page that can never be packed, so
+ * the number of EFAULT in a row is limited.  Other results do not count.
  */
 static void test_retry(void)
 {
     unsigned faults = 0;
 
-    g_assert_true(sev_send_may_retry(&faults, -EAGAIN));
-    g_assert_false(sev_send_may_retry(&faults, -EIO));
-    g_assert_false(sev_send_may_retry(&faults, -EPROTO));
-    g_assert_cmpuint(faults, ==, 0);
     for (int i = 1; i < SEV_SEND_FAULTS_MAX; i++) {
-        g_assert_true(sev_send_may_retry(&faults, -EFAULT));
+        sends(&faults, 0, -EFAULT, true, -EAGAIN, "SEV: SEND_UPDATE_DATA");
+        sends(&faults, 0, -EAGAIN, true, -EAGAIN, "SEV: the page changed");
     }
-    g_assert_false(sev_send_may_retry(&faults, -EFAULT));
-    g_assert_true(sev_send_may_retry(&faults, -EAGAIN));
-    faults = 0;
-    g_assert_true(sev_send_may_retry(&faults, -EFAULT));
+    sends(&faults, 0, -EFAULT, true, -EFAULT, "SEV: SEND_UPDATE_DATA");
+    sends(&faults, 0, -EAGAIN, true, -EAGAIN, "SEV: the page changed");
+    sends(&faults, 1, 0, true, 1, NULL);
+    sends(&faults, 0, -EFAULT, true, -EAGAIN, "SEV: SEND_UPDATE_DATA");
 }
 
 static void test_message(void)
@@ -128,6 +197,7 @@ int main(int argc, char **argv)
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/sev-migration-error/every-answer", test_every_answer);
     g_test_add_func("/sev-migration-error/unknown", test_unknown);
+    g_test_add_func("/sev-migration-error/send", test_send);
     g_test_add_func("/sev-migration-error/retry", test_retry);
     g_test_add_func("/sev-migration-error/message", test_message);
     g_test_add_func("/sev-migration-error/init", test_init);

@@ -109,12 +109,6 @@ void sev_init_error(Error **errp, bool es, int ret, int fw_error)
     }
 }
 
-bool sev_send_may_retry(unsigned *faults, int ret)
-{
-    return ret == -EAGAIN ||
-           (ret == -EFAULT && ++*faults < SEV_SEND_FAULTS_MAX);
-}
-
 void sev_cmd_error(Error **errp, const char *cmd, int ret, int fw_error)
 {
     /*
@@ -129,4 +123,28 @@ void sev_cmd_error(Error **errp, const char *cmd, int ret, int fw_error)
         error_setg_errno(errp, -ret, "SEV: %s failed in the kernel, without "
                          "an answer of the firmware", cmd);
     }
+}
+
+int sev_send_result(const SevSendOutcome *o, unsigned *faults, Error **errp)
+{
+    bool changed = o->ret == -EAGAIN || (o->ret == -EFAULT && !o->is_private);
+    bool retry;
+
+    if (o->done) {
+        *faults = 0;
+    }
+    if (o->ret >= 0 || (o->done && changed)) {
+        return o->done;
+    }
+    retry = o->ret == -EAGAIN ||
+            (o->ret == -EFAULT && ++*faults < SEV_SEND_FAULTS_MAX);
+    if (changed) {
+        error_setg(errp, "SEV: the page changed its state");
+    } else if (o->ret == -EPROTO) {
+        error_setg(errp, "SEV: SEND_UPDATE_DATA made a packet that has not a "
+                   "header of %u bytes and at most a page", o->hdr_len);
+    } else {
+        sev_cmd_error(errp, "SEND_UPDATE_DATA", o->ret, o->fw_error);
+    }
+    return retry ? -EAGAIN : o->ret;
 }

@@ -42,7 +42,7 @@ struct kvm_run;
  * @certificates: of the next destination, from migrate-set-sev-info until a
  *                migration has completed; BQL
  * @hdr_len: bytes of a packet header; valid while a session to send is open
- * @send_faults: see sev_send_may_retry(); migration thread
+ * @send_faults: see sev_send_result(); migration thread
  * @packets: buffers and limits of packets; the thread that sends or receives
  * @pages: number of pages that the firmware has packed or unpacked in this
  *         session; the same thread

@@ -217,38 +217,24 @@ bool sev_send_start(ConfidentialGuestSupport *cgs, GByteArray *session,
     return true;
 }
 
-/* Whether page @offset of @rb was not packed because the guest converts it */
-static bool changed_state(RAMBlock *rb, uint64_t offset, int ret)
-{
-    return ret == -EAGAIN ||
-           (ret == -EFAULT && !encbitmap_test(rb, offset >> TARGET_PAGE_BITS));
-}
-
 /*
- * Set @errp, because page @offset of @rb could not be packed.  Returns -EAGAIN
- * if the reason may be that the guest converts the page, so that a later round
- * can send the page.  Otherwise returns @ret.
+ * Return the result of sev_send_pages().  After an error, @offset is the offset
+ * of the page that could not be packed.
  */
-static int send_error(SevMigration *m, RAMBlock *rb, uint64_t offset, int ret,
-                      int fw_error, uint32_t hdr_len, Error **errp)
+static int send_result(SevMigration *m, RAMBlock *rb, uint64_t offset,
+                       const SevSendOutcome *outcome, Error **errp)
 {
     ERRP_GUARD();
-    bool retry = sev_send_may_retry(&m->send_faults, ret);
+    int ret = sev_send_result(outcome, &m->send_faults, errp);
 
-    if (retry) {
-        trace_sev_migration_page_changed(rb->idstr, offset, ret);
+    if (ret == -EAGAIN) {
+        trace_sev_migration_page_changed(rb->idstr, offset, outcome->ret);
     }
-    if (changed_state(rb, offset, ret)) {
-        error_setg(errp, "SEV: the page changed its state");
-    } else if (ret == -EPROTO) {
-        error_setg(errp, "SEV: SEND_UPDATE_DATA made a packet that has not a "
-                   "header of %u bytes and at most a page", hdr_len);
-    } else {
-        sev_cmd_error(errp, "SEND_UPDATE_DATA", ret, fw_error);
+    if (ret < 0) {
+        error_prepend(errp, "block %s, offset 0x%" PRIx64 ": ", rb->idstr,
+                      offset);
     }
-    error_prepend(errp, "block %s, offset 0x%" PRIx64 ": ", rb->idstr,
-                  offset);
-    return retry ? -EAGAIN : ret;
+    return ret;
 }
 
 int sev_send_pages(ConfidentialGuestSupport *cgs, unsigned channel,
@@ -256,8 +242,8 @@ int sev_send_pages(ConfidentialGuestSupport *cgs, unsigned channel,
                    GByteArray *out, Error **errp)
 {
     SevMigration *m = sev_guest_migration(cgs);
-    int fw_error, ret;
-    size_t done;
+    SevSendOutcome outcome = { .hdr_len = m->hdr_len };
+    int ret;
 
     if (!may_be_sent(m, errp)) {
         return -EPERM;
@@ -266,20 +252,21 @@ int sev_send_pages(ConfidentialGuestSupport *cgs, unsigned channel,
         return sev_helper_send_pages(m->helper, channel, rb, offset, npages,
                                      out, errp);
     }
-    ret = sev_packets_send(&m->packets, cgs, rb->host + offset, m->hdr_len,
-                           npages, &done, &fw_error);
-    offset += done * TARGET_PAGE_SIZE;
-    if (done) {
-        m->send_faults = 0;
-    }
-    if (ret < 0 && !(done && changed_state(rb, offset, ret))) {
-        return send_error(m, rb, offset, ret, fw_error, m->hdr_len, errp);
+    outcome.ret = sev_packets_send(&m->packets, cgs, rb->host + offset,
+                                   m->hdr_len, npages, &outcome.done,
+                                   &outcome.fw_error);
+    offset += outcome.done * TARGET_PAGE_SIZE;
+    outcome.is_private = outcome.ret == -EFAULT &&
+                         encbitmap_test(rb, offset >> TARGET_PAGE_BITS);
+    ret = send_result(m, rb, offset, &outcome, errp);
+    if (ret < 0) {
+        return ret;
     }
     for (size_t i = 0; i < m->packets.npackets; i++) {
         sev_wire_put_packet(out, &m->packets.packet[i]);
     }
-    m->pages += done;
-    return done;
+    m->pages += ret;
+    return ret;
 }
 
 bool sev_send_final(ConfidentialGuestSupport *cgs, GByteArray *final,
