@@ -1235,10 +1235,25 @@ static void add_disk(QTestState *qts)
     g_unlink(file);
 }
 
+/*
+ * QEMU has refused to load a snapshot.  It stops a guest before it tries to
+ * load a snapshot, and leaves it stopped if it cannot load one, as it does for
+ * any guest.  Check that cont brings the guest back to state @before.
+ */
+static void load_refused(QTestState *qts, const char *before)
+{
+    if (!strcmp(before, "running") || !strcmp(before, "suspended")) {
+        assert_run_state(qts, "restore-vm");
+        cont(qts);
+    }
+    assert_run_state(qts, before);
+}
+
 /* Snapshots cannot be saved or loaded, and the guest does not change */
 static void snapshots_refused(QTestState *qts)
 {
     g_autofree char *before = run_state(qts), *job = NULL, *hmp = NULL;
+    g_autofree char *load_job = NULL, *load_hmp = NULL;
 
     hmp = qtest_hmp(qts, "savevm a");
     g_assert_nonnull(strstr(hmp, "confidential"));
@@ -1249,6 +1264,16 @@ static void snapshots_refused(QTestState *qts)
     g_assert_nonnull(job);
     g_assert_nonnull(strstr(job, "confidential"));
     assert_run_state(qts, before);
+    load_hmp = qtest_hmp(qts, "loadvm a");
+    g_assert_nonnull(strstr(load_hmp, "confidential"));
+    load_refused(qts, before);
+    qtest_qmp_assert_success(qts, "{ 'execute': 'snapshot-load',"
+                             "'arguments': { 'job-id': 'job', 'tag': 'a',"
+                             "'vmstate': 'disk', 'devices': [ 'disk' ] } }");
+    load_job = job_ends(qts);
+    g_assert_nonnull(load_job);
+    g_assert_nonnull(strstr(load_job, "confidential"));
+    load_refused(qts, before);
 }
 
 /* The guest asks PIIX4 for ACPI's state S3 */
