@@ -2012,18 +2012,33 @@ typedef enum Way {
     WAY_UNIX, WAY_TCP, WAY_TCP_TLS, WAY_FD_TCP, WAY_PLAIN_GUEST,
 } Way;
 
+/* Return how often @text has @what */
+static unsigned occurrences(const char *text, const char *what)
+{
+    unsigned n = 0;
+
+    while ((text = strstr(text, what))) {
+        text += strlen(what);
+        n++;
+    }
+    return n;
+}
+
 /*
  * QEMU warns if a confidential guest migrates through TCP without TLS, and not
- * in other cases
+ * in other cases.  The log has the warning once for each migration.
  */
 static void test_warning(const void *opaque)
 {
     Way way = GPOINTER_TO_INT(opaque);
     bool warns = way == WAY_TCP || way == WAY_FD_TCP;
     const char *opts = way == WAY_PLAIN_GUEST ? NULL : "";
-    g_autofree char *port = NULL, *text = NULL, *uri = NULL;
+    g_autofree char *port = NULL, *text = NULL, *uri = NULL, *said = NULL;
     g_autofree char *file = g_build_filename(tmp, "keys.psk", NULL);
-    Pair p = { start(opts, ""), start(opts, "-S -incoming defer") };
+    g_autofree char *log = g_build_filename(tmp, "stderr", NULL);
+    /* libqtest starts QEMU by a shell, which redirects the standard error */
+    g_autofree char *args = g_strdup_printf("2>%s", log);
+    Pair p = { start(opts, args), start(opts, "-S -incoming defer") };
     QDict *info, *ram;
 
     set_capability(p.src, "return-path");
@@ -2066,8 +2081,13 @@ static void test_warning(const void *opaque)
     g_assert_cmpint(!!strstr(text, "warning: the migration channel"), ==,
                     warns);
     qobject_unref(info);
+    g_assert(g_file_get_contents(log, &said, NULL, NULL));
+    g_test_message("QEMU's standard error: %s", g_strdelimit(said, "\n", ' '));
+    g_assert_cmpuint(occurrences(said, "A confidential guest is migrated: "),
+                     ==, warns);
 out:
     g_unlink(file);
+    g_unlink(log);
     pair_end(p);
 }
 
