@@ -61,6 +61,7 @@ struct CGTestState {
     char *ops_log;
     /* Answer that the destination sends and that the source expects */
     char *answer;
+    bool no_answer;         /* be like a QEMU that does not know answers */
 
     RAMBlock *rb;
     unsigned long *touched; /* pages that have memory; NULL if not lazy */
@@ -285,6 +286,18 @@ static const ConfidentialGuestMigrationOps cgtest_ops = {
     .receive_final = cgtest_receive_final,
 };
 
+/* Take the operations that send and read answers from the class of @g */
+static void forget_answers(CGTestGuest *g)
+{
+    static ConfidentialGuestMigrationOps older_ops;
+
+    older_ops = cgtest_ops;
+    older_ops.send_answer = NULL;
+    older_ops.receive_answer = NULL;
+    /* A machine has one guest, so no other guest has this class */
+    CONFIDENTIAL_GUEST_SUPPORT_GET_CLASS(g)->migration = &older_ops;
+}
+
 static void touch(CGTestState *s, uint64_t page, uint64_t value)
 {
     stq_he_p(s->rb->host + page * qemu_target_page_size(), value);
@@ -441,6 +454,9 @@ static void cgtest_realize(DeviceState *dev, Error **errp)
                   false);
     g = CGTEST_GUEST(object_new(TYPE_CGTEST_GUEST));
     g->dev = s;
+    if (s->no_answer) {
+        forget_answers(g);
+    }
     ms->cgs = CONFIDENTIAL_GUEST_SUPPORT(g);
     ms->cgs->ready = true;
     if (s->conversions) {
@@ -488,6 +504,7 @@ static const Property cgtest_properties[] = {
     DEFINE_PROP_BOOL("unwilling", CGTestState, unwilling, false),
     DEFINE_PROP_STRING("ops-log", CGTestState, ops_log),
     DEFINE_PROP_STRING("answer", CGTestState, answer),
+    DEFINE_PROP_BOOL("no-answer", CGTestState, no_answer, false),
 };
 
 static void cgtest_class_init(ObjectClass *oc, void *data)

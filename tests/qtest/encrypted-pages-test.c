@@ -1833,6 +1833,36 @@ static void test_answer(void)
 }
 
 /*
+ * One side is a QEMU that does not know answers.  An older source does not
+ * announce that it reads an answer, so the destination must not send one.  A
+ * source that reads answers must not wait for that of an older destination.
+ */
+static void test_answer_one_side(void)
+{
+    static const struct {
+        const char *src, *dst;
+    } pairs[] = {
+        { "no-answer=on", ",answer=yes" },
+        { "answer=yes", ",no-answer=on" },
+    };
+    g_autofree char *log = g_build_filename(tmp, "ops", NULL);
+
+    for (size_t i = 0; i < G_N_ELEMENTS(pairs); i++) {
+        g_autofree char *opts = g_strdup_printf(",page-us=20,ops-log=%s,%s",
+                                                log, pairs[i].src);
+        Pair p = pair_start(opts, pairs[i].dst);
+
+        fill_ram(p.src);
+        migrate_starts(p.src);
+        completes(p);
+        ops_were(log, "start completed ");
+        pair_end(p);
+        /* The source has ended, which finishes its session */
+        ops_were(log, "finish ");
+    }
+}
+
+/*
  * The source refuses an answer to the session record that is empty, too long,
  * or not expected
  */
@@ -2389,6 +2419,7 @@ int main(int argc, char **argv)
                    test_destination_exits);
     qtest_add_func("/encrypted-pages/bad-reason", test_bad_reason);
     qtest_add_func("/encrypted-pages/answer", test_answer);
+    qtest_add_func("/encrypted-pages/answer-one-side", test_answer_one_side);
     qtest_add_func("/encrypted-pages/bad-answer", test_bad_answer);
     qtest_add_func("/encrypted-pages/hints", test_hints);
     qtest_add_data_func("/encrypted-pages/multifd/none", "none", test_multifd);
