@@ -46,6 +46,7 @@ struct CGTestState {
 
     uint32_t conversions;   /* conversions per second; 0: none */
     uint32_t busy_every;    /* refuse each n-th run with -EAGAIN; 0: none */
+    bool busy_stopped;      /* refuse each run while the guest is stopped */
     uint32_t page_us;       /* time to pack or unpack a page, in us */
     bool rewrite;           /* mark sent pages dirty while the guest runs */
     uint64_t bad_page;      /* refuse the n-th received page; 0: none */
@@ -156,8 +157,9 @@ static int cgtest_send_pages(ConfidentialGuestSupport *cgs, unsigned channel,
 
     assert(g->sending && !g->completed && rb == g->dev->rb && npages);
     assert(npages <= CGS_MIGRATION_PAGES_MAX);
-    if (g->dev->busy_every && runstate_is_running() &&
-        ++g->runs_sent % g->dev->busy_every == 0) {
+    if (runstate_is_running() ?
+        g->dev->busy_every && ++g->runs_sent % g->dev->busy_every == 0 :
+        g->dev->busy_stopped) {
         /* The sender must discard what a failed call has appended */
         g_byte_array_append(out, (const uint8_t *)"rubbish", 7);
         error_setg(errp, "busy");
@@ -492,6 +494,7 @@ static void get_device_state(Object *obj, Visitor *v, const char *name,
 static const Property cgtest_properties[] = {
     DEFINE_PROP_UINT32("conversions", CGTestState, conversions, 0),
     DEFINE_PROP_UINT32("busy-every", CGTestState, busy_every, 0),
+    DEFINE_PROP_BOOL("busy-stopped", CGTestState, busy_stopped, false),
     DEFINE_PROP_UINT32("page-us", CGTestState, page_us, 0),
     DEFINE_PROP_BOOL("rewrite", CGTestState, rewrite, false),
     DEFINE_PROP_UINT32("shared-mib", CGTestState, shared_mib, 0),

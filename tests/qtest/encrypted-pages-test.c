@@ -822,6 +822,22 @@ static void test_busy(void)
 }
 
 /*
+ * While the guest is stopped, the source cannot pack pages and could not send
+ * requeued pages later, so the migration must fail.  The guest runs on.
+ */
+static void test_busy_stopped(void)
+{
+    Pair p = pair_start(LIVE ",busy-stopped=on", "");
+
+    fill_ram(p.src);
+    set_downtime(p.src, 10000);
+    migrate_starts(p.src);
+    fails_with(p.src, "private pages: busy");
+    runs_again(p.src);
+    pair_end(p);
+}
+
+/*
  * If a private page was never accessed, the source sends it without contents.
  * The guest may write to such a page at a time when the dirty log does not
  * record the write.  The source must notice that the page has contents now, and
@@ -2382,6 +2398,7 @@ int main(int argc, char **argv)
     qtest_add_data_func("/encrypted-pages/downtime/slow-link-multifd",
                         "multifd", test_downtime_slow_link);
     qtest_add_func("/encrypted-pages/busy", test_busy);
+    qtest_add_func("/encrypted-pages/busy-stopped", test_busy_stopped);
     qtest_add_data_func("/encrypted-pages/bad-memory", NULL, test_bad_memory);
     qtest_add_data_func("/encrypted-pages/multifd/bad-memory", "multifd",
                         test_bad_memory);
