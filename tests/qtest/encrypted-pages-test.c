@@ -1093,11 +1093,9 @@ static void test_slow_save_hugetlb(void)
     slow_save("", args);
 }
 
-/* blocked-reasons says why a guest is not willing to be migrated */
-static void test_unwilling(void)
+/* Check that blocked-reasons has the reason of an unwilling guest only */
+static void blocked_by_guest(QTestState *qts)
 {
-    g_autofree char *why = NULL;
-    QTestState *qts = start(",unwilling=on", "");
     QDict *info = query(qts);
     QList *reasons = qdict_get_qlist(info, "blocked-reasons");
     QString *reason;
@@ -1107,9 +1105,22 @@ static void test_unwilling(void)
     reason = qobject_to(QString, qlist_peek(reasons));
     g_assert_cmpstr(qstring_get_str(reason), ==, "the guest is unwilling");
     qobject_unref(info);
+}
+
+/* blocked-reasons says why a guest is not willing to be migrated */
+static void test_unwilling(void)
+{
+    g_autofree char *why = NULL;
+    QTestState *qts = start(",unwilling=on", "");
+    QDict *info;
+    Pair p;
+
+    blocked_by_guest(qts);
     set_capability(qts, "return-path");
     why = migrate_refused(qts);
     g_assert_nonnull(strstr(why, "unwilling"));
+    /* The refused command neither removes the reason nor adds it once more */
+    blocked_by_guest(qts);
     qtest_quit(qts);
 
     qts = start("", "");
@@ -1127,6 +1138,17 @@ static void test_unwilling(void)
     g_assert_false(qdict_haskey(info, "blocked-reasons"));
     qobject_unref(info);
     qtest_quit(qts);
+
+    /* When the guest has arrived, the destination reports the reason */
+    p = pair_start("", ",unwilling=on");
+    fill_ram(p.src);
+    migrate_starts(p.src);
+    completes(p);
+    blocked_by_guest(p.dst);
+    info = query(p.src);
+    g_assert_false(qdict_haskey(info, "blocked-reasons"));
+    qobject_unref(info);
+    pair_end(p);
 }
 
 /* The migrate command fails with a reason before QEMU connects to anything */
