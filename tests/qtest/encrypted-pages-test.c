@@ -924,7 +924,8 @@ static int64_t testdev_get(QTestState *qts, const char *property)
 
 /*
  * The platform takes 1.3 s to pack a run of 64 pages.  A conversion must not
- * wait for half of this time.
+ * wait for it.  The test device measures the time only within the conversion,
+ * which takes microseconds, so 100 ms are enough for a busy host.
  */
 static void test_no_wait(void)
 {
@@ -942,7 +943,7 @@ static void test_no_wait(void)
     qobject_unref(wait_end(p.src, "cancelled"));
     longest = testdev_get(p.src, "longest-us");
     g_test_message("the longest conversion took %" PRId64 " us", longest);
-    g_assert_cmpint(longest, <, 640 * 1000);
+    g_assert_cmpint(longest, <, 100 * 1000);
     pair_end(p);
 }
 
