@@ -962,6 +962,57 @@ static void test_reset(void)
     close_host(&h);
 }
 
+/* Get property @name of the machine's first CPU */
+static bool cpu_has(QTestState *qts, const char *name)
+{
+    QDict *cpus = qtest_qmp(qts, "{ 'execute': 'query-cpus-fast' }"), *r;
+    QDict *cpu = qobject_to(QDict, qlist_peek(qdict_get_qlist(cpus, "return")));
+    bool value;
+
+    r = qtest_qmp(qts, "{ 'execute': 'qom-get', 'arguments': { 'path': %s,"
+                  "'property': %s } }", qdict_get_str(cpu, "qom-path"), name);
+    value = qdict_get_bool(r, "return");
+    qobject_unref(r);
+    qobject_unref(cpus);
+    return value;
+}
+
+/*
+ * TCG has these features for emulated SEV hosts only, so that the other CPU
+ * models stay as they are: CPU "max" does not have them, and a CPU that asks
+ * for them does not get them
+ */
+static void test_cpu_models(const void *sev)
+{
+    static const char *const features[] = {
+        "nrip-save", "flushbyasid", "decodeassists",
+    };
+    /*
+     * Do not write +svm, because QEMU adds such features to the CPUs of
+     * query-cpu-model-expansion, too
+     */
+    QTestState *qts = qtest_initf(
+        "-accel tcg -nodefaults -machine q35 -m 16M -bios %s -S "
+        "-cpu EPYC-Milan,svm=on,npt=on,nrip-save=on,flushbyasid=on,"
+        "decodeassists=on%s", firmware, sev ? ",sev=on" : "");
+    QDict *r = qtest_qmp_assert_success_ref(
+        qts, "{ 'execute': 'query-cpu-model-expansion', 'arguments': {"
+        "'type': 'full', 'model': { 'name': 'max', 'props': {"
+        "'sev': %i } } } }", !!sev);
+    QDict *max = qdict_get_qdict(qdict_get_qdict(r, "model"), "props");
+
+    /* A control: TCG has this feature for every CPU */
+    g_assert_true(qdict_get_bool(max, "npt"));
+    g_assert_true(cpu_has(qts, "npt"));
+    for (size_t i = 0; i < G_N_ELEMENTS(features); i++) {
+        g_test_message("%s", features[i]);
+        g_assert_cmpint(qdict_get_bool(max, features[i]), ==, !!sev);
+        g_assert_cmpint(cpu_has(qts, features[i]), ==, !!sev);
+    }
+    qobject_unref(r);
+    qtest_quit(qts);
+}
+
 /* QEMU can quit while the guest runs */
 static void test_quit(void)
 {
@@ -1005,6 +1056,10 @@ int main(int argc, char **argv)
     qtest_add_func("/amd-psp-guest/vmsa", test_vmsa);
     qtest_add_func("/amd-psp-guest/reset", test_reset);
     qtest_add_func("/amd-psp-guest/quit", test_quit);
+    qtest_add_data_func("/amd-psp-guest/cpu-models/plain", NULL,
+                        test_cpu_models);
+    qtest_add_data_func("/amd-psp-guest/cpu-models/sev", "sev",
+                        test_cpu_models);
 
     dir = g_dir_make_tmp("amd-psp-guest-XXXXXX", NULL);
     g_assert_nonnull(dir);
