@@ -142,6 +142,24 @@ static void test_retry(void)
     sends(&faults, 0, -EFAULT, true, -EAGAIN, "SEV: SEND_UPDATE_DATA");
 }
 
+/*
+ * The CEK that the host exports does not have AMD's signature, so the advice to
+ * use the exported chain alone would not help for a guest with policy SEV
+ */
+static void test_signed_cek(void)
+{
+    static const int codes[] = {
+        SEV_RET_INVALID_CERTIFICATE, SEV_RET_BAD_SIGNATURE,
+    };
+
+    for (size_t i = 0; i < G_N_ELEMENTS(codes); i++) {
+        const char *advice = sev_fw_error_advice(codes[i]);
+
+        g_assert_nonnull(strstr(advice, "policy has SEV (0x20)"));
+        g_assert_nonnull(strstr(advice, "CEK that AMD has signed"));
+    }
+}
+
 static void test_message(void)
 {
     check("SEND_START", -EIO, SEV_RET_INVALID_CERTIFICATE,
@@ -199,6 +217,7 @@ int main(int argc, char **argv)
     g_test_add_func("/sev-migration-error/unknown", test_unknown);
     g_test_add_func("/sev-migration-error/send", test_send);
     g_test_add_func("/sev-migration-error/retry", test_retry);
+    g_test_add_func("/sev-migration-error/signed-cek", test_signed_cek);
     g_test_add_func("/sev-migration-error/message", test_message);
     g_test_add_func("/sev-migration-error/init", test_init);
     return g_test_run();

@@ -16,6 +16,9 @@
 #define ADVICE_OLD  "the firmware does not know the command: update it"
 #define ADVICE_HW   "the hardware has failed: move its guests away and reset " \
                     "this host"
+/* SEND_START verifies the chain up to AMD's key if the policy has SEV */
+#define ADVICE_CEK  "if the guest's policy has SEV (0x20), replace the CEK in " \
+                    "that chain by the CEK that AMD has signed for the chip"
 
 static const struct {
     const char *name;
@@ -43,7 +46,7 @@ static const struct {
         "INVALID_CERTIFICATE",
         "the firmware rejects a certificate: give migrate-set-sev-info 'pdh' "
         "and 'cert-chain' of the destination's query-sev-capabilities, and "
-        "AMD's certificates for the destination's chip" },
+        "AMD's certificates for the destination's chip; " ADVICE_CEK },
     [SEV_RET_POLICY_FAILURE] = {
         "POLICY_FAILURE",
         "the guest's policy does not allow this platform: its owner decided "
@@ -52,8 +55,8 @@ static const struct {
     [SEV_RET_INVALID_ADDRESS] = { "INVALID_ADDRESS", ADVICE_BUG },
     [SEV_RET_BAD_SIGNATURE] = {
         "BAD_SIGNATURE",
-        "the certificates do not sign each other: are they all of the "
-        "destination's platform?" },
+        "the certificates do not sign each other: give migrate-set-sev-info "
+        "the chain of the destination's platform; " ADVICE_CEK },
     [SEV_RET_BAD_MEASUREMENT] = {
         "BAD_MEASUREMENT",
         "the data was changed on its way, or packed for another platform: "
