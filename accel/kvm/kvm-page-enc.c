@@ -107,7 +107,7 @@ static bool prepare_dirty_ring(Error **errp)
         error_setg_errno(errp, -ret, "the host's KVM cannot log guest_memfd "
                          "with dirty rings "
                          "(KVM_CAP_DIRTY_LOG_RING_WITH_BITMAP)");
-        error_append_hint(errp, "Do without -accel kvm,dirty-ring-size=\n");
+        error_append_hint(errp, "Omit -accel kvm,dirty-ring-size=.\n");
         return false;
     }
     kvm_state->kvm_dirty_ring_with_bitmap = true;

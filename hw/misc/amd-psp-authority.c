@@ -266,8 +266,10 @@ static AmdPspAuthority *authority_load(const char *path, Error **errp)
         !prime_load(file, "ark", "p", a->ark.priv.p) ||
         !prime_load(file, "ark", "q", a->ark.priv.q) ||
         !authority_complete(a)) {
-        error_setg(errp, "'%s' has no keys that amd-psp has made", path);
-        error_append_hint(errp, "Remove it, and it is made anew.\n");
+        error_setg(errp, "file '%s' does not contain keys that amd-psp has "
+                   "made", path);
+        error_append_hint(errp, "If you remove the file, amd-psp makes a new "
+                          "one.\n");
         return NULL;
     }
     return g_steal_pointer(&a);

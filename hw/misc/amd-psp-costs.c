@@ -37,7 +37,8 @@ bool amd_psp_costs_check(const SevPlatformCommandCostList *own, Error **errp)
             return false;
         }
         if (own_cost(own->next, id)) {
-            error_setg(errp, "the costs of '%s' are there twice", name);
+            error_setg(errp, "amd-psp has two costs of command '%s': give one",
+                       name);
             return false;
         }
     }

@@ -227,9 +227,9 @@ static int refuse_guest(EncryptedIncoming *in, QEMUFile *f, Error **errp)
     }
     agree(in, head, head + ENCRYPTED_RECORD_HEADER, ENCRYPTED_SESSION_FIXED,
           NULL);
-    error_setg(errp, "The guest that arrives is confidential, this machine has "
-               "no confidential guest support that can be migrated: give it "
-               "the source's");
+    error_setg(errp, "The incoming guest is confidential, but this machine has "
+               "no confidential guest support that can receive it: start the "
+               "destination with the source's confidential-guest-support");
     return -EINVAL;
 }
 
@@ -309,9 +309,9 @@ static bool make_shared(EncryptedIncoming *in, RAMBlock *rb, uint64_t offset,
     if (!encbitmap_test(rb, offset >> qemu_target_page_bits())) {
         return true;
     }
-    error_setg(errp, "block %s, offset 0x%" PRIx64 ": plain page for a "
-               "private one of a machine that cannot be migrated to",
-               rb->idstr, offset);
+    error_setg(errp, "block %s, offset 0x%" PRIx64 ": the source has sent a "
+               "shared page, but the page is private here and this machine "
+               "cannot receive a confidential guest", rb->idstr, offset);
     return false;
 }
 
@@ -329,8 +329,9 @@ bool encrypted_load_plain(RAMBlock *rb, uint64_t offset)
          * before the caller has written it.  A valid source sends these pages
          * through the channels.
          */
-        error_setg(&err, "block %s, offset 0x%" PRIx64 ": plain page beside "
-                   "the channels of multifd", rb->idstr, offset);
+        error_setg(&err, "block %s, offset 0x%" PRIx64 ": the source has sent "
+                   "a shared page on the main channel, but with multifd it "
+                   "must use multifd's channels", rb->idstr, offset);
     } else {
         let_main_loop_run(in);
         WITH_QEMU_LOCK_GUARD(&in->lock) {

@@ -175,8 +175,8 @@ bool encrypted_policy_allow_postcopy(void)
     if (!encrypted_migration_ops(&cgs)) {
         return true;
     }
-    error_report("A confidential guest does not start before all of its "
-                 "pages are there: no postcopy");
+    error_report("Cannot switch to postcopy: a confidential guest can start "
+                 "only after the destination has received all of its pages");
     return false;
 }
 

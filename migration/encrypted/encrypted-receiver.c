@@ -128,8 +128,8 @@ bool encrypted_receiver_header(EncryptedReceiver *r, const uint8_t *header,
         return false;
     }
     if (!type || type >= ENCRYPTED_RECORD__MAX) {
-        error_setg(errp, "record of type %u: expected type 1 to %u", type,
-                   ENCRYPTED_RECORD__MAX - 1);
+        error_setg(errp, "the record has type %u, but this QEMU knows only "
+                   "types 1 to %u", type, ENCRYPTED_RECORD__MAX - 1);
         return false;
     }
     if (!check_order(r, type, errp)) {
@@ -459,10 +459,11 @@ static bool receive_state(EncryptedReceiver *r, const uint8_t *p, size_t len,
         return false;
     }
     if (block != r->state_block || first != r->state_page || reserved) {
-        error_setg(errp, "state of block %" PRIu32 ", page %" PRIu64
-                   " (reserved 0x%" PRIx32 "), expected block %" PRIu32
-                   ", page %" PRIu64 " (0)", block, first, reserved,
-                   r->state_block, r->state_page);
+        error_setg(errp, "the record of the state of pages begins with block %"
+                   PRIu32 ", page %" PRIu64 " (reserved 0x%" PRIx32 "), "
+                   "expected block %" PRIu32 ", page %" PRIu64
+                   " (reserved 0)", block, first, reserved, r->state_block,
+                   r->state_page);
         return false;
     }
     if (!npages || npages > ENCRYPTED_STATE_PAGES_MAX ||
@@ -577,7 +578,8 @@ bool encrypted_receiver_pages_record(EncryptedReceiver *r,
         (record[9] != ENCRYPTED_RECORD_PAGES &&
          record[9] != ENCRYPTED_RECORD_UNALLOCATED)) {
         r->failed = true;
-        error_setg(errp, "%zu bytes that are not a record of pages", len);
+        error_setg(errp, "a channel of multifd has sent %zu bytes that are not "
+                   "a record of pages", len);
         return false;
     }
     if (!encrypted_receiver_header(r, record + 8, &body, errp)) {

@@ -251,7 +251,7 @@ static void test_costs(void)
     set_costs(&p, "[{'command': 'DF_FLUSHED', 'command-ns': 1}]",
               "no command 'DF_FLUSHED'");
     set_costs(&p, "[{'command': 'DF_FLUSH'}, {'command': 'DF_FLUSH'}]",
-              "costs of 'DF_FLUSH' are there twice");
+              "two costs of command 'DF_FLUSH'");
     assert_takes(&p, "DF_FLUSH", 0x0a, 7500, 0);
     set_costs(&p, "[]", NULL);
     assert_takes(&p, "DF_FLUSH", 0x0a, 1500, 0);

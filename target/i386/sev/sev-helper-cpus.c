@@ -224,15 +224,17 @@ bool sev_helper_seal_end(SevHelperCpus *c, GByteArray *out, Error **errp)
 static bool check_batch(const uint64_t *gpa, size_t n, const uint8_t *in,
                         size_t len, Error **errp)
 {
-    if (len != sizeof(MhBatch) + n * (sizeof(MhPage) + MH_PAGE_SIZE)) {
-        error_setg(errp, "SEV: batch of the migration helper of %zu bytes for "
-                   "%zu pages", len, n);
+    size_t want = sizeof(MhBatch) + n * (sizeof(MhPage) + MH_PAGE_SIZE);
+
+    if (len != want) {
+        error_setg(errp, "SEV: the migration helper's batch of %zu pages has "
+                   "%zu bytes, expected %zu", n, len, want);
         return false;
     }
     if (lduw_le_p(in + offsetof(MhBatch, kind)) != MH_KIND_PAGES ||
         lduw_le_p(in + offsetof(MhBatch, count)) != n) {
-        error_setg(errp, "SEV: batch of the migration helper that has not %zu "
-                   "pages", n);
+        error_setg(errp, "SEV: the migration helper's batch does not contain "
+                   "%zu pages", n);
         return false;
     }
     for (size_t i = 0; i < n; i++) {

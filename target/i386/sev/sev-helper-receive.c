@@ -122,8 +122,8 @@ bool sev_helper_receive_data(ConfidentialGuestSupport *cgs,
     size_t pos;
 
     if (sev_helper_get_phase(h) != SEV_HELPER_ACCEPTED) {
-        error_setg(errp, "SEV: a migration helper arrives that was not asked "
-                   "for");
+        error_setg(errp, "SEV: the source has sent a migration helper that "
+                   "this QEMU has not accepted");
         return false;
     }
     if (!sev_wire_get_helper(data, len, &pos, &w, errp) ||

@@ -69,7 +69,8 @@ bool sev_prepare_guest_memfd(ConfidentialGuestSupport *cgs, Error **errp)
 
         /* VMs with in-place memory have no second address space for SMM */
         if (x86ms->smm == ON_OFF_AUTO_ON) {
-            error_setg(errp, "SEV: guest_memfd RAM does not go with SMM");
+            error_setg(errp, "SEV: a machine with guest_memfd RAM cannot have "
+                       "SMM");
             error_append_hint(errp, "Use -machine smm=off, and firmware that "
                               "does not need it.\n");
             return false;

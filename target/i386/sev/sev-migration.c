@@ -123,8 +123,8 @@ static bool sev_can_run(ConfidentialGuestSupport *cgs, Error **errp)
     switch (sev_guest_state(cgs)) {
     case SEV_STATE_UNINIT:
     case SEV_STATE_RECEIVE_UPDATE:
-        error_setg(errp, "SEV: this guest was to be received by migration, "
-                   "and has not been: there is nothing to run");
+        error_setg(errp, "SEV: the guest cannot run, because it has not "
+                   "arrived by migration: migrate it again to a new QEMU");
         return false;
     default:
         return true;

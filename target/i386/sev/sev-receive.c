@@ -92,11 +92,13 @@ static void unpack_error(const SevPackets *p, size_t npages, int ret,
     if (ret == -EOPNOTSUPP && p->npackets < npages) {
         /* One command cannot unpack into pages that are not contiguous */
         error_setg(errp, "SEV: a packet of several pages, which this host "
-                   "cannot receive into this memory, and which the source was "
-                   "not told to send");
+                   "cannot receive into this memory: the source has ignored "
+                   "the limit in the destination's answer, so use a newer "
+                   "QEMU at the source");
     } else if (ret == -EPROTO) {
-        error_setg(errp, "SEV: packets of several pages, and other headers "
-                   "or parts of pages beside them");
+        error_setg(errp, "SEV: the record has packets of several pages, but "
+                   "their headers differ in length, or a packet has a part of "
+                   "a page");
     } else {
         sev_cmd_error(errp, "RECEIVE_UPDATE_DATA", ret, fw_error);
     }
