@@ -305,6 +305,10 @@ well.  They only show how long you have to wait for the tests.
 The distribution's kernel is built without software-protected VMs.  The module is
 built with support for such VMs for the selftests.
 
+``guest_memfd_conversions_test`` of Linux 7.4 is not among the tests, because it needs
+types of VMs and a library that Linux 7.3 does not have.  Tests of this repository make
+the same assertions; "Upstream's conversion selftests" in :doc:`kvm-module` lists them.
+
 ``make check`` runs these tests: {quick}.
 
 """
