@@ -46,10 +46,8 @@ typedef struct Uncover {
     MemoryRegion mr;
 } Uncover;
 
-/* All structures of this type; BQL */
-static GPtrArray *uncovers;
-
 struct SevHelperMap {
+    GPtrArray *uncovers; /* Uncover; belongs to the helper; BQL */
     GArray *places;     /* Place, the largest ones first */
     GArray *hiders;     /* Hider */
     bool uncovered;     /* BQL */
@@ -133,11 +131,12 @@ static void remove_overlaps(GArray *places)
     }
 }
 
-SevHelperMap *sev_helper_map_new(void)
+SevHelperMap *sev_helper_map_new(GPtrArray *uncovers)
 {
     SevHelperMap *map = g_new0(SevHelperMap, 1);
 
     assert(bql_locked());
+    map->uncovers = uncovers;
     map->places = g_array_new(false, false, sizeof(Place));
     map->hiders = g_array_new(false, false, sizeof(Hider));
     add_hiders(map->hiders);
@@ -245,10 +244,10 @@ bool sev_helper_map_visible(const SevHelperMap *map, RAMBlock *rb,
     return visible;
 }
 
-static Uncover *find_uncover(const Place *p)
+static Uncover *find_uncover(const SevHelperMap *map, const Place *p)
 {
-    for (guint i = 0; i < uncovers->len; i++) {
-        Uncover *u = g_ptr_array_index(uncovers, i);
+    for (guint i = 0; i < map->uncovers->len; i++) {
+        Uncover *u = g_ptr_array_index(map->uncovers, i);
 
         if (!memcmp(&u->place, p, sizeof(*p))) {
             return u;
@@ -263,7 +262,7 @@ static bool is_flash(const RAMBlock *rb)
 }
 
 /* Create the region that uncovers @p, in disabled state.  BQL. */
-static Uncover *add_uncover(const Place *p)
+static Uncover *add_uncover(SevHelperMap *map, const Place *p)
 {
     Uncover *u = g_new0(Uncover, 1);
 
@@ -282,25 +281,24 @@ static Uncover *add_uncover(const Place *p)
     memory_region_set_enabled(&u->mr, false);
     memory_region_add_subregion_overlap(get_system_memory(), p->gpa, &u->mr,
                                         UNCOVER_PRIORITY);
-    g_ptr_array_add(uncovers, u);
+    g_ptr_array_add(map->uncovers, u);
     return u;
 }
 
 /* Put @p above everything else at its address.  BQL. */
-static void uncover(const Place *p)
+static void uncover(SevHelperMap *map, const Place *p)
 {
-    Uncover *u = find_uncover(p) ?: add_uncover(p);
+    Uncover *u = find_uncover(map, p) ?: add_uncover(map, p);
 
     trace_sev_helper_map_uncover(p->rb->idstr, p->offset, p->gpa, p->size);
     memory_region_set_enabled(&u->mr, true);
 }
 
-void sev_helper_map_prepare(void)
+GPtrArray *sev_helper_map_prepare(void)
 {
-    SevHelperMap *map;
+    GPtrArray *uncovers = g_ptr_array_new();
+    SevHelperMap *map = sev_helper_map_new(uncovers);
 
-    uncovers = g_ptr_array_new();
-    map = sev_helper_map_new();
     for (guint i = 0; i < map->places->len; i++) {
         const Place *p = &g_array_index(map->places, Place, i);
 
@@ -310,10 +308,11 @@ void sev_helper_map_prepare(void)
          * in the coroutine that loads a guest, so create the region now.
          */
         if (is_flash(p->rb)) {
-            add_uncover(p);
+            add_uncover(map, p);
         }
     }
     sev_helper_map_free(map);
+    return uncovers;
 }
 
 void sev_helper_map_uncover(SevHelperMap *map)
@@ -340,8 +339,9 @@ void sev_helper_map_uncover(SevHelperMap *map)
              */
             if (!visible && sev_helper_map_find(map, p->rb, p->offset + done,
                                                 &gpa) && gpa == at) {
-                uncover(&(Place) { .rb = p->rb, .offset = p->offset + done,
-                                   .gpa = at, .size = len });
+                uncover(map, &(Place) { .rb = p->rb,
+                                        .offset = p->offset + done,
+                                        .gpa = at, .size = len });
             }
             done += len;
         }
@@ -362,8 +362,8 @@ void sev_helper_map_cover(SevHelperMap *map)
     }
     map->uncovered = false;
     memory_region_transaction_begin();
-    for (guint i = 0; i < uncovers->len; i++) {
-        Uncover *u = g_ptr_array_index(uncovers, i);
+    for (guint i = 0; i < map->uncovers->len; i++) {
+        Uncover *u = g_ptr_array_index(map->uncovers, i);
 
         memory_region_set_enabled(&u->mr, false);
     }

@@ -24,14 +24,18 @@ typedef struct SevHelperMap SevHelperMap;
  * sev_helper_map_prepare: create the memory regions that
  * sev_helper_map_uncover() enables for flash memory.  To be called once, when
  * the machine is complete.  BQL.
+ *
+ * Returns the list of these regions.  All maps of the VM share it and add
+ * regions to it.  It must never be freed.
  */
-void sev_helper_map_prepare(void);
+GPtrArray *sev_helper_map_prepare(void);
 
 /**
  * sev_helper_map_new: find the addresses of all RAMBlocks that can have private
  * pages.  BQL.
+ * @uncovers: the value that sev_helper_map_prepare() has returned
  */
-SevHelperMap *sev_helper_map_new(void);
+SevHelperMap *sev_helper_map_new(GPtrArray *uncovers);
 
 /** sev_helper_map_free: cover what was uncovered, and free @map.  BQL. */
 void sev_helper_map_free(SevHelperMap *map);

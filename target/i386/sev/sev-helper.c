@@ -76,7 +76,9 @@ static void vm_changed(void *opaque, bool running, RunState state)
 
 static void machine_done(Notifier *notifier, void *data)
 {
-    sev_helper_map_prepare();
+    SevHelper *h = container_of(notifier, SevHelper, machine_done);
+
+    h->uncovers = sev_helper_map_prepare();
 }
 
 bool sev_helper_kvm_init(ConfidentialGuestSupport *cgs, Error **errp)
@@ -176,7 +178,7 @@ bool sev_helper_open(SevHelper *h, Error **errp)
     if (!sev_helper_cpus_open(&h->cpus, n, errp)) {
         return false;
     }
-    h->map = sev_helper_map_new();
+    h->map = sev_helper_map_new(h->uncovers);
     return true;
 }
 

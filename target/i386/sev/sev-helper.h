@@ -41,6 +41,8 @@ typedef enum SevHelperPhase {
  * @end: guest-physical address of the end of the helper's memory, or 0 if the
  *       machine has not placed the memory
  * @present: the memory contains the helper, which was launched or has arrived
+ * @uncovers: memory regions that make hidden RAM accessible to the helper, from
+ *            sev_helper_map_prepare(); BQL
  * @map: addresses of the guest's RAM, while there is a session
  * @phase: atomic.  Any thread reads it.  At the source, send_start and
  *         send_done change it with the BQL, and the migration thread between
@@ -63,6 +65,7 @@ typedef struct SevHelper {
     bool present;
     SevHelperMemory memory;
     SevHelperCpus cpus;
+    GPtrArray *uncovers;
     SevHelperMap *map;
     SevHelperPhase phase;
     bool waited;
