@@ -55,7 +55,8 @@ bool sev_helper_cpus_open(SevHelperCpus *c, unsigned n, Error **errp)
                    BIT_ULL(sev_get_cbit_position()),
         };
 
-        c->vcpu[c->n] = sev_helper_vcpu_new(c->n, &entry, MH_PORT, errp);
+        c->vcpu[c->n] = sev_helper_vcpu_new(&c->kvm, c->n, &entry, MH_PORT,
+                                            errp);
         if (!c->vcpu[c->n]) {
             sev_helper_cpus_close(c);
             return false;

@@ -17,6 +17,7 @@ QEMU_BUILD_BUG_ON(MH_CPUS > SEV_HELPER_VCPUS_MAX);
 
 /**
  * SevHelperCpus: the hidden vCPUs that run the helper
+ * @kvm: those that KVM has created for the VM; they remain when @n becomes 0
  * @n: their number, 0 if there are none
  * @lock: protects @idle and @broken; no other lock is taken while it is held
  * @idle: bit mask of the vCPUs that run no command
@@ -25,6 +26,7 @@ QEMU_BUILD_BUG_ON(MH_CPUS > SEV_HELPER_VCPUS_MAX);
  */
 typedef struct SevHelperCpus {
     SevHelperMemory *memory;
+    SevHelperKvmVcpus kvm;
     SevHelperVcpu *vcpu[MH_CPUS];
     unsigned n;
     QemuMutex lock;

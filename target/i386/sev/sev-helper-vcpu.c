@@ -48,13 +48,6 @@ struct SevHelperVcpu {
     Error *err;
 };
 
-/*
- * File descriptors of all hidden vCPUs of the VM, 0 or less if not created yet.
- * KVM keeps a vCPU as long as the VM, so they stay open.  BQL.
- */
-static int vcpu_fds[SEV_HELPER_VCPUS_MAX];
-static VMChangeStateEntry *tsc_handler;
-
 void sev_helper_vcpus_init(void)
 {
     int most = kvm_vm_check_extension(kvm_state, KVM_CAP_MAX_VCPU_ID);
@@ -106,7 +99,7 @@ static void read_tsc_offset(CPUState *cpu, run_on_cpu_data data)
  * Give the hidden vCPUs the TSC of the guest's first vCPU.  BQL; the hidden
  * vCPUs do not run.
  */
-static void sync_tsc(void)
+static void sync_tsc(const SevHelperKvmVcpus *all)
 {
     TscOffset offset = { .ret = -ENODEV };
 
@@ -114,8 +107,10 @@ static void sync_tsc(void)
         run_on_cpu(first_cpu, read_tsc_offset, RUN_ON_CPU_HOST_PTR(&offset));
     }
     for (unsigned i = 0; i < SEV_HELPER_VCPUS_MAX; i++) {
-        if (vcpu_fds[i] > 0) {
-            int ret = offset.ret ?: tsc_attr(vcpu_fds[i], KVM_SET_DEVICE_ATTR,
+        int fd = all->vcpu[i].fd;
+
+        if (fd > 0) {
+            int ret = offset.ret ?: tsc_attr(fd, KVM_SET_DEVICE_ATTR,
                                              &offset.value);
 
             trace_sev_helper_vcpu_tsc(i, offset.value, ret);
@@ -127,7 +122,7 @@ static void sync_tsc(void)
 static void vm_changed(void *opaque, bool running, RunState state)
 {
     if (running) {
-        sync_tsc();
+        sync_tsc(opaque);
     }
 }
 
@@ -293,36 +288,44 @@ bool sev_helper_vcpu_run(SevHelperVcpu *v, Error **errp)
 }
 
 /*
- * Returns the file descriptor of vCPU @index, or -errno with the name of what
- * failed in @what
+ * Returns the file descriptor of vCPU @index, which has its CPUID, or -errno
+ * with the name of what failed in @what
  */
-static int get_vcpu(unsigned index, const char **what)
+static int get_vcpu(SevHelperKvmVcpus *all, unsigned index, const char **what)
 {
     X86MachineState *x86ms = X86_MACHINE(qdev_get_machine());
-    int fd, ret;
+    SevHelperKvmVcpu *vcpu = &all->vcpu[index];
+    int ret;
 
-    if (vcpu_fds[index] > 0) {
-        return vcpu_fds[index];
+    if (vcpu->fd <= 0) {
+        *what = "KVM_CREATE_VCPU";
+        ret = kvm_vm_ioctl(kvm_state, KVM_CREATE_VCPU,
+                           (unsigned long)x86ms->apic_id_limit + index);
+        trace_sev_helper_vcpu_create(index, x86ms->apic_id_limit + index, ret);
+        if (ret < 0) {
+            return ret;
+        }
+        vcpu->fd = ret;
     }
-    *what = "KVM_CREATE_VCPU";
-    fd = kvm_vm_ioctl(kvm_state, KVM_CREATE_VCPU,
-                      (unsigned long)x86ms->apic_id_limit + index);
-    trace_sev_helper_vcpu_create(index, x86ms->apic_id_limit + index, fd);
-    if (fd < 0) {
-        return fd;
-    }
-    vcpu_fds[index] = fd;
     /*
-     * Set the CPUID when the vCPU is created, because KVM refuses to set it
-     * after the vCPU has run
+     * Set the CPUID once, because KVM refuses to set it after the vCPU has
+     * run.  If that fails, the vCPU does not run, and the next call tries
+     * again.
      */
-    *what = "KVM_SET_CPUID2";
-    ret = set_cpuid(fd);
-    return ret < 0 ? ret : fd;
+    if (!vcpu->has_cpuid) {
+        *what = "KVM_SET_CPUID2";
+        ret = set_cpuid(vcpu->fd);
+        if (ret < 0) {
+            return ret;
+        }
+        vcpu->has_cpuid = true;
+    }
+    return vcpu->fd;
 }
 
-SevHelperVcpu *sev_helper_vcpu_new(unsigned index, const SevHelperEntry *entry,
-                                   uint16_t port, Error **errp)
+SevHelperVcpu *sev_helper_vcpu_new(SevHelperKvmVcpus *all, unsigned index,
+                                   const SevHelperEntry *entry, uint16_t port,
+                                   Error **errp)
 {
     g_autofree char *name = g_strdup_printf("sev-helper-%u", index);
     const char *what;
@@ -330,7 +333,7 @@ SevHelperVcpu *sev_helper_vcpu_new(unsigned index, const SevHelperEntry *entry,
     int fd, ret;
 
     assert(bql_locked() && index < SEV_HELPER_VCPUS_MAX);
-    fd = ret = get_vcpu(index, &what);
+    fd = ret = get_vcpu(all, index, &what);
     if (fd >= 0) {
         ret = set_registers(fd, entry, &what);
     }
@@ -349,10 +352,10 @@ SevHelperVcpu *sev_helper_vcpu_new(unsigned index, const SevHelperEntry *entry,
         g_free(v);
         return NULL;
     }
-    if (!tsc_handler) {
-        tsc_handler = qemu_add_vm_change_state_handler(vm_changed, NULL);
+    if (!all->tsc_handler) {
+        all->tsc_handler = qemu_add_vm_change_state_handler(vm_changed, all);
     }
-    sync_tsc();
+    sync_tsc(all);
     qemu_sem_init(&v->go, 0);
     qemu_sem_init(&v->done, 0);
     qemu_thread_create(&v->thread, name, vcpu_thread, v, QEMU_THREAD_JOINABLE);

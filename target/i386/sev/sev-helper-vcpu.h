@@ -18,6 +18,27 @@
 typedef struct SevHelperVcpu SevHelperVcpu;
 
 /**
+ * SevHelperKvmVcpu: a hidden vCPU as KVM has it
+ * @fd: file descriptor, or 0 if KVM has not created the vCPU yet
+ * @has_cpuid: KVM_SET_CPUID2 has succeeded
+ */
+typedef struct SevHelperKvmVcpu {
+    int fd;
+    bool has_cpuid;
+} SevHelperKvmVcpu;
+
+/**
+ * SevHelperKvmVcpus: all hidden vCPUs of a VM.  KVM keeps a vCPU as long as the
+ * VM exists, so the file descriptors stay open.  All members are 0 at first.
+ * BQL.
+ * @tsc_handler: gives these vCPUs the guest's TSC when the guest starts to run
+ */
+typedef struct SevHelperKvmVcpus {
+    SevHelperKvmVcpu vcpu[SEV_HELPER_VCPUS_MAX];
+    VMChangeStateEntry *tsc_handler;
+} SevHelperKvmVcpus;
+
+/**
  * SevHelperEntry: registers with which a hidden vCPU begins
  * @rip: guest virtual address of the first instruction
  * @rdi: argument
@@ -37,13 +58,15 @@ void sev_helper_vcpus_init(void);
 
 /**
  * sev_helper_vcpu_new: make hidden vCPU @index, and its thread
+ * @all: the hidden vCPUs of this VM; it is never freed
  * @port: an OUT to this I/O port returns from sev_helper_vcpu_run()
  *
  * KVM cannot destroy a vCPU.  sev_helper_vcpu_free() parks it, and this
  * function makes it begin anew.  BQL.  NULL with @errp set on error.
  */
-SevHelperVcpu *sev_helper_vcpu_new(unsigned index, const SevHelperEntry *entry,
-                                   uint16_t port, Error **errp);
+SevHelperVcpu *sev_helper_vcpu_new(SevHelperKvmVcpus *all, unsigned index,
+                                   const SevHelperEntry *entry, uint16_t port,
+                                   Error **errp);
 
 /**
  * sev_helper_vcpu_free: end the thread of @v, which does not run, and park the
