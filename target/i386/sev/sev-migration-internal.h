@@ -3,7 +3,9 @@
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
- * A file calls only functions of files above it in this header.
+ * A file calls only functions of files above it in this header.  The files of
+ * the helper (sev-helper.h) are between sev-consent.c and sev-send.c.  No file
+ * calls functions of sev-migration.c or sev-qmp.c.
  */
 #ifndef TARGET_I386_SEV_MIGRATION_INTERNAL_H
 #define TARGET_I386_SEV_MIGRATION_INTERNAL_H
@@ -40,6 +42,11 @@ uint32_t sev_guest_policy(ConfidentialGuestSupport *cgs);
 int sev_guest_cmd(ConfidentialGuestSupport *cgs, int cmd, void *data,
                   int *fw_error);
 
+/* sev-machine.c */
+
+/** sev_ram_below_4g: bytes of the machine's RAM at addresses below 4 GiB */
+uint64_t sev_ram_below_4g(void);
+
 /* sev-page-state.c */
 
 /** sev_ram_is_guest_ram: whether @rb belongs to a memory backend */
@@ -60,11 +67,6 @@ void sev_page_state_reset(SevMigration *m);
  * Any thread.
  */
 bool sev_page_state_known(SevMigration *m, Error **errp);
-
-/* sev-migration.c */
-
-/** sev_ram_below_4g: bytes of the machine's RAM at addresses below 4 GiB */
-uint64_t sev_ram_below_4g(void);
 
 /* sev-cache.c */
 

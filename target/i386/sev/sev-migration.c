@@ -16,8 +16,6 @@
 #include "qapi/qapi-visit-common.h"
 #include "qemu/error-report.h"
 #include "cpu.h"
-#include "hw/boards.h"
-#include "hw/i386/x86.h"
 #include "kvm/kvm_i386.h"
 #include "migration/blocker.h"
 #include "sev.h"
@@ -26,13 +24,7 @@
 #include "system/confidential-guest-migration.h"
 #include "system/kvm.h"
 #include "system/reset.h"
-#include "system/runstate.h"
 #include "trace.h"
-
-uint64_t sev_ram_below_4g(void)
-{
-    return X86_MACHINE(qdev_get_machine())->below_4g_mem_size;
-}
 
 static void sev_migration_reset(void *opaque)
 {
@@ -110,12 +102,6 @@ bool sev_migration_kvm_init(ConfidentialGuestSupport *cgs, Error **errp)
         return false;
     }
     return true;
-}
-
-bool sev_migration_incoming(ConfidentialGuestSupport *cgs)
-{
-    return object_dynamic_cast(OBJECT(cgs), TYPE_SEV_GUEST) &&
-           runstate_check(RUN_STATE_INMIGRATE);
 }
 
 static bool sev_can_run(ConfidentialGuestSupport *cgs, Error **errp)
