@@ -1886,6 +1886,8 @@ static void test_answer_one_side(void)
     };
     g_autofree char *log = g_build_filename(tmp, "ops", NULL);
 
+    /* An earlier case may have left its log */
+    g_unlink(log);
     for (size_t i = 0; i < G_N_ELEMENTS(pairs); i++) {
         g_autofree char *opts = g_strdup_printf(",page-us=20,ops-log=%s,%s",
                                                 log, pairs[i].src);
@@ -2151,7 +2153,8 @@ static void test_warning(const void *opaque)
                     warns);
     qobject_unref(info);
     g_assert(g_file_get_contents(log, &said, NULL, NULL));
-    g_test_message("QEMU's standard error: %s", g_strdelimit(said, "\n", ' '));
+    g_strdelimit(said, "\n", ' ');
+    g_test_message("QEMU's standard error: %s", said);
     g_assert_cmpuint(occurrences(said, "A confidential guest is migrated: "),
                      ==, warns);
 out:
