@@ -111,8 +111,10 @@ def poison(pfn):
     not use the page any more until the host restarts.
     """
     try:
-        with open(OFFLINE, 'w', encoding='ascii') as f:
-            f.write(f'{pfn * PAGE:#x}')
+        # Without a buffer, because Python would write the buffer again when it
+        # closes the file after an error
+        with open(OFFLINE, 'wb', buffering=0) as f:
+            f.write(f'{pfn * PAGE:#x}'.encode())
     except OSError as e:
         # The kernel has marked the page, but it remains in the guest_memfd
         if e.errno != errno.EBUSY:
