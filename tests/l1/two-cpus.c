@@ -154,9 +154,13 @@ int main(void)
     ok(others == 0,
        "a guest with a pending virtual interrupt makes only the exits it "
        "should make");
-    ok(exits > 100,
-       "the guest with a virtual interrupt made enough exits (%ld)", exits);
-    ok(ipis > 100,
+    /*
+     * Each IPI makes KVM execute VMRUN again, so the number of IPIs says how
+     * often the two CPUs met.  The guest's own exits are few if IPIs come often.
+     */
+    ok(exits > 0,
+       "the guest with a virtual interrupt makes progress (%ld exits)", exits);
+    ok(ipis > 1000,
        "the other CPU sent %ld IPIs beside the guest with a virtual interrupt",
        ipis);
     return done_testing();
