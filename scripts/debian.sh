@@ -20,7 +20,8 @@ make_debian() {
         trixie "$1" - < /etc/apt/sources.list >> "$log" 2>&1
 }
 
-# mounts: mount in $root what its programs need
+# mounts: mount the file systems that programs in $root need, and the compiler
+# cache
 mounts() {
     mount --rbind /proc "$root/proc"
     mount --bind /dev "$root/dev"

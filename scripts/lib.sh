@@ -31,8 +31,9 @@ as_root() {
     fi
 }
 
-# alone NAME: take the lock NAME until this process ends, so that only one make
-# in a checkout runs this step at a time
+# alone NAME: wait for the lock NAME of this build directory, and hold the lock
+# until this process ends.  Without the lock, two processes that build NAME
+# would write the same files at the same time.
 alone() {
     exec 9> "$build/.lock-$1"
     flock -n 9 || { say "waiting for another build of $1"; flock 9; }

@@ -118,7 +118,11 @@ void sev_batch_probe(SevPackets *p, ConfidentialGuestSupport *cgs,
         if (ret == -EIO && fw_error == SEV_RET_BAD_MEASUREMENT) {
             return;
         }
-        /* After any other error, only packets of one page are safe */
+        /*
+         * Any other result than SEV_RET_INVALID_LEN does not tell which length
+         * the firmware accepts, so use packets of one page, which every
+         * firmware accepts.
+         */
         lower_limit(b, is_too_long(ret, fw_error) ? b->limit - 1 : 1);
     }
 }

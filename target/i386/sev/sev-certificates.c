@@ -55,7 +55,7 @@ static bool check_head(const Wanted *want, uint32_t version, uint32_t usage,
     return true;
 }
 
-/* Check @n certificates of a platform, one after the other */
+/* Check @n certificates of a platform, which @data contains back to back */
 static bool check_certs(const uint8_t *data, size_t len, const Wanted *want,
                         size_t n, Error **errp)
 {

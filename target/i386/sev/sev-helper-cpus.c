@@ -76,7 +76,10 @@ void sev_helper_cpus_close(SevHelperCpus *c)
     }
 }
 
-/* Wait for a vCPU, or for all if the command is @exclusive.  Returns one. */
+/*
+ * Wait until a vCPU is idle, and take it.  If the command is @exclusive, wait
+ * until all vCPUs are idle, and take all.  Returns the vCPU for the command.
+ */
 static unsigned take_cpu(SevHelperCpus *c, bool exclusive)
 {
     unsigned all = (1u << c->n) - 1, cpu;
@@ -114,7 +117,10 @@ static uint8_t *data_of(SevHelperCpus *c, unsigned cpu)
     return sev_helper_memory_shared(c->memory, cpu) + MH_DATA;
 }
 
-/* The helper does not end a command as specified, so its state is not known */
+/*
+ * Called if a command ended without a status, or with an unknown one.  QEMU
+ * then does not know the state of the helper and must not run another command.
+ */
 static void set_broken(SevHelperCpus *c)
 {
     WITH_QEMU_LOCK_GUARD(&c->lock) {

@@ -17,12 +17,15 @@ QEMU_BUILD_BUG_ON(MH_CPUS > SEV_HELPER_VCPUS_MAX);
 
 /**
  * SevHelperCpus: the hidden vCPUs that run the helper
- * @kvm: those that KVM has created for the VM; they remain when @n becomes 0
- * @n: their number, 0 if there are none
+ * @kvm: the hidden vCPUs that KVM has created for the VM.  KVM keeps them when
+ *       sev_helper_cpus_close() sets @n to 0.
+ * @n: number of hidden vCPUs that can run commands; 0 before
+ *     sev_helper_cpus_open() and after sev_helper_cpus_close()
  * @lock: protects @idle and @broken; no other lock is taken while it is held
  * @idle: bit mask of the vCPUs that run no command
  * @changed: @idle has changed
- * @broken: the helper died in a command and must not be used again in this VM
+ * @broken: a command of the helper ended without a status, or with an unknown
+ *          one.  QEMU must not use the helper again in this VM.
  */
 typedef struct SevHelperCpus {
     SevHelperMemory *memory;
