@@ -521,7 +521,10 @@ static bool restarted(void)
     return true;
 }
 
-/* Create the two VMs, and let @a have N pages with known contents to send */
+/*
+ * Create the VMs @a and @b, and open a session between them.  @a has the N
+ * pages that the tests send; content() defines their contents.
+ */
 static bool pair_open(void)
 {
     vm_require(VM_SEV);
@@ -551,8 +554,9 @@ static void pair_close(void)
 }
 
 /*
- * Reload ccp with the mode switched on, because ccp remembers what it has found
- * out about the firmware.  Then create the VMs again.
+ * Reload ccp with the ring buffer mode enabled, and create the VMs again.  If
+ * the firmware lacked the mode or did not behave as expected in it, the loaded
+ * ccp does not use the mode again, so each case needs a newly loaded ccp.
  */
 static bool pair_reopen(void)
 {

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * LAUNCH_SECRET into a guest_memfd.  The owner encrypts a secret for the
- * measured guest.  KVM finds the private page by its host address, and the
- * firmware writes the secret to this page and to no other.
+ * Inject a secret into a guest_memfd with LAUNCH_SECRET.  The guest's owner
+ * encrypts the secret for the measured guest.  KVM finds the private page by
+ * its host address, and the firmware writes the secret to this page and to no
+ * other.
  *
  * Links with: -lhogweed -lnettle -lgmp
  */
@@ -80,8 +81,8 @@ static void launch(struct vm *vm, struct owner *owner,
 }
 
 /*
- * If the input is wrong, the firmware refuses the secret, the page keeps its
- * contents, and KVM keeps no reference to it
+ * LAUNCH_SECRET fails if the packet or the address is wrong.  KVM then keeps no
+ * reference to a page, so the pages can still be converted.
  */
 static void refused(struct vm *vm, const struct owner *owner,
                     const uint8_t measure[48])

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Move a running SEV guest to another VM page by page.  The test sends and
- * receives private pages with firmware commands by their host address, and
- * copies shared pages.  The guest then continues in the other VM.
+ * Move a running SEV guest to another VM page by page.  The test passes the
+ * host addresses of private pages to KVM_SEV_SEND_UPDATE_DATA and
+ * KVM_SEV_RECEIVE_UPDATE_DATA, and copies shared pages.  The guest then
+ * continues in the other VM.
  */
 #define _GNU_SOURCE
 #include "sev-transport.h"

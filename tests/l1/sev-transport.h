@@ -127,10 +127,11 @@ transport_receive(struct vm *vm, uint64_t gpa, struct packet *packet)
 }
 
 /*
- * Buffers of transport_batch(), which sends or receives @count pages from @gpa
- * on and returns 0, or -errno with sev_error set.  After the call, @done is the
- * number of pages that the kernel has reported as done, or all ones if it has
- * reported nothing.  If @pages is not NULL, a packet can have several pages.
+ * Buffers and result of transport_batch().
+ * @pages: if not NULL, packets of several pages are allowed, and the array has
+ *         the number of pages of each packet
+ * @done: number of pages that KVM has reported as done, or all ones if it has
+ *        reported nothing
  */
 struct packets {
     uint8_t (*headers)[HEADER_SIZE];
@@ -148,6 +149,10 @@ packets_init(struct packets *packets, unsigned n)
                          MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 }
 
+/*
+ * Send or receive @count pages from @gpa on with the batch command @id.
+ * Returns 0, or -errno with sev_error set.
+ */
 static int __attribute__((unused))
 transport_batch(struct vm *vm, uint32_t id, uint64_t gpa, uint32_t count,
                 struct packets *packets)

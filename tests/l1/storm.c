@@ -76,7 +76,9 @@ static long count[OP_MAX], violations;
  */
 static pthread_mutex_t harvest = PTHREAD_MUTEX_INITIALIZER;
 /*
- * The state that a page's only converter thread has set last: true is private
+ * The state that each page outside ATOMIC must have at the end; true is
+ * private.  At most one thread converts such a page, itself or in a child
+ * process, and only this thread writes the page's entry.
  */
 static bool expected[PAGES];
 
@@ -288,7 +290,10 @@ static void *run_strict(void *opaque)
                          is ? "private" : "shared");
             }
             if (i % 8 == n % 8) {
-                /* Access the page with a system call, too */
+                /*
+                 * The state must apply to accesses by this program and by the
+                 * kernel, so read the page directly and let write() read it
+                 */
                 if (touch(p) != (is ? SIGBUS : 0) ||
                     write(fds[1], (void *)p, 1) != (is ? -1 : 1) ||
                     (!is && read(fds[0], &byte, 1) != 1)) {
@@ -609,7 +614,10 @@ static void *run_holder(void *opaque)
         struct iovec iov = { vm.mem + i * PAGE, 16 * PAGE };
 
         CHECK(pipe(fds));
-        /* vmsplice() takes the shared pages before the first private one */
+        /*
+         * vmsplice() pins the pages of @iov that precede the first private
+         * page, and fails if already the first page of @iov is private
+         */
         if (vmsplice(fds[1], &iov, 1, SPLICE_F_NONBLOCK) > 0) {
             did(OP_HOLD);
             /* Hold some pages longer than a conversion waits */

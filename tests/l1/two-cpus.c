@@ -156,7 +156,8 @@ int main(void)
        "should make");
     /*
      * Each IPI makes KVM execute VMRUN again, so the number of IPIs says how
-     * often the two CPUs met.  The guest's own exits are few if IPIs come often.
+     * often an IPI could come during VMRUN.  The number of exits does not say
+     * this: frequent IPIs leave the guest time for only a few exits.
      */
     ok(exits > 0,
        "the guest with a virtual interrupt makes progress (%ld exits)", exits);

@@ -29,7 +29,8 @@ from sevmig.tap import note
 
 PATIENCE = 300
 MULTIFD = {'multifd': True}
-# The guests are small, because the files in /run are in the host's memory, too
+# The host's memory must hold not only the guests' RAM but also the files in
+# /run, so the guests are small
 MEM = 192 * vm.MIB
 
 
@@ -403,7 +404,8 @@ class Tool(TwoHosts):
             '--pages-per-second', '10000', '--downtime', '20000', '--json')
         # This guest writes pages all the time
         self.assertGreater(answer['dirty-pages-per-second'], 0)
-        # The pages are those of the guest's RAM and of its firmware
+        # QEMU also counts the pages of other RAMBlocks than the guest's RAM,
+        # such as its firmware
         self.assertGreaterEqual(
             answer['private-pages'] + answer['shared-pages'],
             self.source.config.mem // guest.PAGE)

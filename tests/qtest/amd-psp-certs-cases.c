@@ -241,8 +241,8 @@ static void test_chain_by_policy(void)
 
     /*
      * If the policy has neither the bit DOMAIN nor the bit SEV, the firmware
-     * reads only the certificate of the PDH, even if the device has the
-     * property "ark", so that the firmware could verify the whole chain
+     * reads only the certificate of the PDH.  This is also true for a device
+     * with the property "ark", whose firmware can verify the whole chain.
      */
     psp_open(&p, "");
     psp_init(&p);

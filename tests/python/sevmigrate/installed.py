@@ -123,10 +123,10 @@ class Descriptor(unittest.TestCase):
         self.assertIn(mapping['nvram-template']['filename'],
                       read('sev-migrate.rst'))
         # libvirt reads the descriptors in the order of their names and uses the
-        # first that fits.  Ours must come before Debian's descriptor without
-        # secure boot, because both fit the same guests.  Ours must come after
-        # Debian's descriptors with secure boot, so that libvirt still prefers
-        # these.
+        # first that fits.  Our descriptor must come before Debian's descriptor
+        # without secure boot, because these two fit the same guests.  Our
+        # descriptor must come after Debian's descriptors with secure boot, so
+        # that libvirt still prefers the descriptors with secure boot.
         order = sorted([os.path.basename(name), *os.listdir(FIRMWARE)])
         at = order.index(os.path.basename(name))
         self.assertEqual(order[at + 1], '60-edk2-x86_64.json')

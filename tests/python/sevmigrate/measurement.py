@@ -88,7 +88,8 @@ class KnownAnswers(unittest.TestCase):
         self.assertTrue(launch.has_hash_area(FULL))
         self.assertEqual(launch.guid_table(bytes(4096)), {})
         self.assertFalse(launch.has_hash_area(bytes(4096)))
-        # Debian's OVMF has an entry for the area, but its address is 0
+        # Debian's OVMF has an entry for the area of the kernel hashes, but the
+        # address in this entry is 0
         self.assertFalse(launch.has_hash_area(flash(
             [(launch.HASH_TABLE_AREA, bytes(8))])))
         self.assertFalse(launch.has_hash_area(flash(
