@@ -52,11 +52,12 @@
 #define ALLOCATED_CHUNK         256
 
 /*
- * The generation of QEMU's copy of the kernel's bitmap, for a piece of a
- * RAMBlock.  A RAMBlock has one piece for each range of guest addresses at
- * which it is mapped (below and above 4 GiB).  A mutex protects the list of
- * pieces, because all RAMBlocks share the list, and a caller holds only the
- * lock of one RAMBlock.
+ * A range of guest addresses at which a RAMBlock is mapped.  A RAMBlock has
+ * one piece for each such range (below and above 4 GiB).  QEMU copies the
+ * kernel's bitmap of each piece, and @generation is the generation that the
+ * kernel returned with the last copy.  A mutex protects the list of pieces,
+ * because all RAMBlocks share the list, and a caller holds only the lock of one
+ * RAMBlock.
  */
 typedef struct Piece {
     RAMBlock *rb;
@@ -242,8 +243,9 @@ static int page_enc_convert(RAMBlock *rb, uint64_t offset, uint64_t size,
     if (ret == -EAGAIN) {
         *error_offset = attr.error_offset;
         /*
-         * refuse_assigned_device() does not know the block drivers that pin
-         * pages: nvme:// and virtio-blk-vhost-vdpa
+         * Name assigned devices as the cause, although
+         * refuse_assigned_device() refuses them: it does not recognize the
+         * block drivers nvme:// and virtio-blk-vhost-vdpa, which also pin pages
          */
         warn_report_once("A page of guest_memfd has been pinned for more than "
                          "a second and cannot become private: assigned devices "
@@ -285,8 +287,8 @@ static bool find_piece(Int128 start, Int128 len, const MemoryRegion *mr,
 }
 
 /*
- * Return the generation of QEMU's copy of @p, or 0 if QEMU has no copy.  If
- * @set is not 0, first set the generation to @set.
+ * Return the generation of QEMU's copy of the bitmap of @p, or 0 if QEMU has
+ * no copy.  If @set is not 0, first set the generation to @set.
  */
 static uint64_t piece_generation(const Piece *p, uint64_t set)
 {
@@ -426,12 +428,15 @@ bool kvm_page_enc_init_block(RAMBlock *rb, Error **errp)
     assert(rb->flags & RAM_GUEST_MEMFD_IN_PLACE);
     /*
      * KVM marks converted pages in the dirty bitmap of their slot.  If a vCPU
-     * changes the memory map at the same time, QEMU can remove the slot and
-     * add it again, and the new slot has a new dirty bitmap.  With
-     * KVM_DIRTY_LOG_INITIALLY_SET, all bits of the new bitmap are set, so no
-     * converted page is lost, and QEMU can rely on KVM (@dirties).  Without
-     * it, as always with dirty rings, all bits of the new bitmap are clear, so
-     * encbitmap_convert() must also mark all pages that it converts.
+     * changes the memory map during a conversion, QEMU can remove the slot and
+     * add it again.  The slot then has a new dirty bitmap.
+     *
+     * With KVM_DIRTY_LOG_INITIALLY_SET, KVM sets all bits of the new bitmap.
+     * The converted pages are therefore marked there, too, and QEMU can rely on
+     * KVM for all pages that are in a slot (@dirties).  Without
+     * KVM_DIRTY_LOG_INITIALLY_SET, which QEMU never uses with dirty rings, all
+     * bits of the new bitmap are clear.  QEMU must then mark converted pages
+     * itself, in encbitmap_convert() and encbitmap_update().
      */
     page_enc_provider.dirties = kvm_state->manual_dirty_log_protect &
                                 KVM_DIRTY_LOG_INITIALLY_SET;

@@ -243,9 +243,10 @@ static void call_next(int sig, siginfo_t *info, void *context)
         state.next.sa_handler(sig);
     } else {
         /*
-         * Restore the previous action.  For a fault, the thread then repeats
-         * the access, and the kernel ends the process: for SIG_IGN, too,
-         * because a process cannot ignore the SIGBUS of a fault.
+         * Restore the previous action.  If the signal is due to a fault, the
+         * thread repeats the access after this handler returns, and the kernel
+         * kills the process.  The kernel does so for SIG_IGN, too, because a
+         * process cannot ignore the SIGBUS of a fault.
          */
         sigaction(sig, &state.next, NULL);
     }

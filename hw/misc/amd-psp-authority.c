@@ -233,7 +233,10 @@ static bool authority_complete(AmdPspAuthority *a)
     }
     key_name(&a->ask);
     key_name(&a->ark);
-    /* If the numbers in the file are not primes, these checks fail */
+    /*
+     * Let each key make a signature, and verify it.  If a number in the file is
+     * not a prime, its key cannot make a valid signature.
+     */
     return make_cert(&a->ask, AMD_PSP_CERT_ASK, &a->ark, ask) &&
            make_cert(&a->ark, AMD_PSP_CERT_ARK, &a->ark, ark) &&
            check_cert(ask, AMD_PSP_CERT_ASK, &a->ark) &&

@@ -10,8 +10,8 @@
 #include "hw/misc/amd-psp-certs.h"
 
 /*
- * Offsets in a certificate.  It consists of the header and the public key,
- * which the signatures cover, and of two slots for signatures.
+ * Offsets in a certificate.  A certificate consists of a header, a public key
+ * and two slots for signatures.  Each signature covers the header and the key.
  */
 #define CERT_VERSION        0x000
 #define CERT_API_MAJOR      0x004

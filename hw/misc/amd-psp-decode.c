@@ -10,7 +10,7 @@
 
 typedef struct Field {
     uint8_t offset;
-    uint8_t len;        /* 1, 2, 4 or 8; 0 ends a list */
+    uint8_t len;        /* bytes (1, 2, 4 or 8); 0 ends the array */
     const char *name;
 } Field;
 

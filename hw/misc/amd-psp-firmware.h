@@ -42,9 +42,9 @@
                              PLATFORM_IN(WORKING))
 
 /*
- * When the emulated firmware writes its copy of the command buffer back to the
- * host's memory.  AMD's firmware does so in the same cases, according to its
- * source code.
+ * The results of a command after which the emulated firmware writes its copy of
+ * the command buffer back to the host's memory.  According to its source code,
+ * AMD's firmware writes the buffer back after the same results.
  */
 typedef enum PspReply {
     PSP_REPLY_NEVER,
@@ -144,7 +144,8 @@ bool psp_vmsa_is_valid(AmdPspPlatform *p, AmdPspGuest *g, const uint8_t *vmsa,
                        size_t len);
 
 /**
- * psp_vmsa_free: free the slots for checksums that @g has
+ * psp_vmsa_free: free the slots for checksums that psp_vmsa_set_up() has
+ * assigned to VMSAs of @g
  */
 void psp_vmsa_free(AmdPspPlatform *p, const AmdPspGuest *g);
 

@@ -106,7 +106,11 @@ static void guest_deactivate(AmdPspPlatform *p, AmdPspGuest *g)
         bool used = sev_memory_asid_valid(g->asid);
 
         sev_memory_clear_key(g->asid);
-        /* Only a guest that could run can have data in caches */
+        /*
+         * If VMRUN could use the ASID, caches may contain data of the guest.
+         * The host must then execute WBINVD and DF_FLUSH before it can assign
+         * the ASID again.
+         */
         if (used) {
             set_bit(g->asid, p->df_flush);
             sev_memory_forget_wbinvd();
@@ -336,8 +340,8 @@ static AmdPspStatus cmd_launch_start(AmdPspPlatform *p, AmdPspGuest *none,
 
 /*
  * Measure the @len bytes at @pa and encrypt them in place.  If @vmsa is true,
- * they are the state of a vCPU (SEV_VMSA_LEN bytes), which the firmware
- * measures before it changes the state.
+ * the bytes are a VMSA (SEV_VMSA_LEN bytes).  psp_vmsa_set_up() changes the
+ * VMSA after it is measured and before it is encrypted.
  */
 static AmdPspStatus launch_update(AmdPspPlatform *p, AmdPspGuest *g,
                                   hwaddr pa, uint32_t len, bool vmsa)

@@ -36,7 +36,7 @@ static const char *queue_name(AmdPspRingPriority prio)
     return prio == AMD_PSP_RING_HIGH ? "high" : "low";
 }
 
-/* Get the index of a queue from head or tail */
+/* Get the part of the register head or tail that is the index in one queue */
 static uint8_t queue_index(uint32_t value, AmdPspRingPriority prio)
 {
     return value >> (prio * AMD_PSP_RING_QUEUE_SHIFT);

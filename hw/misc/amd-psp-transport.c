@@ -19,7 +19,10 @@ typedef struct Identity {
     uint8_t ask_ark[AMD_PSP_ASK_ARK_LEN];
 } Identity;
 
-/* Check the signatures from this platform's authority down to the PDH of @id */
+/*
+ * Check each signature of the chain that leads from this platform's authority
+ * to the PDH of @id
+ */
 static bool check_platform(AmdPspPlatform *p, const Identity *id)
 {
     const uint8_t *pek = id->chain + CHAIN_PEK, *cek = id->chain + CHAIN_CEK;
@@ -156,8 +159,9 @@ static AmdPspStatus cmd_send_start(AmdPspPlatform *p, AmdPspGuest *g,
 }
 
 /*
- * The buffer of the commands for packets, without the handle at [0]:
- * UPDATE_DATA and UPDATE_VMSA of SEND and RECEIVE, and LAUNCH_UPDATE_SECRET
+ * The command buffer, without the handle at [0], of SEND_UPDATE_DATA,
+ * SEND_UPDATE_VMSA, RECEIVE_UPDATE_DATA, RECEIVE_UPDATE_VMSA and
+ * LAUNCH_UPDATE_SECRET
  */
 typedef struct Packet {
     hwaddr header_pa;       /* [8] */
