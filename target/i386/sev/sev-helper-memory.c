@@ -66,8 +66,8 @@ uint8_t *sev_helper_memory_read(const char *path, Error **errp)
 }
 
 /*
- * The RAMBlock gets no name, so it is not migrated, and memory that is not
- * migrated is not logged.
+ * Add RAM to the machine.  Its RAMBlock is not registered for migration, so
+ * QEMU neither migrates it nor has KVM log the helper's writes to it.
  */
 static void add_ram(MemoryRegion *mr, const char *name, uint64_t gpa,
                     uint64_t size)

@@ -35,8 +35,8 @@ typedef struct SevHelperMemory {
 
 /**
  * sev_helper_memory_read: read and check the helper's file
- * @path: name of the file, which QEMU searches where it searches for other
- *        firmware files
+ * @path: name of the file.  QEMU looks for the file in the directories in which
+ *        it looks for other firmware files.
  *
  * Returns an image of MH_PRIVATE_SIZE bytes, to be freed with g_free, or NULL.
  */
@@ -45,10 +45,11 @@ uint8_t *sev_helper_memory_read(const char *path, Error **errp);
 /**
  * sev_helper_memory_place: put the memory at @gpa, a multiple of 2 MiB, and
  * reserve it.  The machine's memory map is not complete yet.  BQL.
- * @image: from sev_helper_memory_read().  The addresses are written to it.
- *         NULL if the image arrives by migration
+ * @image: from sev_helper_memory_read(), or NULL if the image arrives by
+ *         migration.  The function writes the parameters and page tables of the
+ *         helper, which contain the addresses of the memory, to @image.
  *
- * Returns the end of the memory.
+ * Returns the guest-physical address of the end of the memory.
  */
 uint64_t sev_helper_memory_place(SevHelperMemory *m, uint64_t gpa,
                                  uint8_t *image);

@@ -13,15 +13,16 @@
 #if defined(CONFIG_SEV) && !defined(CONFIG_USER_ONLY)
 
 /**
- * sev_helper_place: put the memory of the guest's migration helper, if
- * it has one, at guest-physical address @gpa, launch it, and reserve its
- * addresses.  The memory map is not complete yet.  BQL.
+ * sev_helper_place: if the guest has a migration helper, put the helper's
+ * memory at guest-physical address @gpa and reserve the addresses of this
+ * memory.  Unless the guest arrives by migration, launch the helper; QEMU ends
+ * if that fails.  The memory map is not complete yet.  BQL.
  */
 void sev_helper_place(uint64_t gpa);
 
 /**
- * sev_helper_end: the end of that memory, or @gpa if it is higher or
- * if there is no helper
+ * sev_helper_end: the guest-physical address of the end of the helper's memory,
+ * or @gpa if @gpa is higher or if the guest has no helper
  */
 uint64_t sev_helper_end(uint64_t gpa);
 

@@ -58,7 +58,10 @@ uint8_t sev_helper_receive_answer(SevMigration *m)
     return MH_VERSION;
 }
 
-/* Whether the helper that @w describes has the same place here */
+/*
+ * Check that the source's helper, which @w describes, fits the memory that this
+ * machine has for the helper: version, addresses, size and entry
+ */
 static bool check_place(const SevHelperMemory *memory, const SevWireHelper *w,
                         Error **errp)
 {
@@ -85,7 +88,10 @@ static bool check_place(const SevHelperMemory *memory, const SevWireHelper *w,
     return true;
 }
 
-/* The firmware unpacks the helper's memory, and ends its session */
+/*
+ * Let the firmware unpack the helper's memory, and end the firmware's session
+ * with RECEIVE_FINISH
+ */
 static bool unpack_helper(ConfidentialGuestSupport *cgs, const uint8_t *in,
                           size_t len, size_t npages, Error **errp)
 {

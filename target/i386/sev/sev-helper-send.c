@@ -68,9 +68,9 @@ void sev_helper_send_answer(SevMigration *m, uint8_t version)
 }
 
 /*
- * Wait for the destination's answer, at most once in a migration.  It tells
- * whether the destination accepts the helper.  Returns false if the answer has
- * not arrived.
+ * Wait for the destination's answer, at most once in a migration.  The answer
+ * tells which version of the helper the destination accepts.  Returns false if
+ * the answer has not arrived.
  */
 static bool await_answer(SevHelper *h, uint8_t *theirs)
 {
@@ -86,7 +86,10 @@ static bool await_answer(SevHelper *h, uint8_t *theirs)
     return h->answered;
 }
 
-/* The firmware packs pages until the destination answers.  Say so once. */
+/*
+ * Warn the user once that the firmware packs pages until the destination
+ * answers.  After the warning, @h->why_not is set.
+ */
 static void no_answer(SevHelper *h)
 {
     g_autofree char *said = sev_helper_why_not(h);
@@ -119,8 +122,8 @@ static bool pack_helper(ConfidentialGuestSupport *cgs, GByteArray *data,
         .entry = memory->entry - MH_VA,
     });
     /*
-     * Make packets of one page, because the kernel makes packets of several
-     * pages only from in-place memory, and the helper's memory is not that
+     * Make packets of one page: the kernel makes packets of several pages only
+     * from in-place memory, and the helper's memory is ordinary memory.
      */
     for (size_t i = 0; i < npages; i++) {
         ret = sev_packets_send(&m->packets, cgs,
@@ -179,9 +182,9 @@ bool sev_helper_send_data(ConfidentialGuestSupport *cgs, GByteArray *data,
 
 /*
  * Whether the helper can read @gpa, which is byte @offset of @rb.  The guest
- * can hide some of its RAM at any time, and the helper would find something
- * else there.  So these pages are sealed after the guest has stopped, when
- * QEMU can uncover them.
+ * can hide some pages at any time; at the address of a hidden page, the helper
+ * would read other memory.  So the helper seals a page that the guest can hide
+ * only after the guest has stopped, because QEMU can uncover the page then.
  */
 static bool can_read(SevHelper *h, RAMBlock *rb, uint64_t offset, hwaddr gpa)
 {
@@ -293,7 +296,7 @@ void sev_helper_send_done(SevMigration *m)
     if (!h || !h->map) {
         return;
     }
-    /* The key is of no use to anybody now */
+    /* The session is over and needs no key, so the helper wipes its key */
     if (!sev_helper_command(&h->cpus, MH_FORGET, &err)) {
         warn_report_err(err);
     }

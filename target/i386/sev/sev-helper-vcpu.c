@@ -21,11 +21,12 @@
 #include "trace.h"
 
 /*
- * The helper ends a command within milliseconds.  The guest can change its
- * helper, so QEMU stops a vCPU that needs longer than this, in ms.
+ * Time after which QEMU stops a vCPU that has not ended a command, in ms.  The
+ * helper ends a command within milliseconds, but the guest can overwrite the
+ * helper with code that never ends a command.
  */
 #define COMMAND_MS (20 * 1000)
-/* Time between two signals to the thread of such a vCPU, in ms */
+/* Time between two signals that QEMU sends to stop a vCPU, in ms */
 #define SIGNAL_MS 100
 
 /* Entries of KVM_GET_SUPPORTED_CPUID, at most */
@@ -53,9 +54,10 @@ void sev_helper_vcpus_init(void)
     int most = kvm_vm_check_extension(kvm_state, KVM_CAP_MAX_VCPU_ID);
 
     /*
-     * KVM keeps the first value that it gets.  The machine tries to set its
-     * limit of APIC ids later, which would leave no ids for hidden vCPUs.  That
-     * call fails, and the machine ignores the failure.
+     * Set the highest limit of vCPU ids before the machine sets its limit of
+     * APIC ids, which would leave no ids for hidden vCPUs.  KVM keeps the first
+     * limit that it gets: the machine's later call fails, and the machine
+     * ignores the failure.
      */
     if (most > 0) {
         kvm_vm_enable_cap(kvm_state, KVM_CAP_MAX_VCPU_ID, 0, most);
@@ -63,9 +65,11 @@ void sev_helper_vcpus_init(void)
 }
 
 /*
- * Time stamp counter.  KVM gives the guest a stable clock only if the TSCs of
- * all vCPUs of the VM are in step, and a hidden vCPU counts as long as the VM
- * exists.
+ * Time stamp counter
+ *
+ * KVM gives the guest a stable clock only if the TSCs of all vCPUs of the VM
+ * are in step.  KVM includes the hidden vCPUs, even while no session uses them.
+ * So QEMU keeps the TSCs of the hidden vCPUs in step with the guest's.
  */
 
 typedef struct TscOffset {
@@ -118,7 +122,10 @@ static void sync_tsc(const SevHelperKvmVcpus *all)
     }
 }
 
-/* A reset or an incoming migration may have set the TSC of the guest's vCPUs */
+/*
+ * Sync the hidden vCPUs whenever the guest starts to run, because a reset or an
+ * incoming migration may have set the TSCs of the guest's vCPUs
+ */
 static void vm_changed(void *opaque, bool running, RunState state)
 {
     if (running) {
@@ -142,7 +149,10 @@ static struct kvm_segment flat_segment(int type, bool is_code)
     };
 }
 
-/* All features of the host, whatever the guest's CPUs have */
+/*
+ * Give the vCPU all features that KVM supports on this host.  The helper needs
+ * some that the guest's CPU model may lack, such as AES and AVX.
+ */
 static int set_cpuid(int fd)
 {
     g_autofree struct kvm_cpuid2 *cpuid =
@@ -182,7 +192,10 @@ static int set_sregs(int fd, const SevHelperEntry *entry)
     return ioctl(fd, KVM_SET_SREGS, &sregs) < 0 ? -errno : 0;
 }
 
-/* Returns 0, or -errno with the name of what failed in @what */
+/*
+ * Returns 0 or -errno.  After an error, @what points to the name of the ioctl
+ * that failed.
+ */
 static int set_registers(int fd, const SevHelperEntry *entry,
                          const char **what)
 {
@@ -200,7 +213,10 @@ static int set_registers(int fd, const SevHelperEntry *entry,
     if (ioctl(fd, KVM_SET_REGS, &regs) < 0) {
         return -errno;
     }
-    /* Without KVM's interrupt controllers every vCPU is runnable */
+    /*
+     * Without KVM's interrupt controllers, KVM creates every vCPU as runnable,
+     * so the ioctl is not needed
+     */
     *what = "KVM_SET_MP_STATE";
     if (kvm_irqchip_in_kernel() && ioctl(fd, KVM_SET_MP_STATE, &mp) < 0) {
         return -errno;
@@ -256,7 +272,10 @@ static void *vcpu_thread(void *opaque)
     SevHelperVcpu *v = opaque;
     sigset_t set;
 
-    /* QEMU handles SIG_IPI in every thread; here it only ends KVM_RUN */
+    /*
+     * qemu_thread_create() has blocked all signals.  SIG_IPI must end KVM_RUN;
+     * QEMU's handler for it does nothing in a thread without a CPUState.
+     */
     sigemptyset(&set);
     sigaddset(&set, SIG_IPI);
     pthread_sigmask(SIG_UNBLOCK, &set, NULL);
@@ -275,7 +294,10 @@ bool sev_helper_vcpu_run(SevHelperVcpu *v, Error **errp)
     qemu_sem_post(&v->go);
     if (qemu_sem_timedwait(&v->done, COMMAND_MS) < 0) {
         qatomic_set(&v->late, true);
-        /* A signal before KVM_RUN has no effect on KVM_RUN, so repeat it */
+        /*
+         * Repeat the signal until the thread has stopped: a signal that arrives
+         * just before the thread enters KVM_RUN does not end KVM_RUN
+         */
         do {
             pthread_kill(v->thread.thread, SIG_IPI);
         } while (qemu_sem_timedwait(&v->done, SIGNAL_MS) < 0);
@@ -288,8 +310,9 @@ bool sev_helper_vcpu_run(SevHelperVcpu *v, Error **errp)
 }
 
 /*
- * Returns the file descriptor of vCPU @index, which has its CPUID, or -errno
- * with the name of what failed in @what
+ * Create vCPU @index and set its CPUID, if that is not done yet.  Returns the
+ * vCPU's file descriptor or -errno.  After an error, @what points to the name
+ * of the ioctl that failed.
  */
 static int get_vcpu(SevHelperKvmVcpus *all, unsigned index, const char **what)
 {

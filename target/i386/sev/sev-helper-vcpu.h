@@ -59,7 +59,7 @@ void sev_helper_vcpus_init(void);
 /**
  * sev_helper_vcpu_new: make hidden vCPU @index, and its thread
  * @all: the hidden vCPUs of this VM; it is never freed
- * @port: an OUT to this I/O port returns from sev_helper_vcpu_run()
+ * @port: sev_helper_vcpu_run() returns when the vCPU writes to this I/O port
  *
  * KVM cannot destroy a vCPU.  sev_helper_vcpu_free() parks it, and this
  * function makes it begin anew.  BQL.  NULL with @errp set on error.

@@ -44,9 +44,10 @@ typedef enum SevHelperPhase {
  * @uncovers: memory regions that make hidden RAM accessible to the helper, from
  *            sev_helper_map_prepare(); BQL
  * @map: addresses of the guest's RAM, while there is a session
- * @phase: atomic.  Any thread reads it.  At the source, send_start and
- *         send_done change it with the BQL, and the migration thread between
- *         them.  At the destination, the main thread changes it.
+ * @phase: atomic.  Any thread reads it.  At the source, sev_helper_send_start()
+ *         and sev_helper_send_done() change it with the BQL.  Between these two
+ *         calls, only the migration thread changes it.  At the destination, the
+ *         main thread changes it.
  * @waited: the migration thread has waited for @answered
  * @pages: number of pages sealed or opened in this session
  * @lock: protects the members after it; no other lock is taken while it is held
@@ -54,8 +55,10 @@ typedef enum SevHelperPhase {
  * @answered: the destination's answer has arrived
  * @theirs: version of the helper that the destination accepts, or
  *          SEV_WIRE_HELPER_*; valid if @answered
- * @why_not: why the helper does not send the guest's pages; NULL: it does, or
- *           there was no session yet
+ * @why_not: the last reason for which the firmware, and not the helper, packs
+ *           the guest's pages.  NULL if there is none: before the first
+ *           session, until the source has waited for the destination's answer,
+ *           and after the helper has begun to seal pages.
  */
 typedef struct SevHelper {
     char *path;
@@ -97,7 +100,10 @@ bool sev_helper_open(SevHelper *h, Error **errp);
 /** sev_helper_close: the session has ended.  No thread uses @h.  BQL. */
 void sev_helper_close(SevHelper *h);
 
-/** sev_helper_set_why_not: the firmware packs the pages, because of @err */
+/**
+ * sev_helper_set_why_not: warn the user that the firmware packs the pages
+ * because of @err, store the text of @err in @h->why_not, and free @err
+ */
 void sev_helper_set_why_not(SevHelper *h, Error *err);
 
 /** sev_helper_why_not: @h->why_not, to be freed with g_free.  Any thread. */

@@ -24,8 +24,8 @@ bool sev_ram_is_in_place(const RAMBlock *rb);
 bool sev_migration_needs_init2(struct ConfidentialGuestSupport *cgs);
 
 /*
- * The following functions implement members of ConfidentialGuestMigrationOps,
- * whose names do not have the prefix sev_
+ * The following functions implement members of ConfidentialGuestMigrationOps.
+ * The name of a member is the name of its function without the prefix sev_.
  */
 bool sev_prepare_guest_memfd(struct ConfidentialGuestSupport *cgs,
                              Error **errp);

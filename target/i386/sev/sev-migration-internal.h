@@ -111,14 +111,15 @@ bool sev_consent_given(SevMigration *m, Error **errp);
 /* sev-send.c */
 
 /**
- * sev_can_leave: whether the guest can be sent, apart from the certificates of
- * the destination.  BQL.
+ * sev_can_leave: whether the guest can be sent, once the certificates of the
+ * destination's platform are set.  The function does not check whether they are
+ * set.  If the guest cannot be sent, @errp is set.  BQL.
  */
 bool sev_can_leave(ConfidentialGuestSupport *cgs, Error **errp);
 
 /*
- * The following functions implement members of ConfidentialGuestMigrationOps,
- * whose names do not have the prefix sev_
+ * The following functions implement members of ConfidentialGuestMigrationOps.
+ * The name of a member is the name of its function without the prefix sev_.
  */
 bool sev_is_willing(ConfidentialGuestSupport *cgs, Error **errp);
 bool sev_can_send(ConfidentialGuestSupport *cgs, Error **errp);

@@ -14,9 +14,9 @@
 #define PACKET_FIXED    4
 #define ANSWER_SIZE     8
 /*
- * The second field of the answer is the maximum size of a packet, which is a
- * multiple of the page size.  These low bits of the field have the version of
- * the helper instead.
+ * The second field of the answer contains two values.  One is the maximum size
+ * of a packet.  This size is a multiple of the page size, so its low bits are
+ * 0.  The bits of this mask contain the other value: the version of the helper.
  */
 #define ANSWER_HELPER   0xf
 #define HELPER_FIXED    32
@@ -106,8 +106,8 @@ bool sev_wire_get_session(const uint8_t *buf, size_t len, SevWireSession *s,
 }
 
 /*
- * Data of several pages must be whole pages, so that each page's place is
- * clear
+ * If the data is longer than one page, it must consist of whole pages, so that
+ * each page's data begins at a multiple of SEV_WIRE_PAGE
  */
 static bool trans_len_is_valid(uint32_t len)
 {
@@ -189,7 +189,10 @@ bool sev_wire_get_answer(const uint8_t *buf, size_t len, size_t *npages,
                    "%d or more", bytes, (int)SEV_WIRE_PAGE);
         return false;
     }
-    /* Another version of QEMU may be able to receive larger packets */
+    /*
+     * If the destination is another version of QEMU, it may accept larger
+     * packets than this QEMU can make
+     */
     *npages = MIN(bytes / SEV_WIRE_PAGE, SEV_WIRE_PACKET_PAGES);
     *helper = bytes & ANSWER_HELPER;
     return true;

@@ -24,8 +24,8 @@
 #define SEV_WIRE_SESSION_MAX    (16 * KiB)
 
 /*
- * A packet header of SEV API 0.24 has 52 bytes.  The data of a packet are as
- * long as its pages, of which a kernel puts at most four into one packet.
+ * A packet header of SEV API 0.24 has 52 bytes.  A packet has at most four
+ * pages, and its data is not longer than these pages.
  */
 #define SEV_WIRE_HDR_MAX        256
 #define SEV_WIRE_PAGE           (4 * KiB)
@@ -95,26 +95,29 @@ bool sev_wire_get_packet(const uint8_t *buf, size_t len, size_t *pos,
 
 /**
  * sev_wire_put_answer: append an answer to @out
- * @npages: most pages of a packet, 1 to SEV_WIRE_PACKET_PAGES
+ * @npages: maximum number of pages in a packet, 1 to SEV_WIRE_PACKET_PAGES
  * @helper: version of the helper that is accepted, or SEV_WIRE_HELPER_*
  */
 void sev_wire_put_answer(GByteArray *out, size_t npages, uint8_t helper);
 
 /**
  * sev_wire_get_answer: decode @buf, which must be exactly one answer
- * @npages: returns the most pages of a packet, 1 to SEV_WIRE_PACKET_PAGES
+ * @npages: returns the maximum number of pages in a packet, 1 to
+ *          SEV_WIRE_PACKET_PAGES
  * @helper: returns the version of the helper, or SEV_WIRE_HELPER_*
  */
 bool sev_wire_get_answer(const uint8_t *buf, size_t len, size_t *npages,
                          uint8_t *helper, Error **errp);
 
 /**
- * SevWireHelper: the beginning of the platform data, with which the source
- * sends the helper's private memory (docs/specs/sev-migration-payload.rst)
- * @version: version of its interface
- * @npages: number of pages of its private memory, whose packets follow
- * @private_gpa, @shared_gpa: its guest-physical addresses
- * @entry: offset of its first instruction
+ * SevWireHelper: the beginning of the platform data.  The source sends the
+ * helper's private memory as platform data; see
+ * docs/specs/sev-migration-payload.rst.
+ * @version: version of the helper's interface
+ * @npages: number of pages of the helper's private memory; the packets with
+ *          these pages follow this struct
+ * @private_gpa, @shared_gpa: guest-physical addresses of the helper's memory
+ * @entry: offset of the helper's first instruction in the private memory
  */
 typedef struct SevWireHelper {
     uint32_t version;
