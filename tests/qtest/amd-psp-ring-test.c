@@ -56,9 +56,9 @@
 #define NONE        0x7f
 
 /*
- * Code of the vCPU, in tests that have one.  The vCPU writes registers on
- * behalf of the test, as a host's driver would.  The device then executes
- * commands while the vCPU's write is in progress.
+ * Requests to vcpu_code, which runs on a vCPU only in test_vcpu().  The vCPU
+ * writes registers on behalf of the test, as a host's driver would, so that the
+ * device executes commands while the vCPU's write is in progress.
  */
 #define TODO        0x500       /* if not 0: write WHAT to WHERE */
 #define TODO_WHERE  0x504
@@ -423,8 +423,9 @@ static void test_pause(void)
     g_assert_cmpuint(psp_stat_of(&p, "unknown", "failed"), ==, 2);
 
     /*
-     * While CLEAR is set in the control register, the firmware clears the bit
-     * PAUSED again when it looks for the next entry
+     * Entry 5 fails, so the firmware pauses the queue and sets PAUSED.  CLEAR
+     * is set in the control register, so the firmware clears PAUSED when it
+     * looks for the next entry.
      */
     put_entry(&p, LOW, 5, NONE, 0, 0);
     ring_go(&p, 6, CLEAR);
@@ -501,7 +502,8 @@ static void test_interrupts(void)
     g_assert(!interrupted(&p));
     /*
      * An entry with INT_DONE raises an interrupt at the end of its command.
-     * The bit COMPLETE stays set, and there is only one interrupt.
+     * COMPLETE stays set until a doorbell with CLEAR, but a bit that is still
+     * set does not raise another interrupt at the next doorbell.
      */
     put_entry(&p, LOW, 1, STATUS, INT_DONE, ARG);
     ring_go(&p, 2, 0);
@@ -513,8 +515,8 @@ static void test_interrupts(void)
     ring_go(&p, 2, CLEAR);
     g_assert_cmphex(psp_read(&p, CMDBUF_LO) & INTS, ==, 0);
     /*
-     * A command that fails raises an interrupt, too, and the pause of a queue
-     * raises another
+     * An entry with INT_DONE raises an interrupt even if its command fails.
+     * The pause of a queue raises an interrupt even without INT_DONE.
      */
     put_entry(&p, LOW, 2, NONE, INT_DONE | GO_ON, 0);
     ring_go(&p, 3, 0);
@@ -525,8 +527,9 @@ static void test_interrupts(void)
     await_head(&p, COMPLETE | PAUSED | HIGH_RUNS | 4);
     g_assert(interrupted(&p));
     /*
-     * A command in the mailbox raises an interrupt only if it requests one.
-     * This command also ends the mode.
+     * A command in the mailbox raises an interrupt only if bit 0 of CMDRESP
+     * requests one.  STATUS, which also ends the mode, does not request an
+     * interrupt.  RING_BUFFER does.
      */
     g_assert_cmphex(psp_cmd(&p, STATUS), ==, 0x1f);
     g_assert(!interrupted(&p));
@@ -546,7 +549,7 @@ static void test_interrupts(void)
     ring_go(&p, 3, 0);
     await_head(&p, LOW_RUNS | HIGH_RUNS | 3);
     g_assert(!interrupted(&p));
-    /* The interrupt is enabled for the other queue only */
+    /* The interrupt is enabled for the high queue only */
     ring_go(&p, 4, NEAR_INT << 1);
     await_head(&p, LOW_RUNS | HIGH_RUNS | 4);
     g_assert(!interrupted(&p));
@@ -554,9 +557,10 @@ static void test_interrupts(void)
     await_head(&p, NEAR | LOW_RUNS | HIGH_RUNS | 5);
     g_assert(interrupted(&p));
     /*
-     * While three and then two entries are left, the queue is not nearly empty.
-     * The second command fails, so the firmware pauses the queue.  One entry is
-     * left, but the firmware does not set NEAR for a queue that is paused.
+     * Before entry 5 three entries are left, and before entry 6 two, so the
+     * queue is not nearly empty.  Entry 6 fails, so the firmware pauses the
+     * queue.  Then only entry 7 is left, but the firmware does not set NEAR for
+     * a queue that is paused.
      */
     put_entry(&p, LOW, 6, NONE, 0, 0);
     ring_go(&p, 8, NEAR_INT | CLEAR);
@@ -707,7 +711,10 @@ static void test_leave(void)
     psp_close(&p);
 }
 
-/* SHUTDOWN in a queue ends the mode, and the firmware writes its status */
+/*
+ * SHUTDOWN in a queue ends the mode.  The firmware still writes the status of
+ * SHUTDOWN to the queue's statuses.
+ */
 static void test_shutdown(void)
 {
     Psp p;
@@ -1017,8 +1024,9 @@ static void test_fault_restart(void)
     g_assert(!query_is(&p, "ring"));
 
     /*
-     * The firmware takes the next command from the mailbox, because the mode
-     * has ended, and the platform is UNINIT
+     * The restart has ended the mode, so the firmware takes the next command
+     * from the mailbox.  The restart has also put the platform into the state
+     * UNINIT.
      */
     clear(&p);
     g_assert_cmphex(psp_cmd(&p, STATUS), ==, 0);
@@ -1150,7 +1158,7 @@ static void test_vcpu(void)
     g_assert_cmphex(ring_enter(&p, &low_only), ==, 0);
     put_entries(&p, LOW, 0, 8, STATUS);
     ring_go(&p, 8, CLEAR);
-    /* The commands were executed when the vCPU's write has ended */
+    /* When the vCPU's write ends, the device has executed all commands */
     g_assert_cmphex(psp_read(&p, CMDBUF_LO), ==, LOW_RUNS | EMPTY | 8);
     g_assert(interrupted(&p));
     for (unsigned i = 0; i < 8; i++) {
@@ -1220,8 +1228,8 @@ int main(int argc, char **argv)
     g_assert_cmpint(pwrite(fd, vcpu_code, sizeof(vcpu_code), 0), ==,
                     sizeof(vcpu_code));
     /*
-     * The entry point: a jump to the next instruction, which is the 16-bit
-     * code
+     * The vCPU starts at RESET_AT, where it finds a jump to vcpu_code at offset
+     * 0: the 16-bit instruction pointer wraps from 0xfff3 + 0xd to 0
      */
     g_assert_cmpint(pwrite(fd, "\xe9\x0d", 3, RESET_AT), ==, 3);
     close(fd);

@@ -67,9 +67,10 @@ static const struct {
 };
 
 /*
- * Return the handle of a guest in @state.  This platform's own certificates are
- * at PDH and CHAIN, and at SESSION is a session that the platform has made for
- * itself.
+ * Return the handle of a guest in @state.  For states 4 and 6, the caller must
+ * have exported this platform's certificates to PDH and CHAIN.  For state 5,
+ * PDH must contain this platform's PDH, and SESSION must contain a session that
+ * the platform has made for itself.
  */
 static uint32_t guest_in(Psp *p, unsigned state)
 {
@@ -160,8 +161,9 @@ static void test_replies(void)
     g_assert_cmphex(psp_cmd(&p, 0x40), ==, 0x04);
 
     /*
-     * SEND_UPDATE_DATA checks the header's length first.  The command returns
-     * the right length only if the host's length is too small, or on success.
+     * SEND_UPDATE_DATA checks the header's length before it checks the handle
+     * and the guest's state.  The firmware writes the length of the header to
+     * the command buffer only if the length there is too small, or on success.
      */
     clear(&p);
     put32(&p, 0, 0xabcdef);

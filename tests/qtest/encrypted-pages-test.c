@@ -506,8 +506,9 @@ static void test_downtime_slow_source(void)
         status = g_strdup(qdict_get_str(info, "status"));
         if (!strcmp(status, "active") && !fit && bytes_fit(info, 1.0)) {
             /*
-             * This control shows that QEMU would stop the guest at this point
-             * if it estimated the time only by bytes
+             * QEMU would stop the guest at this point if it estimated the time
+             * only by bytes.  This would be too early: the platform still needs
+             * more than 2 s for the private pages that are left.
              */
             fit = true;
             g_assert_cmpuint(counter(info, "private-pages"), <, pages / 4);
@@ -535,7 +536,7 @@ static void test_downtime_slow_source(void)
 
 /*
  * The guest always has 2048 dirty shared pages, which can be sent within the
- * limit.  If QEMU estimated the time of a private page for each of them, it
+ * limit.  If QEMU assumed that each of them takes as long as a private page, it
  * would never stop the guest.  The migration must complete.
  */
 static void test_downtime_shared(void)
@@ -553,7 +554,10 @@ static void test_downtime_shared(void)
         done = !strcmp(qdict_get_str(info, "status"), "completed");
         qobject_unref(info);
         g_assert_cmpint(g_get_monotonic_time(), <, end);
-        /* Write to 2048 shared pages.  To pack 2048 private pages takes 1 s. */
+        /*
+         * Write to 2048 shared pages.  Packing as many private pages would take
+         * 1 s, which exceeds the limit.
+         */
         qtest_memset(p.src, 16 * MiB, 0x5a, 8 * MiB);
     }
     pair_end(p);
@@ -656,7 +660,8 @@ static void test_downtime_slow_destination(void)
 
 /*
  * A link with a limited rate, which forwards connections from a TCP port to the
- * Unix socket "socket".  TCP has large buffers.
+ * Unix socket "socket".  The source connects by TCP, whose large buffers let
+ * the source write faster than the link transfers until the buffers are full.
  */
 typedef struct Link {
     int listener;
@@ -793,8 +798,9 @@ static void test_downtime_slow_link(const void *multifd)
     g_assert_cmpuint(last_round(info, "private-pages") * 2500, <=,
                      1.5 * limit_ms * 1000);
     /*
-     * A source that sends only few pages would also meet the limits above.
-     * This control shows that this source has sent many shared pages in total.
+     * The checks above would also pass if the source had only few shared pages
+     * to send.  Check that the source has sent all shared pages, and has sent
+     * the pages again to which the test wrote meanwhile.
      */
     g_assert_cmpuint(counter(info, "shared-pages"), >=,
                      (62 * MiB + 16 * MiB) / 4096);
@@ -822,8 +828,9 @@ static void test_busy(void)
 }
 
 /*
- * While the guest is stopped, the source cannot pack pages and could not send
- * requeued pages later, so the migration must fail.  The guest runs on.
+ * The test device refuses to pack pages while the guest is stopped.  The source
+ * cannot requeue them, because no later round would send them, so the migration
+ * must fail.  The guest then runs again at the source.
  */
 static void test_busy_stopped(void)
 {
@@ -924,8 +931,9 @@ static int64_t testdev_get(QTestState *qts, const char *property)
 
 /*
  * The platform takes 1.3 s to pack a run of 64 pages.  A conversion must not
- * wait for it.  The test device measures the time only within the conversion,
- * which takes microseconds, so 100 ms are enough for a busy host.
+ * wait until the run is packed.  The test device measures only the duration of
+ * the conversion itself.  A conversion takes microseconds, so a busy host stays
+ * below 100 ms, too.
  */
 static void test_no_wait(void)
 {
@@ -981,7 +989,8 @@ static int64_t longest_answer(QTestState *qts, QTestState *src,
 
 /*
  * The destination's platform takes 0.6 s to unpack a record, and 5 s to unpack
- * all records.  The main loop must not wait for half of the time of one record.
+ * all records.  The destination's main loop must not wait for the platform: it
+ * must answer each query in less than half of the time of one record.
  */
 static void test_slow_load(const void *multifd)
 {
@@ -1094,7 +1103,7 @@ static void test_slow_save_hugetlb(void)
     slow_save("", args);
 }
 
-/* Check that blocked-reasons has the reason of an unwilling guest only */
+/* Check that blocked-reasons has one reason: the guest is unwilling */
 static void blocked_by_guest(QTestState *qts)
 {
     QDict *info = query(qts);
@@ -1166,7 +1175,10 @@ static void test_refused(void)
 
     no_return_path = migrate_refused(qts);
     g_assert(strstr(no_return_path, "return-path"));
-    /* Users of virsh do not set capabilities, so the error names the command */
+    /*
+     * Users of virsh do not set capabilities, so the error also names the
+     * command of virsh that migrates with a return path
+     */
     g_assert(strstr(no_return_path, "virsh migrate --live"));
     qtest_quit(qts);
     for (size_t i = 0; i < G_N_ELEMENTS(capabilities); i++) {
