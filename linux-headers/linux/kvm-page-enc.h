@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 WITH Linux-syscall-note */
 /*
- * Definitions for private pages of guests that <linux/kvm.h> of Linux 7.3 lacks
+ * Definitions that <linux/kvm.h> of Linux 7.3 lacks, for guests' private pages
  *
  * The kernel module, QEMU and the tests share this file.  It has two parts:
  *
@@ -17,19 +17,20 @@
 #include <linux/types.h>
 
 /*
- * Our own numbers.  They cannot collide with numbers of Linux, which numbers
- * its capabilities and its commands of KVM_MEMORY_ENCRYPT_OP from 0, and whose
- * KVM ioctls have the type KVMIO.
+ * Our own numbers.  They cannot collide with Linux's numbers: Linux numbers its
+ * capabilities and its commands of KVM_MEMORY_ENCRYPT_OP from 0, and its KVM
+ * ioctls have the type KVMIO.
  *
- * A kernel without one of the following calls refuses the call, so a caller can
- * find out with a call that has no effect whether the kernel implements it:
+ * User space can find out with the following calls, which change nothing,
+ * whether KVM implements an ioctl or a command:
  *
- * - KVM_SET_MEMORY_ATTRIBUTES2 on a guest_memfd with size 0: EINVAL if it is
- *   implemented, ENOTTY if it is not.
- * - KVM_GET_PAGE_ENC_BITMAP on a VM with num_pages 0: EINVAL if it is
- *   implemented, ENOTTY if it is not.
- * - KVM_SEV_SEND_UPDATE_BATCH on an SEV VM with count 0: 0 if the command and
- *   the flags in its argument are implemented, otherwise EINVAL.
+ * - KVM_SET_MEMORY_ATTRIBUTES2 on a guest_memfd with size 0 fails with EINVAL
+ *   if KVM implements the ioctl, and with ENOTTY otherwise.
+ * - KVM_GET_PAGE_ENC_BITMAP on a VM with num_pages 0 fails with EINVAL if KVM
+ *   implements the ioctl, and with ENOTTY otherwise.
+ * - KVM_SEV_SEND_UPDATE_BATCH on an SEV VM with count 0 returns 0 if KVM
+ *   implements the command and the flags in its argument, and fails with EINVAL
+ *   otherwise.
  */
 #define KVM_CAP_PAGE_ENC_BASE		0x50454e00
 #define KVM_PAGE_ENC_IO			0xE7
@@ -56,10 +57,10 @@
 
 /*
  * VM: mask of the attributes that KVM_SET_MEMORY_ATTRIBUTES2 accepts on the
- * guest_memfds of the VM, or 0.  The name is that of Linux 7.4, which assigns
- * its own number.  The number below is for a <linux/kvm.h> that does not have
- * the name.  A module that is built with such a <linux/kvm.h> uses the number,
- * too.
+ * guest_memfds of the VM, or 0.  The <linux/kvm.h> of Linux 7.4 defines the
+ * name with a number of Linux.  If <linux/kvm.h> does not define the name, the
+ * line below defines it with a number of our own.  A module that is built with
+ * such a <linux/kvm.h> answers only for our number.
  */
 #ifndef KVM_CAP_GUEST_MEMFD_MEMORY_ATTRIBUTES
 #define KVM_CAP_GUEST_MEMFD_MEMORY_ATTRIBUTES	(KVM_CAP_PAGE_ENC_BASE + 3)
@@ -69,14 +70,16 @@
 /**
  * struct kvm_memory_attributes2 - argument of KVM_SET_MEMORY_ATTRIBUTES2
  * @offset: in: first byte of the range in the guest_memfd, page-aligned
- * @address: the name that @offset has in calls for VM-wide attributes
+ * @address: the same field as @offset, for calls that set VM-wide attributes:
+ *	a guest physical address
  * @size: in: bytes, page-aligned, not 0
  * @attributes: in: 0 (shared) or KVM_MEMORY_ATTRIBUTE_PRIVATE
  * @flags: 0
  * @error_offset: out, with any error except EFAULT: the byte in the file at
  *	which the conversion failed.  With EAGAIN, it is the offset of the first
  *	page in the range to which somebody still holds a reference.  With any
- *	other error, it is @offset.  No page was converted.
+ *	other error, it is @offset.  If the ioctl fails, it has converted no
+ *	page
  * @reserved: 0
  */
 struct kvm_memory_attributes2 {
@@ -139,24 +142,26 @@ struct kvm_page_enc_bitmap {
 #define KVM_SEV_RECEIVE_UPDATE_BATCH	0x40000001
 
 /**
- * struct kvm_sev_update_batch - KVM_SEV_SEND_UPDATE_DATA or
- *	KVM_SEV_RECEIVE_UPDATE_DATA for contiguous whole pages
+ * struct kvm_sev_update_batch - argument of KVM_SEV_SEND_UPDATE_BATCH and
+ *	KVM_SEV_RECEIVE_UPDATE_BATCH, which do for several contiguous whole
+ *	pages what KVM_SEV_SEND_UPDATE_DATA and KVM_SEV_RECEIVE_UPDATE_DATA do
  * @guest_uaddr: in: host address of the first page, page-aligned
  * @hdr_uaddr: in: array of packet headers, @hdr_len bytes for each page
  * @trans_uaddr: in: array of the data of packets, with an element of one page
  *	for each page.  The data of a packet of several pages occupy the
- *	elements of all of its pages.  Its header is the element of @hdr_uaddr
- *	for its first page
+ *	elements of all pages of the packet.  The header of the packet is the
+ *	element of @hdr_uaddr for the first page of the packet
  * @hdr_len: in: bytes of one header
  * @count: in: number of pages; the call has no effect if it is 0
  * @done: out, also with an error: number of pages that are done, from the first
  *	on.  The error, and the firmware's error in struct kvm_sev_cmd, belong
  *	to the next page
  * @flags: KVM_SEV_UPDATE_BATCH_PACKETS or 0
- * @packets_uaddr: with KVM_SEV_UPDATE_BATCH_PACKETS: array of one byte for each
- *	page: the number of pages of the packet that begins with this page, 1 to
- *	KVM_SEV_UPDATE_BATCH_PACKET_MAX, and 0 for the other pages of a packet.
- *	KVM writes the array on send and reads it on receive.  Otherwise 0
+ * @packets_uaddr: 0 without KVM_SEV_UPDATE_BATCH_PACKETS.  With this flag:
+ *	array of one byte for each page.  The byte of the first page of a packet
+ *	is the number of pages of the packet, 1 to
+ *	KVM_SEV_UPDATE_BATCH_PACKET_MAX.  The bytes of the other pages are 0.
+ *	KVM writes the array on send and reads it on receive
  * @reserved: 0
  */
 struct kvm_sev_update_batch {

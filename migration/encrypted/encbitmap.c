@@ -37,8 +37,9 @@ struct EncBitmap {
 
     /*
      * A reader-writer lock that admits no new reader while a writer waits.
-     * The migration thread takes the lock again as soon as it has dropped it,
-     * so with a lock that prefers readers a vCPU could wait for a whole round.
+     * The migration thread is a reader, and takes the lock again as soon as it
+     * has dropped it.  A vCPU that converts pages is a writer.  With a lock
+     * that prefers readers, the vCPU could wait for a whole round.
      */
     QemuMutex mutex;
     QemuCond changed;
@@ -281,8 +282,9 @@ void encbitmap_set(RAMBlock *rb, uint64_t first, uint64_t npages,
 }
 
 /*
- * Return @nbits bits of @le, starting with bit @bit.  Reads no word that has
- * none of these bits.
+ * Return @nbits bits of @le, starting with bit @bit.  The higher bits of the
+ * result are undefined.  The function reads only the words that contain these
+ * @nbits bits, so it does not read past the end of @le.
  */
 static unsigned long get_le_bits(const uint64_t *le, uint64_t bit,
                                  unsigned nbits)

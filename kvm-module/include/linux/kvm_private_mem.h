@@ -13,8 +13,10 @@
 struct gmem_attributes;
 
 /*
- * Internal flag of a slot: its guest_memfd keeps attributes.  For VMs that are
- * not in in-place mode, the test of this flag is the only cost.
+ * Internal flag of a slot: its guest_memfd keeps attributes.  Code that looks
+ * up such attributes tests this flag first.  A VM that is not in in-place mode
+ * has no slot with this flag, so a lookup costs such a VM no more than the
+ * test.
  */
 #define KVM_MEMSLOT_GMEM_ATTRIBUTES	(1UL << 18)
 #define KVM_MEMSLOT_GMEM_FLAGS	(KVM_MEMSLOT_GMEM_ONLY | KVM_MEMSLOT_GMEM_ATTRIBUTES)
@@ -112,7 +114,7 @@ static inline bool kvm_gmem_in_place(struct kvm *kvm)
 	return READ_ONCE(kvm->gmem_in_place);
 }
 
-/* Does the guest_memfd of @slot, which can be NULL, keep attributes? */
+/* Has @slot a guest_memfd that keeps attributes?  @slot can be NULL. */
 static inline bool
 kvm_gmem_slot_keeps_attributes(const struct kvm_memory_slot *slot)
 {

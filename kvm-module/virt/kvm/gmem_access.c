@@ -50,8 +50,9 @@ bool kvm_gmem_gfn_is_private(struct kvm *kvm, gfn_t gfn)
 EXPORT_SYMBOL_FOR_KVM_INTERNAL(kvm_gmem_gfn_is_private);
 
 /*
- * Get a reference to the folio of a private page that KVM may access.  The page can be
- * converted at any time, but a conversion does not move it.
+ * Get a reference to the folio of a private page that KVM may access.  The page
+ * can be converted while the caller uses the folio.  A conversion does not
+ * replace the folio, so the caller still accesses the page's memory.
  */
 static struct folio *gmem_get_private(const struct kvm_memory_slot *slot,
 				      gfn_t gfn, bool may_sleep)

@@ -65,11 +65,14 @@ static unsigned long gmem_attributes_other(const struct gmem_attributes *attribu
 }
 
 /**
- * gmem_attributes_narrow - trim pages that already have the wanted state from a range
+ * gmem_attributes_narrow - narrow a range to the pages that must change
  * @attributes: attributes of the guest_memfd
  * @start: in, out: first page of the range, which is not empty
  * @end: in, out: page after the range
  * @private: the wanted state
+ *
+ * The function removes pages that already have the wanted state from both ends
+ * of the range, but not from its middle.
  *
  * Return: whether any page in the range has the other state.  If so, the first and
  * the last page of the narrowed range have the other state.

@@ -21,9 +21,11 @@
 
 /*
  * Add @n contiguous pages to the file from @index on, where the file has no pages.
- * @page is the first page of an allocation of @n pages, rounded up to a power of two,
- * or NULL if the allocation failed.  @gfp is for the page cache's own allocations and
- * charges.
+ * @page is the first page of an allocation whose size is @n, rounded up to a
+ * power of two.  The function frees the pages after the first @n.  If the
+ * allocation failed, @page is NULL and the function returns -ENOMEM.  The page
+ * cache uses @gfp to allocate its nodes and to charge the pages to a memory
+ * control group.
  */
 static int gmem_add_block(struct address_space *mapping, pgoff_t index, int n,
 			  struct page *page, gfp_t gfp)
@@ -50,8 +52,9 @@ static int gmem_add_block(struct address_space *mapping, pgoff_t index, int n,
 
 /*
  * Does the memory control group have room for all pages of the file that are not
- * allocated yet?  If not, optional pages could use up the memory for pages that the
- * guest needs.
+ * allocated yet?  If it has no room, the optional pages of a block (see
+ * kvm_gmem_alloc_block()) could use up memory that the guest needs for other
+ * pages.
  */
 static bool gmem_group_has_room(const struct address_space *mapping,
 				pgoff_t nr_pages)
@@ -188,10 +191,11 @@ static int gmem_replace(struct inode *inode,
  * @npages: number of pages, at most those of a block
  * @overwrite: true: pin all @npages pages, and replace them if they are not
  *	contiguous; the caller overwrites the contents.  false: pin as many pages
- *	as are contiguous, but none after the end of the block.  A packet that is
- *	sent then does not cross the end of a block.  If the destination's file
- *	has blocks at the same offsets, the pages of the packet are usually
- *	contiguous there, too, and need not be replaced.
+ *	as are contiguous, but none after the end of the block, so that no
+ *	packet that KVM sends crosses the end of a block.  If the destination's
+ *	file has blocks at the same offsets, the pages of a packet are usually
+ *	contiguous on the destination as well, and KVM need not replace them
+ *	there.
  * @pages: out: the pages, for unpin_user_pages()
  *
  * If @overwrite, the caller holds kvm->lock, which prevents other commands from

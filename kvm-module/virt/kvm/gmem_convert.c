@@ -18,9 +18,11 @@
 #include "gmem_trace.h"
 
 /*
- * How often a conversion checks a held page again, and how often it drains LRU
- * batches.  After this number of tries, page faults and commands of devices have
- * dropped their references, so references that remain belong to long-term pins.
+ * A conversion that finds a held page drains LRU batches, at most
+ * GMEM_CONVERT_DRAINS times.  After each drain, it checks again whether pages
+ * are held, at most GMEM_CONVERT_TRIES times.  By the last check, page faults
+ * and commands of devices have dropped their references, so references that
+ * remain belong to long-term pins.
  */
 #define GMEM_CONVERT_TRIES	8
 #define GMEM_CONVERT_DRAINS	2
@@ -155,9 +157,10 @@ static void gmem_unreach_unheld(struct address_space *mapping,
 
 /*
  * Unmap the pages [@start, @end) from the host, and check that none of them is held.
- * The host cannot map them again, because its faults need the invalidate_lock.
- * A guest's fault may still take a reference, but it detects the invalidation and
- * drops the reference without using the page.
+ * No later fault of the host can map them, because such a fault needs the
+ * invalidate_lock, which the caller holds.  A guest's fault may still take a
+ * reference, but it detects the invalidation and drops the reference without
+ * using the page.
  */
 static int gmem_take_from_host(struct address_space *mapping,
 			       const struct gmem_attributes *attributes,
@@ -174,8 +177,9 @@ static int gmem_take_from_host(struct address_space *mapping,
 			return -EINTR;
 		usleep_range(50, 200);
 		/*
-		 * A host fault that began before the unmapping may have mapped
-		 * its page only now.
+		 * A fault of the host may have got its folio before the caller
+		 * took the invalidate_lock, and may have mapped the folio after
+		 * the pages were unmapped.  Unmap them again.
 		 */
 		gmem_unmap_reached(mapping, attributes, *held, end);
 	}
@@ -330,8 +334,8 @@ struct gmem_conversion {
 
 /*
  * Convert all pages of @c or none: everything that can fail or be interrupted comes
- * before the first page changes.  Returns 0, -EAGAIN, or -EINTR if a fatal signal is
- * pending.
+ * before the first page changes.  Returns 0, -EAGAIN if a page is held
+ * (@c->held), or -EINTR if a fatal signal is pending.
  */
 static int gmem_convert(struct inode *inode, struct gmem_attributes *attributes,
 			struct gmem_conversion *c)

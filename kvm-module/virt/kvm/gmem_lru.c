@@ -54,12 +54,13 @@ static void gmem_drain_cpu(struct work_struct *work)
 	struct folio_batch batch;
 
 	/*
-	 * gmem_drain_queue() reads drain->began and lets its caller wait for
-	 * the drain with the next number.  If gmem_drain_queue() reads
-	 * drain->began before this store, its caller waits for the present
-	 * drain.  That is sufficient, because the code below drains all pages
-	 * that were in the batch at the time of this read.  No barrier is
-	 * needed, because only this CPU adds pages to its batch.
+	 * gmem_drain_queue() reads drain->began and makes its caller wait for
+	 * the drain with the next number.  If gmem_drain_queue() reads the
+	 * value from before this store, the next number is that of this drain.
+	 * This drain is sufficient for the caller, because the code below
+	 * drains all pages that were in the batch when gmem_drain_queue() read
+	 * drain->began.  No barrier is needed between this store and the code
+	 * below, because only this CPU adds pages to its batch.
 	 */
 	WRITE_ONCE(drain->began, began);
 
@@ -137,7 +138,11 @@ int kvm_gmem_drain_lru(struct gmem_attributes *attributes, bool all)
 
 	cpus_read_lock();
 	for_each_online_cpu(cpu) {
-		/* A CPU that allocates another page of the file is recorded again. */
+		/*
+		 * Clear the bit before the drain is queued.  A CPU that
+		 * allocates another page of the file after that sets its bit
+		 * again, so a later call drains this CPU, too.
+		 */
 		if (!test_and_clear_bit(cpu, attributes->cpus) && !all)
 			continue;
 		if (gmem_drain_queue(cpu, &until[cpu]))

@@ -9,8 +9,11 @@
  * kvm_gmem_creating - record that a guest_memfd is about to be created for @kvm
  * @kvm: the VM
  *
- * The creation of the file determines whether it keeps attributes, so the VM cannot
- * enter in-place mode afterwards.  Takes kvm->lock, as kvm_private_mem_enable() does.
+ * KVM decides when it creates the file whether the file keeps attributes, so
+ * the VM cannot enter in-place mode afterwards.  kvm_private_mem_enable()
+ * checks kvm->gmem_created and changes the mode under kvm->lock.  This function
+ * takes kvm->lock, so the mode has either changed before this function returns,
+ * or can no longer change.
  */
 void kvm_gmem_creating(struct kvm *kvm)
 {

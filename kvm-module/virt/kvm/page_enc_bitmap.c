@@ -167,7 +167,10 @@ static void page_enc_from_vm(struct kvm *kvm, gfn_t start, gfn_t end,
 	}
 }
 
-/* Set the bits of the gfns [@first, @last) of a slot, from @bit on. */
+/*
+ * Write the state of the gfns [@first, @last) of a slot to @bits, beginning
+ * with the bit number @bit.
+ */
 static void page_enc_from_slot(struct kvm *kvm, struct kvm_memory_slot *slot,
 			       gfn_t first, gfn_t last,
 			       unsigned long *bits, unsigned long bit)
@@ -256,7 +259,10 @@ static int page_enc_read(struct kvm *kvm, struct page_enc_bits *enc)
 	}
 
 	enc->generation = page_enc_generation(kvm, slots);
-	/* The iterator returns slots in the order of their gfns. */
+	/*
+	 * The iterator returns slots in the order of their gfns, so the bits
+	 * from @next to @bit belong to no slot.
+	 */
 	kvm_for_each_memslot_in_gfn_range(&iter, slots, start, end) {
 		first = max(start, iter.slot->base_gfn);
 		last = min(end, iter.slot->base_gfn + iter.slot->npages);
@@ -289,7 +295,10 @@ static int page_enc_to_user(u8 __user *to, const u8 *from, u64 bytes)
 	return 0;
 }
 
-/* Write the bitmap to user space.  Bits of the last byte after the range keep their value. */
+/*
+ * Write the bitmap to user space.  If the range ends within a byte, the other
+ * bits of this byte keep their value.
+ */
 static int page_enc_write(const struct page_enc_bits *enc, u8 __user *to)
 {
 	const u8 *bits = (const u8 *)enc->bits;
