@@ -286,7 +286,11 @@ static void not_mapped(void)
     vm_create(&vm, VM_SW_PROTECTED, GUEST_SIZE);
     MUST(vm_slot(&vm, 0, 0, 0, half, 0));
     g = CHECK(vm_gmem(&vm, half, 0));
-    /* Host memory that KVM could map with a 2 MiB page */
+    /*
+     * Align the slot's host memory to 2 MiB and ask for huge pages.  The check
+     * of pages_2m below then fails if KVM maps the memory with a 2 MiB page
+     * although some pages of the slot are private.
+     */
     p = mmap(NULL, 2 * half, PROT_READ | PROT_WRITE,
              MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     p = (uint64_t *)(((uintptr_t)p + half - 1) & -half);
@@ -377,10 +381,11 @@ static int map_all(struct vm *vm, uint64_t gpa, uint64_t size)
 }
 
 /*
- * KVM maps a guest_memfd that keeps attributes with 4 KiB pages only, whatever
- * is converted, so that no mapping contains both private and shared pages.  The
- * same VM has 2 MiB mappings of ordinary memory, which shows that the test
- * would notice them.
+ * If a guest_memfd keeps attributes, KVM maps its pages only with 4 KiB
+ * mappings, before and after conversions, so that no mapping contains both
+ * private and shared pages.  The VM also has ordinary memory, which KVM maps
+ * with 2 MiB mappings.  This shows that the test would notice a 2 MiB mapping
+ * of the guest_memfd.
  */
 static void large_mappings(void)
 {

@@ -193,8 +193,10 @@ static void files_and_generations(void)
 }
 
 /*
- * A conversion marks exactly the changed pages in the dirty logs of slots that
- * begin at any bit of a word of the file's bitmap
+ * A conversion marks exactly the pages whose state changes.  If a slot begins
+ * inside a word of the guest_memfd's bitmap, KVM must shift the bits that it
+ * copies to the slot's dirty bitmap.  The test uses slots that begin at
+ * different bits of a word.
  */
 static void marks(void)
 {

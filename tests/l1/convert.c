@@ -480,8 +480,10 @@ static void large(enum vm_type type)
     t1 = now();
     if (counted) {
         /*
-         * KVM calls the counted function once per part of the conversion,
-         * before KVM drops the lock to let other threads take it
+         * KVM splits the conversion into parts, so that other threads can
+         * take the guest_memfd's lock between two parts.  KVM calls
+         * kvm_gmem_invalidate_end() at the end of each part, so count the
+         * calls.
          */
         long parts = count();
 

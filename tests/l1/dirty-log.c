@@ -79,9 +79,10 @@ static void writes(struct vm *vm)
        guest_read(vm, 0x21000) != ~0ULL && dirty_is(vm, 0, 0),
        "a private page that the guest only reads is not dirty");
     /*
-     * A migration does not send the contents of a page that nobody has
-     * accessed.  The first access must therefore mark the page dirty, even if
-     * it is a read.
+     * The source sends only the state, and not the contents, of a page that
+     * was never accessed.  The first access allocates the page, even if the
+     * access is a read.  KVM must then mark the page dirty, so that the source
+     * sends the page again, with its contents.
      */
     ok(guest_read(vm, 0x380000) != ~0ULL && dirty_is(vm, 0x380, 0x381),
        "a page that was not allocated is dirty after the guest's first read");

@@ -88,7 +88,8 @@ class Type(unittest.TestCase):
         self.addCleanup(shutil.rmtree, self.work)
 
     def needs_init2(self, policy):
-        # Use OVMF, because an SEV-ES guest needs its reset block
+        # Use OVMF, because QEMU launches an SEV-ES guest only if the guest's
+        # firmware image contains an SEV-ES reset block
         v = vm.VM('type', vm.Config.from_env(
             guest.Workload('type'), self.work, policy=policy,
             mem=64 * vm.MIB, trace=['sev_migration_needs_init2'],

@@ -35,9 +35,10 @@ STEP, MIGRATION = 120, 600
 NARROW = 16384      # bytes in the buffer of a socket, see narrow_sockets()
 KILL_POINTS = int(os.environ.get('KILL_POINTS', '4'))
 HARDWARE = hardware.Hardware()
-# PAGE is how the error begins if the firmware cannot pack or unpack a page.
-# The LATER-th SEND_UPDATE_DATA or RECEIVE_UPDATE_DATA command is for a page in
-# the middle of the migration.
+# PAGE: words that the error message contains if the firmware cannot pack or
+# unpack a page.
+# LATER: tests let the LATER-th SEND_UPDATE_DATA or RECEIVE_UPDATE_DATA command
+# of a migration fail.  The firmware handles other pages before and after it.
 if os.environ.get('HELPER'):
     PAGE, LATER = 'migration helper', 10
 else:
@@ -527,8 +528,9 @@ class Cancel(Base):
 
     def test_at_once(self):
         destination = self.cancelled()
-        # The destination may still run, without an error, because it has not
-        # noticed the migration
+        # The source may have cancelled before the destination received
+        # anything.  The destination then waits for a migration and reports no
+        # error, so do not call gave_up().
         self.end(destination)
         self.never_ran(destination)
         self.source_runs_on()
@@ -655,7 +657,7 @@ class TakenBack(Base):
         destination = self.launch(extra=['-S'])
         link = self.prepare(destination)
         self.dies_paused(self.source, destination, link)
-        # QEMU keeps the session until the source quits or runs the guest again
+        # The source keeps the session until it runs the guest again or quits
         self.assertEqual(self.source.cmd('query-sev')['state'], 'sent')
         self.firmware_has('running', 'supdate')
         self.kill(destination)
@@ -749,7 +751,8 @@ class Kill(Base):
         except vm.Gone:
             outcome = flow.Outcome('gone')
         if outcome.completed and not cut.reached:
-            # The stream was too short to reach @point, so nothing was killed
+            # The stream was too short to reach @point, so @cut has not called
+            # kill()
             kill()
         who.wait_for_end(STEP)
         link.close()
@@ -801,11 +804,13 @@ class Kill(Base):
         total, _ = self.migrates(tamper=rest)
         note(f'{total} bytes, {rest.bytes} of them after RAM')
         seen = {'before': 0, 'between': 0, 'after': 0}
-        # The last point is after the end of every stream
+        # Add a point that no stream reaches: try_to_kill() then kills the QEMU
+        # after the migration
         for number, point in enumerate(
                 points(KILL_POINTS, total, rest.bytes) + [('', 2 * total, 0)]):
-            # Launch a new guest after each 20 points, because checking a long
-            # count takes long
+            # Launch a new guest before every 20th point.  is_right() checks all
+            # numbers that a guest has counted, which takes longer the longer
+            # the guest has run.
             type(self).clean &= number % 20 < 19
             self.have_source()
             when = kill(point)
@@ -861,7 +866,8 @@ class Stuck(Base):
     def test_send_update_data(self):
         with open(self.TIMEOUT, 'w', encoding='ascii') as f:
             f.write('5')
-        # A new timeout applies only after the next command, so issue commands
+        # ccp reads the parameter at the end of each command, so the new timeout
+        # does not apply to the next command.  Issue commands by a migration.
         self.migrates()
         waiting = self.launch()
         info = flow.session_info(waiting)
@@ -877,7 +883,8 @@ class Stuck(Base):
         states = [s for s, _ in HARDWARE.guests().values()]
         self.assertEqual(sorted(states), ['rupdate', 'supdate'])
 
-        # The next attempt fails at its first firmware command
+        # Linux does not use the PSP any more, so another migration fails at its
+        # first firmware command
         flow.give_session_info(self.source, info)
         link = flow.connect(self.source, waiting)
         outcome = self.attempt(link)

@@ -110,9 +110,10 @@ static void expect(int got, int want)
 }
 
 /*
- * Copy an ioctl's argument to @buffer, or in some calls to a page that the
- * kernel cannot write (@no_write), or choose an address that it cannot read
- * (@fault).  Returns the address to pass to the ioctl.
+ * Returns the address to pass to an ioctl whose argument is @args: usually that
+ * of a copy of @args in @buffer.  At random, the function instead sets
+ * @no_write and returns the address of a copy in a page that the kernel cannot
+ * write, or sets @fault and returns an address that the kernel cannot read.
  */
 static void *place(const void *args, size_t size, bool *fault, bool *no_write)
 {
@@ -801,7 +802,7 @@ static void enc_region(void)
     } else if (mapped) {
         want = 0;
     } else {
-        want = 1;       /* KVM pins the pages, if they exist */
+        want = 1;       /* KVM pins the range if it can */
     }
     /* Skip calls that may pin pages, because conversions of them would fail */
     if (want == 1) {

@@ -245,8 +245,9 @@ guest_convert(struct vm *vm, uint64_t gfn, uint64_t pages, bool private)
 }
 
 /*
- * Make all pages except GUEST_SHARED private, encrypt the first @launch bytes
- * (of an SEV VM), and run the guest until it asks for its first operation.
+ * Make all pages except GUEST_SHARED private, and run the guest until it asks
+ * for its first operation.  If @vm is an SEV VM, encrypt the private pages of
+ * the first @launch bytes before the guest runs.
  */
 static int __attribute__((unused)) guest_launch(struct vm *vm, uint64_t launch)
 {

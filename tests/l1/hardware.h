@@ -98,7 +98,7 @@ hardware_count(const char *command)
     hardware_cmd("\"execute\": \"query-sev-platform\"");
     snprintf(key, sizeof(key), "\"command\": \"%s\"", command);
     at = strstr(hardware_answer, key);
-    /* Go back to the beginning of the object */
+    /* Go back to the beginning of the JSON object that contains @key */
     while (at && at > hardware_answer && *at != '{') {
         at--;
     }
@@ -113,7 +113,10 @@ static bool __attribute__((unused)) hardware_ring(void)
     return strstr(hardware_answer, "\"ring\": true");
 }
 
-/* Inject a fault: the members of a SevPlatformFault; "" removes all faults */
+/*
+ * Replace the faults of the emulated firmware by one fault.  @fault: the
+ * members of a SevPlatformFault in JSON, without braces, or "" for no fault.
+ */
 static void __attribute__((unused)) hardware_fault(const char *fault)
 {
     char request[512], *path;

@@ -71,8 +71,9 @@ class Helper(bare.Bare):
             name = f'{way}_UPDATE_DATA'
             packed = after.get(name, 0) - before.get(name, 0)
             note(f'{packed} commands {name}')
-            # Up to 4 further commands pack nothing: they ask for the length
-            # of a header, or find the limit of a packet
+            # Up to 4 further commands pack or unpack no page: the source asks
+            # for the length of a packet header, and the destination finds the
+            # firmware's packet limit
             self.assertLessEqual(packed, OWN_PAGES + 4)
         return outcome
 
@@ -275,8 +276,9 @@ class Hidden(Helper):
         cls.config = flipper.config(cls.work, where='pam2').change(
             helper=HELPER)
 
-    # Skip these cases, because their result does not depend on the addresses
-    # of the pages that the guest converts
+    # Do not repeat these tests of class Helper here: this guest differs only in
+    # the addresses of the pages that it converts, and the results of these
+    # tests do not depend on the addresses
     test_12_flushed = None
     test_20_cancel = test_21_taken_back = test_22_reset = None
     test_30_destination_without_helper = test_31_too_many_channels = None

@@ -61,7 +61,10 @@ static int do_access(struct vm *vm, enum access what, struct kvm_regs *regs)
             struct kvm_regs back;
 
             CHECK(ioctl(vm->vcpu, KVM_GET_REGS, regs));
-            /* guest_do() expects that the guest has executed the first OUT */
+            /*
+             * guest_do() lets the vCPU continue at its RIP, so set RIP to the
+             * instruction after the OUT at the beginning of guest_code
+             */
             back = *regs;
             back.rip = GUEST_CODE + 2;
             CHECK(ioctl(vm->vcpu, KVM_SET_REGS, &back));
@@ -153,8 +156,9 @@ static void emulation(bool foreign)
     MUST(xioctl(vm.fd, KVM_SET_USER_MEMORY_REGION2, &region));
     dirty_has(&vm, 0);
     /*
-     * Clear the accessed and the dirty bit, which KVM must then set in a page
-     * table that is in a private page as well
+     * Clear the accessed and dirty bits in the page table entry of DATA_GPA.
+     * The page table, too, is in a private page, and KVM must set both bits
+     * in the entry when KVM emulates the write.
      */
     MUST(guest_write(&vm, pte, DATA_GPA | 3));
     regs = (struct kvm_regs) { .rdi = DATA_GPA + 8, .rsi = 0x5555 };
