@@ -257,9 +257,11 @@ static void amd_psp_end(AmdPspState *s)
 }
 
 /*
- * s->command, or a part of it, was executed with the status s->status.  If the
- * command is done, end it at once, or when it has taken its minimum time
- * (AmdPspCosts).
+ * Continue or end s->command, which has the status s->status.  If the status is
+ * AMD_PSP_CONTINUE, only a part of the command is done, and the function
+ * schedules the rest.  Otherwise the function ends the command at once if the
+ * command's minimum time (AmdPspCosts) has passed.  If not, end_timer ends the
+ * command at the end of this time.
  */
 static void amd_psp_executed(AmdPspState *s)
 {
@@ -370,8 +372,9 @@ static void amd_psp_start(AmdPspState *s, uint32_t id, hwaddr buffer,
 }
 
 /*
- * Start the command in the mailbox.  @left: the command has only ended ring
- * buffer mode, so the device does not execute it
+ * Start the command in the mailbox.  @left: the command has ended ring buffer
+ * mode.  The device does not execute such a command, and only reports
+ * AMD_PSP_EXIT_RING_BUFFER.
  */
 static void amd_psp_start_mailbox(AmdPspState *s, bool left)
 {
@@ -632,7 +635,10 @@ static void amd_psp_reset_hold(Object *obj, ResetType type)
     s->intsts = 0;
     amd_psp_reset_mailbox(s);
     if (current_cpu) {
-        /* A vCPU has reset the bus.  Safe work stops the other vCPUs. */
+        /*
+         * A vCPU has reset the bus, so vCPUs run.  No vCPU may run during
+         * amd_psp_platform_reset(), so safe work calls it.
+         */
         async_safe_run_on_cpu(current_cpu, amd_psp_reset_platform,
                               RUN_ON_CPU_HOST_PTR(s));
     } else {
@@ -640,7 +646,10 @@ static void amd_psp_reset_hold(Object *obj, ResetType type)
     }
 }
 
-/* Make the 32 bytes of the platform's identity: from its name, or random */
+/*
+ * Make the seed of the platform's ID and keys: the hash of the property "seed"
+ * or, if this property is not set, random bytes
+ */
 static bool amd_psp_make_seed(AmdPspState *s, uint8_t *seed, Error **errp)
 {
     size_t len = AMD_PSP_SEED_LEN;

@@ -51,7 +51,8 @@ struct CGTestState {
     bool rewrite;           /* mark sent pages dirty while the guest runs */
     uint64_t bad_page;      /* refuse the n-th received page; 0: none */
     bool lazy;              /* a page has no memory until it is written */
-    uint64_t begin_touched; /* lazy: number of pages that begin with memory */
+    /* lazy: number of pages at the start of RAM that have memory initially */
+    uint64_t begin_touched;
     /* lazy: the guest writes to each n-th run reported unallocated; 0: none */
     uint32_t touch_every;
     uint64_t bad_memory;    /* offset of a page to report as bad; 0: none */
@@ -62,16 +63,19 @@ struct CGTestState {
     char *ops_log;
     /* Answer that the destination sends and that the source expects */
     char *answer;
-    bool no_answer;         /* be like a QEMU that does not know answers */
+    /* Omit send_answer and receive_answer, like vendor code older than them */
+    bool no_answer;
 
     RAMBlock *rb;
     unsigned long *touched; /* pages that have memory; NULL if not lazy */
     uint64_t converted;     /* number of conversions; BQL */
     int64_t longest_us;     /* duration of the longest conversion; BQL */
     /*
-     * The run of the last call of cgtest_allocated(), if this call reported the
-     * run as unallocated and was not a repetition of the call before; otherwise
-     * 0.  @told: number of such calls, if touch_every is not 0
+     * @told_page, @told_run: first page and length of the run that the last
+     * call of cgtest_allocated() reported as unallocated.  Both are 0 if that
+     * call reported an allocated run, or if it asked again for the run that the
+     * call before it had reported.  @told: number of runs reported as
+     * unallocated, not counting repeated questions; 0 if touch_every is 0
      */
     uint64_t told_page, told_run, told;
     QemuThread thread;
@@ -288,7 +292,7 @@ static const ConfidentialGuestMigrationOps cgtest_ops = {
     .receive_final = cgtest_receive_final,
 };
 
-/* Take the operations that send and read answers from the class of @g */
+/* Remove send_answer and receive_answer from the operations of @g's class */
 static void forget_answers(CGTestGuest *g)
 {
     static ConfidentialGuestMigrationOps older_ops;
@@ -296,7 +300,10 @@ static void forget_answers(CGTestGuest *g)
     older_ops = cgtest_ops;
     older_ops.send_answer = NULL;
     older_ops.receive_answer = NULL;
-    /* A machine has one guest, so no other guest has this class */
+    /*
+     * A machine has only one guest, so this change of the class affects no
+     * other guest
+     */
     CONFIDENTIAL_GUEST_SUPPORT_GET_CLASS(g)->migration = &older_ops;
 }
 

@@ -100,10 +100,11 @@ bool encbitmap_poisoned(RAMBlock *rb, uint64_t page);
 uint64_t encbitmap_count(const RAMBlock *rb, uint64_t first, uint64_t npages);
 
 /**
- * encbitmap_set: set the bits of pages [@first, @first + @npages) only.
- * Neither calls the provider nor marks pages dirty.  For providers, and for
- * memory that is encrypted at launch.  The caller holds the writer's lock, or
- * there is no sender yet.
+ * encbitmap_set: set the bits of pages [@first, @first + @npages)
+ *
+ * Neither calls the provider nor marks pages dirty.  Use it for the initial
+ * state of pages, such as memory that is encrypted at launch.  The caller holds
+ * the writer's lock, or there is no sender yet.
  */
 void encbitmap_set(RAMBlock *rb, uint64_t first, uint64_t npages,
                    bool is_private);

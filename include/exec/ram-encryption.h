@@ -16,15 +16,16 @@
 
 typedef struct RamEncryptionOps {
     /*
-     * Read or write @len bytes at @addr of RAM as ciphertext.  Returns false
-     * without an access if no page of the range is plaintext.  The caller then
-     * accesses RAM itself.
+     * If RAM contains the plaintext of a page of [@addr, @addr + @len), read
+     * or write this range as ciphertext, and return true.  Otherwise return
+     * false without an access.  The caller then accesses RAM itself.
      */
     bool (*access)(ram_addr_t addr, void *buf, size_t len, bool is_write);
     /*
-     * Count the plaintext pages in the @len bytes at @addr, to which the
-     * caller is about to get a pointer.  Accesses through the pointer see the
-     * plaintext.
+     * The caller is about to get a pointer to [@addr, @addr + @len) of RAM.
+     * Accesses through the pointer do not call @access, so they see the
+     * plaintext of the pages that RAM contains as plaintext.  Count these pages
+     * in the statistics.
      */
     void (*map)(ram_addr_t addr, size_t len, bool is_write);
     /* Store all of RAM as ciphertext.  No vCPU may run during the call. */

@@ -18,7 +18,8 @@ typedef struct AmdPspAuthority AmdPspAuthority;
 /**
  * amd_psp_authority_open: load the authority whose keys are in a file
  * @path: the file, which is created with new keys if it does not exist.  The
- *        file @path with the suffix ".cert" gets both certificates.
+ *        function also writes the certificates of ASK and ARK to a file whose
+ *        name is @path with the suffix ".cert".
  *
  * Creating the keys takes several seconds.  If several processes create the
  * file at the same time, all of them load the same keys.  Returns NULL with

@@ -75,7 +75,7 @@ unsigned amd_psp_cert_api(const uint8_t cert[AMD_PSP_CERT_LEN]);
 /**
  * amd_psp_cert_add_signature: write a signature to an unused signature slot
  * @usage, @algo: usage and algorithm of the key that signed
- * @sig, @len: the signature in the format of a certificate, up to 512 bytes
+ * @sig, @len: the signature as appendix C defines it, up to 512 bytes
  *
  * Returns false if both signature slots are used.
  */
@@ -84,8 +84,9 @@ bool amd_psp_cert_add_signature(uint8_t cert[AMD_PSP_CERT_LEN],
                                 const uint8_t *sig, size_t len);
 
 /**
- * amd_psp_cert_signature: find a signature by a key of @usage and @algo
- * @which: 0 for the first such signature, 1 for the second
+ * amd_psp_cert_signature: find a signature of a certificate
+ * @usage, @algo: usage and algorithm of the key that signed
+ * @which: 0 for the first signature by such a key, 1 for the second
  *
  * Returns the 512 bytes of the signature, or NULL if there is none.
  */
@@ -94,14 +95,19 @@ const uint8_t *amd_psp_cert_signature(const uint8_t cert[AMD_PSP_CERT_LEN],
                                       AmdPspCertAlgo algo, unsigned which);
 
 /**
- * amd_psp_cert_copy_signature: copy a signature by a key of @usage from @from
+ * amd_psp_cert_copy_signature: copy a signature from @from to @cert
+ * @usage: usage of the key that signed @from, with ECDSA and SHA-256
+ *
+ * Returns false if @from has no such signature, or if both signature slots of
+ * @cert are used.
  */
 bool amd_psp_cert_copy_signature(uint8_t cert[AMD_PSP_CERT_LEN],
                                  const uint8_t from[AMD_PSP_CERT_LEN],
                                  AmdPspCertUsage usage);
 
 /**
- * amd_psp_cert_ecdsa: sign @data; the signature has the format of a certificate
+ * amd_psp_cert_ecdsa: sign @data with ECDSA and SHA-256
+ * @sig: set to the signature as appendix C defines it for certificates
  */
 void amd_psp_cert_ecdsa(const AmdPspEcKey *key, const void *data, size_t len,
                         uint8_t sig[AMD_PSP_CERT_ECDSA_LEN]);

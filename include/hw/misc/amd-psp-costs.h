@@ -26,8 +26,8 @@ typedef struct AmdPspCosts {
 bool amd_psp_costs_check(const SevPlatformCommandCostList *own, Error **errp);
 
 /**
- * amd_psp_costs_doorbell: minimum time to pass a command, in nanoseconds
- * @id: the command, which may be unknown
+ * amd_psp_costs_doorbell: minimum time of a doorbell, in nanoseconds
+ * @id: the first command after the doorbell; it may be unknown
  */
 int64_t amd_psp_costs_doorbell(const AmdPspCosts *costs, uint32_t id);
 

@@ -161,7 +161,10 @@ typedef struct AmdPspPlatform {
     uint8_t oca_cert[AMD_PSP_CERT_LEN];
     uint8_t cek_cert[AMD_PSP_CERT_LEN];     /* without a signature */
     uint8_t signed_cek[AMD_PSP_CERT_LEN];   /* if there is an authority */
-    /* An owner has signed the PEK: oca_cert is the owner's, oca is unused */
+    /*
+     * The platform's owner has signed the PEK: oca_cert is the certificate of
+     * the owner's key, and the platform does not use oca
+     */
     bool owned;
     uint8_t id[AMD_PSP_ID_LEN];
     /* The authority that signs the CEK; NULL: none */
@@ -271,9 +274,9 @@ bool amd_psp_command_stops_cpus(uint32_t id);
  * not overlap.
  *
  * Returns AMD_PSP_CONTINUE if only a part of a long command is done.  The
- * caller must let other threads run, and then repeat the call with the same
- * parameters before it issues another command, or call
- * amd_psp_platform_reset().
+ * caller must then let other threads run.  Before it executes another command,
+ * the caller must either complete this command, by repeating the call with the
+ * same parameters, or drop it, by calling amd_psp_platform_reset().
  */
 AmdPspStatus amd_psp_execute(AmdPspPlatform *p, uint32_t id, hwaddr buffer,
                              int64_t corrupt);
