@@ -118,9 +118,9 @@ bool sev_migration_ram_unpinned(void *host);
  * sev_migration_launch_update: record in the encryption bitmap that the @len
  * bytes at @host are private
  *
- * The caller encrypts these bytes when it launches the guest.  At the
- * destination of a migration, the caller does not launch the guest, but must
- * also call this function, because the source sends the same bytes as private.
+ * The caller encrypts these bytes if it launches the guest.  At the destination
+ * of a migration the caller does not encrypt them, but it calls this function,
+ * too: the source sends these bytes as private, so they are private there.
  */
 void sev_migration_launch_update(void *host, uint64_t len);
 
@@ -153,8 +153,8 @@ PropValue *sev_migration_cpu_props(void);
 int sev_migration_handle_hypercall(struct kvm_run *run);
 
 /*
- * Handlers for MSR_KVM_MIGRATION_CONTROL, of vCPU threads without the BQL.  If
- * one returns false, the guest gets #GP.
+ * vCPU threads call these handlers of MSR_KVM_MIGRATION_CONTROL without the
+ * BQL.  If a handler returns false, the guest gets #GP.
  */
 bool sev_migration_rdmsr(X86CPU *cpu, uint32_t msr, uint64_t *val);
 bool sev_migration_wrmsr(X86CPU *cpu, uint32_t msr, uint64_t val);
@@ -176,8 +176,9 @@ int sev_guest_fd(struct ConfidentialGuestSupport *cgs);
  * sev_ioctl: run command @cmd of KVM_MEMORY_ENCRYPT_OP
  * @fd: from sev_guest_fd()
  * @data: argument of the command, or NULL
- * @error: returns the firmware's status.  It is not positive if the kernel did
- *         not ask the firmware
+ * @error: returns the firmware's status.  A positive status is an error that
+ *         the firmware reported.  If the kernel did not call the firmware, the
+ *         status is 0 or negative
  *
  * Returns 0 or -errno.
  */

@@ -32,7 +32,11 @@ void sev_packets_close(SevPackets *p)
     g_clear_pointer(&p->trans, qemu_vfree);
 }
 
-/* Pack or unpack a page; both commands have the same argument */
+/*
+ * Pack a page (@cmd is KVM_SEV_SEND_UPDATE_DATA) or unpack it
+ * (KVM_SEV_RECEIVE_UPDATE_DATA).  The arguments of these two commands have the
+ * same layout.
+ */
 static int do_page(SevPackets *p, ConfidentialGuestSupport *cgs, int cmd,
                    uint8_t *host, SevWirePacket *packet, int *fw_error)
 {
@@ -76,7 +80,7 @@ static int do_pages(SevPackets *p, ConfidentialGuestSupport *cgs, int cmd,
     return 0;
 }
 
-/* Prepare buffers for packets of one page */
+/* Prepare @npages packets that contain one page each: assign their buffers */
 static void single_packets(SevPackets *p, uint32_t hdr_len, size_t npages)
 {
     for (size_t i = 0; i < npages; i++) {

@@ -52,8 +52,7 @@ void sev_packets_close(SevPackets *p);
  * @npages: at most CGS_MIGRATION_PAGES_MAX
  * @done: returns the number of pages that were packed.  After an error, the
  *        next page is the one that failed
- * @fw_error: returns the firmware's status.  It is not positive if the kernel
- *            did not ask the firmware
+ * @fw_error: returns the firmware's status, see sev_ioctl()
  *
  * The packets are in @p->packet until the next call.
  *

@@ -57,8 +57,9 @@ bool sev_migration_ram_added(void *host)
     RAMBlock *rb = qemu_ram_block_from_host(host, false, &offset);
 
     /*
-     * The caller pins all other memory, such as ROMs and VGA memory.  These are
-     * shared unless LAUNCH_UPDATE encrypts them.
+     * If this function returns false, the caller pins the RAMBlock now.  This
+     * is memory without a memory backend, such as ROMs and VGA memory, which is
+     * shared unless LAUNCH_UPDATE encrypts it.
      */
     if (!rb || !sev_ram_is_guest_ram(rb)) {
         return false;

@@ -31,8 +31,9 @@ bool sev_is_willing(ConfidentialGuestSupport *cgs, Error **errp)
     SevMigration *m = sev_guest_migration(cgs);
 
     /*
-     * If m->reason is set, it is a migration blocker, which query-migrate
-     * already reports
+     * query-migrate reports the error of this function as a reason why the
+     * guest cannot be migrated.  It reports m->reason anyway, because that is a
+     * migration blocker, so return no error if m->reason is set.
      */
     return m->reason || may_be_sent(m, errp);
 }
@@ -218,8 +219,9 @@ bool sev_send_start(ConfidentialGuestSupport *cgs, GByteArray *session,
 }
 
 /*
- * Return the result of sev_send_pages().  After an error, @offset is the offset
- * of the page that could not be packed.
+ * Get the return value of sev_send_pages() from @outcome.
+ * @offset: offset in @rb of the first page that was not packed; if that is due
+ *          to an error, the error message contains this offset
  */
 static int send_result(SevMigration *m, RAMBlock *rb, uint64_t offset,
                        const SevSendOutcome *outcome, Error **errp)
@@ -274,7 +276,7 @@ bool sev_send_final(ConfidentialGuestSupport *cgs, GByteArray *final,
 {
     SevMigration *m = sev_guest_migration(cgs);
 
-    /* The guest is stopped, so it cannot withdraw its consent after this */
+    /* The guest is stopped, so its consent cannot change after this check */
     if (!may_be_sent(m, errp)) {
         return false;
     }

@@ -73,8 +73,8 @@ static inline uint64_t sev_cpu_cmask(CPUX86State *env)
  * @cpu: the CPU; NULL for any CPU
  * @features: the features that TCG has for any CPU
  *
- * Next RIP, decode assists and flushes by ASID are available with sev=on only,
- * so that other CPU models do not change.
+ * Without sev=on, a CPU does not have next RIP, decode assists and flushes by
+ * ASID, so that the features of existing CPUs do not change.
  */
 static inline uint64_t sev_cpu_tcg_features(X86CPU *cpu, FeatureWord w,
                                             uint64_t features)
@@ -148,8 +148,8 @@ void sev_memory_touch(CPUState *cs, hwaddr pa, bool is_write, int *prot);
 bool sev_memory_has_view(hwaddr pa, unsigned asid);
 
 /**
- * sev_cpu_leaf: give the page that a page walk has found the view that the
- * access needs
+ * sev_cpu_leaf: give a page the view that an access needs.  To be called when
+ * the page walk for this access has found the page.
  * @pa: physical address
  * @private: whether the guest's page table entry has the C-bit
  * @prot: permissions of the future TLB entry; reduced if fetches and data have

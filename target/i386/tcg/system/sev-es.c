@@ -78,7 +78,8 @@ void helper_vmgexit(CPUX86State *env)
 #define VMSA_CR2                0x240
 #define VMSA_G_PAT              0x268
 #define VMSA_PKRU               0x2e8
-#define VMSA_GPRS               0x300   /* 8 bytes each, without RAX and RSP */
+/* GPR n is at VMSA_GPRS + 8 * n, except RAX and RSP, which are listed above */
+#define VMSA_GPRS               0x300
 #define VMSA_SEV_FEATURES       0x3b0
 #define VMSA_XCR0               0x3e8
 #define VMSA_X87_DP             0x400
@@ -392,9 +393,9 @@ bool sev_es_save(CPUX86State *env)
 }
 
 /*
- * Before VMRUN, the hypervisor stores the registers that VMRUN does not save in
- * the host save area.  XCR0, PKRU, XSS and the GPRs have the same offsets as in
- * a VMSA.
+ * Load the registers that VMRUN does not save.  The hypervisor has stored these
+ * registers in the host save area before VMRUN.  XCR0, PKRU, XSS and the GPRs
+ * have the same offsets there as in a VMSA.
  */
 void sev_es_load_host(CPUX86State *env)
 {
@@ -451,8 +452,9 @@ static bool exit_is_automatic(uint64_t exit_code, uint64_t exit_info_1)
         return true;
     case SVM_EXIT_NPF:
         /*
-         * Hypervisors set reserved bits in nested page tables for MMIO, which
-         * the guest must handle in #VC
+         * Hypervisors set reserved bits in the nested page table entries of
+         * MMIO addresses.  A fault because of these bits is an MMIO access,
+         * which the guest must handle in #VC.
          */
         return !(exit_info_1 & PG_ERROR_RSVD_MASK);
     default:

@@ -13,7 +13,7 @@
 
 /**
  * sev_es_vmrun: prepare to enter a guest with SEV-ES
- * @asid: the ASID of the guest, which has a key
+ * @asid: the ASID of the guest.  The firmware must have set a key for it
  *
  * Returns false if the VMCB does not have a valid address of a VMSA.
  */
@@ -56,7 +56,8 @@ void sev_es_load_host(CPUX86State *env);
 bool sev_es_exit(CPUX86State *env, uint64_t exit_code, uint64_t exit_info_1);
 
 /**
- * sev_es_trap: exit after the write of a register, if the hypervisor traps it
+ * sev_es_trap: exit to the hypervisor after a guest with SEV-ES has written a
+ * register, if the hypervisor intercepts @exit_code
  * @exit_code: SVM_EXIT_EFER_WRITE_TRAP, or SVM_EXIT_CR0_WRITE_TRAP plus the
  *             number of the control register
  * @value: the value that was written

@@ -67,15 +67,18 @@ bool sev_memory_active;
 
 /*
  * Cache lines of a page that vCPUs may have written through the page's current
- * view and that have not been flushed.  vCPUs change it while they execute,
- * with atomic operations.
+ * view and that have not been flushed.  While vCPUs execute, they change
+ * lines, writers and filled with atomic operations.
  */
 typedef struct PageCache {
     uint64_t lines;     /* bit n: the line at n * LINE_LEN */
     uint64_t writers;   /* bit n: a vCPU whose index modulo 64 is n */
     /* Value of sev.flushes when a vCPU last got a TLB entry for the page */
     uint32_t filled;
-    /* The page is in sev.plain; changes only in exclusive sections */
+    /*
+     * Whether the page is in sev.plain.  Like sev.plain, it is changed only in
+     * an exclusive section or while no vCPU runs.
+     */
     bool listed;
 } PageCache;
 
@@ -105,8 +108,9 @@ static struct {
      */
     uint64_t **plain_at;
     /*
-     * Protects views, keys and statistics against threads that are not vCPUs,
-     * which exclusive sections do not stop.  It is the innermost lock.
+     * Protects views, keys and statistics.  Exclusive sections stop vCPUs, but
+     * no other threads, so these threads take this lock.  It is the innermost
+     * lock.
      */
     QemuMutex lock;
     SevMemoryStats stats;
@@ -382,12 +386,13 @@ static void sev_memory_check_flushed(hwaddr pa, unsigned view, unsigned asid,
     trace_sev_memory_unflushed(pa & TARGET_PAGE_MASK, view, asid,
                                command ? "command" : "vCPU", lines);
     /*
-     * A vCPU that uses a guest's page without a key (@asid is 0) is not fatal,
-     * because the host may only read the page, which does no harm.  A command
-     * that only reads is not fatal either: it does not destroy data, and the
-     * hypervisor cannot prevent it, because the guest may share a page and
-     * write to it while SEND_UPDATE_DATA packs it.  The page is then dirty and
-     * is sent again.
+     * Two kinds of access are counted, but not fatal.  The first is an access
+     * of a vCPU through the raw view (@asid is 0): the host possibly only reads
+     * the page, which destroys no data.  The second is a command that only
+     * reads: it destroys no data either, and the hypervisor cannot prevent
+     * unflushed lines, because the guest may share a page and write to it while
+     * SEND_UPDATE_DATA packs it.  This write makes the page dirty, so that the
+     * source sends it again.
      */
     if (sev.cache_check == SEV_MEMORY_CACHE_CHECK_FATAL &&
         (command ? command == SEV_MEMORY_COMMAND_WRITES : asid)) {
@@ -832,9 +837,9 @@ void sev_memory_stats(SevMemoryStats *stats)
 }
 
 /*
- * Stop the other vCPUs; @cs is the current one.  start_exclusive() must not be
- * called with the BQL held, because another vCPU may wait for it.  Returns
- * whether the BQL was held.
+ * Stop the other vCPUs; @cs is the current one.  If the BQL is held, it is
+ * unlocked first: start_exclusive() waits for all vCPUs, and one of them may
+ * wait for the BQL.  Returns whether the BQL was unlocked.
  */
 static bool sev_memory_begin(CPUState *cs)
 {
@@ -914,10 +919,11 @@ bool sev_memory_change_view(CPUState *cs, hwaddr pa, unsigned asid,
     asid = sev_memory_asid_view(asid);
     /*
      * If the instruction can be restarted, convert the page in safe work and
-     * restart the instruction.  After stopping the other vCPUs, we cannot
-     * return to the generated code, because one of them may have flushed it.
-     * During translation we must exit to the CPU loop in any case, because the
-     * translator holds a page lock.
+     * restart the instruction.  Stopping the other vCPUs here would not allow a
+     * return to the generated code, because another vCPU may flush this code
+     * before it stops.  During translation, exit to the CPU loop even if the
+     * instruction cannot be restarted: the translator holds a page lock, and
+     * another vCPU may wait for that lock and never stop.
      */
     if ((restart && !exclusive) || (tcg_ctx && tcg_ctx->gen_tb)) {
         async_safe_run_on_cpu(cs, sev_memory_convert_work,

@@ -109,8 +109,8 @@ void svm_assist(CPUX86State *env, uint64_t exit_code, uint64_t *exit_info_1)
         }
         break;
     /*
-     * The exit codes between these two ranges are not included: TASK_SWITCH,
-     * FERR_FREEZE and SHUTDOWN
+     * Between these two ranges are TASK_SWITCH, FERR_FREEZE and SHUTDOWN.  They
+     * are not intercepts of an instruction, so their NRIP is 0.
      */
     case SVM_EXIT_IDTR_READ ... SVM_EXIT_MSR:
     case SVM_EXIT_VMRUN ... SVM_EXIT_XSETBV:

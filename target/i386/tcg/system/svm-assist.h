@@ -10,7 +10,7 @@
 #include "cpu.h"
 
 /**
- * svm_assist: describe the instruction that caused a #VMEXIT in the VMCB
+ * svm_assist: describe in the VMCB the instruction that caused a #VMEXIT
  * @exit_code: the reason, SVM_EXIT_*
  * @exit_info_1: EXITINFO1; replaced if decode assists define it for the exit
  *
