@@ -518,7 +518,10 @@ static void test_allocated(void)
 static uint64_t update_first, update_n, update_le[8];
 static bool update_sync(RAMBlock *rb, Error **errp)
 {
-    /* Allocate the exact size, so that a sanitizer detects reads after it */
+    /*
+     * The buffer has no more bytes than encbitmap_update() may read, so that a
+     * sanitizer detects reads after the buffer
+     */
     size_t size = DIV_ROUND_UP(update_n, 64) * 8;
     g_autofree uint64_t *le = g_malloc(size);
 

@@ -62,15 +62,18 @@ static void test_unknown(void)
     g_assert_cmpuint(estimate(&r, 100, 0), ==, 164 * MS);
     /*
      * Private and shared pages were sent in different intervals, so the
-     * estimate is the sum of their times: 164 ms, and 200 ms for 1 MB
+     * estimate is the sum of two times: 164 ms for the private pages, and
+     * 200 ms for 1 MB of shared pages
      */
     g_assert_cmpuint(estimate(&r, 100, MB), ==, 364 * MS);
 }
 
 /*
  * The source has sent 1000 private pages and 10 MB of shared pages in one
- * interval of 1 s.  If half of both remains, or half of only one kind, the
- * estimate is 500 ms.  64 is subtracted because the estimate adds one record.
+ * interval of 1 s.  The estimate cannot divide this time between the two kinds
+ * of pages.  Half of one kind therefore takes as long as half of both kinds:
+ * 500 ms.  The estimate adds the pages of one record, so the test passes 64
+ * private pages fewer.
  */
 static void test_mixture(void)
 {
@@ -110,9 +113,9 @@ static void test_untrusted_acks(void)
 }
 
 /*
- * If the source sends no work between two pings, the entry of the second ping
- * replaces the entry of the first one.  It must not push out the oldest entry,
- * because the estimate is derived from it.
+ * If the source sends no work between two pings, the second ping replaces the
+ * first ping in the last entry.  The second ping must not push out the oldest
+ * entry, because the estimate needs the interval that begins there.
  */
 static void test_same_place(void)
 {
@@ -180,7 +183,11 @@ typedef struct Pipe {
 
 #define ITEMS_MAX 8192
 
-/* The items that the source has sent since the pipeline was last empty */
+/*
+ * The source has sent these items since the pipeline was last empty.  An item
+ * is a record of private pages or a number of shared pages.  item[0] stands for
+ * the empty pipeline.
+ */
 typedef struct Flow {
     const Pipe *p;
     unsigned n;
@@ -191,8 +198,9 @@ typedef struct Flow {
 } Flow;
 
 /*
- * Return the last item whose end is at least @buffer bytes before the byte @end
- * of the stream, or item 0
+ * Return the last item that must have left a buffer of @buffer bytes before the
+ * item that ends at byte @end of the stream fits into the buffer; 0 if there is
+ * no such item
  */
 static unsigned before(const Flow *f, uint64_t end, uint64_t buffer)
 {

@@ -82,8 +82,9 @@ static bool receive_data(ConfidentialGuestSupport *cgs, const uint8_t *data,
 }
 
 /*
- * The receiver calls this function before it converts the pages, so that vendor
- * code can access those that are still shared one last time
+ * The receiver calls this function before it converts the pages to private,
+ * because vendor code cannot access them after the conversion.  At least one
+ * page is still shared.
  */
 static void receive_private(ConfidentialGuestSupport *cgs, RAMBlock *rb,
                             uint64_t offset, uint64_t npages)
@@ -223,7 +224,10 @@ static bool load_one(EncryptedReceiver *load, const GByteArray *in, size_t *at,
         error_setg(errp, "channel: short read");
         return false;
     }
-    /* Copy the body to a buffer of the exact size for the sanitizers */
+    /*
+     * Copy the body to a buffer of @len bytes, so that a sanitizer detects
+     * reads after the buffer
+     */
     body = g_malloc(len);
     memcpy(body, in->data + *at + 16, len);
     *at += 16 + len;
@@ -444,8 +448,9 @@ static void put_platform(GByteArray *out)
 }
 
 /*
- * The receiver passes platform records between the pages to the vendor code,
- * and refuses them if the vendor code has no receive_data()
+ * After the session record and before the state records, the receiver passes
+ * each platform record to receive_data().  If the vendor code has no
+ * receive_data(), the receiver refuses platform records.
  */
 static void test_platform(void)
 {
@@ -642,7 +647,7 @@ static void test_session(void)
             session_head(b, 4096, 3, 0, 0);
             say = "entry 2";
             break;
-        case 7:     /* one entry more, which is read as session data */
+        case 7:     /* one entry more than announced, read as session data */
             session_head(b, 4096, 1, 0, 0);
             say = "session data";
             break;
@@ -964,8 +969,8 @@ static void test_state(void)
     }
 
     /*
-     * The state records end within the first RAMBlock, or before the second
-     * RAMBlock
+     * The state records end before the last page of the first RAMBlock, or
+     * before the first page of the second RAMBlock
      */
     load = load_with_session();
     g_byte_array_set_size(in, 0);
@@ -1172,9 +1177,10 @@ static void test_damage(void)
         } else {
             for (int n = g_test_rand_int_range(1, 4); n; n--) {
                 /*
-                 * Make half of the changes in the first 100 bytes, which are
-                 * the session record and headers.  Most of the other bytes
-                 * are packets.
+                 * The first 100 bytes are the session record and the beginning
+                 * of the first record of pages.  Most of the other bytes are
+                 * packed pages.  Make half of the changes in the first 100
+                 * bytes, so that enough changes hit lengths and numbers.
                  */
                 in->data[g_test_rand_int_range(0, 2) ?
                          g_test_rand_int_range(0, 100) :
@@ -1206,14 +1212,15 @@ static void test_damage(void)
 }
 
 /*
- * Check that the receiver refuses a record from a channel of multifd with an
- * error that contains @say
+ * Pass the first @len bytes of @record to the receiver, as a channel of multifd
+ * does.  Check that the receiver refuses these bytes, and that the error
+ * contains @say.
  */
 static void refused_record(const GByteArray *record, size_t len,
                            const char *say)
 {
     EncryptedReceiver *load;
-    /* A copy of the exact length, so that a sanitizer detects reads after it */
+    /* A sanitizer detects reads after @copy, because it has only @len bytes */
     g_autofree uint8_t *copy = g_memdup2(record->data, len);
     g_autoptr(GByteArray) more = g_byte_array_new();
     Error *err = NULL;
@@ -1298,7 +1305,11 @@ static void test_pages_record_first(void)
     machine_free();
 }
 
-/* The flags of a session record are in its first bytes */
+/*
+ * encrypted_session_flags() reads the flags from the first 16 bytes of the body
+ * of a session record.  It refuses fewer bytes, another version and another
+ * type of record.
+ */
 static void test_session_flags(void)
 {
     g_autoptr(GByteArray) session = bytes("a session");

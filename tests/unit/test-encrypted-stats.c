@@ -234,9 +234,10 @@ static void test_converted(void)
     encrypted_stats_private(s, 0, 0, PAGES, 0);
     g_assert_cmpuint(converted(s), ==, want);
     /*
-     * A page of a RAMBlock without an index is not counted as converted.  After
-     * encrypted_stats_forget_blocks(), which frees the paths of all pages, no
-     * page is counted as converted.
+     * The statistics do not store the path of a page in a RAMBlock without an
+     * index, so they do not count this page as converted.
+     * encrypted_stats_forget_blocks() frees the paths of all other pages, so
+     * the statistics do not count page 0 as converted after this call either.
      */
     encrypted_stats_private(s, ENCRYPTED_STATS_NO_BLOCK, 1 << 30, 1, 0);
     encrypted_stats_shared(s, ENCRYPTED_STATS_NO_BLOCK, 1 << 30);

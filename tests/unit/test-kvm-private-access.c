@@ -96,7 +96,10 @@ static void test_read_write(void)
     memory_free(&m);
 }
 
-/* Access more pages than QEMU replaces at a time */
+/*
+ * Access more private pages than QEMU can replace by pages of zeros at a time.
+ * QEMU must then map the file again at the replaced pages.
+ */
 static void test_many(void)
 {
     Memory m = memory_new(0);
@@ -255,8 +258,9 @@ static bool is_poisoned(Memory *m, size_t page)
 }
 
 /*
- * QEMU replaces a page whose memory has an error by zeros, and remembers the
- * page as poisoned until its memory is freed
+ * If the memory of a page has an error, QEMU replaces the page by a page of
+ * zeros.  QEMU remembers the page as poisoned until
+ * kvm_private_access_remove().
  */
 static void test_poisoned(void)
 {
@@ -287,7 +291,10 @@ static void test_poisoned(void)
     memory_free(&m);
 }
 
-/* SIGBUS at another address ends the process, as it does without the handler */
+/*
+ * A SIGBUS for memory that kvm_private_access_remove() has removed ends the
+ * process, as it does without QEMU's handler
+ */
 static void test_others(void)
 {
     if (g_test_subprocess()) {

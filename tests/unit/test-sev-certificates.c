@@ -21,7 +21,7 @@ static void accepted(Check check, const uint8_t *data, size_t len)
 static void refused(Check check, const uint8_t *data, size_t len,
                     const char *why)
 {
-    /* A copy of the exact length, so that a sanitizer detects reads after it */
+    /* A sanitizer detects reads after @copy, because it has only @len bytes */
     g_autofree uint8_t *copy = g_memdup2(data, len);
     Error *err = NULL;
 

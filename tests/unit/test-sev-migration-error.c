@@ -51,8 +51,10 @@ static void check(const char *cmd, int ret, int fw_error, const char *want)
 }
 
 /*
- * Check the result of packing @done pages and then getting @ret for a page that
- * is private or not.  @why: begin of the error; NULL if there is no error
+ * Check that sev_send_result() returns @want if the command has packed @done
+ * pages and has then returned @ret for the next page.  @is_private: whether
+ * this next page is private now.  @why: the beginning of the error; NULL if
+ * there is no error.
  */
 static void sends(unsigned *faults, size_t done, int ret, bool is_private,
                   int want, const char *why)
@@ -75,10 +77,12 @@ static void sends(unsigned *faults, size_t done, int ret, bool is_private,
 }
 
 /*
- * Whether pages are sent, requeued or the migration fails, for each error of
- * the command, with and without packed pages, and for both states of the page.
- * After EFAULT, a page that is private may have been converted to shared and
- * back meanwhile, so it must be requeued as well.
+ * Check for each result of the command, with and without packed pages, and for
+ * both states of the next page, whether sev_send_result() sends the packed
+ * pages, requeues the run or fails the migration.  A conversion to shared can
+ * cause EFAULT even if the page is private now, because the guest may have
+ * converted the page back.  sev_send_result() must therefore requeue the run in
+ * this case, too.
  */
 static void test_send(void)
 {
@@ -115,7 +119,7 @@ static void test_send(void)
         sends(&faults, 0, rows[i].ret, rows[i].is_private, rows[i].none,
               rows[i].none < 0 ? rows[i].why : NULL);
         g_assert_cmpuint(faults, ==, rows[i].ret == -EFAULT);
-        /* A page that is packed ends a row of EFAULT */
+        /* Packed pages reset the number of EFAULT in a row */
         faults = SEV_SEND_FAULTS_MAX - 1;
         sends(&faults, 3, rows[i].ret, rows[i].is_private, rows[i].some,
               rows[i].some < 0 ? rows[i].why : NULL);
@@ -125,8 +129,9 @@ static void test_send(void)
 }
 
 /*
- * The command also fails with EFAULT for a page that can never be packed, so
- * the number of EFAULT in a row is limited.  Other results do not count.
+ * If the command can never pack a page, it fails with EFAULT each time, so
+ * sev_send_result() limits the number of EFAULT in a row.  EAGAIN neither
+ * increases nor resets this number.  A packed page resets it.
  */
 static void test_retry(void)
 {
@@ -143,8 +148,9 @@ static void test_retry(void)
 }
 
 /*
- * The CEK that the host exports does not have AMD's signature, so the advice to
- * use the exported chain alone would not help for a guest with policy SEV
+ * The host exports the CEK without AMD's signature.  If the guest's policy has
+ * SEV, SEND_START therefore rejects the exported chain, and the advice must
+ * tell the user to replace the CEK in the chain.
  */
 static void test_signed_cek(void)
 {
@@ -165,7 +171,10 @@ static void test_message(void)
     check("SEND_START", -EIO, SEV_RET_INVALID_CERTIFICATE,
           "SEV: SEND_START failed: firmware error INVALID_CERTIFICATE (6): "
           "the firmware rejects a certificate: give migrate-set-sev-info");
-    /* The message names the input and does not ask for a bug report */
+    /*
+     * The message says that a certificate or a session may be wrong, and does
+     * not ask the user to report a bug
+     */
     check("SEND_START", -EIO, SEV_RET_INVALID_LEN,
           "SEV: SEND_START failed: firmware error INVALID_LENGTH (4): a "
           "certificate or a session");

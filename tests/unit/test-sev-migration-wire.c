@@ -37,7 +37,7 @@ static bool get_session(const uint8_t *buf, size_t len, const char *why)
     SevWireSession s;
     Error *err = NULL;
 
-    /* @copy has the exact length, so that a sanitizer detects reads after it */
+    /* A sanitizer detects reads after @copy, because it has only @len bytes */
     if (sev_wire_get_session(copy, len, &s, &err)) {
         g_assert(!err);
         return true;
@@ -86,7 +86,10 @@ static void test_session_cut(void)
 
 static void test_session_lengths(void)
 {
-    /* 0xffffffff is -1, which has crashed the destination of another project */
+    /*
+     * 0x80000000 and 0xffffffff are negative as an int, so they would pass a
+     * check of the maximum that compares signed numbers
+     */
     static const uint32_t bad[] = {
         0, 16 * KiB + 1, 0x7fffffff, 0x80000000, 0xffffffff
     };
