@@ -25,10 +25,11 @@
 
 /* Maximum number of pages in one call of send_pages or receive_pages */
 #define CGS_MIGRATION_PAGES_MAX 64
-/* Maximum size in bytes of session data and final data, and of a packed page */
+/* Maximum size in bytes of the session data, and also of the final data */
 #define CGS_MIGRATION_SESSION_MAX (64 * KiB)
-/* Bytes that send_data appends at a time, at most */
+/* Maximum number of bytes that one call of send_data appends */
 #define CGS_MIGRATION_DATA_MAX (128 * KiB)
+/* Maximum size in bytes of a packed page, on average over a send_pages call */
 #define CGS_MIGRATION_PAGE_MAX (4 * KiB + 512)
 
 typedef struct ConfidentialGuestMigrationOps {
@@ -99,10 +100,12 @@ typedef struct ConfidentialGuestMigrationOps {
      * @send_pages: pack @npages pages of @rb from byte @offset on, and append
      * them to @out
      * @channel: 0 if the migration thread packs the pages, otherwise the number
-     *           of the multifd channel whose thread packs them, from 1.  A
-     *           channel packs only pages for which @send_ready has returned
-     *           @npages.  The destination unpacks the pages of one channel, 0
-     *           included, in the order in which they were packed.
+     *           of the multifd channel whose thread packs them, from 1.  The
+     *           thread of a multifd channel packs only the pages that
+     *           @send_ready has counted; @npages is then the number that
+     *           @send_ready has returned.  The destination unpacks the pages
+     *           of each channel, and of channel 0, in the order in which the
+     *           source has packed them.
      *
      * Returns the number of pages that were packed.  It is less than @npages if
      * the guest is converting the page after them.  If the guest is converting
@@ -170,8 +173,9 @@ typedef struct ConfidentialGuestMigrationOps {
     void (*receive_answer)(ConfidentialGuestSupport *cgs, GByteArray *answer);
 
     /**
-     * @receive_data: data that send_data has appended.  @data is untrusted.
-     * BQL.  NULL: such data are refused.
+     * @receive_data: handle the data that one call of the source's send_data
+     * has appended.  @data is untrusted.  BQL.  NULL: QEMU fails the migration
+     * if the source sends such data.
      */
     bool (*receive_data)(ConfidentialGuestSupport *cgs, const uint8_t *data,
                          size_t len, Error **errp);

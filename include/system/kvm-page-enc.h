@@ -19,9 +19,10 @@
  * @errp: what the host, the machine or the guest does not allow
  *
  * Checks that the kernel can convert pages in place, and calls
- * ConfidentialGuestMigrationOps.prepare_guest_memfd.  The first call must
- * succeed before KVM has a memory slot or a vCPU; later calls do nothing and
- * return true.  A caller that gets an error can use other memory instead.
+ * ConfidentialGuestMigrationOps.prepare_guest_memfd.  KVM can prepare a VM only
+ * before the VM has a memory slot or a vCPU.  Once a call has succeeded, later
+ * calls do nothing and return true.  A caller that gets an error can use memory
+ * that is not a guest_memfd.
  *
  * Context: BQL.
  */
@@ -54,10 +55,11 @@ bool kvm_page_enc_init_block(RAMBlock *rb, Error **errp);
 /**
  * kvm_page_enc_memory_fault: handle a page that KVM could not map for the guest
  * @section: memory that begins with the page
- * @is_private: whether KVM has reported an access to a private page
- * @ret: out: 0 if the page has changed its state meanwhile, so that the vCPU
- *       can retry.  If the page has not changed its state, the function
- *       reports an error and sets -EFAULT.
+ * @is_private: whether KVM has reported a private access
+ * @ret: out: 0 if the page's state does not match @is_private.  The guest has
+ *       then converted the page since KVM reported the access, and the vCPU can
+ *       retry.  If the state matches, the function reports an error and sets
+ *       -EFAULT.
  *
  * Never converts the page.
  *
@@ -68,8 +70,9 @@ bool kvm_page_enc_memory_fault(const MemoryRegionSection *section,
                                bool is_private, int *ret);
 
 /*
- * Can the VM have guest_memfd slots?  True also for a VM in in-place mode,
- * which has no memory attributes of its own.  Set before the first slot.
+ * Can the VM have guest_memfd slots?  kvm-all.c sets this variable if the VM
+ * has memory attributes.  A VM in in-place mode has none, so
+ * kvm_page_enc_prepare() sets the variable for it, before the first slot.
  */
 extern bool kvm_guest_memfd_supported;
 

@@ -78,10 +78,12 @@ typedef struct KvmPrivateAccessHold {
 /**
  * kvm_private_access_hold: keep the file mapped in [@host, @host + @size)
  *
- * Used around ioctls that find private pages by their host address.  Other
- * threads that access private pages in the range wait for
- * kvm_private_access_release(), so the caller must not touch guest memory nor
- * take a lock until then.
+ * Used around ioctls that find private pages by their host address, because the
+ * kernel would find a page of zeros instead.  A thread that accesses a private
+ * page in the range waits in the signal handler for
+ * kvm_private_access_release().  Until that call, the caller must not touch
+ * guest memory, because it would wait for itself, nor take a lock, because a
+ * thread that holds the lock may be waiting in the signal handler.
  */
 void kvm_private_access_hold(KvmPrivateAccessHold *hold, void *host,
                              size_t size);

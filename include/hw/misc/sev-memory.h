@@ -73,8 +73,9 @@ bool sev_memory_has_key(unsigned asid);
 bool sev_memory_set_key(unsigned asid, const uint8_t *key, Error **errp);
 
 /**
- * sev_memory_clear_key: write back the pages of @asid and forget its key
- * @asid: does not need to have a key
+ * sev_memory_clear_key: convert the pages of @asid to the raw view, and forget
+ *                       the key of @asid
+ * @asid: if it has no key, the function does nothing
  *
  * No vCPU may run: call it from safe work or while the VM is stopped.
  */
@@ -150,7 +151,7 @@ typedef struct SevMemoryStats {
     uint64_t decrypted;     /* conversions for a guest */
     uint64_t encrypted;     /* conversions for the hypervisor's own access */
     uint64_t written_back;  /* conversions by WBINVD, DEACTIVATE, a dump */
-    /* Accesses to plaintext pages by devices and debuggers, in pages */
+    /* How often a device or a debugger has read or written a plaintext page */
     uint64_t bypassing_reads;
     uint64_t bypassing_writes;
     /*
@@ -162,7 +163,10 @@ typedef struct SevMemoryStats {
     uint64_t unflushed_commands;
 } SevMemoryStats;
 
-/* Reaction to a missing flush; has the order of SevPlatformCacheCheck */
+/*
+ * Reaction to a missing flush.  The values equal those of
+ * SevPlatformCacheCheck, because hw/misc/amd-psp.c does not translate them.
+ */
 typedef enum SevMemoryCacheCheck {
     SEV_MEMORY_CACHE_CHECK_OFF,     /* writes are not recorded */
     SEV_MEMORY_CACHE_CHECK_COUNT,
@@ -184,9 +188,10 @@ SevMemoryCacheCheck sev_memory_cache_check(void);
 /**
  * sev_memory_watch: begin to record which pages vCPUs write
  *
- * The firmware calls this function when it is initialized.  The host must then
- * execute WBINVD on each vCPU, which flushes the TLBs, so that later writes are
- * recorded.
+ * The firmware calls this function when the host initializes the firmware.  A
+ * vCPU does not record writes through TLB entries that already exist.  The
+ * emulated WBINVD flushes the TLBs, so all writes are recorded after the host
+ * has executed WBINVD, which SEV requires on each vCPU before DF_FLUSH.
  */
 void sev_memory_watch(void);
 

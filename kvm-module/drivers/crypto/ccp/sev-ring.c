@@ -3,11 +3,16 @@
  * The ring buffer mode of the PSP: many commands with one doorbell.
  *
  * The command RING_BUFFER gives the firmware a queue in memory and changes the
- * meaning of the mailbox's registers.  The command register becomes a control
- * register.  The registers of the argument's address become the index up to
- * which the host has filled the queue (tail) and the index up to which the
- * firmware has emptied it (head).  The next command that the host writes to the
- * mailbox ends the mode and is not executed.
+ * meaning of the mailbox's registers:
+ *
+ * - The command register becomes a control register.
+ * - The register for the low half of the argument's address becomes the head:
+ *   the index up to which the firmware has emptied the queue.
+ * - The register for the high half becomes the tail: the index up to which the
+ *   host has filled the queue.
+ *
+ * When the host next writes a command to the mailbox, the firmware leaves the
+ * mode and does not execute this command.
  *
  * The rest of this driver and its users use the mailbox.  All of them call
  * __sev_do_cmd_locked(), which leaves the mode before it writes to the mailbox.
@@ -64,7 +69,11 @@ struct sev_ring_status {
 	u64 extended_error;
 } __packed;
 
-/* The driver stores this value first, to detect which statuses the firmware has written. */
+/*
+ * The driver stores this value as the status of each command before it rings
+ * the doorbell.  If a status still has this value, the firmware has not written
+ * the status.
+ */
 #define SEV_RING_NO_STATUS	0xffff
 
 /**
@@ -416,7 +425,8 @@ static size_t sev_ring_cmd_len(int cmd)
  * Context: process context; sleeps for as long as the commands take.
  *
  * Return: 0 if all have succeeded;
- * -%EOPNOTSUPP: no command was issued; issue them one by one
+ * -%EOPNOTSUPP: no command was issued; the caller should issue the commands one
+ *               by one
  * -%EINVAL:     the command or the memory is not supported
  * -%EBADF:      not an SEV device file
  * -%ENODEV:     there is no SEV device

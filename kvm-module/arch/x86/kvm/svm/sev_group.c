@@ -41,13 +41,17 @@ static_assert(sizeof(struct sev_data_send_update_data) ==
 static_assert(SEV_GROUP_MAX <= SEV_RING_MAX);
 /* Maximum time to hold kvm->lock and to pin pages */
 #define SEV_GROUP_NS	(20ULL * NSEC_PER_MSEC)
-/* Number of groups before another size is tried */
+/*
+ * Number of groups, or of single commands while groups are not faster, before a
+ * larger group is tried
+ */
 #define SEV_PACE_HOLD	64
 
 /**
  * struct sev_pace - the best number of packets in a group, determined by measurement
  * @packets: number of packets; 1 if groups are not faster
- * @hold: number of groups until @packets may change
+ * @hold: number of groups and single commands until a larger group may be
+ *	tried; a slow group can reduce @packets earlier
  * @good: the last group was faster than single commands, and took at most
  *	SEV_GROUP_NS
  * @single_ns: duration of a single command by number of pages, in nanoseconds; 0 if
@@ -55,9 +59,11 @@ static_assert(SEV_GROUP_MAX <= SEV_RING_MAX);
  *
  * A group is faster than single commands if the firmware spends most of the time of a
  * command on the doorbell, and not on the command itself.  The measured time includes
- * commands of other VMs that run in between, so a single slow group proves little.
- * sev_pace_group() therefore reduces @packets only if the group before was slow as well,
- * or if there was no group before.
+ * commands of other VMs that run in between, so a group can be slow although
+ * its size is right.  If @good is true, sev_pace_group() therefore ignores one
+ * slow group, and reduces @packets only if the next group is slow as well.
+ * @good is false at first, so sev_pace_group() does not ignore a slow first
+ * group.
  *
  * All VMs share the structure, which has no lock: each field is written with a single
  * store, and a race at most results in a group of another size.
@@ -330,7 +336,7 @@ static int sev_group_single(struct sev_group *group, int cmd, u32 *done,
  *	function sets them for sending
  * @uaddr: host address of the guest's memory
  * @n: number of packets, at most the result of sev_group_packets()
- * @npages: maximum number of pages
+ * @npages: maximum number of pages in all packets together
  * @ret: out: error of the first packet that is not done; 0 if there is no error
  * @error: out: the firmware's error, if *@ret is -%EIO
  *
