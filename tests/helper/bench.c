@@ -2,9 +2,10 @@
 /*
  * Speed of the migration helper on one core, beside OpenSSL
  *
- * Both seal and open pages of 4 KiB with AES-256-GCM.  The helper's time
- * includes its copies to and from shared memory.  All times are those of the
- * CPU, so that other programs on the machine matter less.
+ * The helper and OpenSSL encrypt (seal) and decrypt (open) pages of 4 KiB with
+ * AES-256-GCM.  The helper's time includes its copies to and from shared
+ * memory.  The program measures the CPU time of its thread and not the elapsed
+ * time, so that other programs on the machine matter less.
  */
 #include <openssl/evp.h>
 #include "../l1/harness.h"

@@ -18,7 +18,7 @@
 static uint32_t impl;
 static Native *from, *to;
 
-/* A batch outside of the helpers, between sealing and opening */
+/* The test's copy of a sealed batch, between the sender and the receiver */
 typedef struct Packet {
     MhBatch batch;
     MhPage pages[8];

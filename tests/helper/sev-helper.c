@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * The migration helper in SEV VMs.  The test launches the helper together with
- * a guest, moves the helper's pages to another VM with the firmware, and moves
- * all other pages from helper to helper.
+ * a guest.  The firmware moves the helper's pages to another VM.  Then the
+ * helpers of the two VMs move all other pages.
  *
- * The VMs have ordinary memory.  With our module, the test repeats all cases
- * with a guest_memfd.  BUILD is the directory in which the helper was built.
+ * The VMs have ordinary memory.  With the module of this project, the test
+ * repeats all cases with VMs whose memory is a guest_memfd.  BUILD is the
+ * directory in which the helper was built.
  */
 #define _GNU_SOURCE
 #include "../l1/sev-transport.h"
@@ -295,8 +296,9 @@ static void test(bool memfd)
     }
     ok(!failed, "%d pages go from helper to helper", PAGES);
     /*
-     * Search the last batch of this vCPU for the contents of one of its pages.
-     * The same search must find the contents in the page itself.
+     * Search the last batch that from[0] sealed for the first 16 bytes of the
+     * first page of this batch.  As a control, the same search must find these
+     * bytes in the plaintext of the page.
      */
     pattern(page, PAGES - 64);
     ok(!memmem(from[0].data, 32 * PAGE, page, 16) && memmem(page, PAGE, page, 16),

@@ -124,8 +124,8 @@ class Bare(migration.Base):
         """Migrate in several rounds while the guest converts pages."""
         source = self.boot(config)
         note(f'{flipper.rate(source, 2):.0f} pages a second converted')
-        # The limit of 1 ms prevents the end of the migration until this method
-        # raises it
+        # The migration cannot end with a downtime limit of 1 ms.  This method
+        # raises the limit when it has measured the guest during the migration.
         destination, link = self.ready(source, downtime_ms=1)
         before, waits = flipper.last(source), len(flipper.waits(source))
         began = time.monotonic()
@@ -537,9 +537,9 @@ class Packets(Bare):
         self.assertEqual(max(self.sizes(source, self.another(self.config))),
                          2 * stream.PAGE)
         after = self.failed()
-        # Each session has one refused command, which asks for the length of a
-        # packet header.  In the first session the firmware also refused packets
-        # of 4 and of 3 pages.
+        # In each of the two sessions the firmware refuses the command with
+        # which QEMU asks for the length of a packet header.  Only in the first
+        # session it also refuses packets of 4 and of 3 pages.
         self.assertEqual([learned[0] - before[0], after[0] - learned[0]],
                          [3, 1])
 
@@ -551,9 +551,9 @@ class Lives(Bare):
     def setUpClass(cls):
         super().setUpClass()
         cls.config = flipper.config(cls.work)
-        # The source's flash with the variables gets other contents than the
-        # destination's, so that the destination can have these contents only
-        # from the migration
+        # The flash with the variables has random bytes at the source, but not
+        # at the destination.  If the destination has these bytes afterwards,
+        # the migration has sent them.
         with open(cls.config.ovmf_vars, 'rb') as f:
             cls.variables = f.read()[:-16] + os.urandom(16)
         path = os.path.join(cls.work, 'variables')
@@ -644,8 +644,8 @@ class Pinned(Bare):
         """
         if os.environ.get('IN_L1') != 'module':
             self.skipTest('this kernel has no guest_memfd for SEV guests')
-        # After the reset, this guest uses pages as private that QEMU has written
-        # as shared, and it does not flush them
+        # Some pages are shared at the time of the reset.  After the reset, the
+        # guest accesses these pages as private and has not flushed them.
         HARDWARE.cache_check('count')
         self.addCleanup(HARDWARE.cache_check, 'fatal')
         words = ['could not be converted', 'reset the guest']
@@ -680,9 +680,10 @@ class Row(Bare):
     host must not have more resources in use than before.
     """
     MOVES = int(os.environ.get('MOVES', '3'))
-    # Limits in KiB for the growth of the memory in use during MOVES migrations.
-    # All memory may grow by KIB, which is less than the memory of a guest.
-    # Slabs may grow by SLAB_KIB_A_MOVE for each migration, plus SLAB_KIB.
+    # By how many KiB the memory in use may grow during MOVES migrations.  KIB
+    # limits the growth of the total and is less than the memory of a guest.
+    # The growth of the slabs, which are part of the total, is limited to
+    # SLAB_KIB_A_MOVE for each migration, plus SLAB_KIB.
     KIB, SLAB_KIB_A_MOVE, SLAB_KIB = 16384, 4, 256
 
     def setUp(self):
@@ -1328,8 +1329,8 @@ class Poisoned(Bare):
         source = self.boot(flipper.config(self.work))
         memory = gmem.GuestMemory(source)
         self.addCleanup(memory.close)
-        # The frame of a page is known only while the page is shared.  The page
-        # keeps it when it becomes private.
+        # memory.shared() finds the page frame of a page only while the page is
+        # shared.  A page that becomes private keeps its page frame.
         frames = {}
 
         def found():

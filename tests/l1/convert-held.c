@@ -123,9 +123,10 @@ static void held_alone(enum vm_type type)
 }
 
 /*
- * KVM converts a page immediately after its allocation, even on another CPU.
- * The LRU batch of the CPU that allocated the page may still hold a reference
- * to it, but this reference does not make the page count as held.
+ * A page can become private immediately after its allocation, no matter whether
+ * the same CPU or another CPU requests the conversion.  The LRU batch of the
+ * CPU that allocated the page may still have a reference to the page, but KVM
+ * drops this reference and does not report the page as held.
  */
 static void fresh(struct vm *vm)
 {
@@ -165,9 +166,10 @@ static void *toucher(void *opaque)
 }
 
 /*
- * Conversions of pages 1 and 3 succeed while another thread reads pages 0, 2,
- * ..., 30 all the time.  The ranges that become shared contain pages 0 and 2,
- * which are shared already, so that the conversion does not change them.
+ * Another thread reads pages 0, 2, ..., 30 all the time.  Meanwhile, pages 1
+ * and 3 become private one after the other, and then the range of pages 0 to 3
+ * becomes shared.  All three conversions must succeed.  The last one does not
+ * change pages 0 and 2, which are shared already.
  */
 static void faults(struct vm *vm)
 {

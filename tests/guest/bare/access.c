@@ -102,8 +102,9 @@ void main(void)
            *data == 0x12345678);
 
     /*
-     * When QEMU accessed the private target, it mapped a page of zeros in place
-     * of the target.  After the conversion, QEMU must access the target again.
+     * When the device accessed the private target, QEMU mapped a page of zeros
+     * in place of the target.  When the target becomes shared, QEMU must map
+     * the target itself again, so that the device writes there.
      */
     map_gpa_range(target, 1, 0);
     *shared = 0;

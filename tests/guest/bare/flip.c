@@ -61,7 +61,10 @@
 #define PCI_DATA 0xcfc
 #define PAM_FIRST 0x90
 #define PAM_LAST 0x96
-/* both ranges of a register; PAM_FIRST has only the upper range */
+/*
+ * The value that makes both ranges of a PAM register visible.  PAM_FIRST
+ * controls only one range, with its upper 4 bits.
+ */
 #define PAM_OPEN 0x33
 
 /* docs/specs/acpi_mem_hotplug.rst */
@@ -242,8 +245,9 @@ static void set_pam(int open)
 }
 
 /*
- * Return whether the first slot has memory.  On a machine without slots, the
- * read returns all ones, so the result is true.
+ * Return false if the guest must wait because the first slot for plugged memory
+ * is empty.  On a machine without such slots, the read returns all ones, so
+ * this function returns true and the guest does not wait.
  */
 static int has_memory(void)
 {
@@ -254,9 +258,10 @@ static int has_memory(void)
 void main(void)
 {
     /*
-     * At the first hypercall, QEMU makes all in-place RAM private.  Make this
-     * hypercall before the guest writes to its pages, and repeat it until it
-     * succeeds.
+     * @is_shared says that all pages are private, but QEMU makes in-place RAM
+     * private only at the guest's first hypercall.  So the guest makes a
+     * hypercall before it writes to its pages, and repeats this hypercall until
+     * it succeeds.
      */
     while (map_gpa_range(TOLD, 1, MAP_ENCRYPTED)) {
         retries++;

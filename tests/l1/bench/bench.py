@@ -48,16 +48,18 @@ FAULTS = {
 }
 # Measurements of whole guests: title and goal.  An SEV guest on the emulated
 # platform must boot at 0.8 times the speed of a plain guest, that is, in 1.25
-# times the time.  A boot from a guest_memfd has no goal, because a guest_memfd
-# has only small pages, which make the boot slower than encryption alone does.
+# times the time.  A boot of an SEV guest with a guest_memfd has no goal: a
+# guest_memfd has only small pages, so the ratio shows not only the cost of the
+# emulated platform, but also the cost of small pages.
 GUESTS = {
     ('boot', 'sev, ram'): ('boot, memory-backend-ram', 1.25),
     ('boot', 'sev'): ('boot, guest_memfd', None),
     ('downtime', 'sev'): ('downtime', 2.0),
 }
-# A page takes about 2.5 ms on hardware.  It is not known how this time is
-# divided between the steps, so these are two possible models.  Each of them has
-# the nanoseconds of a doorbell, of a command, and of a KiB.
+# A firmware command of one page takes about 2.5 ms on hardware.  Nobody has
+# measured whether the doorbell or the execution of the command takes most of
+# this time, so there is a model for each case.  A model is the nanoseconds for
+# a doorbell, for a command, and for a KiB.
 MODELS = {
     'slow doorbell': (2450000, 10000, 10000),
     'slow command': (10000, 2450000, 10000),

@@ -124,8 +124,9 @@ static void bench(struct vm *vm, struct vm *manual, int repetitions)
 }
 
 /*
- * Reading the log clears it, so each sample is one call after new conversions.
- * They make all pages dirty, because mix() first converts all pages to private.
+ * Measure KVM_GET_DIRTY_LOG with all pages dirty.  The call clears the log, so
+ * mix() makes all pages dirty again before each sample: all pages are shared
+ * then, and mix() first converts all of them to private.
  */
 static void bench_dirty(struct vm *vm, int repetitions)
 {

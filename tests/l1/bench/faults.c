@@ -158,7 +158,10 @@ static void create(struct vm *vm, enum kind kind)
     } else if (kind == IN_PLACE) {
         MUST(vm_convert(vm, HIGH, SIZE - HIGH, PRIVATE));
     } else if (kind == SEV_GMEM) {
-        /* As a guest does before it changes the C-bits of pages */
+        /*
+         * Flush the pages before they become private, as a guest flushes a page
+         * before it changes the page's C-bit
+         */
         for (uint64_t i = 0; i < SIZE; i += 64) {
             __builtin_ia32_clflush(vm->mem + i);
         }
