@@ -189,9 +189,9 @@ static int gmem_take_from_host(struct address_space *mapping,
 /*
  * Prepare a long conversion in parts: unmap pages from the host and from the guest,
  * and check which of them are held.  This is most of the work of a conversion.  It
- * changes the state of no page, so it can be split into parts, between which faults and
- * signals are handled.  The conversion then only has to unmap and check the pages that
- * were accessed again meanwhile.
+ * changes the state of no page, so it can be split into parts.  Between two parts, KVM
+ * handles page faults and checks for a fatal signal.  The conversion then only has to
+ * unmap and check the pages that were accessed again meanwhile.
  *
  * Returns 0, or -EINTR if a fatal signal is pending.
  */
