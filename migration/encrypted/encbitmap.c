@@ -311,9 +311,10 @@ static void mark_dirty(RAMBlock *rb, uint64_t first, uint64_t npages)
 }
 
 /*
- * The fast path of encbitmap_update(): update @nwords whole words from @page
- * on, which is a multiple of 64.  It handles nearly all words of a large
- * RAMBlock, few of which change.
+ * The fast path of encbitmap_update(), which handles nearly all words of a
+ * large RAMBlock: update @nwords whole words, the first of which begins with
+ * page @page, a multiple of 64.  Most words do not change, so the function is
+ * quick at skipping unchanged words.
  */
 static uint64_t update_words(RAMBlock *rb, EncBitmap *eb, uint64_t page,
                              uint64_t nwords, const uint64_t *le, bool dirty)
@@ -426,8 +427,10 @@ static int convert_locked(RAMBlock *rb, EncBitmap *eb, uint64_t first,
     }
     if (p && !p->dirties) {
         /*
-         * Our bitmap may be older than the provider's state, so a page can
-         * change its state although its bit does not.  Mark the whole range.
+         * The provider does not mark the pages that it has converted.  The
+         * bitmap does not tell which pages these are: it may be older than the
+         * provider's state, so the bit of a converted page may have had its new
+         * value already.  Therefore mark the whole range.
          */
         mark_dirty(rb, first, npages);
     }

@@ -20,7 +20,10 @@
                 "exchange, repeat or drop its private pages unnoticed: set " \
                 "the migration parameter tls-creds on both sides"
 
-/* With TLS, the channel is a QIOChannelTLS around the socket */
+/*
+ * This function returns false for a channel with TLS, because such a channel is
+ * not a QIOChannelSocket but a QIOChannelTLS that contains one.
+ */
 static bool is_plain_network(QIOChannel *ioc)
 {
     g_autoptr(SocketAddress) peer = NULL;

@@ -191,9 +191,12 @@ static int read_bytes(QEMUFile *f, uint8_t *buf, size_t len)
 
 /*
  * If @header belongs to a session record, check the features that the record
- * announces.  @body has the first @len bytes of the record's body.  The caller
- * calls this before any check that can refuse the record, because only after
- * this call the source can be told the reason.
+ * announces.  @body has the first @len bytes of the record's body.
+ *
+ * This function learns from the record whether the source reads the reason for
+ * a refusal.  The destination sends no reason before it knows this, so only the
+ * checks of the flag word and of the header may refuse the record before the
+ * caller calls this function.
  */
 static bool agree(EncryptedIncoming *in, const uint8_t *header,
                   const uint8_t *body, size_t len, Error **errp)
@@ -391,9 +394,9 @@ bool encrypted_load_check_buffer(const char *idstr, size_t len, Error **errp)
     ConfidentialGuestSupport *cgs;
 
     /*
-     * Ask the machine whether it can receive a confidential guest.  Whether
-     * the receiver exists does not answer this: a channel may get its first
-     * packet before the main thread has created the receiver.
+     * Ask the machine whether it can receive a confidential guest.  Testing
+     * whether the receiver exists would not suffice, because a channel may get
+     * its first packet before the main thread has created the receiver.
      */
     if (!encrypted_migration_ops(&cgs)) {
         return true;
@@ -440,9 +443,10 @@ bool encrypted_load_buffer(void *opaque, char *buf, size_t len, Error **errp)
         return true;
     }
     /*
-     * Set the error while the lock is held.  From now on, the other channels
-     * refuse their records, too, but they need the lock for that.  QEMU
-     * therefore reports the first error.
+     * Set the error before dropping the lock.  The receiver has failed, so it
+     * also refuses the records of the other channels from now on.  The threads
+     * of these channels need the lock to find this out, so they set their
+     * errors later, and QEMU reports the error that was set first.
      */
     migrate_set_error(migrate_get_current(), err);
     error_propagate(errp, err);

@@ -174,9 +174,10 @@ static uint32_t unanswered(EncryptedPending *p)
 }
 
 /*
- * Send a ping, which the destination answers when it has loaded everything
- * before it.  Returns false if no ping was sent: none is due, or the channels
- * of multifd must be flushed first.
+ * Send a ping.  The destination answers the ping when it has loaded everything
+ * that precedes the ping in the stream.  Returns false if no ping was sent,
+ * because no ping is due or because the channels of multifd must be flushed
+ * first.
  */
 static bool send_ping(EncryptedPending *p, MigrationState *s, bool now)
 {
@@ -258,13 +259,20 @@ static void pending_estimate(void *opaque, uint64_t *must_precopy,
         *must_precopy = NOT_YET;
         return;
     }
-    /* If the sum were 0, QEMU would stop the guest without another sync */
+    /*
+     * If the sum is below the threshold, QEMU syncs the dirty bitmap again
+     * before it stops the guest.  If the sum and the threshold are both 0, QEMU
+     * stops the guest without this sync.  The threshold is 0 until QEMU has
+     * measured the bandwidth, so set the sum to 1.  If the downtime limit is 0,
+     * the threshold is always 0, and QEMU stops the guest only if the sum is 0,
+     * so keep the sum.
+     */
     *must_precopy = migrate_downtime_limit() ? 1 : *must_precopy;
 }
 
 /*
- * QEMU has called the handler of "ram" before, which has synced the dirty
- * bitmap
+ * QEMU calls the handler of "ram" before this handler, so the handler of "ram"
+ * has already synced the dirty bitmap
  */
 static void pending_exact(void *opaque, uint64_t *must_precopy,
                           uint64_t *can_postcopy)

@@ -64,16 +64,21 @@ static const struct {
     { migrate_rdma, BOTH,
       "cannot be migrated with transport rdma: migrate without it" },
     /*
-     * With this property, the destination waits for the channels only at the
-     * end of a section.  The final records precede the end of the last section
-     * in the main channel, so they would overtake the pages in the channels.
+     * With multifd-flush-after-each-section, the destination waits for the
+     * channels only when it reads the end of a section.  The source sends the
+     * final records before the end of the last section, so the destination
+     * would load the final records before it has all pages from the channels.
      */
     { flush_after_each_section, BOTH,
       "cannot be migrated with capability multifd and property "
       "multifd-flush-after-each-section, which machine types up to 8.0 have: "
       "use -global migration.multifd-flush-after-each-section=off at both "
       "sides" },
-    /* QEMU tolerates DIRTYLIMIT_TOLERANCE_RANGE (25 MB/s) above the limit */
+    /*
+     * QEMU does not slow down a vCPU that exceeds its limit by up to
+     * DIRTYLIMIT_TOLERANCE_RANGE (25 MB/s).  A platform packs fewer bytes per
+     * second than that, so the migration might not converge.
+     */
     { migrate_dirty_limit, SEND,
       "cannot be migrated with capability dirty-limit, which lets a vCPU "
       "write 25 MB/s more than its limit: use auto-converge" },
@@ -114,7 +119,7 @@ static bool check_blocks(Error **errp)
     for (guint i = 0; i < blocks->len; i++) {
         RAMBlock *rb = g_ptr_array_index(blocks, i);
 
-        /* A discarded private page has no contents that could be sent */
+        /* The platform cannot pack a discarded page, which has no contents */
         if (memory_region_has_ram_discard_manager(rb->mr)) {
             error_setg(errp, "block %s: a confidential guest cannot be "
                        "migrated with memory that can be discarded: unplug "

@@ -29,9 +29,10 @@ void encrypted_rate_mark(EncryptedRate *r, uint32_t id,
 
     if (done->pages == last->done.pages && done->bytes == last->done.bytes) {
         /*
-         * The source has sent nothing since the ping @last, so keep only the
-         * new ping.  If the measurement of the work before @last has not ended
-         * yet, it ends when the destination acknowledges the new ping.
+         * The source has sent nothing since the ping @last, so replace @last by
+         * the new ping.  If the destination has not acknowledged @last yet, the
+         * time of the work before @last ends when the destination acknowledges
+         * the new ping.
          */
         last->id = id;
         last->sent_ns = now;
@@ -119,11 +120,15 @@ void encrypted_rate_idle(EncryptedRate *r, int64_t now)
 }
 
 /*
- * If an interval had A pages and B bytes, k * A pages and k * B bytes take k
- * times the interval.  The remaining work may have another proportion of pages
- * and bytes, so take the smallest k that covers both.  Another upper bound is
- * the time for the pages alone plus the time for the bytes alone.  Return the
- * smallest of these bounds.
+ * Compute several upper bounds and return the smallest one.
+ *
+ * Each interval gives one bound (@together).  If A pages and B bytes were sent
+ * in the interval, then k * A pages and k * B bytes take at most k times the
+ * interval.  The bound uses the smallest k for which k * A pages are at least
+ * the remaining pages and k * B bytes are at least the remaining bytes.
+ *
+ * One more bound (@apart) is the time for the remaining pages alone plus the
+ * time for the remaining bytes alone.
  */
 uint64_t encrypted_rate_estimate(const EncryptedRate *r,
                                  const EncryptedWork *left)
@@ -132,9 +137,10 @@ uint64_t encrypted_rate_estimate(const EncryptedRate *r,
     double together = INFINITY, apart;
 
     /*
-     * The destination begins to unpack when the source has packed the first
-     * record, and the source has nothing to do while the destination unpacks
-     * the last one.  So count the pages of one more record.
+     * While the source packs the first record, the destination has nothing to
+     * unpack.  While the destination unpacks the last record, the source has
+     * nothing to pack.  N records therefore take the time of N + 1 records, so
+     * count the pages of one more record.
      */
     work.pages += MIN(work.pages, CGS_MIGRATION_PAGES_MAX);
     if ((work.pages && !r->page_ns) || (work.bytes && !r->byte_ns)) {

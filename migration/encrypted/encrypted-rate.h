@@ -38,7 +38,8 @@ typedef struct EncryptedWork {
  * EncryptedMark: a ping in the stream
  * @id: number of the ping; the destination acknowledges the ping with it
  * @done: all work that precedes the ping in the stream
- * @sent_ns: the source began the work that follows the ping after this time
+ * @sent_ns: a time before the source began to work on what follows the ping in
+ *           the stream
  * @acked_ns: the destination had loaded everything that precedes the ping at
  *            this time; 0 if the ping was not acknowledged yet
  */
@@ -54,8 +55,10 @@ typedef struct EncryptedRate {
     unsigned n;
     uint32_t acked;             /* the number that was acknowledged last */
     /*
-     * Upper bounds of the times per private page and per shared byte, from the
-     * last pings between which such memory was sent; 0: not known
+     * Upper bounds of the time in ns that one private page takes, and one
+     * shared byte.  Each is the smallest bound from the pings in @marks.  If no
+     * memory of its kind was sent between these pings, it keeps its old value.
+     * 0: not known
      */
     double page_ns;
     double byte_ns;
@@ -63,7 +66,8 @@ typedef struct EncryptedRate {
 
 /**
  * encrypted_rate_start: forget everything; no work has been done at @now
- * @id: number of the ping before the first one, which counts as acknowledged
+ * @id: one less than the number of the first ping; number @id counts as
+ *      acknowledged
  * @now: nanoseconds, like all times here
  */
 void encrypted_rate_start(EncryptedRate *r, uint32_t id, int64_t now);

@@ -65,7 +65,7 @@ void encrypted_receiver_free(EncryptedReceiver *r)
     g_free(r);
 }
 
-/* Whether a page may follow the last record */
+/* Whether a plain page or a record of pages may follow the last record */
 static bool expects_pages(const EncryptedReceiver *r)
 {
     return r->last == ENCRYPTED_RECORD_SESSION ||
@@ -612,7 +612,10 @@ bool encrypted_receiver_plain(EncryptedReceiver *r, RAMBlock *rb,
         i++;
     }
     if (i == r->nblocks) {
-        /* The session had to list every block that can have private pages */
+        /*
+         * The session record has listed all blocks that could have private
+         * pages at that time, so @rb became such a block later
+         */
         error_setg(errp, "block %s: got private pages after the session",
                    rb->idstr);
         return false;

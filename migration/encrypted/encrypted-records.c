@@ -219,13 +219,19 @@ bool encrypted_record_final(GByteArray *out, const GByteArray *final,
     return true;
 }
 
-/* Text of the message with the destination's reason for a failure */
+/*
+ * The next two functions process the text of the message in which the
+ * destination tells the source why the migration failed
+ */
 
 size_t encrypted_reason_len(const char *text)
 {
     size_t len = MIN(strlen(text), ENCRYPTED_REASON_MAX);
 
-    /* Do not divide a character, whose bytes after the first are 10xxxxxx */
+    /*
+     * Do not cut a UTF-8 character in two.  Each of its bytes except the first
+     * is 10xxxxxx.
+     */
     while (len && text[len] && ((uint8_t)text[len] & 0xc0) == 0x80) {
         len--;
     }
