@@ -342,7 +342,8 @@ static void test_policy_api(void)
     g_assert_cmphex(may_go(&p, 0x20), ==, 0);
     g_assert_cmphex(may_go(&p, 0x20 | 1 << 16), ==, 0);
     /*
-     * If the policy does not have the bit SEV, SEND_START ignores the version
+     * If the policy does not have the bit SEV, SEND_START ignores the firmware
+     * version that the policy demands
      */
     g_assert_cmphex(may_go(&p, 1 << 16 | 51 << 24), ==, 0);
     g_assert_cmphex(may_go(&p, 0x20 | 1 << 16 | 50 << 24), ==, 0);
@@ -490,7 +491,10 @@ static void test_pek_cert_import(void)
     g_assert_cmphex(init_ex(&p, 36, NV, NV_LEN), ==, 0x18);
     psp_close(&p);
 
-    /* Platforms of the same owner are in one domain */
+    /*
+     * SEND_START sends a guest with the policy DOMAIN to the first platform
+     * only after this platform has the same owner as the first one
+     */
     psp_open(&p, ",seed=bob");
     psp_init(&p);
     put_identity(&p, &after);

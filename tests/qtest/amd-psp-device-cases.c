@@ -43,8 +43,8 @@ static void test_interrupt(void)
     g_assert_cmphex(qtest_readl(p.qts, MSI_ADDR), ==, 0);
 
     /*
-     * A command requests an interrupt that is masked, so only its status bit
-     * is set
+     * A command requests an interrupt, but INTEN masks the interrupt: the
+     * device sets the bit in the interrupt status register and sends no MSI
      */
     psp_write(&p, INTEN, 0);
     g_assert_cmphex(psp_cmd_at(&p, 0x04, BUF, true), ==, 0);
@@ -126,7 +126,7 @@ static void test_reset(void)
     psp_close(&p);
 }
 
-/* Check that the platform has exactly this guest */
+/* Check the first guest that query-sev-platform returns */
 static void assert_guest(Psp *p, uint32_t handle, uint32_t asid,
                          const char *state)
 {
@@ -197,7 +197,7 @@ static void test_cost(void)
     psp_inject(&p, "[{'kind': 'late', 'delay-us': 2}]");
     assert_takes(&p, "DF_FLUSH", 0x0a, 3500, 0);
 
-    /* LAUNCH_UPDATE_DATA takes longer, because of its 4 KiB of data */
+    /* LAUNCH_UPDATE_DATA of 4 KiB takes 4 times cost-kib-ns in addition */
     h = launch_start(&p, 0);
     g_assert_cmphex(activate(&p, h, 1), ==, 0);
     clear(&p);
@@ -247,7 +247,7 @@ static void test_costs(void)
     assert_takes(&p, "PLATFORM_STATUS", 0x04, 1000, 0);
     assert_takes(&p, "PDH_GEN", 0x09, 1500, 0);
 
-    /* A list that is refused changes nothing */
+    /* If the device refuses a list of costs, it keeps the previous costs */
     set_costs(&p, "[{'command': 'DF_FLUSHED', 'command-ns': 1}]",
               "no command 'DF_FLUSHED'");
     set_costs(&p, "[{'command': 'DF_FLUSH'}, {'command': 'DF_FLUSH'}]",
@@ -264,8 +264,9 @@ static void test_costs(void)
 }
 
 /*
- * A machine with the device cannot be migrated or saved, even without guests,
- * because its keys and plaintext must not leave it
+ * QEMU refuses to migrate or save a machine that has the device, even if the
+ * machine runs no guest.  The keys and the plaintext of SEV guests must not
+ * leave the machine.
  */
 static void test_stays(void)
 {

@@ -145,8 +145,8 @@ static void open_es_platform(Psp *p)
 }
 
 /*
- * Launch a guest with SEV-ES and ASID 1, which has the page at PAGE_A and a
- * vCPU whose state is at VMSA_A
+ * Launch a guest with SEV-ES, and give it ASID 1.  The guest's private page is
+ * at PAGE_A, and the state of its vCPU is at VMSA_A.
  */
 static uint32_t launch_es(Psp *p)
 {
@@ -173,8 +173,9 @@ static void read_plaintext(Psp *p, uint32_t handle, uint64_t pa,
 }
 
 /*
- * Check that the VMSA at @pa has the text of fill_vmsa(), and that the right
- * checksum is at the address that the VMSA contains
+ * Check that the VMSA at @pa contains the text of fill_vmsa(), except at offset
+ * 0x380, where the firmware writes 0, and at VMSA_CHECKSUM, where the firmware
+ * writes an address.  Check that the VMSA's checksum is stored at this address.
  */
 static void assert_vmsa(Psp *p, uint32_t handle, uint64_t pa)
 {
@@ -238,8 +239,8 @@ static void test_es_launch_vmsa(void)
     g_assert_cmphex(launch_vmsa(&p, a, VMSA_A, 4096), ==, 0x02);
 
     /*
-     * The measurement covers the VMSA as the host wrote it.  It does not cover
-     * the memory of commands that the firmware refused.
+     * The measurement covers the VMSA as the host wrote it.  If the firmware
+     * refuses a command, it does not measure the command's data.
      */
     g_checksum_update(sum, page, sizeof(page));
     g_checksum_update(sum, vmsa, sizeof(vmsa));
@@ -271,7 +272,10 @@ static void test_es_vmsa(void)
     qtest_memread(p.qts, TRANS, got, sizeof(got));
     g_assert_null(memmem(got, sizeof(got), "registers", 9));
 
-    /* A VMSA is sealed like data, so RECEIVE_UPDATE_DATA accepts it */
+    /*
+     * SEND_UPDATE_VMSA encrypts a VMSA as SEND_UPDATE_DATA encrypts a page, so
+     * RECEIVE_UPDATE_DATA accepts the packet
+     */
     g_assert_cmphex(update_data(&p, 0x51, b, PAGE_B, 4096), ==, 0);
     g_assert_cmphex(update_data(&p, 0x52, b, VMSA_B, 4080), ==, 0x0b);
     g_assert_cmphex(update_data(&p, 0x52, b, VMSA_B + 8, 4096), ==, 0x09);
@@ -305,7 +309,10 @@ static void flip_private(Psp *p, uint32_t handle, uint64_t pa)
     g_assert_cmphex(dbg(p, 0x61, handle, OUT, block, 16), ==, 0);
 }
 
-/* SEND_UPDATE_VMSA refuses a VMSA that anything except its vCPU has changed */
+/*
+ * SEND_UPDATE_VMSA verifies the checksum of the VMSA, so it refuses a VMSA that
+ * the host has changed
+ */
 static void test_es_vmsa_checksum(void)
 {
     static const struct {
@@ -335,8 +342,9 @@ static void test_es_vmsa_checksum(void)
         g_assert_cmphex(update_data(&p, 0x42, a, VMSA_A, 4096), ==, 0);
     }
     /*
-     * SEND_UPDATE_VMSA also refuses a wrong checksum.  The test can change the
-     * checksum; a host cannot, because hardware protects this memory.
+     * SEND_UPDATE_VMSA also refuses an unchanged VMSA if the stored checksum is
+     * wrong.  The test can change the stored checksum.  The host of a real PSP
+     * cannot, because the hardware protects the memory at TMR.
      */
     read_plaintext(&p, a, VMSA_A, vmsa);
     at = ldq_le_p(vmsa + VMSA_CHECKSUM);

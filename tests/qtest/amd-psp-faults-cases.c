@@ -119,7 +119,7 @@ static void test_fault_late(void)
     /* Only this command was late */
     g_assert_cmphex(psp_cmd(&p, 0x04), ==, 0);
 
-    /* A reset cancels the end of a late command */
+    /* After a reset, a command that the fault "late" delays never ends */
     psp_inject(&p, "[{'kind': 'late', 'delay-us': 10}]");
     psp_give(&p, 0x04, BUF, false);
     qtest_system_reset(p.qts);
@@ -139,7 +139,7 @@ static void test_fault_corrupt(void)
     psp_open(&p, "");
     psp_init(&p);
 
-    /* The fault changes exactly one byte of the data */
+    /* The fault changes only the byte at "offset" of the command's output */
     clear(&p);
     put64(&p, 0, OUT);
     put32(&p, 8, 64);
@@ -152,8 +152,9 @@ static void test_fault_corrupt(void)
     g_assert_cmpmem(id, sizeof(id), again, sizeof(again));
 
     /*
-     * If a command's only output is its buffer, the fault corrupts the buffer,
-     * but no byte after its end
+     * PLATFORM_STATUS writes its output to the command buffer, which has 12
+     * bytes.  The fault at offset 8 corrupts the buffer.  The fault at offset
+     * 12, the end of the buffer, changes nothing.
      */
     psp_inject(&p, "[{'kind': 'corrupt', 'command': 'PLATFORM_STATUS',"
                    "  'offset': 8},"

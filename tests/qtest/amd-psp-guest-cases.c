@@ -363,8 +363,8 @@ static void test_flushes(void)
     g_assert(g_file_set_contents(name, rom, 64 * 1024, NULL));
     memset(&p, 0, sizeof(p));
     /*
-     * DF_FLUSH succeeds although the second CPU never executes WBINVD, because
-     * this CPU is never started
+     * The second CPU is never started, so DF_FLUSH does not require that this
+     * CPU executes WBINVD
      */
     p.qts = qtest_initf("-accel tcg -nodefaults -machine q35 -bios %s -smp 2 "
                         "-cpu EPYC-Milan,+svm,+sev "

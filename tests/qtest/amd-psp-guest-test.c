@@ -32,7 +32,7 @@
 #define GUEST_PDPT      0x22000
 #define GUEST_PD        0x23000
 #define SHARED          0x24000 /* shared */
-#define FLAG            0x25000 /* shared: the guest exits if it is not 0 */
+#define FLAG            0x25000 /* shared: the guest exits if FLAG is not 0 */
 #define TOUCH           (FLAG + 4) /* shared: address of a value to increment */
 #define VMSA            0x26000 /* private: state of a vCPU with SEV-ES */
 #define BUF             0x30000 /* command buffer of the PSP */
@@ -623,7 +623,10 @@ static void test_dma(void)
     Host h;
 
     open_host(&h, 47, options);
-    /* QEMU counts accesses to plaintext pages, and none to shared pages */
+    /*
+     * QEMU counts DMA to plaintext pages only.  The page at MEMORY_END is never
+     * plaintext, because the guest does not use it.
+     */
     fw_cfg_dma(&h, MEMORY_END, 4);
     g_assert_cmpint(memory(&h, "bypassing-writes"), ==, 0);
     run(&h);
@@ -653,7 +656,7 @@ static void test_dma(void)
     g_assert_false(buffer_is_zero(buf + 32, 16));
     g_assert_true(buffer_is_zero(buf + 48, 16));
 
-    /* DMA is not counted after the hypervisor has written back the caches */
+    /* After WBINVD no page is plaintext, so QEMU does not count DMA */
     begin(&h, DO_WBINVD);
     done(&h);
     g_assert_cmpint(memory(&h, "plaintext"), ==, 0);
@@ -721,9 +724,9 @@ static void assert_unflushed(Host *h, int64_t by_host, int64_t by_guest,
 }
 
 /*
- * A page is written with one value of the C-bit, and then it is written with
- * the other value, or a firmware command uses it.  If the page was not flushed
- * in between, QEMU counts it.
+ * A vCPU writes to a page with one value of the C-bit.  Then a vCPU writes to
+ * the page with the other value, or a firmware command uses the page.  QEMU
+ * counts the second access if the lines of the first one are still unflushed.
  */
 static void test_unflushed(void)
 {
@@ -738,7 +741,10 @@ static void test_unflushed(void)
     g_assert_cmphex(stop(&h), ==, EXIT_VMMCALL);
     assert_unflushed(&h, 0, 0, 0);
 
-    /* CLFLUSH of all lines of the page and WBINVD are both sufficient */
+    /*
+     * QEMU counts no access after the hypervisor has flushed its lines of the
+     * page with CLFLUSH, or all lines with WBINVD
+     */
     hypervisor_does(&h, DO_WRITE);
     hypervisor_does(&h, DO_FLUSH);
     guest_writes(&h);
@@ -873,8 +879,8 @@ static void test_valid(void)
     g_assert_cmphex(qtest_readq(h.qts, VMCB + 0x70), ==, EXIT_INVALID);
     guest_cmd(&h, 0x35, 0, 0);
     /*
-     * The guest runs now.  It has no code, so VMRUN ends with another exit code
-     * than EXIT_INVALID.
+     * VMRUN runs the guest now.  The test has loaded no code for this guest, so
+     * the guest exits, but not with EXIT_INVALID.
      */
     hypervisor_does(&h, DO_VMRUN);
     g_assert_cmphex(qtest_readq(h.qts, VMCB + 0x70), !=, EXIT_INVALID);
@@ -988,8 +994,8 @@ static void test_cpu_models(const void *sev)
         "nrip-save", "flushbyasid", "decodeassists",
     };
     /*
-     * Do not write +svm, because QEMU adds such features to the CPUs of
-     * query-cpu-model-expansion, too
+     * Write svm=on and not +svm: QEMU adds a feature with a plus sign to every
+     * CPU, also to the CPU "max" that query-cpu-model-expansion creates
      */
     QTestState *qts = qtest_initf(
         "-accel tcg -nodefaults -machine q35 -m 16M -bios %s -S "
@@ -1001,7 +1007,7 @@ static void test_cpu_models(const void *sev)
         "'sev': %i } } } }", !!sev);
     QDict *max = qdict_get_qdict(qdict_get_qdict(r, "model"), "props");
 
-    /* A control: TCG has this feature for every CPU */
+    /* TCG has npt for every CPU, so both queries must report it */
     g_assert_true(qdict_get_bool(max, "npt"));
     g_assert_true(cpu_has(qts, "npt"));
     for (size_t i = 0; i < G_N_ELEMENTS(features); i++) {

@@ -83,8 +83,8 @@ static inline void psp_write(Psp *p, uint64_t reg, uint32_t value)
 }
 
 /*
- * Wait until the bits @mask of a register are @value, because the device
- * executes commands in parallel with the test
+ * Read a register until its bits @mask are @value.  The device executes
+ * commands in parallel with the test, so the first read may be too early.
  */
 static inline void psp_await(Psp *p, uint64_t reg, uint32_t mask,
                              uint32_t value)
