@@ -171,8 +171,10 @@ static MhStatus open_page(MhCpu *cpu, unsigned n, const MhImage *image,
 }
 
 /*
- * Does the batch belong to the receiver's session?  The first batch determines
- * the session, so the caller must have checked the batch's tag.
+ * Does the batch belong to the receiver's session?  If the receiver has no
+ * session yet, this function sets the session to that of the batch.  The caller
+ * must have checked the batch's tag, because otherwise a forged batch could set
+ * the session.
  */
 static bool is_session(MhHelper *helper, const MhBatch *batch)
 {

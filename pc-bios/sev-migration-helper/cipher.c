@@ -53,7 +53,13 @@ static void store(void *p, __m128i v)
     _mm_storeu_si128(p, v);
 }
 
-/* One step of the key expansion of AES: @word is the transformed last word */
+/*
+ * Compute a round key of AES-256
+ * @key: the round key before the previous one
+ * @word: the last word of the previous round key after AES's transformation
+ *        (SubWord, and for every other round key also RotWord and the round
+ *        constant), in all four elements
+ */
 static __m128i next_round_key(__m128i key, __m128i word)
 {
     key = _mm_xor_si128(key, _mm_slli_si128(key, 4));
@@ -141,7 +147,11 @@ void mh_cipher_init(MhCipher *cipher, MhImpl impl,
     gcm[impl].precompute(cipher);
 }
 
-/* The first counter of the data, as a little-endian number of 128 bits */
+/*
+ * Store the counter block with which GCM encrypts the first block of data, as a
+ * little-endian number of 128 bits.  GCM uses counter 1 for the tag, so the
+ * data begin with counter 2.
+ */
 static void first_counter(uint32_t counter[4], const uint8_t iv[MH_IV_SIZE])
 {
     uint32_t word;

@@ -63,7 +63,10 @@ static void begin_round(MhHelper *helper)
     }
 }
 
-/* The state that a command needs; MH_LAUNCHED stands for any state */
+/*
+ * Return the only state in which @command is allowed, or MH_LAUNCHED if
+ * @command is allowed in every state
+ */
 static MhState needed_state(uint32_t command)
 {
     switch (command) {
@@ -154,7 +157,10 @@ static MhStatus seal(MhHelper *helper, unsigned n, const MhImage *image,
     status = mh_seal_batch(helper, n, image, shared, kind, number, count,
                            done);
     if (!status && command != MH_SEAL) {
-        /* Batches that are sealed later must be opened after this batch */
+        /*
+         * Store the numbers again, because they now count this batch: the
+         * receiver must open it before all batches that are sealed later
+         */
         begin_round(helper);
     }
     __atomic_store_n(&helper->channel[number].busy, 0, __ATOMIC_RELEASE);

@@ -46,8 +46,8 @@
 #define MH_DATA             0x200000ULL     /* contents of the pages */
 
 /*
- * Virtual addresses: of the 2 MiB through which a vCPU accesses the guest's
- * memory, and of a vCPU's shared memory
+ * Virtual addresses.  MH_GUEST_VA: the 2 MiB through which vCPU @cpu accesses
+ * the guest's memory.  MH_SHARED_VA: the shared memory of vCPU @cpu.
  */
 #define MH_GUEST_VA(cpu)    (0x1000000ULL + (cpu) * 0x200000ULL)
 #define MH_SHARED_VA(cpu)   (0x4000000ULL + (cpu) * MH_CPU_SHARED_SIZE)
@@ -59,7 +59,7 @@ typedef struct MhImage {
     uint64_t magic;
     uint32_t version;
     uint32_t entry;         /* offset of the entry point */
-    /* The offsets of the end of code and of data, multiples of the page size */
+    /* Offsets at which the code and the data end; multiples of 4 KiB */
     uint32_t text_end;      /* [0, text_end) is executable */
     uint32_t data_end;      /* [text_end, data_end) is writable */
     uint32_t cpus;

@@ -116,7 +116,8 @@ def poison(pfn):
         with open(OFFLINE, 'wb', buffering=0) as f:
             f.write(f'{pfn * PAGE:#x}'.encode())
     except OSError as e:
-        # The kernel has marked the page, but it remains in the guest_memfd
+        # EBUSY is expected: the kernel has marked the page as bad, but has not
+        # removed the page from the guest_memfd
         if e.errno != errno.EBUSY:
             raise
     with open('/proc/kpageflags', 'rb', buffering=0) as f:

@@ -196,7 +196,10 @@ class VM(QEMUMachine):
                                 f'{name}.raw')
             if not os.path.exists(path):
                 with open(path, 'wb') as f:
-                    # The guest only reads this disk and checks its contents
+                    # The guest reads the disk "churn" again and again, and
+                    # compares the contents with those that it read first.
+                    # They are not zero, so that the guest also notices a read
+                    # that leaves its zeroed buffer unchanged.
                     if name == 'churn':
                         f.write(guest.derive(b'churn', b'', size))
                     f.truncate(size)

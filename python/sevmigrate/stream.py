@@ -29,9 +29,13 @@ TYPE_NAMES = {SESSION: 'session', PAGES: 'private', STATE: 'state',
 LIMIT = {SESSION: 335888, PAGES: 16 + 64 * 4608, STATE: 24 + 128 * 1024,
          FINAL: 64 * 1024, UNALLOCATED: 24, PLATFORM: 128 * 1024}
 PAGES_MAX = 64
-# Flags of the session record.  1: the source reads the reason of a failure.
-# 2: private pages use the multifd channels.  0x10000: the source reads an
-# answer.
+# SESSION_FLAGS has the known ones of the lower 16 flags of the session record.
+# A destination refuses a record with another one of these 16 flags.
+# 1: the source accepts a reason message, in which the destination says why it
+#    failed.
+# 2: the source sends private pages through the multifd channels.
+# SESSION_OPTIONAL has the flags that a destination ignores if it does not know
+# them.  The only known one is 0x10000: the source accepts an answer message.
 SESSION_FLAGS = 3
 SESSION_OPTIONAL = 0xffff0000
 PAGES_HEADER = 16 + 16      # header of the record, and header of its body
@@ -289,7 +293,8 @@ class Tally:
         for name, bits in of.state.items():
             for page, path in enumerate(self.last.get(name, b'')):
                 private = bits[page // 8] >> page % 8 & 1
-                # A page that was not sent is shared and zero at the destination
+                # If a page was not sent, path is 0.  The destination then has
+                # a page of zeros, so the page's state must be shared.
                 if private != (path in self.PRIVATE):
                     out.append((name, page))
         return out
