@@ -117,9 +117,10 @@ exec sleep 100000
                   said('status'))
         self.assertIsNone(said('status'), said('output'))
         self.assertIn('SEV enabled', said('output'))
-        # The firmware must have one guest, in state "running".  The emulator
-        # decrypts a page only when a vCPU uses it with the guest's key.  So
-        # pages that are plaintext show that the guest uses its key.
+        # The firmware must have one guest, in state "running".  The emulator's
+        # memory contains a page as plaintext only after a vCPU has accessed
+        # the page with the guest's key.  A plaintext page therefore shows that
+        # the guest has used its key.
         platform = self.platform()
         self.assertEqual(platform['state'], 'working')
         self.assertEqual([(g['state'], g['asid'] > 0)

@@ -30,8 +30,10 @@ size_t LLVMFuzzerCustomCrossOver(const uint8_t *a, size_t alen,
                                  uint8_t *out, size_t max, unsigned int seed);
 
 /*
- * An input for the big machine takes a hundred times as long as others.  Only
- * the seeds that need it use it; a mutation does not select it.
+ * The upper three bits of the first byte of an input for the big machine.  Such
+ * an input takes a hundred times as long as other inputs.  Therefore only the
+ * seeds that need the big machine select it, and the mutation MACHINE changes
+ * only the lower five bits.
  */
 #define BIG_BYTE 0xa0
 
@@ -201,7 +203,10 @@ static void set_private(const char *name, uint64_t first, uint64_t n)
     encbitmap_set(rb, first, n, true);
 }
 
-/* Write the record as a channel of multifd delivers it */
+/*
+ * Write an ITEM_BUFFER that contains a record of @n private pages.  In a
+ * migration, such a record is in a packet of a multifd channel.
+ */
 static void put_buffer(GByteArray *out, uint64_t page, uint64_t n, size_t size)
 {
     g_autoptr(GByteArray) record = g_byte_array_new();
@@ -530,7 +535,7 @@ static size_t change_item(uint64_t *r, uint8_t *p, size_t len, size_t max)
             p[9] = rnd(r, 7);
         }
         return len;
-    case 3:     /* the length of the body, in the header as well */
+    case 3:     /* the body, and its length in the header */
     case 4:
         if (record && max > 16) {
             size_t n = LLVMFuzzerMutate(body, len - 16, max - 16);

@@ -55,8 +55,9 @@ typedef struct Block {
     bool not_migratable;
     /*
      * Bitmaps with a bit for each page.
-     * @came: the firmware has received the page, or a record has reported it as
-     *        unallocated, and no shared contents of the page came later
+     * @came: set when the firmware receives the page, or when a record reports
+     *        the page as unallocated; cleared when the stream delivers shared
+     *        contents of the page
      * @said: the last state record for the page reports it as private
      * @kernel: the page is private in the attributes that KVM keeps
      */
@@ -146,8 +147,9 @@ MigrationState *migrate_get_current(void)
 }
 
 /*
- * The files under test use only @encrypted, which is their own, @state, and
- * @to_src_file, which is NULL, because this machine has no return path
+ * The files under test use only three members of the returned struct:
+ * @encrypted, which encrypted_load_init() initializes; @state; and
+ * @to_src_file, which is NULL, because this machine has no return path.
  */
 MigrationIncomingState *migration_incoming_get_current(void)
 {
@@ -161,7 +163,10 @@ MigrationIncomingState *migration_incoming_get_current(void)
     return &incoming;
 }
 
-/* Nothing accesses the memory of this machine, so it has no lines in caches */
+/*
+ * No guest runs in this machine, so no line that the caches write back later
+ * can overwrite the private data of a guest
+ */
 void sev_cache_flush_shared(void)
 {
 }

@@ -151,7 +151,10 @@ void sev_memory_command_uses(hwaddr pa, size_t len, unsigned asid,
 
 bool sev_memory_is_ram(hwaddr pa, size_t len)
 {
-    /* INIT checks the whole memory for SEV-ES with one call */
+    /*
+     * INIT asks whether the whole TMR is RAM.  ram() would deny this, because
+     * it has memory only for the checksums in the TMR.
+     */
     return ram(pa, len) || (pa == TMR && len == TMR_LEN);
 }
 
@@ -465,8 +468,9 @@ static void seed_export(GByteArray *out)
 }
 
 /*
- * Return the command for a guest with @policy: @vmsa, which
- * processes a vCPU's state, if the guest has SEV-ES, otherwise @data
+ * Return @vmsa if a guest with @policy has SEV-ES, otherwise @data.
+ * @data: a command that processes pages
+ * @vmsa: the corresponding command that processes the state of a vCPU
  */
 static unsigned of_policy(uint32_t policy, unsigned data, unsigned vmsa)
 {

@@ -41,13 +41,18 @@ static void *child(void *enode, int i)
 	void *entry = rcu_dereference_protected(enode_node(enode)->mr64.slot[i],
 						true);
 
-	/* If the last slot has no child, it contains metadata */
+	/*
+	 * A last slot without a child contains metadata.  enode_node() returns
+	 * NULL for metadata, because metadata is less than 256.
+	 */
 	return enode_node(entry) && enode_type(entry) ? entry : NULL;
 }
 
 /*
- * Count the nodes at or below @enode with 15 children that are not leaves.  The
- * root does not count, because mt_destroy_walk() clears its metadata.
+ * Among @enode and all nodes below it, count those that cause the oops in RCU
+ * mode.  Such a node has 15 children, and its children are not leaves.  The
+ * root does not cause the oops, because mt_destroy_walk() clears the root's
+ * metadata.
  */
 static int count_fifteen(void *enode, bool root)
 {
