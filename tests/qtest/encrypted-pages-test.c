@@ -1287,9 +1287,10 @@ static void add_disk(QTestState *qts)
 }
 
 /*
- * QEMU has refused to load a snapshot.  It stops a guest before it tries to
- * load a snapshot, and leaves it stopped if it cannot load one, as it does for
- * any guest.  Check that cont brings the guest back to state @before.
+ * QEMU has refused to load a snapshot.  Before QEMU tries to load a snapshot,
+ * it stops any running or suspended guest, confidential or not.  The guest
+ * stays stopped if QEMU cannot load the snapshot.  Check that cont brings the
+ * guest back to state @before.
  */
 static void load_refused(QTestState *qts, const char *before)
 {
@@ -1520,7 +1521,11 @@ static void test_disk_locked(const void *confidential)
         "file.locking=on,file=%s -device virtio-blk-pci,drive=d", file);
     g_autofree char *dst_args = g_strdup_printf("%s -incoming defer", args);
     const char *opts = confidential ? "" : NULL;
-    /* QEMU's lock against other writers is byte 200 + BLK_PERM_WRITE */
+    /*
+     * A process that locks byte 201 of the image forbids QEMU to write to the
+     * image: QEMU has one such byte for each permission, 200 plus the number
+     * of the permission's bit, which is 1 for BLK_PERM_WRITE
+     */
     struct flock lock = {
         .l_type = F_RDLCK, .l_whence = SEEK_SET, .l_start = 201, .l_len = 1,
     };
@@ -1558,7 +1563,8 @@ static void test_disk_locked(const void *confidential)
 
 /*
  * QEMU refuses to change the migration mode during a migration.  The session
- * has one notifier for each mode, and only one of them must end the session.
+ * has a notifier for each mode, and every notifier can end the session.  Check
+ * that the session ends exactly once.
  */
 static void test_mode_changes(void)
 {
@@ -1673,8 +1679,9 @@ static void test_hints(void)
         balloon_put(&b, at, 4 * MiB, true);
     }
     /*
-     * When QEMU syncs the dirty bitmap again, it stops reading these hints.
-     * Check that this has not happened yet, so QEMU has read all of them.
+     * After QEMU has synced the dirty bitmap again, it ignores the remaining
+     * hints.  Check that QEMU has synced only once, before the first hint, and
+     * has therefore ignored no hint.
      */
     info = query(p.src);
     g_assert_cmpint(qdict_get_int(qdict_get_qdict(info, "ram"),
@@ -1709,8 +1716,8 @@ static void test_mismatch(void)
 }
 
 /*
- * Start a source, and a destination with the arguments @dst and, if not NULL,
- * the capability @capability
+ * Start a source, and a destination with the arguments @dst.  If @capability is
+ * not NULL, set this capability at the destination only.
  */
 static Pair pair_start_differing(const char *dst, const char *capability)
 {
@@ -1855,8 +1862,8 @@ static void test_bad_reason(void)
     qtest_quit(src);
 
     /*
-     * If the guest is not confidential, the source refuses the message with
-     * the reason of a failure
+     * If the guest is not confidential, the source refuses the message in
+     * which a destination sends the reason of a failure
      */
     src = start(NULL, "");
     set_capability(src, "return-path");
@@ -1885,8 +1892,8 @@ static void test_answer(void)
 
 /*
  * One side is a QEMU that does not know answers.  An older source does not
- * announce that it reads an answer, so the destination must not send one.  A
- * source that reads answers must not wait for that of an older destination.
+ * announce that it reads an answer, so the destination must not send one.  An
+ * older destination sends no answer, so the source must not wait for one.
  */
 static void test_answer_one_side(void)
 {

@@ -30,9 +30,10 @@ QEMU = os.environ.get('QEMU', '/b/qemu/qemu-system-x86_64')
 MIB = 1 << 20
 MEMORY, SHARED = 48, 40     # MiB; the rest is private
 GOAL = 1.5                  # times the limit
-# The writer begins when more than BAD_MOMENT private pages are sent.  Each of
-# its passes rewrites a part of the memory in SLICES slices, one every EVERY
-# seconds.  A pass rewrites SHRINKS times as much memory as the pass before it.
+# The writer begins when QEMU has sent more than BAD_MOMENT private pages.  It
+# writes in passes.  In each pass it rewrites SLICES slices of the memory, and
+# waits for EVERY seconds after each slice.  After each pass it multiplies the
+# size of the slices by SHRINKS.
 BAD_MOMENT, SLICES, EVERY, SHRINKS = 300, 50, 0.02, 0.6
 TIMEOUT = 300
 

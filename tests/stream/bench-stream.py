@@ -138,7 +138,8 @@ class Guest:
 # @ours and @theirs are medians in ns, and @ratio is the median of the ratios.
 # @least is the ratio of the shortest times; other work on the machine influences it
 # less than the medians.  @starts has one median ratio for each start of the
-# processes; it is empty if line() got no @turns.
+# processes; it is empty if the caller of line() does not pass @turns, the
+# number of samples for each start.
 Line = collections.namedtuple(
     'Line', 'what ours against theirs ratio least starts goal')
 

@@ -8,7 +8,8 @@ from sevmigrate.monitor import Monitor
 
 TIMEOUT = 60            # seconds until QEMU must have opened its monitor
 
-# Do not log errors of connections; the caller reports a QEMU that has ended
+# If QEMU ends, qemu.qmp logs the lost connection, and Monitor raises an
+# exception.  The caller reports the exception, so the log would only repeat it.
 logging.getLogger('qemu.qmp').setLevel(logging.CRITICAL)
 
 

@@ -314,7 +314,10 @@ static void test_convert_dirties(void)
     block_free(rb);
 }
 
-/* If the provider refuses a conversion, no page is converted */
+/*
+ * If the provider refuses a conversion, encbitmap_convert() changes no bit, and
+ * a later call can convert the same pages
+ */
 static void test_convert_again(void)
 {
     RAMBlock *rb = block_new("ram", 300);
@@ -359,7 +362,10 @@ static void test_sync_error(void)
     g_assert(strstr(error_get_pretty(err), "block b"));
     error_free(err);
     g_assert_cmpuint(encbitmap_count(a, 0, 64), ==, 64);
-    /* encbitmap_sync() has released the lock after the error */
+    /*
+     * encbitmap_convert() takes the writer's lock, so this call would hang if
+     * encbitmap_sync() had not released this lock after the error
+     */
     encbitmap_convert(b, 0, PAGE, true, NULL, &error_abort);
     block_free(a);
     block_free(b);
