@@ -48,7 +48,7 @@ extern const EncryptedRecordType encrypted_record_types[ENCRYPTED_RECORD__MAX];
 
 /* Bytes of a record between the flag word and the body */
 #define ENCRYPTED_RECORD_HEADER 8
-/* Bytes of a record of pages, with the flag word */
+/* Maximum size in bytes of a record of pages, including the flag word */
 #define ENCRYPTED_RECORD_PAGES_MAX (8 + ENCRYPTED_RECORD_HEADER + \
                                     ENCRYPTED_PAGES_FIXED + \
                                     CGS_MIGRATION_PAGES_MAX * \
@@ -60,7 +60,7 @@ extern const EncryptedRecordType encrypted_record_types[ENCRYPTED_RECORD__MAX];
 #define ENCRYPTED_SESSION_FLAGS     0x3
 /* A destination ignores flags in this mask that it does not know */
 #define ENCRYPTED_SESSION_OPTIONAL  0xffff0000
-#define ENCRYPTED_SESSION_ANSWER    0x10000 /* it reads an answer */
+#define ENCRYPTED_SESSION_ANSWER    0x10000 /* source reads an answer */
 
 /*
  * Section name and instance in the header of a multifd packet that contains a
@@ -77,7 +77,11 @@ extern const EncryptedRecordType encrypted_record_types[ENCRYPTED_RECORD__MAX];
 #define ENCRYPTED_ANSWER_MESSAGE 0x4541
 #define ENCRYPTED_ANSWER_MAX 256
 
-/** encrypted_reason_len: number of bytes of @text that a message can have */
+/**
+ * encrypted_reason_len: return how many bytes of @text the destination sends in
+ * the message with its reason.  The limit is ENCRYPTED_REASON_MAX, and the
+ * message does not end within a character.
+ */
 size_t encrypted_reason_len(const char *text);
 
 /**

@@ -119,8 +119,9 @@ static int put_pages(EncryptedSave *s, size_t npages)
 }
 
 /*
- * Tell the vendor code that the channels were flushed, so that from now on a
- * page may be packed for another channel than before
+ * Tell the vendor code that the channels were flushed.  The destination unpacks
+ * all earlier pages before it unpacks later ones, so from now on any channel
+ * may pack a page, even if another channel packed this page before the flush.
  */
 static bool begin_round(EncryptedSave *s)
 {
@@ -336,8 +337,10 @@ static int pack_pages(EncryptedSession *session, unsigned channel,
  * The destination must act on this record after it has unpacked all earlier
  * pages, and before it unpacks later ones.  With multifd, pages are in the
  * channels and the record is in the main channel, so this function flushes the
- * channels before and after the record.  Returns 0 or -errno, with the error in
- * the file or in @errp.
+ * channels before and after the record.
+ *
+ * Returns 0 or a negative value.  If a channel has failed, its thread has
+ * reported the error, and this function does not set @errp.
  */
 static int send_data(EncryptedSave *s, Error **errp)
 {
@@ -414,9 +417,10 @@ static int send_unallocated(EncryptedSave *s, RAMBlock *rb, guint index,
 }
 
 /*
- * Requeue those of @npages pages that were not packed because the guest is
- * converting one of them.
- * @packed: result of pack_pages(), with @errp set if it is an error
+ * If one of @npages pages cannot be packed now, for example because the guest
+ * is converting it, requeue this page and the pages that follow it.
+ * @packed: result of ready_for_channels() or pack_pages(): the number of pages
+ *          before the page that cannot be packed now, or -errno with @errp set
  * @last_stage: the guest is stopped, and nothing can be left for a later round
  *
  * Returns how many pages to send, or -errno.
@@ -661,7 +665,10 @@ bool encrypted_save_confidential(RAMBlock *rb, unsigned long page, int *res)
         *res = -EINVAL;
         return true;
     }
-    /* After a cancel, for example, the platform must not pack more pages */
+    /*
+     * After a cancel or an error, packing more pages would only delay the end
+     * of the migration, and ram_save_complete() does not check the file
+     */
     *res = qemu_file_get_error(s->f);
     if (*res) {
         return true;

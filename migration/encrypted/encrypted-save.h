@@ -45,9 +45,10 @@ bool encrypted_save_setup(QEMUFile *f, struct RAMState *rs,
 void encrypted_save_sync(uint64_t round);
 
 /**
- * encrypted_save_synced: called when the dirty bitmap has all bits that the log
- * had.  bitmap_mutex has been held since the sync, so no page has been sent.
- * Called by the same threads as encrypted_save_sync().
+ * encrypted_save_synced: called when ram.c has copied all bits of the dirty log
+ * to its dirty bitmap.  The caller has held bitmap_mutex since before it copied
+ * the first bit, so the sender has not yet seen any of these bits.  Called by
+ * the same threads as encrypted_save_sync().
  * @last_stage: there will be no other round
  */
 void encrypted_save_synced(bool last_stage);
@@ -65,10 +66,10 @@ uint8_t *encrypted_save_copy(void);
  * encrypted_save_page: send a page, if it takes another path than pages of
  * ordinary guests
  * @page: index in @rb.  The caller has cleared its dirty bit.
- * @res: returns how many pages were sent, or -errno with the error in the file.
- *       More than one: private pages behind @page were dirty and were sent in
- *       the same record.  0: the guest is converting the page, which was marked
- *       dirty again.
+ * @res: returns how many pages were sent, or -errno, with the error in the file
+ *       unless a channel of multifd has failed.  More than one: private pages
+ *       behind @page were dirty and were sent in the same record.  0: the guest
+ *       is converting the page, which was marked dirty again.
  *
  * Returns false, with @res not set, if the caller has to send the page.  The
  * page is shared then, and its contents are at encrypted_save_contents().
@@ -100,8 +101,9 @@ static inline uint8_t *encrypted_save_contents(RAMBlock *rb,
 }
 
 /**
- * encrypted_save_took_time: shall ram_save_iterate(), which looks at the clock
- * in every 64th iteration, also do so after it has sent @pages pages?
+ * encrypted_save_took_time: must ram_save_iterate() look at the clock now,
+ * because it may have taken long to send the last @pages pages?  Otherwise
+ * ram_save_iterate() looks at the clock only in every 64th iteration.
  *
  * True after a run of private pages, because packing a page takes milliseconds.
  * A huge page of an ordinary guest has many pages, too, but QEMU sends these so
@@ -135,7 +137,8 @@ bool encrypted_save_ignore_hint(RAMBlock *rb, uint64_t offset,
 
 /**
  * encrypted_save_final: called with the BQL held when the guest is stopped and
- * all pages are sent.  Returns 0, or -errno with the error in the file.
+ * all pages are sent.  Returns 0, or -errno, with the error in the file unless
+ * a channel of multifd has failed.
  */
 int encrypted_save_final(void);
 

@@ -153,9 +153,11 @@ bool encrypted_session_prepare(Error **errp)
     assert(bql_locked());
     if (session->phase == ENCRYPTED_PHASE_COMPLETED) {
         /*
-         * After a completed migration, QEMU refuses another one until the user
-         * resets the guest, so the user has taken the guest back by a reset.
-         * End the session of the completed migration.
+         * The guest has not run since the last migration completed: otherwise
+         * vm_changed() would have ended the session.  But the guest has left
+         * RUN_STATE_POSTMIGRATE, in which QEMU refuses a migration.  So the
+         * user has taken the guest back by a reset.  End the session of the
+         * completed migration.
          */
         take_back(session);
     }
@@ -221,8 +223,8 @@ void encrypted_session_shutdown(void)
     }
     if (session->vm_change) {
         /*
-         * The notifiers are part of MigrationState, which may be freed after
-         * this
+         * Remove the notifiers, because they are part of MigrationState, which
+         * migration_shutdown() may free after it has called this function
          */
         qemu_del_vm_change_state_handler(session->vm_change);
         for (int mode = 0; mode < MIG_MODE__MAX; mode++) {

@@ -50,9 +50,10 @@ typedef struct EncryptedSession {
 } EncryptedSession;
 
 /**
- * encrypted_session_prepare: the user asks for a migration.  Check whether the
- * guest can leave, and allow a session if it is confidential.  The caller must
- * not have connected anything yet.  BQL.
+ * encrypted_session_prepare: called at the migrate command, before QEMU
+ * connects to the destination.  Check whether the guest can leave this host.
+ * If the guest is confidential, allow encrypted_session_open() to open a
+ * session.  BQL.
  */
 bool encrypted_session_prepare(Error **errp);
 

@@ -28,8 +28,10 @@ struct EncryptedStats {
     uint64_t remaining;             /* private pages */
     int64_t began;
     /*
-     * Round N is at index N modulo the size.  Until it ends, its counters are
-     * the totals at its beginning.
+     * Round N is at index N modulo the size.  While round N is under way, its
+     * counters contain the values that @total had when the round began.  At the
+     * end of the round, encrypted_stats_round() replaces these values by the
+     * counts of the round.
      */
     EncryptedRamRound rounds[ENCRYPTED_STATS_ROUNDS];
     uint64_t first, last;           /* rounds that are kept; last 0: none */

@@ -45,7 +45,10 @@ void encrypted_stats_free(EncryptedStats *s);
  */
 void encrypted_stats_add_block(EncryptedStats *s, uint64_t npages);
 
-/** encrypted_stats_forget_blocks: free the paths of pages after a migration */
+/**
+ * encrypted_stats_forget_blocks: called after a migration.  Free the bitmaps
+ * that say by which path each page was sent last.
+ */
 void encrypted_stats_forget_blocks(EncryptedStats *s);
 
 /**

@@ -12,9 +12,9 @@
 #include "multifd-encrypted-send.h"
 
 /*
- * Instance of a packet that contains a job.  The channel replaces it by a
- * record before it sends the packet, so the stream does not contain this
- * number.
+ * Instance of a packet that contains a job.  Before the channel sends the
+ * packet, it replaces the job by a record, and this number by
+ * ENCRYPTED_RECORD_INSTANCE.
  */
 #define JOB_INSTANCE (ENCRYPTED_RECORD_INSTANCE + 1)
 

@@ -44,7 +44,10 @@ void multifd_encrypted_send_setup(void);
  */
 void multifd_encrypted_send_cleanup(void);
 
-/** multifd_encrypted_send_record: returns false if a channel has failed */
+/**
+ * multifd_encrypted_send_record: let a channel send @record, which is copied.
+ * Returns false if a channel has failed.
+ */
 bool multifd_encrypted_send_record(const GByteArray *record);
 
 /**
@@ -74,9 +77,9 @@ int multifd_encrypted_send_prepare(MultiFDSendParams *p, Error **errp);
 uint8_t *multifd_encrypted_send_room(RAMBlock *rb);
 
 /**
- * multifd_encrypted_send_queue: queue the page that the caller has copied to
- * the address from multifd_encrypted_send_room()
- * @offset: bytes in its RAMBlock
+ * multifd_encrypted_send_queue: queue a shared page.  The caller has copied its
+ * contents to the address that multifd_encrypted_send_room() has returned.
+ * @offset: offset of the page in its RAMBlock in bytes
  */
 void multifd_encrypted_send_queue(ram_addr_t offset);
 
