@@ -36,8 +36,9 @@ static void arm(int n)
     int len = snprintf(s, sizeof(s), "%d", n);
 
     /*
-     * pwrite() accesses user memory, too, so the armed failure may hit pwrite()
-     * itself
+     * pwrite() reads @s from user memory, so a failure that was armed before
+     * can happen in this pwrite(), which then returns EFAULT.  An armed failure
+     * happens only once, so the next pwrite() succeeds.
      */
     while (pwrite(fail_nth, s, len, 0) < 0) {
         if (errno != EFAULT) {
@@ -299,7 +300,7 @@ static void run_vm(enum vm_type type)
     MUST(guest_write(&vm, 0x20000, 1));
     MUST(to_shared());
     memset(vm.mem + 0x100 * PAGE, 1, 0x100 * PAGE);
-    /* A second guest_memfd of the same VM */
+    /* new_slot() gives the VM a second slot, with a guest_memfd of its own */
     other = vm;
     other.gmem = CHECK(vm_gmem(&vm, GUEST_SIZE, GUEST_MEMFD_FLAG_MMAP |
                                                 GUEST_MEMFD_FLAG_INIT_SHARED));

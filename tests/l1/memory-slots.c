@@ -79,7 +79,10 @@ static void changes(enum vm_type type)
     vm_destroy(&vm);
 }
 
-/* A slot of the same VM that is not a guest_memfd behaves as usual */
+/*
+ * A VM whose guest_memfd keeps attributes can also have a slot of ordinary
+ * memory.  Such a slot has none of the restrictions of guest_memfd slots.
+ */
 static void ordinary(void)
 {
     struct kvm_enc_region region = { .size = 4 * PAGE };

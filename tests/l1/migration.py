@@ -244,7 +244,8 @@ class Unbooted(Base):
         self.refused('early', ['READY', 'SevLiveMigrationEnabled'])
 
     def test_switched_off(self):
-        # In-place memory needs a guest that can be migrated
+        # With migration=off, QEMU refuses in-place memory, so this guest has
+        # ordinary memory
         self.refused('off', ['migration=off'], backend=vm.ORDINARY,
                      helper='off,migration=off')
 
@@ -341,7 +342,9 @@ class Tiny(Base):
         self.assertIn('migration: possible', self.hmp(source, 'info sev'))
         self.assertNotIn('blocked-reasons', source.cmd('query-migrate'))
         destination = self.another(self.config)
-        # A destination does not know yet whether the guest agrees
+        # Until the guest has arrived, the destination does not know whether
+        # the guest agrees to be migrated, so it must not report that the guest
+        # does not agree
         self.assertNotIn('blocked-reasons', destination.cmd('query-migrate'))
         flow.prepare(source, destination)
         recorded = os.path.join(self.work, 'stream')
@@ -361,9 +364,9 @@ class Booted(Base):
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
-        # Use one vCPU on the stock kernel, which issues a command for each
-        # page: on a busy machine, a guest with two vCPUs has once reported a
-        # stuck CPU.
+        # On the stock kernel, use one vCPU, because a guest with two vCPUs has
+        # once reported a stuck CPU there.  The cause is not known.  The machine
+        # was busy, and the stock kernel needs a command for each page.
         cpus = 2 if os.environ.get('IN_L1') == 'module' else 1
         # The workload is small, because there are many migrations
         cls.workload = guest.Workload('5e7d', static_kib=4096, dynamic_kib=128,
@@ -409,7 +412,8 @@ class Booted(Base):
             destination.stop()
         return destination
 
-    # unittest runs the tests in the order of their names
+    # The tests of this class depend on their order.  unittest runs them in the
+    # order of their names, so the names have numbers.
 
     def test_05_seen_before(self):
         """Read query-sev and info sev before the guest is migrated."""

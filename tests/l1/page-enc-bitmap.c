@@ -365,9 +365,9 @@ static void races(struct vm *vm)
 }
 
 /*
- * A bitmap contains a conversion completely or not at all, even if the bits of
- * the converted pages fill more than a page, and if the pages are in two slots
- * in the opposite order.
+ * A bitmap contains a conversion completely or not at all, even if the bitmap
+ * is larger than a page, and even if the converted pages are in two slots whose
+ * order in the guest_memfd is the opposite of their order in guest memory.
  */
 static void large_races(void)
 {

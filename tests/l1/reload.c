@@ -88,7 +88,8 @@ static int load_both(void)
 
     r = r ? r : load(&kvm_amd);
     /*
-     * devtmpfs creates the device node before the load of the module has ended
+     * The open need not wait for the device node: devtmpfs has created it when
+     * init_module() returns
      */
     if (!r) {
         kvm_fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);

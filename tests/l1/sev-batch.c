@@ -199,8 +199,8 @@ static void arguments(struct vm *vm)
 
 /*
  * Tests of packets with several pages.  A packet has only pages that are
- * contiguous in the host's memory.  The four pages of a block are contiguous,
- * unless user space has punched holes.
+ * contiguous in the host's memory.  The four pages of a gmem block are
+ * contiguous, unless user space has punched holes.
  */
 
 static int count_packets(const uint8_t *pages, unsigned n)
@@ -218,7 +218,10 @@ static int count_packets(const uint8_t *pages, unsigned n)
     return i == n ? (int)packets : -1;
 }
 
-/* Replace the memory of the second page of each of @n blocks */
+/*
+ * Replace the second page of each of @n gmem blocks by a page that is not
+ * contiguous with the other pages of the gmem block
+ */
 static void scatter(struct vm *vm, uint64_t gpa, unsigned n)
 {
     CHECK(fallocate(vm->gmem, FALLOC_FL_KEEP_SIZE, gpa, n * 4 * PAGE));
@@ -227,8 +230,8 @@ static void scatter(struct vm *vm, uint64_t gpa, unsigned n)
                         gpa + (i * 4 + 1) * PAGE, PAGE));
     }
     /*
-     * The page allocator returns the page that was freed last, so these pages
-     * come from other blocks than before
+     * The page allocator returns the page that was freed last, so the first
+     * gmem block gets the page that was freed in the last gmem block, and so on
      */
     for (unsigned i = 0; i < n; i++) {
         CHECK(fallocate(vm->gmem, FALLOC_FL_KEEP_SIZE,
@@ -401,8 +404,10 @@ static void on_alarm(int sig)
 }
 
 /*
- * Other ioctls and conversions succeed while a batch runs, because the batch
- * holds kvm->lock and its pages only for one command at a time
+ * Other ioctls and conversions can succeed while a batch runs.  The batch holds
+ * kvm->lock and pins pages only for one command or one group at a time, so
+ * between two commands or groups other threads can take the lock and convert
+ * pages.
  */
 static void beside(struct vm *vm)
 {

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Other operations that use an SEV VM's memory or context: secrets and
- * debugging by host address, other VMs of the host, accounting, and the end of
- * the VM.
+ * Operations on SEV VMs with private memory, other than launch and migration:
+ * copying and moving the context to another VM, reuse of the ASIDs of destroyed
+ * VMs, the debug commands, LAUNCH_SECRET, and the accounting of pinned pages.
  */
 #define _GNU_SOURCE
 #include <sys/resource.h>
@@ -18,7 +18,7 @@ static int from(struct vm *vm, uint32_t cap, int source)
     return xioctl(vm->fd, KVM_ENABLE_CAP, &args);
 }
 
-/* A new SEV VM without memory and without private memory enabled */
+/* Create an SEV VM without memory slots and without KVM_CAP_SEV_PRIVATE_MEM */
 static struct vm bare_vm(void)
 {
     return (struct vm) {

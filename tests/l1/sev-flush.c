@@ -54,8 +54,9 @@ int main(void)
        unflushed() - before);
 
     /*
-     * The host's read fault allocates the page and clears it.  Nobody writes to
-     * the page between this fault and the guest's first write.
+     * When the host reads a page, KVM allocates the page and writes zeros to
+     * it.  The host writes nothing else to the page before the guest uses it.
+     * The counter therefore grows only if KVM does not flush these zeros.
      */
     before = unflushed();
     MUST(vm_convert(&vm, 0x140000, 0x40000, SHARED));

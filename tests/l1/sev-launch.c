@@ -14,8 +14,9 @@
 
 /*
  * DRAM does not contain the plain text of private pages.  To read what DRAM
- * contains, convert the pages to shared without the guest and without a
- * firmware command, so that the host reads them without the guest's key.
+ * contains, the host converts the pages to shared and then reads them without
+ * the guest's key.  The conversion does not change DRAM, because neither the
+ * guest nor the firmware takes part in it.
  */
 static void seen_from_outside(struct vm *vm)
 {
@@ -86,14 +87,18 @@ static void ordinary_memory(void)
        "memory");
     ok(!touch(p), "ordinary memory stays mapped after LAUNCH_UPDATE_DATA");
 
-    /* LAUNCH_UPDATE_DATA of a range that is in two slots of one mapping */
+    /*
+     * LAUNCH_UPDATE_DATA of a range that is contiguous in the host's mapping of
+     * the guest_memfd and spans two slots
+     */
     vm_destroy(&vm);
     vm_create(&vm, VM_SEV, GUEST_SIZE);
     MUST(vm_slot(&vm, 0, 0, 0, 0x100000, 0));
     MUST(vm_slot(&vm, 1, 0, 0x40000000, GUEST_SIZE - 0x100000, 0x100000));
     memset(vm.mem, 0, GUEST_SIZE);
     MUST(vm_convert(&vm, 0, GUEST_SIZE, PRIVATE));
-    start.handle = 0;   /* KVM wrote the previous VM's handle to this field */
+    /* LAUNCH_START of the previous VM has stored that VM's handle here */
+    start.handle = 0;
     SEV_MUST(&vm, KVM_SEV_LAUNCH_START, &start);
     update.uaddr = (uintptr_t)vm.mem + 0xf0000;
     update.len = 0x20000;

@@ -216,7 +216,9 @@ class Measure(unittest.TestCase):
         By default the measurement is that of the old VM type on every kernel,
         also if the kernel has the new one.
         """
-        # -bios works with both types, so that only the measurement differs
+        # Use -bios, because SEV-ES guests of the new VM type cannot have a
+        # flash device.  If QEMU chose the new type here, QEMU would still
+        # start, and the wrong measurement would show the error.
         self.es(bios=True, **{'legacy-vm-type': 'auto'})
 
 

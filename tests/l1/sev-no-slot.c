@@ -31,7 +31,10 @@ static int page_at(struct vm *vm, bool send, void *uaddr, struct packet *packet)
                   transport_receive(&at, 0, packet);
 }
 
-/* KVM refuses a file of another VM, whatever the state of its pages */
+/*
+ * KVM refuses the pages of another VM's guest_memfd, both private and shared
+ * ones
+ */
 static void foreign(struct vm *from, struct vm *to, struct packets *packets)
 {
     static struct packet packet;
