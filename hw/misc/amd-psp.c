@@ -142,8 +142,9 @@ struct AmdPspState {
     uint64_t busy_ns;
 
     /*
-     * Protects @platform, which safe work uses without the BQL.  A thread that
-     * needs both locks takes the BQL first.
+     * Protects @platform, which functions use without the BQL that run by
+     * async_safe_run_on_cpu().  A thread that needs both locks takes the BQL
+     * first.
      */
     QemuMutex lock;
     AmdPspPlatform platform;

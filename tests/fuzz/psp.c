@@ -306,7 +306,10 @@ enum {
     FLAG_ES = 128,      /* only in the first record: enable SEV-ES */
 };
 
-/* Command of a record that writes the control and tail registers of the ring */
+/*
+ * A step of the fuzzer's input with this value in its command field writes the
+ * control and tail registers of the ring, instead of issuing a command
+ */
 #define DOORBELL    0xf0
 
 /* Maximum number of commands of an input; longer inputs do not find more */

@@ -17,10 +17,9 @@ from sevmigrate import launch
 
 TIK = bytes.fromhex('0102030405060708090a0b0c0d0e0f10')
 NONCE = base64.b64decode('wxP6tRHCFrFQWxsuqZA8QA==')
-# VMSA is the signature of a vCPU (EAX of CPUID function 1).  VMSA_0 and VMSA_1
-# are the SHA-256 of the VMSA of the first and of another vCPU with this
-# signature.  They come from the tests of sevctl (virtee), an independent
-# implementation.
+# VMSA is EAX of CPUID function 1 of a vCPU.  VMSA_0 is the SHA-256 of the VMSA of
+# the first vCPU with this EAX, and VMSA_1 that of each other vCPU.  All three
+# values come from the tests of sevctl (virtee), an independent implementation.
 VMSA = 0xa00f11
 VMSA_0 = 'f8b52f775502472e5797d2674d9de21f6abc05dc05e9bc49cbb7b6a13688d5e7'
 VMSA_1 = 'bcee5cb289f72882da17abd8dca5e8a7e9f8e2033e7ad96b4db0ab1a383a6487'

@@ -132,11 +132,11 @@ bool sev_memory_change_view(CPUState *cs, hwaddr pa, unsigned asid,
 /**
  * sev_memory_touch: record that a vCPU is about to get a TLB entry for a page
  * @cs: the current vCPU, which is executing
- * @pa: physical address in the page.  The page already has the view of the
- *      access for which the entry is made
+ * @pa: physical address in the page.  The caller has already switched the page
+ *      to the view that the vCPU's access needs
  * @is_write: whether the entry is made for a write
- * @prot: permissions of the entry; PAGE_WRITE is removed if the first write
- *        must call this function
+ * @prot: permissions of the entry; the function removes PAGE_WRITE if the first
+ *        write must call this function again
  */
 void sev_memory_touch(CPUState *cs, hwaddr pa, bool is_write, int *prot);
 
