@@ -3,7 +3,7 @@
 # makes.  meson.build drives all builds and tests.  See README.rst.
 #
 #   make demo    build all, migrate an encrypted guest between two emulated hosts
-#                HELPER=on: by the migration helper
+#                HELPER=off: without the migration helper
 #   make check   the regular test suite, without the long tests below
 #   make check-selftests   Linux's own KVM selftests, on both kernels
 #   make check-debug   the module's tests on kernels that detect errors
@@ -46,14 +46,15 @@ l1: setup
 	@$(ninja) l1.stamp
 
 demo: hosts = $(or $(KERNEL),module)
+demo: helper = $(or $(HELPER),on)
 demo: setup
 	@$(ninja) l1.stamp guest.stamp helper.stamp
 	@mkdir -p build/demo
 	@bash -c '. scripts/lib.sh; say "two emulated SEV hosts boot (20 seconds), with $(hosts) KVM"'
-	@$(if $(filter-out off,$(HELPER)),L1_CACHE_CHECK=count) \
+	@$(if $(filter-out off,$(helper)),L1_CACHE_CHECK=count) \
 		./scripts/in-root ./scripts/l1-pair --lead --kernel $(hosts) --timeout 2400 \
 		--share $(CURDIR)/build/demo -- /usr/bin/env STEP_BEGAN=$(STEP_BEGAN) \
-		./scripts/demo -o $(CURDIR)/build/demo --helper $(or $(HELPER),off)
+		./scripts/demo -o $(CURDIR)/build/demo --helper $(helper)
 
 check: setup
 	@$(ninja) all
