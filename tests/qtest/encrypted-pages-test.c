@@ -1301,30 +1301,39 @@ static void load_refused(QTestState *qts, const char *before)
     assert_run_state(qts, before);
 }
 
-/* Snapshots cannot be saved or loaded, and the guest does not change */
-static void snapshots_refused(QTestState *qts)
+/* QEMU refuses the HMP command @line, because the guest is confidential */
+static void hmp_refused(QTestState *qts, const char *line)
 {
-    g_autofree char *before = run_state(qts), *job = NULL, *hmp = NULL;
-    g_autofree char *load_job = NULL, *load_hmp = NULL;
+    g_autofree char *hmp = qtest_hmp(qts, "%s", line);
 
-    hmp = qtest_hmp(qts, "savevm a");
     g_assert_nonnull(strstr(hmp, "confidential"));
-    qtest_qmp_assert_success(qts, "{ 'execute': 'snapshot-save',"
+}
+
+/* The job of @command fails, because the guest is confidential */
+static void snapshot_job_refused(QTestState *qts, const char *command)
+{
+    g_autofree char *job = NULL;
+
+    qtest_qmp_assert_success(qts, "{ 'execute': %s,"
                              "'arguments': { 'job-id': 'job', 'tag': 'a',"
-                             "'vmstate': 'disk', 'devices': [ 'disk' ] } }");
+                             "'vmstate': 'disk', 'devices': [ 'disk' ] } }",
+                             command);
     job = job_ends(qts);
     g_assert_nonnull(job);
     g_assert_nonnull(strstr(job, "confidential"));
+}
+
+/* Snapshots cannot be saved or loaded, and the guest does not change */
+static void snapshots_refused(QTestState *qts)
+{
+    g_autofree char *before = run_state(qts);
+
+    hmp_refused(qts, "savevm a");
+    snapshot_job_refused(qts, "snapshot-save");
     assert_run_state(qts, before);
-    load_hmp = qtest_hmp(qts, "loadvm a");
-    g_assert_nonnull(strstr(load_hmp, "confidential"));
+    hmp_refused(qts, "loadvm a");
     load_refused(qts, before);
-    qtest_qmp_assert_success(qts, "{ 'execute': 'snapshot-load',"
-                             "'arguments': { 'job-id': 'job', 'tag': 'a',"
-                             "'vmstate': 'disk', 'devices': [ 'disk' ] } }");
-    load_job = job_ends(qts);
-    g_assert_nonnull(load_job);
-    g_assert_nonnull(strstr(load_job, "confidential"));
+    snapshot_job_refused(qts, "snapshot-load");
     load_refused(qts, before);
 }
 
