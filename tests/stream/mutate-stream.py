@@ -23,7 +23,6 @@ import os
 import random
 import sys
 import tempfile
-import unittest
 
 from sevmig import tap
 
@@ -34,15 +33,12 @@ GOOD = ('loaded', 'refused')
 ARGS = argparse.Namespace()
 
 
-class Streams(unittest.TestCase):
+class Streams(mutate.Case):
     """Tests with changed streams, and controls of the test itself."""
 
     @classmethod
     def setUpClass(cls):
-        work = tempfile.TemporaryDirectory()
-        cls.addClassCleanup(work.cleanup)
-        cls.work = work.name
-        mutate.write_bios(cls.work)
+        super().setUpClass()
         if ARGS.stream:
             with open(ARGS.stream, 'rb') as f:
                 cls.good = f.read()

@@ -8,8 +8,10 @@ import io
 import signal
 import socket
 import subprocess
+import tempfile
 import threading
 import time
+import unittest
 
 from sevmigrate import stream
 from sevmigrate.errors import Refused, Stop
@@ -96,6 +98,17 @@ def write_bios(work):
     """Write a file with the firmware of all guests, which is never executed"""
     with open(f'{work}/bios', 'wb') as f:
         f.write(bytes(1 << 16))
+
+
+class Case(unittest.TestCase):
+    """Base of tests that run guests; their files are in the directory work."""
+
+    @classmethod
+    def setUpClass(cls):
+        work = tempfile.TemporaryDirectory()
+        cls.addClassCleanup(work.cleanup)
+        cls.work = work.name
+        write_bios(cls.work)
 
 
 def capture(work, machine=None):

@@ -16,7 +16,6 @@ import lzma
 import os
 import sys
 import tempfile
-import unittest
 
 from sevmig import tap
 
@@ -53,23 +52,12 @@ def record():
     print(f'{len(data)} bytes, compressed {len(packed)}')
 
 
-def records(work, data):
-    """Return the records of the stream @data"""
-    with open(f'{work}/stream', 'wb') as f:
-        f.write(data)
-    with open(f'{work}/stream', 'rb') as f:
-        return list(mutate.stream.Stream(f).records())
-
-
-class Recorded(unittest.TestCase):
+class Recorded(mutate.Case):
     """Load the streams of all versions"""
 
     @classmethod
     def setUpClass(cls):
-        directory = tempfile.TemporaryDirectory()
-        cls.addClassCleanup(directory.cleanup)
-        cls.work = directory.name
-        mutate.write_bios(cls.work)
+        super().setUpClass()
         # name of a version -> (machine, stream)
         cls.streams = {}
         for path in sorted(glob.glob(f'{RECORDED}/*.json')):
@@ -97,14 +85,14 @@ class Recorded(unittest.TestCase):
         # platform records
         want = mutate.ENCRYPTED - {'platform'} | {'plain'}
         for name, (_, data) in self.streams.items():
-            kinds = {r.kind for r in records(self.work, data)}
+            kinds = {r.kind for r in mutate.records(data)}
             self.assertEqual(sorted(want - kinds), [], f'{name} lacks records')
 
     def test_control_each_stream_with_one_bit_changed_is_refused(self):
         self.assertTrue(self.streams)
         for name, (machine, data) in self.streams.items():
             # Change one bit of the last state record
-            found = records(self.work, data)
+            found = mutate.records(data)
             changed = [bytearray(r.raw) for r in found]
             next(raw for r, raw in zip(reversed(found), reversed(changed))
                  if r.kind == 'state')[-1] ^= 1
