@@ -54,6 +54,11 @@ class Bare(migration.Base):
         migration.Base.serial += 1
         return migration.Base.serial
 
+    def need_in_place(self):
+        """Skip the test if the host does not support in-place memory."""
+        if os.environ.get('IN_L1') != 'module':
+            self.skipTest('this kernel has no guest_memfd for SEV guests')
+
     def attempt_changed(self, source, change):
         """
         Attempt to migrate @source to a new destination, which is stopped
@@ -360,8 +365,7 @@ class Hidden(Bare):
         """
         Migrate a guest from a QEMU with each of @backends to the next one.
         """
-        if os.environ.get('IN_L1') != 'module':
-            self.skipTest('this kernel has no guest_memfd for SEV guests')
+        self.need_in_place()
         config = flipper.config(self.work, where=where)
         vms = [self.boot(config.change(backend=backends[0]))]
         for backend in backends[1:]:
@@ -407,8 +411,7 @@ class Flushed(Bare):
         self.moves(vm.ORDINARY)
 
     def test_in_place_memory(self):
-        if os.environ.get('IN_L1') != 'module':
-            self.skipTest('this kernel has no guest_memfd for SEV guests')
+        self.need_in_place()
         self.moves(vm.IN_PLACE)
 
 
@@ -642,8 +645,7 @@ class Pinned(Bare):
         Until the next reset QEMU does not know the state of the page, so it
         refuses to migrate the guest, which continues to run.
         """
-        if os.environ.get('IN_L1') != 'module':
-            self.skipTest('this kernel has no guest_memfd for SEV guests')
+        self.need_in_place()
         # Some pages are shared at the time of the reset.  After the reset, the
         # guest accesses these pages as private and has not flushed them.
         HARDWARE.cache_check('count')
@@ -825,8 +827,7 @@ class Backends(Bare):
         in-place memory.  Control: with ordinary memory it does not start for
         another reason, because there is no such device.
         """
-        if os.environ.get('IN_L1') != 'module':
-            self.skipTest('this kernel has no guest_memfd for SEV guests')
+        self.need_in_place()
         for backend in vm.IN_PLACE, vm.ORDINARY:
             for device in self.ASSIGNED:
                 options = ','.join(f'{k}={v}' for k, v in device.items())
@@ -1368,8 +1369,7 @@ class Poisoned(Bare):
 
     def setUp(self):
         super().setUp()
-        if os.environ.get('IN_L1') != 'module':
-            self.skipTest('this kernel has no guest_memfd for SEV guests')
+        self.need_in_place()
 
     def test_control(self):
         """Control: the same guest migrates if no page is poisoned."""
