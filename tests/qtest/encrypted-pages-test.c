@@ -1518,18 +1518,25 @@ static void test_paused(const void *confidential)
     pair_end(p);
 }
 
-/*
- * Another process holds a lock on the disk image when the destination has
- * loaded the guest, so neither side can run the guest.  Once the lock is
- * released, the user can continue the guest on either side.
- */
-static void test_disk_locked(const void *confidential)
+/* A disk that another process locks so that QEMU cannot activate it */
+typedef struct Disk {
+    char *file;
+    int fd;
+} Disk;
+
+static Disk disk_create(const char *name)
 {
-    g_autofree char *file = g_build_filename(tmp, "disk", NULL);
-    g_autofree char *args = g_strdup_printf("-drive if=none,id=d,format=raw,"
-        "file.locking=on,file=%s -device virtio-blk-pci,drive=d", file);
-    g_autofree char *dst_args = g_strdup_printf("%s -incoming defer", args);
-    const char *opts = confidential ? "" : NULL;
+    Disk d = { g_build_filename(tmp, name, NULL) };
+
+    /* A QEMU that inherited the descriptor would hold the lock, too */
+    d.fd = open(d.file, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    g_assert_cmpint(d.fd, >=, 0);
+    g_assert_cmpint(ftruncate(d.fd, MiB), ==, 0);
+    return d;
+}
+
+static void disk_lock(Disk *d)
+{
     /*
      * A process that locks byte 201 of the image forbids QEMU to write to the
      * image: QEMU has one such byte for each permission, 200 plus the number
@@ -1538,36 +1545,123 @@ static void test_disk_locked(const void *confidential)
     struct flock lock = {
         .l_type = F_RDLCK, .l_whence = SEEK_SET, .l_start = 201, .l_len = 1,
     };
-    QDict *rsp;
-    /* A QEMU that inherited the descriptor would hold the lock, too */
-    int fd = open(file, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-    Pair p;
 
-    g_assert_cmpint(fd, >=, 0);
-    g_assert_cmpint(ftruncate(fd, MiB), ==, 0);
-    p = (Pair) { start(opts, args), start(opts, dst_args) };
-    set_capability(p.src, "return-path");
+    g_assert_cmpint(fcntl(d->fd, F_OFD_SETLK, &lock), ==, 0);
+}
+
+static void disk_unlock(Disk *d)
+{
+    close(d->fd);
+    d->fd = -1;
+}
+
+static void disk_end(Disk *d)
+{
+    g_unlink(d->file);
+    g_free(d->file);
+}
+
+/* Start both sides with the disks @src and @dst.  The destination has no -S. */
+static Pair disk_pair(const void *confidential, const Disk *src,
+                      const Disk *dst)
+{
+    static const char drive[] = "-drive if=none,id=d,format=raw,"
+        "file.locking=on,file=%s -device virtio-blk-pci,drive=d %s";
+    g_autofree char *src_args = g_strdup_printf(drive, src->file, "");
+    g_autofree char *dst_args = g_strdup_printf(drive, dst->file,
+                                                "-incoming defer");
+    const char *opts = confidential ? "" : NULL;
+    Pair p = { start(opts, src_args), start(opts, dst_args) };
+
     listen_at(p.dst);
-    g_assert_cmpint(fcntl(fd, F_OFD_SETLK, &lock), ==, 0);
+    return p;
+}
+
+/* Check that "cont" fails and leaves @qts in the run state @state */
+static void cont_fails(QTestState *qts, const char *state)
+{
+    QDict *rsp = qtest_qmp(qts, "{ 'execute': 'cont' }");
+
+    g_assert(qdict_haskey(rsp, "error"));
+    qobject_unref(rsp);
+    assert_run_state(qts, state);
+}
+
+/* The destination's error, which a plain source does not receive */
+#define DISK_ERROR "Disks cannot be activated: Failed to get \"write\" lock"
+
+/*
+ * Another process has locked the disk when the destination has loaded the
+ * guest.  The migration fails.  The source can activate its own disk if it has
+ * a different one, and runs the guest at once.
+ */
+static void test_disk_locked(const void *confidential)
+{
+    Disk d = disk_create("disk"), other = disk_create("other");
+    Pair p = disk_pair(confidential, &other, &d);
+
+    set_capability(p.src, "return-path");
+    disk_lock(&d);
     migrate_starts(p.src);
-    wait_both(p);
-    assert_run_state(p.dst, "paused");
-    rsp = qtest_qmp(p.dst, "{ 'execute': 'cont' }");
-    g_assert(qdict_haskey(rsp, "error"));
-    qobject_unref(rsp);
-    /* The source cannot activate the image either, and keeps the guest */
-    rsp = qtest_qmp(p.src, "{ 'execute': 'cont' }");
-    g_assert(qdict_haskey(rsp, "error"));
-    qobject_unref(rsp);
-    assert_run_state(p.src, "postmigrate");
-    close(fd);
+    fails_with(p.src, confidential ? "destination: " DISK_ERROR
+                                   : "Sibling indicated error");
+    fails_with(p.dst, DISK_ERROR);
+    wait_run_state(p.src, "running");
+    is_running(p.src);
+    /* The source has the guest, so the destination must never run it */
+    assert_run_state(p.dst, "inmigrate");
+    disk_unlock(&d);
     cont(p.dst);
-    is_running(p.dst);
+    assert_run_state(p.dst, "inmigrate");
+    pair_end(p);
+    disk_end(&d);
+    disk_end(&other);
+}
+
+/*
+ * Another process has locked the disk of both sides, so neither side can run
+ * the guest.  The source keeps the guest until the lock is released.
+ */
+static void test_disk_locked_for_both(const void *confidential)
+{
+    Disk d = disk_create("disk");
+    Pair p = disk_pair(confidential, &d, &d);
+
+    set_capability(p.src, "return-path");
+    disk_lock(&d);
+    migrate_starts(p.src);
+    fails_with(p.src, confidential ? "destination: " DISK_ERROR
+                                   : "Sibling indicated error");
     qtest_quit(p.dst);
+    wait_run_state(p.src, "paused");
+    cont_fails(p.src, "paused");
+    disk_unlock(&d);
     cont(p.src);
     is_running(p.src);
     qtest_quit(p.src);
-    g_unlink(file);
+    disk_end(&d);
+}
+
+/*
+ * Without a return path, the source has no answer to wait for, and completes.
+ * The destination keeps the guest paused.
+ */
+static void test_disk_locked_without_answer(void)
+{
+    Disk d = disk_create("disk");
+    Pair p = disk_pair(NULL, &d, &d);
+
+    disk_lock(&d);
+    migrate_starts(p.src);
+    wait_both(p);
+    assert_run_state(p.dst, "paused");
+    cont_fails(p.dst, "paused");
+    cont_fails(p.src, "postmigrate");
+    disk_unlock(&d);
+    cont(p.dst);
+    is_running(p.dst);
+    pair_end(p);
+    disk_end(&d);
 }
 
 /*
@@ -2481,6 +2575,9 @@ int main(int argc, char **argv)
     both("reset-and-leave", test_reset_and_leave);
     both("paused", test_paused);
     both("disk-locked", test_disk_locked);
+    both("disk-locked-for-both", test_disk_locked_for_both);
+    qtest_add_func("/encrypted-pages/control/disk-locked-without-answer",
+                   test_disk_locked_without_answer);
     qtest_add_func("/encrypted-pages/mode-changes", test_mode_changes);
     qtest_add_func("/encrypted-pages/mismatch", test_mismatch);
     qtest_add_func("/encrypted-pages/differing", test_differing);
