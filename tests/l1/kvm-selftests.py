@@ -302,8 +302,8 @@ warning is therefore run up to {tries} times, and a note says how often it faile
 The times were measured in the emulated host, on a machine that did other work as
 well.  They only show how long you have to wait for the tests.
 
-The distribution's kernel is built without software-protected VMs.  The module is
-built with support for such VMs for the selftests.
+The distribution's kernel does not support software-protected VMs.  For the selftests,
+``make check-selftests`` uses a build of the module that supports such VMs.
 
 ``guest_memfd_conversions_test`` of Linux 7.4 is not among the tests, because it needs
 types of VMs and a library that Linux 7.3 does not have.  Tests of this repository make
