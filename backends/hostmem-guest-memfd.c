@@ -19,7 +19,7 @@
 #include "system/kvm-page-enc.h"
 #include "trace.h"
 
-/* Refuse the options of a memfd that a guest_memfd does not have */
+/* Refuse options that a memfd supports and a guest_memfd does not support */
 static bool check_options(HostMemoryBackend *backend, bool hugetlb,
                           Error **errp)
 {

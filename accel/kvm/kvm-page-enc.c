@@ -243,9 +243,10 @@ static int page_enc_convert(RAMBlock *rb, uint64_t offset, uint64_t size,
     if (ret == -EAGAIN) {
         *error_offset = attr.error_offset;
         /*
-         * Name assigned devices as the cause, although
-         * refuse_assigned_device() refuses them: it does not recognize the
-         * block drivers nvme:// and virtio-blk-vhost-vdpa, which also pin pages
+         * QEMU refuses the devices that refuse_assigned_device() recognizes.
+         * The block drivers nvme:// and virtio-blk-vhost-vdpa also use VFIO or
+         * vDPA, but are not devices, so the function does not see them.  The
+         * message therefore still names VFIO and vDPA as the cause.
          */
         warn_report_once("A page of guest_memfd has been pinned for more than "
                          "a second and cannot become private: assigned devices "
@@ -345,9 +346,9 @@ static bool sync_piece(const Piece *p, Error **errp)
 }
 
 /*
- * A page that has no guest address (such as one behind the VGA hole) keeps its
- * bit: the guest cannot convert it, and QEMU has no gfn for which it could ask
- * KVM.
+ * The function does not change the bit of a page that has no guest address,
+ * such as a page behind the VGA hole.  The guest cannot convert this page, and
+ * QEMU has no gfn with which to ask KVM for the page's state.
  */
 static bool page_enc_sync(RAMBlock *rb, Error **errp)
 {

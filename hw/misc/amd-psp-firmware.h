@@ -20,13 +20,17 @@
 #include "qemu/bitops.h"
 #include "hw/misc/amd-psp.h"
 
-/* Maximum data of one command that sends, receives or copies guest memory */
+/* Maximum bytes of guest memory that one command sends, receives or copies */
 #define PACKET_MAX          (16 * 1024)
 
 /* Bytes of memory that INIT requires for SEV-ES */
 #define TMR_LEN             (1024 * 1024)
 
-/* The chain of certificates that PDH_CERT_EXPORT exports besides the PDH's */
+/*
+ * PDH_CERT_EXPORT exports the certificate of the PDH and, separately, a chain
+ * of three certificates.  These are the length of this chain and the offsets of
+ * its certificates, in bytes.
+ */
 #define CHAIN_LEN           (3 * AMD_PSP_CERT_LEN)
 #define CHAIN_PEK           0
 #define CHAIN_OCA           AMD_PSP_CERT_LEN
@@ -127,9 +131,10 @@ void psp_guest_finish(AmdPspGuest *g);
 
 /**
  * psp_vmsa_set_up: make @vmsa a state from which a vCPU of @g can start
- * @vmsa: plaintext of @len bytes, which is changed
+ * @vmsa: plaintext of @len bytes; the function changes it
  *
- * Assigns a slot for the checksum and stores the checksum there.
+ * Assigns a slot for the checksum of @vmsa, writes the address of the slot into
+ * @vmsa, and stores the checksum in the slot.
  */
 AmdPspStatus psp_vmsa_set_up(AmdPspPlatform *p, AmdPspGuest *g, uint8_t *vmsa,
                              size_t len);
@@ -138,7 +143,8 @@ AmdPspStatus psp_vmsa_set_up(AmdPspPlatform *p, AmdPspGuest *g, uint8_t *vmsa,
  * psp_vmsa_is_valid: check a VMSA that is to be sent
  * @vmsa: plaintext of @len bytes
  *
- * Returns true if @vmsa was set up for @g and only its vCPU has changed it.
+ * Returns true if psp_vmsa_set_up() has set up @vmsa for @g, and only the vCPU
+ * that uses @vmsa has changed @vmsa since.
  */
 bool psp_vmsa_is_valid(AmdPspPlatform *p, AmdPspGuest *g, const uint8_t *vmsa,
                        size_t len);

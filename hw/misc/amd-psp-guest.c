@@ -245,7 +245,10 @@ static AmdPspStatus check_policy(uint32_t policy)
            AMD_PSP_SUCCESS;
 }
 
-/* Get the transport keys from a session that is for this platform's PDH */
+/*
+ * Read a GUEST_SESSION from memory and decrypt the transport keys in it.  The
+ * sender must have encrypted the keys for the PDH of this platform.
+ */
 static AmdPspStatus read_session(AmdPspPlatform *p, hwaddr cert_pa,
                                  uint32_t cert_len, hwaddr session_pa,
                                  uint32_t session_len, uint32_t policy,

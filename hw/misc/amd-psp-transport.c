@@ -86,7 +86,10 @@ static AmdPspStatus first_send_start(AmdPspPlatform *p, AmdPspGuest *g,
     return AMD_PSP_SUCCESS;
 }
 
-/* Read the certificates of the destination that check_destination() checks */
+/*
+ * Read the PDH certificate of the destination, and the further certificates
+ * that check_destination() needs for the policy of @g, into @id
+ */
 static AmdPspStatus read_identity(AmdPspPlatform *p, const AmdPspGuest *g,
                                   const uint8_t *b, Identity *id)
 {

@@ -9,7 +9,7 @@
 #include "hw/misc/sev-vmsa.h"
 #include "amd-psp-firmware.h"
 
-/* The second half of the memory for SEV-ES has the checksums */
+/* The second half of the memory for SEV-ES contains the slots for checksums */
 #define TMR_CHECKSUMS       (TMR_LEN / 2)
 
 static hwaddr vmsa_checksum_at(AmdPspPlatform *p, size_t i)
