@@ -142,9 +142,9 @@ struct AmdPspState {
     uint64_t busy_ns;
 
     /*
-     * Protects @platform, which functions use without the BQL that run by
-     * async_safe_run_on_cpu().  A thread that needs both locks takes the BQL
-     * first.
+     * Protects @platform.  The BQL does not protect @platform, because
+     * functions that async_safe_run_on_cpu() runs access @platform without the
+     * BQL.  A thread that needs both locks takes the BQL first.
      */
     QemuMutex lock;
     AmdPspPlatform platform;

@@ -63,7 +63,7 @@ struct CGTestState {
     char *ops_log;
     /* Answer that the destination sends and that the source expects */
     char *answer;
-    /* Omit send_answer and receive_answer, like vendor code older than them */
+    /* Imitate older vendor code, which lacks send_answer and receive_answer */
     bool no_answer;
 
     RAMBlock *rb;
@@ -72,10 +72,11 @@ struct CGTestState {
     int64_t longest_us;     /* duration of the longest conversion; BQL */
     /*
      * @told_page, @told_run: first page and length of the run that the last
-     * call of cgtest_allocated() reported as unallocated.  Both are 0 if that
-     * call reported an allocated run, or if it asked again for the run that the
-     * call before it had reported.  @told: number of runs reported as
-     * unallocated, not counting repeated questions; 0 if touch_every is 0
+     * call of cgtest_allocated() reported as unallocated.  Both are 0 if the
+     * last call reported an allocated run, or if the sender passed to the last
+     * call the same run that the previous call had reported.  @told: number of
+     * runs reported as unallocated, not counting such repeated calls; 0 if
+     * touch_every is 0
      */
     uint64_t told_page, told_run, told;
     QemuThread thread;

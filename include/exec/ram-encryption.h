@@ -23,9 +23,9 @@ typedef struct RamEncryptionOps {
     bool (*access)(ram_addr_t addr, void *buf, size_t len, bool is_write);
     /*
      * The caller is about to get a pointer to [@addr, @addr + @len) of RAM.
-     * Accesses through the pointer do not call @access, so they see the
-     * plaintext of the pages that RAM contains as plaintext.  Count these pages
-     * in the statistics.
+     * Accesses through the pointer do not call @access.  If RAM contains the
+     * plaintext of a page, the caller therefore sees the plaintext and not the
+     * ciphertext.  The function counts these pages in the statistics.
      */
     void (*map)(ram_addr_t addr, size_t len, bool is_write);
     /* Store all of RAM as ciphertext.  No vCPU may run during the call. */

@@ -23,7 +23,10 @@
 /* The certificates of ASK and ARK, in this order, with 4096-bit keys */
 #define AMD_PSP_ASK_ARK_LEN     (2 * 1600)
 
-/* PUBKEY_USAGE of a certificate, and the usage of the signer in a signature */
+/*
+ * Values of PUBKEY_USAGE in a certificate.  A signature has a field with the
+ * same values for the usage of the key that signed.
+ */
 typedef enum AmdPspCertUsage {
     AMD_PSP_CERT_ARK = 0x0000,
     AMD_PSP_CERT_ASK = 0x0013,
@@ -75,7 +78,8 @@ unsigned amd_psp_cert_api(const uint8_t cert[AMD_PSP_CERT_LEN]);
 /**
  * amd_psp_cert_add_signature: write a signature to an unused signature slot
  * @usage, @algo: usage and algorithm of the key that signed
- * @sig, @len: the signature as appendix C defines it, up to 512 bytes
+ * @sig, @len: the signature as appendix C of AMD's API defines it, up to 512
+ * bytes
  *
  * Returns false if both signature slots are used.
  */
@@ -107,7 +111,8 @@ bool amd_psp_cert_copy_signature(uint8_t cert[AMD_PSP_CERT_LEN],
 
 /**
  * amd_psp_cert_ecdsa: sign @data with ECDSA and SHA-256
- * @sig: set to the signature as appendix C defines it for certificates
+ * @sig: set to the signature in the format that appendix C of AMD's API defines
+ * for certificates
  */
 void amd_psp_cert_ecdsa(const AmdPspEcKey *key, const void *data, size_t len,
                         uint8_t sig[AMD_PSP_CERT_ECDSA_LEN]);
