@@ -191,7 +191,9 @@ typedef struct ConfidentialGuestMigrationOps {
 
     /**
      * @receive_pages: unpack pages that send_pages has packed.  @in is
-     * untrusted.  An error names the offset of the page.
+     * untrusted.  If the function cannot unpack a page, the error names @rb
+     * and the offset of this page, or of the first page if all pages are
+     * unpacked together.
      */
     bool (*receive_pages)(ConfidentialGuestSupport *cgs, RAMBlock *rb,
                           uint64_t offset, size_t npages,

@@ -45,7 +45,8 @@ bool sev_memory_init(unsigned cbitpos, unsigned max_asid, unsigned max_es_asid,
 unsigned sev_memory_max_asid(void);
 
 /**
- * sev_memory_max_es_asid: get the highest ASID of a guest with SEV-ES
+ * sev_memory_max_es_asid: get the highest ASID that a guest with SEV-ES can
+ *                         have
  *
  * Returns 0 if the machine has no SEV-ES.  Guests without SEV-ES have higher
  * ASIDs.
@@ -155,8 +156,10 @@ typedef struct SevMemoryStats {
     uint64_t bypassing_reads;
     uint64_t bypassing_writes;
     /*
-     * Pages that the hypervisor, a guest or a firmware command used through
-     * one view while cache lines of another view were not flushed
+     * How often a page was used through one view while cache lines that had
+     * been written through another view were not flushed.  The first two
+     * counters count uses by vCPUs: after writes of the host, and after writes
+     * of a guest.  The third one counts uses by firmware commands.
      */
     uint64_t unflushed_host_writes;
     uint64_t unflushed_guest_writes;
@@ -164,8 +167,8 @@ typedef struct SevMemoryStats {
 } SevMemoryStats;
 
 /*
- * Reaction to a missing flush.  The values equal those of
- * SevPlatformCacheCheck, because hw/misc/amd-psp.c does not translate them.
+ * Reaction to a missing flush.  hw/misc/amd-psp.c passes values of
+ * SevPlatformCacheCheck without translating them, so the values must be equal.
  */
 typedef enum SevMemoryCacheCheck {
     SEV_MEMORY_CACHE_CHECK_OFF,     /* writes are not recorded */

@@ -4,10 +4,10 @@
  * does not support software-protected VMs, because only modules that were built
  * for tests may support them.  The exit status is 0 if both are true, 1 if not,
  * and 2 if the check was not possible.
- * The program first issues the ioctl KVM_GET_PAGE_ENC_BITMAP, because its
- * result does not depend on the number of a capability: a kernel without the
- * ioctl returns ENOTTY (see <linux/kvm-page-enc.h>).  The program then checks
- * that the kernel reports the capability for the ioctl.
+ * The program finds out whether the kernel has the ioctl
+ * KVM_GET_PAGE_ENC_BITMAP by issuing it: a kernel without the ioctl returns
+ * ENOTTY (see <linux/kvm-page-enc.h>).  The program then checks that the
+ * kernel also reports the capability for the ioctl.
  */
 #include <errno.h>
 #include <fcntl.h>

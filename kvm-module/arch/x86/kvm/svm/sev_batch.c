@@ -8,10 +8,11 @@
  * in memory.  This also applies at the destination, because a packet cannot be split.
  *
  * A batch also saves system calls, buffers, copies of arguments and, for a group of
- * commands (sev_group.c), doorbells.  It must not block other users of the VM for its
- * whole duration, so it holds kvm->lock and pins pages only for one command or for one
- * group of about 20 ms, and not while it copies user memory.  It checks the state of
- * the VM again each time that it takes the lock.
+ * commands (sev_group.c), doorbells.  A batch must not block other users of
+ * the VM for its whole duration.  The code therefore holds kvm->lock and pins
+ * pages only for one command or for one group of about 20 ms, and not while it
+ * copies user memory.  Each time that the code takes kvm->lock, it checks the
+ * state of the VM again.
  */
 #include <linux/kvm_host.h>
 #include <linux/mm.h>

@@ -4,9 +4,10 @@
  * doorbell passes to the firmware, in its ring buffer mode.
  *
  * Our ccp implements the mode (drivers/crypto/ccp/sev-ring.c).  If the initramfs has
- * loaded the distribution's ccp instead, commands are issued one by one.  kvm-amd must
- * work with either ccp, so it does not link to the symbol of our ccp, but looks the
- * symbol up and holds a reference to it for the duration of a batch.
+ * loaded the distribution's ccp instead, kvm-amd issues the commands one by
+ * one.  kvm-amd must work with either ccp, so it does not link to
+ * sev_issue_cmds_external_user(), which only our ccp exports.  Instead, kvm-amd
+ * looks the symbol up and holds a reference to it for the duration of a batch.
  */
 #include <linux/file.h>
 #include <linux/ktime.h>
@@ -42,8 +43,8 @@ static_assert(SEV_GROUP_MAX <= SEV_RING_MAX);
 /* Maximum time to hold kvm->lock and to pin pages */
 #define SEV_GROUP_NS	(20ULL * NSEC_PER_MSEC)
 /*
- * Number of groups, or of single commands while groups are not faster, before a
- * larger group is tried
+ * After a slow group has reduced the number of packets in a group: number of
+ * groups and single commands before a larger group is tried
  */
 #define SEV_PACE_HOLD	64
 
