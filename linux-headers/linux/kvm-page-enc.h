@@ -60,7 +60,8 @@
  * guest_memfds of the VM, or 0.  The <linux/kvm.h> of Linux 7.4 defines the
  * name with a number of Linux.  If <linux/kvm.h> does not define the name, the
  * line below defines it with a number of our own.  A module that is built with
- * such a <linux/kvm.h> answers only for our number.
+ * a <linux/kvm.h> without the name returns the mask only for our number, and 0
+ * for the number of Linux.
  */
 #ifndef KVM_CAP_GUEST_MEMFD_MEMORY_ATTRIBUTES
 #define KVM_CAP_GUEST_MEMFD_MEMORY_ATTRIBUTES	(KVM_CAP_PAGE_ENC_BASE + 3)
@@ -125,9 +126,9 @@ struct kvm_page_enc_bitmap {
 	__u64 reserved[3];
 };
 
-/* In: do not write the bitmap if no page of the VM changed since @generation. */
+/* In: do not write the bitmap if @generation is its current generation. */
 #define KVM_PAGE_ENC_BITMAP_IF_CHANGED	(1ULL << 0)
-/* Out: no page of the VM changed, so the bitmap was not written. */
+/* Out: KVM did not write the bitmap, because @generation is still current. */
 #define KVM_PAGE_ENC_BITMAP_UNCHANGED	(1ULL << 1)
 
 /*

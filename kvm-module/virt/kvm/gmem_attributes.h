@@ -40,8 +40,10 @@ struct kvm;
  * @private: one bit per page, 1 = private; NULL if the file does not keep attributes
  *	(the VM keeps them, or all pages of the file have the same state)
  * @reached: one bit per GMEM_REACH_PAGES pages, 1 = the host has mapped or pinned one
- *	of them since a check last found all of them unmapped and not held.  A page
- *	that is not reached cannot be held, so conversions check reached pages only.
+ *	of them since a check last found that none of them was mapped or had a
+ *	reference besides the page cache's.  The host has neither mapped nor
+ *	pinned a page that is not reached, so conversions check reached pages
+ *	only.
  * @cpus: one bit per CPU, 1 = its LRU batch may hold a new page of the file
  * @nr_pages: size of the file, in pages
  * @block: pages that are allocated together if possible (gmem_block.c); a power

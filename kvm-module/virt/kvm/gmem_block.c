@@ -203,8 +203,9 @@ static int gmem_replace(struct inode *inode,
  *
  * Return: number of pinned pages; -ENOENT if no guest_memfd that keeps
  * attributes is mapped at @uaddr, -EINVAL if the file belongs to another VM,
- * -EAGAIN if the first page or a page to be replaced is shared, or if the pages
- * could not be replaced because of a vCPU or of bad memory, or another error.
+ * -EAGAIN if the first page or a page to be replaced is shared, if a vCPU has
+ * allocated a page while this function replaced it, or if a new page could not
+ * be pinned, for example because its memory has gone bad; or another error.
  */
 int kvm_gmem_pin_block(struct kvm *kvm, unsigned long uaddr, int npages,
 		       bool overwrite, struct page **pages)

@@ -18,11 +18,11 @@
 #include "gmem_trace.h"
 
 /*
- * A conversion that finds a held page drains LRU batches, at most
- * GMEM_CONVERT_DRAINS times.  After each drain, it checks again whether pages
- * are held, at most GMEM_CONVERT_TRIES times.  By the last check, page faults
- * and commands of devices have dropped their references, so references that
- * remain belong to long-term pins.
+ * A conversion that finds a held page drains LRU batches and starts again, at
+ * most GMEM_CONVERT_DRAINS times.  If a conversion still finds a held page
+ * after a drain, it waits and checks again, at most GMEM_CONVERT_TRIES times
+ * per drain.  By the last check, page faults and commands of devices have
+ * dropped their references, so references that remain belong to long-term pins.
  */
 #define GMEM_CONVERT_TRIES	8
 #define GMEM_CONVERT_DRAINS	2

@@ -10,10 +10,11 @@
  * that it wants to drain, and waits for these work items.
  *
  * A CPU that is busy with a real-time task may run its work item late or never.
- * A conversion therefore drains only the CPUs that have allocated pages of its
- * file, and all CPUs only if that was not enough.  It does not wait for a CPU
- * that is already late with an earlier work item, waits for a limited time, and
- * can be killed while it waits.
+ * A conversion therefore first drains only the CPUs that have allocated pages
+ * of its file.  It drains all CPUs only if it still finds a reference
+ * afterwards.  A conversion does not wait for a CPU that is already late with
+ * an earlier work item.  It waits for the other CPUs at most
+ * GMEM_DRAIN_TIMEOUT, and a fatal signal ends the wait.
  */
 #include <linux/cpu.h>
 #include <linux/folio_batch.h>
