@@ -193,10 +193,10 @@ static int read_bytes(QEMUFile *f, uint8_t *buf, size_t len)
  * If @header belongs to a session record, check the features that the record
  * announces.  @body has the first @len bytes of the record's body.
  *
- * This function learns from the record whether the source reads the reason for
- * a refusal.  The destination sends no reason before it knows this, so only the
- * checks of the flag word and of the header may refuse the record before the
- * caller calls this function.
+ * The record also announces whether the source reads the reason for a refusal.
+ * Until this function has read this announcement, the destination sends no
+ * reason.  The caller therefore calls this function before all checks of the
+ * record except those of the flag word and of the header.
  */
 static bool agree(EncryptedIncoming *in, const uint8_t *header,
                   const uint8_t *body, size_t len, Error **errp)
@@ -328,9 +328,10 @@ bool encrypted_load_plain(RAMBlock *rb, uint64_t offset)
     }
     if (migrate_multifd()) {
         /*
-         * Refuse the page, because a channel of multifd could make it private
-         * before the caller has written it.  A valid source sends these pages
-         * through the channels.
+         * Refuse the page, because a channel of multifd could make the page
+         * private before the caller has written its contents.  With multifd, a
+         * valid source sends the shared pages of such a RAMBlock through
+         * multifd's channels.
          */
         error_setg(&err, "block %s, offset 0x%" PRIx64 ": the source has sent "
                    "a shared page on the main channel, but with multifd it "
@@ -443,10 +444,10 @@ bool encrypted_load_buffer(void *opaque, char *buf, size_t len, Error **errp)
         return true;
     }
     /*
-     * Set the error before dropping the lock.  The receiver has failed, so it
-     * also refuses the records of the other channels from now on.  The threads
-     * of these channels need the lock to find this out, so they set their
-     * errors later, and QEMU reports the error that was set first.
+     * Set the error before dropping the lock, because QEMU reports the error
+     * that was set first.  The receiver has failed, so it will also refuse the
+     * records of the other channels.  The threads of these channels call the
+     * receiver with the lock held, so they set their errors after this one.
      */
     migrate_set_error(migrate_get_current(), err);
     error_propagate(errp, err);

@@ -94,8 +94,9 @@ bool encrypted_load_copies(RAMBlock *rb, const ram_addr_t *offset,
 bool encrypted_load_check_buffer(const char *idstr, size_t len, Error **errp);
 
 /**
- * encrypted_load_buffer: act on a record from a channel;
- * SaveVMHandlers.load_state_buffer.  Called by the thread of the channel.
+ * encrypted_load_buffer: act on a record from a channel.  This function is the
+ * handler SaveVMHandlers.load_state_buffer of RAM.  The thread of the channel
+ * calls it.
  */
 bool encrypted_load_buffer(void *opaque, char *buf, size_t len, Error **errp);
 

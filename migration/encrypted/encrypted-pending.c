@@ -260,12 +260,15 @@ static void pending_estimate(void *opaque, uint64_t *must_precopy,
         return;
     }
     /*
-     * If the sum is below the threshold, QEMU syncs the dirty bitmap again
-     * before it stops the guest.  If the sum and the threshold are both 0, QEMU
-     * stops the guest without this sync.  The threshold is 0 until QEMU has
-     * measured the bandwidth, so set the sum to 1.  If the downtime limit is 0,
-     * the threshold is always 0, and QEMU stops the guest only if the sum is 0,
-     * so keep the sum.
+     * Before QEMU stops the guest, it should sync the dirty bitmap again.  QEMU
+     * does this if the sum is below the threshold.  If the sum and the
+     * threshold are both 0, QEMU stops the guest without a sync.  Set the sum
+     * to 1 to prevent this: the threshold is 0 until QEMU has measured the
+     * bandwidth, and QEMU sends pages until then.
+     *
+     * A downtime limit of 0 keeps the threshold at 0 during the whole
+     * migration.  QEMU then stops the guest only if the sum is 0, so do not
+     * change the sum.
      */
     *must_precopy = migrate_downtime_limit() ? 1 : *must_precopy;
 }

@@ -35,9 +35,9 @@ typedef enum EncryptedPendingFlush {
 } EncryptedPendingFlush;
 
 /*
- * Part of MigrationState.  The migration thread uses these fields, except where
- * noted and except that encrypted_pending_start() and encrypted_pending_stop()
- * run with the BQL.
+ * Part of MigrationState.  Unless noted otherwise, only the migration thread
+ * uses these fields during a migration.  encrypted_pending_start() and
+ * encrypted_pending_stop() set them with the BQL held.
  */
 typedef struct EncryptedPending {
     bool registered;                /* as a savevm handler; once */

@@ -50,9 +50,10 @@ bool encrypted_policy_allow_postcopy(void);
 /**
  * encrypted_policy_channels_only: are multifd's channels for pages only?
  *
- * True for a guest with private memory, on both sides: the destination accepts
- * nothing else from a channel.  Devices (VFIO) then send their state through
- * the main channel, or refuse if they are configured to use the channels.
+ * Returns true on both sides if the guest has private memory, because the
+ * destination of such a guest accepts only pages from a channel.  VFIO devices
+ * then send their state through the main channel.  A VFIO device that the user
+ * has configured to use multifd's channels refuses the migration.
  */
 bool encrypted_policy_channels_only(void);
 

@@ -31,8 +31,8 @@ void encrypted_rate_mark(EncryptedRate *r, uint32_t id,
         /*
          * The source has sent nothing since the ping @last, so replace @last by
          * the new ping.  If the destination has not acknowledged @last yet, the
-         * time of the work before @last ends when the destination acknowledges
-         * the new ping.
+         * acknowledgement of the new ping also says when the destination had
+         * loaded the work before @last.
          */
         last->id = id;
         last->sent_ns = now;

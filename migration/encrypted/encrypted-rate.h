@@ -55,9 +55,11 @@ typedef struct EncryptedRate {
     unsigned n;
     uint32_t acked;             /* the number that was acknowledged last */
     /*
-     * Upper bounds of the time in ns that one private page takes, and one
-     * shared byte.  Each is the smallest bound from the pings in @marks.  If no
-     * memory of its kind was sent between these pings, it keeps its old value.
+     * @page_ns is an upper bound of the time in ns that one private page takes.
+     * @byte_ns is an upper bound of the time that one byte of a shared page
+     * takes.  Each is the smallest bound that follows from the pings in @marks.
+     * If no private page was sent between these pings, @page_ns keeps its old
+     * value.  If no shared page was sent, @byte_ns keeps its old value.
      * 0: not known
      */
     double page_ns;

@@ -31,10 +31,13 @@ bool encrypted_receiver_header(EncryptedReceiver *r, const uint8_t *header,
                                size_t *len, Error **errp);
 
 /**
- * encrypted_receiver_is_slow: may the platform or the host be busy for long
- * with the body of the record whose header was read?  If so, any thread may
- * call encrypted_receiver_body() for it.  If not, only a thread that holds the
- * BQL may.
+ * encrypted_receiver_is_slow: can the body of the record whose header was read
+ * keep the platform or the host busy for long?
+ *
+ * If this function returns true, any thread may pass the body to
+ * encrypted_receiver_body().  If it returns false, only a thread that holds the
+ * BQL may do this, because vendor code can rely on the BQL, for example in
+ * receive_data().
  */
 bool encrypted_receiver_is_slow(const EncryptedReceiver *r);
 

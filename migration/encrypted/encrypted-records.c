@@ -16,7 +16,7 @@
 #include "encrypted-records.h"
 #include "migration/ram.h"
 
-/* Bytes of an entry of the session record's list of blocks */
+/* Maximum size in bytes of one entry in the session record's list of blocks */
 #define BLOCK_ENTRY_MAX (1 + 255 + 8)
 
 const EncryptedRecordType encrypted_record_types[ENCRYPTED_RECORD__MAX] = {
