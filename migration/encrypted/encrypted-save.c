@@ -52,8 +52,9 @@ typedef struct EncryptedSave {
     /* No round follows.  Protected by bitmap_mutex. */
     bool last_stage;
     /*
-     * With multifd: flush the channels before the next page, because a sync may
-     * have marked pages dirty that are still in the channels.  Protected by
+     * With multifd: flush the channels before the next page.  A sync may have
+     * marked a page dirty of which a copy is still in a channel, and a new copy
+     * in another channel must not overtake that copy.  Protected by
      * bitmap_mutex.
      */
     bool flush_due;
@@ -566,9 +567,11 @@ static unsigned long dirty_end(RAMBlock *rb, unsigned long page)
 }
 
 /*
- * Call encbitmap_allocated_run() for the pages of one record.  A record has few
- * allocated pages, or up to @npages pages without contents.  So this function
- * looks at more than a few pages only if the first ones have no contents.
+ * Call encbitmap_allocated_run() for the pages of one record.  A record of
+ * allocated pages holds at most CGS_MIGRATION_PAGES_MAX pages.  A record of
+ * pages without contents can hold all @npages pages.  This function therefore
+ * looks at more than CGS_MIGRATION_PAGES_MAX pages only if the first
+ * CGS_MIGRATION_PAGES_MAX pages have no contents.
  */
 static size_t allocated_run(RAMBlock *rb, uint64_t page, size_t npages,
                             bool *allocated)
@@ -666,8 +669,9 @@ bool encrypted_save_confidential(RAMBlock *rb, unsigned long page, int *res)
         return true;
     }
     /*
-     * After a cancel or an error, packing more pages would only delay the end
-     * of the migration, and ram_save_complete() does not check the file
+     * Do not pack a page after a cancel or an error, because this would only
+     * delay the end of the migration.  Check the file here, because
+     * ram_save_complete() does not check it before each page.
      */
     *res = qemu_file_get_error(s->f);
     if (*res) {

@@ -153,11 +153,11 @@ bool encrypted_session_prepare(Error **errp)
     assert(bql_locked());
     if (session->phase == ENCRYPTED_PHASE_COMPLETED) {
         /*
-         * The guest has not run since the last migration completed: otherwise
-         * vm_changed() would have ended the session.  But the guest has left
-         * RUN_STATE_POSTMIGRATE, in which QEMU refuses a migration.  So the
-         * user has taken the guest back by a reset.  End the session of the
-         * completed migration.
+         * The user has reset the guest after the last migration completed.  If
+         * the guest were still in RUN_STATE_POSTMIGRATE, QEMU would have
+         * refused the migrate command.  If the guest had run, vm_changed()
+         * would have ended the session.  With the reset, the user has taken the
+         * guest back, so end the session of the completed migration.
          */
         take_back(session);
     }
