@@ -300,8 +300,8 @@ MhStatus mh_open_batch(MhHelper *helper, unsigned n, const MhImage *image,
         status = open_page(cpu, n, image, shared, alias, *done);
         if (status) {
             /*
-             * The guest may use and change the pages that were opened, so the
-             * helper must not open them again
+             * The guest may already have changed the pages that this call
+             * opened, so the helper must not open the same batch again
              */
             channel->broken = true;
             return status;

@@ -158,8 +158,9 @@ static MhStatus seal(MhHelper *helper, unsigned n, const MhImage *image,
                            done);
     if (!status && command != MH_SEAL) {
         /*
-         * Store the numbers again, because they now count this batch: the
-         * receiver must open it before all batches that are sealed later
+         * Store the channels' sequence numbers again.  They now include this
+         * batch, so the receiver must open this batch before all batches that
+         * are sealed later.
          */
         begin_round(helper);
     }

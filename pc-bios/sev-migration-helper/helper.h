@@ -43,8 +43,9 @@ typedef struct MhHelper {
 #define MH_EXCLUSIVE 0x80000000U
 
 /*
- * Memory that the VMM can change at any time.  The helper copies what it checks
- * into private memory, with MH_READ() or mh_copy(), and does not read it again.
+ * Memory that the VMM can change at any time.  Before the helper checks a value
+ * in this memory, it copies the value into private memory with MH_READ() or
+ * mh_copy().  From then on, the helper uses only the copy.
  */
 typedef struct MhShared {
     MhMailbox *mailbox;

@@ -45,9 +45,10 @@ bool mh_random(void *buf, size_t size)
 
 /*
  * Only vCPU @n uses and changes its entry of the page directory.  INVLPG on
- * this vCPU therefore removes the old translation from the TLB.  No other TLB
- * can contain the old translation, because KVM flushes the TLB when it runs a
- * vCPU on another CPU than before, or after another vCPU.
+ * this vCPU therefore removes the old translation from the TLB.  This vCPU
+ * never uses an old translation from another CPU's TLB: KVM flushes a CPU's TLB
+ * before it runs a vCPU on the CPU, if the vCPU last ran on another CPU or the
+ * CPU last ran another vCPU of the guest.
  */
 void *mh_guest_page(unsigned n, const MhImage *image, uint64_t gpa)
 {

@@ -78,7 +78,8 @@ def set_up(vm, downtime_ms=2000, bandwidth=10**10, **capabilities):
     """
     # If the guest arrived here with multifd, the capability is still on in this
     # QEMU, which is now the source.  Without an explicit "off", this QEMU would
-    # wait forever for the other channels of a destination that has only one.
+    # wait forever for more channels, which a destination without multifd does
+    # not accept.
     wanted = {'events': True, 'return-path': True, 'multifd': False,
               **capabilities}
     vm.cmd('migrate-set-capabilities', capabilities=[

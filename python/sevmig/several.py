@@ -82,9 +82,8 @@ class Program:
                               errors='replace', start_new_session=True) as proc:
             def stop():
                 self.stopped = True
-                # Kill the whole process group, because this function's caller
-                # reads the pipe until the program's children have closed it,
-                # too
+                # Kill the program's children, too: run() reads the pipe until
+                # the program and its children have closed it
                 os.killpg(proc.pid, signal.SIGKILL)
 
             timer = threading.Timer(LIMIT, stop)

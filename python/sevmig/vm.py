@@ -198,8 +198,9 @@ class VM(QEMUMachine):
                 with open(path, 'wb') as f:
                     # The guest reads the disk "churn" again and again, and
                     # compares the contents with those that it read first.
-                    # They are not zero, so that the guest also notices a read
-                    # that leaves its zeroed buffer unchanged.
+                    # The guest's buffer is zero before each read.  The disk's
+                    # contents are not zero, so the guest also notices a read
+                    # that does not change the buffer.
                     if name == 'churn':
                         f.write(guest.derive(b'churn', b'', size))
                     f.truncate(size)

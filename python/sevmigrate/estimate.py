@@ -113,8 +113,10 @@ def forecast(load, downtime):
         if needed <= downtime:
             converges = True
             break
-        # Compare with the second and later rounds only: the first round sends
-        # all pages, so its length does not depend on how fast the guest writes.
+        # The migration does not converge if a round takes about as long as the
+        # round before it.  The first round sends all pages, so its length does
+        # not depend on how fast the guest writes: do not compare the second
+        # round with it.
         if len(rounds) > 1 and needed >= rounds[-1][0] * 0.95 or \
            len(rounds) >= ROUNDS:
             converges = False

@@ -29,8 +29,9 @@ TYPE_NAMES = {SESSION: 'session', PAGES: 'private', STATE: 'state',
 LIMIT = {SESSION: 335888, PAGES: 16 + 64 * 4608, STATE: 24 + 128 * 1024,
          FINAL: 64 * 1024, UNALLOCATED: 24, PLATFORM: 128 * 1024}
 PAGES_MAX = 64
-# SESSION_FLAGS has the known ones of the lower 16 flags of the session record.
-# A destination refuses a record with another one of these 16 flags.
+# The specification defines two of the lower 16 flags of the session record.
+# SESSION_FLAGS has these two.  A destination refuses a session record in which
+# any other of the lower 16 flags is set.
 # 1: the source accepts a reason message, in which the destination says why it
 #    failed.
 # 2: the source sends private pages through the multifd channels.
@@ -111,8 +112,9 @@ class Stream:
             elif kind == COMMAND:
                 _, size = self._unpack('HH')
                 self._read(size)
-                # The command may be a ping.  Return the record at once, because
-                # the source may wait for the answer before it sends more.
+                # Yield the command before reading on.  The command may be a
+                # ping, and the source may send nothing more until the
+                # destination has answered the ping.
                 yield self._done('frame')
             elif kind == SECTION_START:
                 section, = self._unpack('I')
@@ -259,8 +261,8 @@ class Tally:
         if record.kind not in self.PATHS:
             return
         # In a round, QEMU visits the blocks in order, and each from its start
-        # to its end.  A page before the previous one therefore begins a new
-        # round.
+        # to its end.  If this record's pages precede those of the record before
+        # it in this order, a new round has therefore begun.
         at = (self._order[record.block], record.offset)
         if self._at is None or at < self._at:
             self.rounds.append(dict.fromkeys(self.PATHS, 0))
