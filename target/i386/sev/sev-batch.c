@@ -211,9 +211,10 @@ int sev_batch_send(SevPackets *p, ConfidentialGuestSupport *cgs,
 }
 
 /*
- * Whether one batch can take all packets.  A batch needs headers of one length,
- * and data of whole pages.  A source whose firmware differs from this host's
- * may have made other packets.
+ * Whether one batch can take all packets.  All headers in a batch must have the
+ * same length, and the data of each packet must be whole pages.  If the source
+ * has other firmware than this host, the source's packets can violate these
+ * conditions.
  */
 static bool all_alike(const SevPackets *p)
 {

@@ -9,7 +9,7 @@
 /*
  * Each of the following functions checks the sizes, the version and the key
  * usage of untrusted certificates.  The firmware verifies the signatures.
- * Each returns false with @errp set if the firmware could not even read @data.
+ * If a check fails, the function returns false with @errp set.
  */
 
 /** sev_check_pdh: check the certificate of a platform Diffie-Hellman key */

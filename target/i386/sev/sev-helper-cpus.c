@@ -136,7 +136,7 @@ static bool is_broken(SevHelperCpus *c)
 
 /*
  * Run @command, whose arguments are in the mailbox, on vCPU @cpu.
- * @done: returns the number of pages that it sealed or opened
+ * @done: returns the number of pages that the helper sealed or opened
  */
 static bool run(SevHelperCpus *c, unsigned cpu, MhCommand command,
                 uint32_t *done, Error **errp)

@@ -42,12 +42,17 @@ typedef struct SevHelperCpus {
 void sev_helper_cpus_init(SevHelperCpus *c, SevHelperMemory *memory);
 
 /**
- * sev_helper_cpus_open: make @n hidden vCPUs, at most MH_CPUS.  The helper is
- * in its memory, or will be before the first command.  BQL.
+ * sev_helper_cpus_open: make @n hidden vCPUs, at most MH_CPUS, that begin at
+ * SevHelperMemory.entry.  If the helper arrives by migration, the caller must
+ * close and open the vCPUs again when it has set the entry, before the first
+ * command.  BQL.
  */
 bool sev_helper_cpus_open(SevHelperCpus *c, unsigned n, Error **errp);
 
-/** sev_helper_cpus_close: end all hidden vCPUs.  No command runs.  BQL. */
+/**
+ * sev_helper_cpus_close: end all hidden vCPUs.  The caller makes sure that no
+ * command runs.  BQL.
+ */
 void sev_helper_cpus_close(SevHelperCpus *c);
 
 /*
