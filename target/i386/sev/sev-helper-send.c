@@ -87,8 +87,9 @@ static bool await_answer(SevHelper *h, uint8_t *theirs)
 }
 
 /*
- * Warn the user once that the firmware packs pages until the destination
- * answers.  After the warning, @h->why_not is set.
+ * Warn the user that the firmware packs pages until the destination answers.
+ * The warning sets @h->why_not, so this function warns only if @h->why_not is
+ * not set: once in a migration.
  */
 static void no_answer(SevHelper *h)
 {
@@ -192,7 +193,11 @@ static bool can_read(SevHelper *h, RAMBlock *rb, uint64_t offset, hwaddr gpa)
         sev_helper_map_visible(h->map, rb, offset, gpa)) {
         return true;
     }
-    /* With the BQL, nobody can start the guest while its last pages are sent */
+    /*
+     * QEMU may uncover the page only if the guest cannot run before its last
+     * pages are sent.  While this thread holds the BQL, no other thread can
+     * start the guest.
+     */
     if (runstate_is_running() || !bql_locked()) {
         return false;
     }

@@ -54,10 +54,10 @@ void sev_helper_vcpus_init(void)
     int most = kvm_vm_check_extension(kvm_state, KVM_CAP_MAX_VCPU_ID);
 
     /*
-     * Set the highest limit of vCPU ids before the machine sets its limit of
-     * APIC ids, which would leave no ids for hidden vCPUs.  KVM keeps the first
-     * limit that it gets: the machine's later call fails, and the machine
-     * ignores the failure.
+     * The machine limits KVM's vCPU ids to its own APIC ids, which leaves no
+     * ids for hidden vCPUs.  KVM keeps the first limit that it gets, so set
+     * the highest possible limit here, before the machine sets its own.  The
+     * machine's later call fails, and the machine ignores the failure.
      */
     if (most > 0) {
         kvm_vm_enable_cap(kvm_state, KVM_CAP_MAX_VCPU_ID, 0, most);
@@ -68,8 +68,8 @@ void sev_helper_vcpus_init(void)
  * Time stamp counter
  *
  * KVM gives the guest a stable clock only if the TSCs of all vCPUs of the VM
- * are in step.  KVM includes the hidden vCPUs, even while no session uses them.
- * So QEMU keeps the TSCs of the hidden vCPUs in step with the guest's.
+ * are in step.  The hidden vCPUs belong to the VM, even while no session uses
+ * them.  So QEMU keeps their TSCs in step with the TSCs of the guest's vCPUs.
  */
 
 typedef struct TscOffset {

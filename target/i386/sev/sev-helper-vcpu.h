@@ -69,8 +69,9 @@ SevHelperVcpu *sev_helper_vcpu_new(SevHelperKvmVcpus *all, unsigned index,
                                    Error **errp);
 
 /**
- * sev_helper_vcpu_free: end the thread of @v, which does not run, and park the
- * vCPU.  Any thread; @v may be NULL.
+ * sev_helper_vcpu_free: end the thread of @v, and park the vCPU.  No thread may
+ * be in sev_helper_vcpu_run() for @v.  Any thread can call this function.  @v
+ * may be NULL.
  */
 void sev_helper_vcpu_free(SevHelperVcpu *v);
 

@@ -56,9 +56,9 @@ typedef enum SevHelperPhase {
  * @theirs: version of the helper that the destination accepts, or
  *          SEV_WIRE_HELPER_*; valid if @answered
  * @why_not: the last reason for which the firmware, and not the helper, packs
- *           the guest's pages.  NULL if there is none: before the first
- *           session, until the source has waited for the destination's answer,
- *           and after the helper has begun to seal pages.
+ *           the guest's pages; NULL if no reason is known.  The source clears
+ *           it when it opens a session, and again when the helper is ready to
+ *           seal pages.
  */
 typedef struct SevHelper {
     char *path;
@@ -97,7 +97,10 @@ bool sev_helper_kvm_init(ConfidentialGuestSupport *cgs, Error **errp);
  */
 bool sev_helper_open(SevHelper *h, Error **errp);
 
-/** sev_helper_close: the session has ended.  No thread uses @h.  BQL. */
+/**
+ * sev_helper_close: undo sev_helper_open() after the session has ended, and set
+ * the phase to SEV_HELPER_OFF.  No other thread uses @h.  BQL.
+ */
 void sev_helper_close(SevHelper *h);
 
 /**
@@ -120,7 +123,11 @@ SevHelperPhase sev_helper_get_phase(const SevHelper *h);
 
 /* sev-helper-send.c; @m->helper may be NULL */
 
-/** sev_helper_send_start: SEND_START has opened the firmware's session; BQL */
+/**
+ * sev_helper_send_start: make the helper create a key, after SEND_START has
+ * opened the firmware's session.  If that fails, the function warns the user,
+ * and the firmware packs all pages.  BQL.
+ */
 void sev_helper_send_start(SevMigration *m);
 
 /**
@@ -160,7 +167,10 @@ bool sev_helper_send_final(SevHelper *h, GByteArray *final, Error **errp);
 /** sev_helper_sent: ConfidentialGuestMigrationOps.send_helper */
 uint64_t sev_helper_sent(ConfidentialGuestSupport *cgs, char **why_not);
 
-/** sev_helper_send_done: the session ends.  BQL. */
+/**
+ * sev_helper_send_done: make the helper wipe its key, and stop the helper's
+ * vCPUs, at the end of the session.  BQL.
+ */
 void sev_helper_send_done(SevMigration *m);
 
 /* sev-helper-receive.c */
@@ -194,14 +204,17 @@ bool sev_helper_receive_pages(SevHelper *h, RAMBlock *rb, uint64_t offset,
 size_t sev_helper_final_len(const SevHelper *h, size_t len);
 
 /**
- * sev_helper_receive_final: all pages were received.  @in is the helper's last
- * batch, and is untrusted.  Nothing to do if the helper has opened no pages.
- * @h may be NULL.
+ * sev_helper_receive_final: make the helper open @in, the last batch that the
+ * source's helper sealed, after all pages were received.  @in is untrusted.
+ * The function does nothing if the helper is not in use.  @h may be NULL.
  */
 bool sev_helper_receive_final(SevHelper *h, const uint8_t *in, size_t len,
                               Error **errp);
 
-/** sev_helper_receive_done: the session ends.  @m->helper may be NULL.  BQL. */
+/**
+ * sev_helper_receive_done: stop the helper's vCPUs at the end of the session.
+ * @m->helper may be NULL.  BQL.
+ */
 void sev_helper_receive_done(SevMigration *m);
 
 #endif

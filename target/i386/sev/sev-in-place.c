@@ -41,9 +41,10 @@ bool sev_migration_needs_init2(ConfidentialGuestSupport *cgs)
      * without in-place memory.  The measurement of other guests does not depend
      * on the type.
      *
-     * In-place memory needs the newer VM type.  Whether the guest will have
-     * in-place memory is not known yet, because memory backends are created
-     * after the VM.
+     * In-place memory needs the newer VM type.  QEMU creates the memory
+     * backends after the VM, so it does not know yet whether the guest will
+     * have in-place memory.  Therefore all guests without SEV-ES get the newer
+     * type if the kernel supports in-place memory.
      */
     needed = !(sev_guest_policy(cgs) & SEV_POLICY_ES) &&
              kvm_check_extension(KVM_STATE(current_accel()),

@@ -16,7 +16,11 @@
 #define ADVICE_OLD  "the firmware does not know the command: update it"
 #define ADVICE_HW   "the hardware has failed: move its guests away and reset " \
                     "this host"
-/* SEND_START verifies the chain up to AMD's key if the policy has SEV */
+/*
+ * If the policy has the flag SEV, SEND_START verifies the certificates of the
+ * destination's platform up to AMD's key, and rejects a CEK that does not have
+ * AMD's signature
+ */
 #define ADVICE_CEK  "if the guest's policy has SEV (0x20), replace the CEK in " \
                     "that chain by the CEK that AMD has signed for the chip"
 

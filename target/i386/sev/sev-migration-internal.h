@@ -72,7 +72,8 @@ bool sev_page_state_known(SevMigration *m, Error **errp);
 
 /**
  * sev_cache_flush_shared: flush all shared pages from the host's caches, if its
- * processor needs that.  To be called before a guest that has arrived runs.
+ * processor needs that.  The destination must call this function before it
+ * starts the guest.
  */
 void sev_cache_flush_shared(void);
 
@@ -93,10 +94,16 @@ void sev_cache_flush_pages(RAMBlock *rb, uint64_t offset, uint64_t npages);
 uint32_t sev_consent_cpuid(X86ConfidentialGuest *cg, uint32_t feature,
                            uint32_t index, int reg, uint32_t value);
 
-/** sev_consent_reset: the guest starts again and has not agreed.  BQL. */
+/**
+ * sev_consent_reset: forget the guest's consent, because a reset starts the
+ * guest again.  BQL.
+ */
 void sev_consent_reset(SevMigration *m);
 
-/** sev_consent_received: the guest arrived with this value of the MSR */
+/**
+ * sev_consent_received: record the value that MSR_KVM_MIGRATION_CONTROL had at
+ * the source
+ */
 void sev_consent_received(SevMigration *m, uint64_t control);
 
 /** sev_consent_value: MSR_KVM_MIGRATION_CONTROL.  Any thread. */

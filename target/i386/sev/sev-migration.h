@@ -87,7 +87,7 @@ bool sev_migration_kvm_init(struct ConfidentialGuestSupport *cgs,
 
 /**
  * sev_migration_incoming: whether RECEIVE_START will create the firmware's
- * guest context, so that LAUNCH_START must not
+ * guest context.  If so, QEMU must not issue LAUNCH_START.
  * @cgs: any SEV guest
  */
 bool sev_migration_incoming(struct ConfidentialGuestSupport *cgs);
@@ -101,10 +101,11 @@ bool sev_migration_incoming(struct ConfidentialGuestSupport *cgs);
 bool sev_must_finish_launch(struct ConfidentialGuestSupport *cgs);
 
 /**
- * sev_migration_ram_added: a RAMBlock at @host was added
+ * sev_migration_ram_added: if the new RAMBlock at @host belongs to a memory
+ * backend, record that the RAMBlock is not pinned yet
  *
- * Returns true if the caller must not pin its pages, because a memory backend
- * is pinned when it becomes RAM of the guest.
+ * Returns true after recording that.  The caller must then not pin the
+ * RAMBlock: QEMU pins it when the memory backend becomes RAM of the guest.
  */
 bool sev_migration_ram_added(void *host);
 
