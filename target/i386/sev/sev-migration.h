@@ -102,10 +102,11 @@ bool sev_must_finish_launch(struct ConfidentialGuestSupport *cgs);
 
 /**
  * sev_migration_ram_added: if the new RAMBlock at @host belongs to a memory
- * backend, record that the RAMBlock is not pinned yet
+ * backend, record that the RAMBlock is not pinned
  *
  * Returns true after recording that.  The caller must then not pin the
- * RAMBlock: QEMU pins it when the memory backend becomes RAM of the guest.
+ * RAMBlock: QEMU pins ordinary memory later, when the memory backend becomes
+ * RAM of the guest, and never pins in-place memory.
  */
 bool sev_migration_ram_added(void *host);
 
@@ -121,7 +122,8 @@ bool sev_migration_ram_unpinned(void *host);
  *
  * The caller encrypts these bytes if it launches the guest.  At the destination
  * of a migration the caller does not encrypt them, but it calls this function,
- * too: the source sends these bytes as private, so they are private there.
+ * too: the bytes are private in the guest that arrives, because they were
+ * encrypted when the guest was launched.
  */
 void sev_migration_launch_update(void *host, uint64_t len);
 

@@ -22,7 +22,8 @@ struct ConfidentialGuestSupport;
  * @calls: number of ioctls since sev_packets_open()
  * @batch: size of packets, and whether the kernel packs many pages per ioctl
  *
- * One thread at a time uses this, except @calls, which any thread may read.
+ * Only one thread at a time may use a SevPackets, but any thread may read
+ * @calls.
  */
 typedef struct SevPackets {
     uint8_t *hdr;

@@ -220,8 +220,8 @@ bool sev_send_start(ConfidentialGuestSupport *cgs, GByteArray *session,
 
 /*
  * Get the return value of sev_send_pages() from @outcome.
- * @offset: offset in @rb of the first page that was not packed; if that is due
- *          to an error, the error message contains this offset
+ * @offset: offset in @rb of the first page that was not packed, for the error
+ *          message
  */
 static int send_result(SevMigration *m, RAMBlock *rb, uint64_t offset,
                        const SevSendOutcome *outcome, Error **errp)

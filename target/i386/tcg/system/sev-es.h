@@ -37,10 +37,11 @@ bool sev_es_load(CPUX86State *env);
 bool sev_es_save(CPUX86State *env);
 
 /**
- * sev_es_load_host: load the rest of the host's state after sev_es_save()
+ * sev_es_load_host: load the host's registers that VMRUN does not save
  *
- * This is the last step of a #VMEXIT.  For guests without SEV-ES the hypervisor
- * restores these registers itself, and the function does nothing.
+ * This is the last step of a #VMEXIT, after sev_es_save().  If the guest does
+ * not have SEV-ES, the function does nothing, and the hypervisor restores these
+ * registers itself.
  */
 void sev_es_load_host(CPUX86State *env);
 

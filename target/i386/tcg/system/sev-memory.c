@@ -108,9 +108,10 @@ static struct {
      */
     uint64_t **plain_at;
     /*
-     * Protects views, keys and statistics.  Exclusive sections stop vCPUs, but
-     * no other threads, so these threads take this lock.  It is the innermost
-     * lock.
+     * Protects views, keys and statistics.  An exclusive section stops the
+     * vCPUs, but other threads can still access memory.  So the code in the
+     * exclusive section and the other threads take this lock.  It is the
+     * innermost lock.
      */
     QemuMutex lock;
     SevMemoryStats stats;
