@@ -413,9 +413,11 @@ static void absent(struct vm *a, struct vm *b)
 }
 
 /*
- * The firmware reports that it has entered the mode, but has not.  If ccp did
- * not notice this, the mailbox would take the tail of a queue for the address
- * of a command.
+ * The firmware reports that it has entered the ring buffer mode, but still
+ * takes single commands from the mailbox.  If ccp did not notice this, ccp
+ * would write the tail of a queue to a register of the mailbox, and the
+ * firmware would use this tail as a part of the address of a command's
+ * argument.
  */
 static void not_entered(void)
 {

@@ -128,8 +128,10 @@ transport_receive(struct vm *vm, uint64_t gpa, struct packet *packet)
 
 /*
  * Buffers and result of transport_batch().
- * @pages: if not NULL, packets of several pages are allowed, and the array has
- *         the number of pages of each packet
+ * @pages: NULL if each packet has one page.  Otherwise, packets can have
+ *         several pages, and @pages is an array with one entry for each page.
+ *         The entry of a packet's first page is the number of pages in the
+ *         packet.
  * @done: number of pages that KVM has reported as done, or all ones if it has
  *        reported nothing
  */

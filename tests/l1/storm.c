@@ -6,9 +6,10 @@
  *
  *   l1-storm [SECONDS [sw|sev [BREAK]]]
  *
- * The program checks invariants during the run and at the end.  With BREAK, it
- * violates the named invariant itself.  Without a type of VM, it first runs
- * itself with each BREAK and checks that these runs report the violation.
+ * The program checks invariants during the run and at the end.  With BREAK, the
+ * program violates the invariant of this name on purpose.  Without a type of
+ * VM, the program first starts itself once for each BREAK, and checks that each
+ * of these processes reports a violation.  The program then tests both types.
  */
 #define _GNU_SOURCE
 #include <pthread.h>
@@ -157,9 +158,10 @@ static bool try_convert(uint64_t first, uint64_t end, bool private)
 }
 
 /*
- * Each of the two threads that run this function converts every other group of
- * 16 pages.  Because only one thread converts a page, its last state is known
- * without a lock.
+ * Two threads run this function.  One converts pages in the even groups of 16
+ * pages, the other in the odd groups.  Because no two threads convert the same
+ * page outside ATOMIC, a thread can write the page's entry of @expected without
+ * a lock.
  */
 static void *run_converter(void *opaque)
 {
@@ -603,7 +605,7 @@ static void *run_forker(void *opaque)
     return opaque;
 }
 
-/* Hold pages as direct I/O would, while they are converted */
+/* Hold pages, as direct I/O would, while other threads convert these pages */
 static void *run_holder(void *opaque)
 {
     unsigned seed = 47;

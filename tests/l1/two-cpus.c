@@ -155,9 +155,11 @@ int main(void)
        "a guest with a pending virtual interrupt makes only the exits it "
        "should make");
     /*
-     * Each IPI makes KVM execute VMRUN again, so the number of IPIs says how
-     * often an IPI could come during VMRUN.  The number of exits does not say
-     * this: frequent IPIs leave the guest time for only a few exits.
+     * QEMU could lose an IPI that CPU 1 sends while CPU 0 executes VMRUN.  Each
+     * IPI interrupts the guest, and KVM then executes VMRUN again.  Many IPIs
+     * thus mean many executions of VMRUN that the next IPI can meet.  Few exits
+     * to this program are enough, because frequent IPIs leave the guest little
+     * time.
      */
     ok(exits > 0,
        "the guest with a virtual interrupt makes progress (%ld exits)", exits);

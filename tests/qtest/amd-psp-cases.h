@@ -44,8 +44,10 @@
 extern char *firmware;
 
 /*
- * A directory for files of the tests, and in it the key file of the authority
- * that certifies platforms, as AMD does for its processors (property "ark")
+ * @dir is a directory for files of the tests.  @ark is a file in this
+ * directory, which tests use as the value of the device's property "ark".  The
+ * file has the keys of an authority that certifies platforms, as AMD does for
+ * its processors.
  */
 extern char *dir, *ark;
 
@@ -329,9 +331,9 @@ static inline void assert_takes(Psp *p, const char *name, unsigned cmd,
 
     psp_give(p, cmd, BUF, false);
     /*
-     * Wait until the device has executed the command.  The device then reports
-     * that the command has ended only when the virtual clock has advanced by
-     * the command's time.  The code below moves this clock.
+     * Wait until the device has executed the command and has thus set the
+     * timer for the command's end.  The timer uses the virtual clock, which
+     * only qtest_clock_step() moves.
      */
     while (psp_stat_of(p, name, "busy-ns") == before) {
         g_usleep(100);
@@ -375,7 +377,10 @@ static inline unsigned init_ex(Psp *p, uint32_t length, uint64_t nv,
     return psp_cmd(p, 0x0d);
 }
 
-/* Get the flags of PLATFORM_STATUS: bit 0 is the owner, bit 8 is CONFIG.ES */
+/*
+ * Get the flags of PLATFORM_STATUS.  Bit 0 is 1 if an external owner has signed
+ * the platform's PEK.  Bit 8 is CONFIG.ES.
+ */
 static inline uint32_t platform_flags(Psp *p)
 {
     clear(p);

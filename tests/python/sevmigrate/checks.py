@@ -285,7 +285,7 @@ class Estimate(ToolCase):
         self.assertTrue(found.converges)
         self.assertAlmostEqual(found.total, 10, 1)
         self.assertEqual((len(found.rounds), found.downtime), (1, 0))
-        # In each round, the guest dirties half of the pages of the previous one
+        # While QEMU sends the pages of a round, the guest dirties half as many
         found = estimate.forecast(
             estimate.Load(1000, 0, 50, 100, 1e12), 0.3)
         self.assertTrue(found.converges)
