@@ -492,8 +492,8 @@ static void test_pek_cert_import(void)
     psp_close(&p);
 
     /*
-     * SEND_START sends a guest with the policy DOMAIN to the first platform
-     * only after this platform has the same owner as the first one
+     * The platform "bob" can send a guest with the policy DOMAIN to the
+     * platform "alice" only after "bob" has the same owner as "alice"
      */
     psp_open(&p, ",seed=bob");
     psp_init(&p);

@@ -197,7 +197,10 @@ static void test_cost(void)
     psp_inject(&p, "[{'kind': 'late', 'delay-us': 2}]");
     assert_takes(&p, "DF_FLUSH", 0x0a, 3500, 0);
 
-    /* LAUNCH_UPDATE_DATA of 4 KiB takes 4 times cost-kib-ns in addition */
+    /*
+     * LAUNCH_UPDATE_DATA of 4 KiB takes cost-doorbell-ns, cost-command-ns, and
+     * 4 times cost-kib-ns
+     */
     h = launch_start(&p, 0);
     g_assert_cmphex(activate(&p, h, 1), ==, 0);
     clear(&p);

@@ -418,7 +418,7 @@ static void test_reserved(const void *cbit)
         g_assert_cmphex(qtest_readq(h.qts, VMCB + 0x78) & NPF_RSVD, ==,
                         NPF_RSVD);
     }
-    /* Check that a fault of another type does not report reserved bits */
+    /* A fault because of a non-present entry must not report reserved bits */
     put_table(&h, NESTED_PD, 0, 0);
     begin(&h, DO_VMRUN);
     done(&h);
@@ -656,7 +656,7 @@ static void test_dma(void)
     g_assert_false(buffer_is_zero(buf + 32, 16));
     g_assert_true(buffer_is_zero(buf + 48, 16));
 
-    /* After WBINVD no page is plaintext, so QEMU does not count DMA */
+    /* WBINVD makes QEMU encrypt all plaintext pages, so no DMA is counted */
     begin(&h, DO_WBINVD);
     done(&h);
     g_assert_cmpint(memory(&h, "plaintext"), ==, 0);
@@ -984,9 +984,9 @@ static bool cpu_has(QTestState *qts, const char *name)
 }
 
 /*
- * TCG has these features for emulated SEV hosts only, so that the other CPU
- * models stay as they are: CPU "max" does not have them, and a CPU that asks
- * for them does not get them
+ * TCG supports the listed features only for CPUs with sev=on.  Without sev=on,
+ * the CPU "max" lacks the features, and QEMU does not give them to a CPU even
+ * if -cpu requests them.  QEMU's existing CPUs thus do not change.
  */
 static void test_cpu_models(const void *sev)
 {
@@ -994,8 +994,9 @@ static void test_cpu_models(const void *sev)
         "nrip-save", "flushbyasid", "decodeassists",
     };
     /*
-     * Write svm=on and not +svm: QEMU adds a feature with a plus sign to every
-     * CPU, also to the CPU "max" that query-cpu-model-expansion creates
+     * The test uses "svm=on" rather than "+svm": QEMU would add "+svm" to
+     * every CPU, and thus also to the CPU "max" that query-cpu-model-expansion
+     * creates
      */
     QTestState *qts = qtest_initf(
         "-accel tcg -nodefaults -machine q35 -m 16M -bios %s -S "
