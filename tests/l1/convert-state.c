@@ -14,7 +14,7 @@ static volatile bool stop;
 #define WATCHED         64              /* pages of slot 0 */
 #define LARGE           (16ULL << 30)
 
-/* What a VMM without locks knows about the pages of slot 0 */
+/* A VMM's record of the state of the pages of slot 0; no lock protects it */
 struct vmm {
     struct vm *vm;
     uint64_t generation;
@@ -92,7 +92,11 @@ static void without_locks(void)
             vmm_round(&vmm);
             rounds++;
         }
-        /* In the last round of a migration, no guest converts any more */
+        /*
+         * The guest is stopped in the last round of a migration, so it converts
+         * no pages.  After such a round, the VMM must have sent each page in
+         * its final state.
+         */
         vmm_round(&vmm);
         lost += vmm.sent != (i & 1 ? ~0ULL : 0);
         vmm.sent = i & 1 ? ~0ULL : 0;

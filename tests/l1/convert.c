@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* In-place conversion by KVM_SET_MEMORY_ATTRIBUTES2, for both types of VM. */
+/*
+ * In-place conversion by KVM_SET_MEMORY_ATTRIBUTES2, for software-protected VMs
+ * and SEV VMs.
+ */
 #define _GNU_SOURCE
 #include <sys/mount.h>
 #include <sys/uio.h>
@@ -246,9 +249,9 @@ static long count(void)
 }
 
 /*
- * KVM does not flush caches at a conversion, because the page still belongs to
- * the guest, and the guest must flush the lines that it has written with the
- * other C-bit.  When a page is freed, none of its cache lines may
+ * KVM does not flush caches at a conversion: the page still belongs to the
+ * guest, and the guest itself must flush the lines that it wrote before it
+ * changed the page's C-bit.  When a page is freed, none of its cache lines may
  * remain, so KVM calls kvm_arch_guest_memory_reclaimed(), which flushes the
  * caches if the VM is an SEV VM.
  */
@@ -289,8 +292,9 @@ static void caches(struct vm *vm)
 }
 
 /*
- * A conversion of a range whose pages alternate between private and shared
- * marks the slot dirty once or twice, and not once per page
+ * If the pages of a converted range alternate between private and shared, KVM
+ * calls gmem_mark_dirty() once or twice for the whole range, and not once per
+ * page
  */
 static void alternating(struct vm *vm)
 {

@@ -274,7 +274,10 @@ static void bitmap(void)
     } else if (bytes > (uint64_t)(buffer + BUFFER - to) || no_write) {
         want = -EFAULT;
     } else if (bytes > BUFFER / 2) {
-        /* Any result is right: the bitmap may overwrite the argument */
+        /*
+         * The bitmap and the argument may overlap in @buffer, so the test
+         * checks neither
+         */
         want = 1;
     }
     r = xioctl(m.vm.fd, KVM_GET_PAGE_ENC_BITMAP, p);
@@ -734,8 +737,9 @@ static void send_page(bool receive)
                args.trans_uaddr != (uintptr_t)packet.data) {
         /*
          * A buffer has a random address, which KVM may be unable to access.
-         * KVM accesses the buffers before a receive command, but after a send
-         * command, which may fail first.  Any result is therefore right.
+         * The error then depends on the ioctl: KVM reads the buffers before it
+         * issues a receive command, but writes them only after a send command
+         * has succeeded.  The test therefore accepts any result.
          */
         want = 1;
     } else {
@@ -802,9 +806,9 @@ static void enc_region(void)
     } else if (mapped) {
         want = 0;
     } else {
-        want = 1;       /* KVM pins the range if it can */
+        want = 1;       /* KVM tries to pin the range */
     }
-    /* Skip calls that may pin pages, because conversions of them would fail */
+    /* Skip calls that may pin pages: a pinned page cannot be converted later */
     if (want == 1) {
         return;
     }
@@ -958,8 +962,9 @@ int main(int argc, char **argv)
     ok(!bad, "the model agrees with KVM for %d kept seeds (%d failed)", n, bad);
 
     /*
-     * Without arguments the seeds begin at FIRST_SEED, so that each run repeats
-     * a failure.  With arguments they begin at a random number.
+     * Without arguments the seeds begin at FIRST_SEED.  All such runs use the
+     * same seeds, so the next run repeats a failure.  With the argument
+     * SECONDS, the seeds begin at a random number.
      */
     first = FIRST_SEED;
     if (argc > 1 && getrandom(&first, sizeof(first), 0) != sizeof(first)) {

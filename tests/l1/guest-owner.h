@@ -2,9 +2,10 @@
 /*
  * The role of the owner of an SEV guest: this code makes the session for the
  * launch, verifies the measurement, and encrypts secrets for the guest.  It
- * follows AMD's "Secure Encrypted Virtualization API" (publication 55766).  It
- * shares no code with the emulated firmware and uses another crypto library
- * (nettle), so that the tests notice an error in either of the two.
+ * follows AMD's "Secure Encrypted Virtualization API" (publication 55766).
+ * The tests must notice an error in this code and an error in the emulated
+ * firmware.  Therefore the two share no code and use different crypto
+ * libraries; this code uses nettle.
  */
 #ifndef TESTS_L1_GUEST_OWNER_H
 #define TESTS_L1_GUEST_OWNER_H
@@ -203,7 +204,7 @@ static bool owner_init(struct owner *o, uint32_t policy,
 }
 
 /*
- * owner_expects - verify the measurement of launched data with @digest
+ * owner_expects - is @measure the measurement of data with the digest @digest?
  * @measure: output of LAUNCH_MEASURE: 32 bytes MEASURE and 16 bytes MNONCE
  */
 static bool owner_expects(const struct owner *o, const uint8_t measure[48],

@@ -225,9 +225,10 @@ guest_convert(struct vm *vm, uint64_t gfn, uint64_t pages, bool private)
     uint64_t i;
 
     /*
-     * A guest must flush a page before it changes the C-bit, because the lines
-     * of both mappings may not be coherent.  The code of this guest does not
-     * flush, so flush the page here.
+     * A guest must flush a page before it changes the page's C-bit, because
+     * cache lines of accesses with the old C-bit may not be coherent with those
+     * of accesses with the new C-bit.  The code of this guest does not flush,
+     * so flush pages that become private here.
      */
     for (i = 0; private && i < pages * PAGE; i += 64) {
         __builtin_ia32_clflush(vm->mem + gfn * PAGE + i);
