@@ -207,7 +207,7 @@ static void leaks(void)
             MUST(vm_slot(&vm, 0, LOG, 0, GUEST_SIZE, 0));
             guest_write(&vm, 0x200000, 1);
         }
-        if (i & 4) {    /* close the file while the VM still exists */
+        if (i & 4) {
             close(vm.gmem);
             vm.gmem = -1;
         }

@@ -365,8 +365,9 @@ class Booted(Base):
     def setUpClass(cls):
         super().setUpClass()
         # On the stock kernel, use one vCPU, because a guest with two vCPUs has
-        # once reported a stuck CPU there.  The cause is not known.  The machine
-        # was busy, and the stock kernel needs a command for each page.
+        # once reported a stuck CPU there.  The cause was not found.  It may be
+        # the load: the machine was busy, and the stock kernel must issue a
+        # firmware command for each private page.
         cpus = 2 if os.environ.get('IN_L1') == 'module' else 1
         # The workload is small, because there are many migrations
         cls.workload = guest.Workload('5e7d', static_kib=4096, dynamic_kib=128,
@@ -669,8 +670,8 @@ class Booted(Base):
         churned = len(guest.CHURN.findall(source.console()))
         self.with_channels(source, destination, **{
             'multifd-channels': 4, 'multifd-compression': 'zlib'})
-        # Update these before the checks: later tests use the guest even if a
-        # check fails
+        # Record where the guest runs, and what it has printed, before the
+        # checks: later tests use the guest even if a check fails
         Booted.history += source.console()
         Booted.source = destination
         # Print the number of the guest's rounds of conversions, but do not

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * KVM allocates the other pages of a block together with the requested page,
- * so that one firmware command can process all of them.  KVM must not allocate
- * the other pages if the VM is not an SEV guest, if user space has punched a
- * hole, or if the other pages would use up the memory of the control group, so
- * that the kernel would kill a task of the group.
+ * KVM allocates the other pages of a gmem block together with the requested
+ * page, so that one firmware command can process all pages of the gmem block.
+ * KVM must not allocate the other pages if the VM is not an SEV guest or if
+ * user space has punched a hole.  KVM must not allocate them, either, if they
+ * would use up the memory of the control group, because the kernel would then
+ * kill a task of the group.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -17,8 +18,8 @@
 #define GROUP   CGROUP "/vm"
 #define SIZE    (64ULL << 20)
 /*
- * The test requests every fourth page.  These are 16 MiB, or 64 MiB if KVM
- * allocates the other pages of the blocks, too.
+ * The test requests every fourth page, which is one page of each gmem block.
+ * KVM then allocates 16 MiB, or 64 MiB if it allocates whole gmem blocks.
  */
 #define STRIDE  (4 * PAGE)
 #define LIMIT   (40ULL << 20)

@@ -8,6 +8,7 @@
 #
 #   scripts/l1 [--kernel module|stock] -- tests/l1/readers.py [TEST...]
 #
+# The parts of QEMU that access the memory are the readers.
 # docs/devel/migration-cases.rst lists the readers and their tests.
 #
 # SPDX-License-Identifier: GPL-2.0-or-later

@@ -34,9 +34,9 @@ static void launch_start(struct vm *vm)
 }
 
 /*
- * KVM refuses to copy or move the SEV context of a VM that has private memory,
- * because the guest_memfds would still belong to the old VM, so that the new VM
- * could not use its memory.
+ * KVM refuses to copy or move the SEV context of a VM that has private memory.
+ * The guest_memfds would still belong to the old VM, so the new VM would have
+ * the guest's key but could not use the guest's memory.
  */
 static void contexts(void)
 {

@@ -58,7 +58,10 @@ static void foreign(struct vm *from, struct vm *to, struct packets *packets)
        "memory of another VM's file cannot be registered (EINVAL)");
 }
 
-/* A page of a mapping that is beyond the end of the guest_memfd is refused */
+/*
+ * A mapping can be longer than its guest_memfd.  KVM refuses the pages of the
+ * mapping that are beyond the end of the guest_memfd.
+ */
 static void past_the_end(struct vm *vm)
 {
     static struct packet packet;
@@ -135,7 +138,11 @@ int main(void)
                         COUNT, &large) && large.done == COUNT,
        "packets of four pages can be received before their slot was created");
 
-    /* Send code and page tables; then the guest runs with all of its memory */
+    /*
+     * Send the pages of the guest's code and page tables, and create the slot.
+     * The guest can then run on the destination and read the pages that the
+     * test has sent without a slot.
+     */
     for (uint64_t gpa = 0; gpa < 0x9000; gpa += PAGE) {
         MUST(vm_convert(&b, gpa, PAGE, PRIVATE));
         MUST(transport_send(&a, gpa, &packet));
