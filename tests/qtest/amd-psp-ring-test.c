@@ -351,8 +351,8 @@ static void test_batch(void)
     g_assert_cmpuint(psp_stat_of(&p, "RING_BUFFER", "count"), ==, 1);
 
     /*
-     * At another doorbell, the firmware finds no entry to execute, and reports
-     * the head again
+     * The tail did not change, so at the next doorbell the firmware finds no
+     * entry to execute and reports the same head
      */
     ring_go(&p, 10, CLEAR);
     g_assert_cmphex(psp_read(&p, CMDBUF_LO), ==, LOW_RUNS | EMPTY | 10);
@@ -462,7 +462,10 @@ static void test_pause_one(void)
     assert_status(&p, HIGH, 1, 0);
     psp_close(&p);
 
-    /* Without a high queue, its bits and entries have no effect */
+    /*
+     * If the host has configured no high queue, the firmware ignores the bits
+     * for a high queue in the tail and control registers
+     */
     ring_open(&p, "", &low_only);
     put_entries(&p, HIGH, 0, 1, STATUS);
     ring_go(&p, HIGH_AT(1), RESUME << 1);
@@ -527,9 +530,9 @@ static void test_interrupts(void)
     await_head(&p, COMPLETE | PAUSED | HIGH_RUNS | 4);
     g_assert(interrupted(&p));
     /*
-     * A command in the mailbox raises an interrupt only if bit 0 of CMDRESP
-     * requests one.  STATUS, which also ends the mode, does not request an
-     * interrupt.  RING_BUFFER does.
+     * A command in the mailbox raises an interrupt only if the host sets bit 0
+     * of CMDRESP.  The test gives STATUS, which also ends the mode, without
+     * this bit, and RING_BUFFER with it.
      */
     g_assert_cmphex(psp_cmd(&p, STATUS), ==, 0x1f);
     g_assert(!interrupted(&p));
@@ -557,10 +560,10 @@ static void test_interrupts(void)
     await_head(&p, NEAR | LOW_RUNS | HIGH_RUNS | 5);
     g_assert(interrupted(&p));
     /*
-     * Before entry 5 three entries are left, and before entry 6 two, so the
-     * queue is not nearly empty.  Entry 6 fails, so the firmware pauses the
-     * queue.  Then only entry 7 is left, but the firmware does not set NEAR for
-     * a queue that is paused.
+     * The queue has three entries when the firmware takes entry 5 and two when
+     * it takes entry 6, so the queue is not nearly empty.  Entry 6 fails, so
+     * the firmware pauses the queue.  Then only entry 7 is left, but the
+     * firmware does not set NEAR for a queue that is paused.
      */
     put_entry(&p, LOW, 6, NONE, 0, 0);
     ring_go(&p, 8, NEAR_INT | CLEAR);
@@ -602,7 +605,10 @@ static void assert_takes(Psp *p, const char *name, uint64_t *busy_ns,
 
 #define COSTS ",cost-doorbell-ns=500,cost-command-ns=1000"
 
-/* The time of a doorbell is spent once, for any number of entries */
+/*
+ * The firmware needs the time cost-doorbell-ns once for each doorbell, however
+ * many entries it then executes
+ */
 static void test_costs(void)
 {
     uint64_t busy = 0;
@@ -619,8 +625,9 @@ static void test_costs(void)
     g_assert(!query_is(&p, "busy"));
 
     /*
-     * Entries that the host adds while an earlier entry executes need no
-     * doorbell
+     * The host adds an entry while the firmware executes an earlier one.  The
+     * second doorbell then costs no time, because the firmware reads the tail
+     * when the earlier entry is done.
      */
     ring_go(&p, 4, CLEAR);
     await_executed(&p, "PLATFORM_STATUS", busy);
@@ -641,7 +648,10 @@ static void test_costs(void)
     psp_close(&p);
 }
 
-/* The high queue has priority at each step */
+/*
+ * Each time the firmware takes an entry, it takes one from the low queue only
+ * if the high queue is empty
+ */
 static void test_priority(void)
 {
     const uint32_t run = LOW_RUNS | HIGH_RUNS;
@@ -811,8 +821,8 @@ static void test_overlap(void)
         }
     }
     /*
-     * Commands cannot read the pages either.  This ACTIVATE_EX has its list of
-     * cores in the pages.
+     * The firmware refuses ACTIVATE_EX if the list of cores that it would read
+     * is in the pages of a queue
      */
     qtest_memset(p.qts, ARG, 0, 64);
     qtest_writel(p.qts, ARG, 24);
@@ -904,8 +914,8 @@ static void test_faults(void)
     g_assert(interrupted(&p));
 
     /*
-     * Corrupt the second command's output, of which the first byte would be the
-     * API's major version, 1
+     * Corrupt the first byte of the second command's output.  This byte is the
+     * API's major version, which is 1 in the output of the other commands.
      */
     psp_inject(&p, "[{'kind': 'corrupt', 'offset': 0, 'nth': 2}]");
     ring_go(&p, 6, CLEAR);

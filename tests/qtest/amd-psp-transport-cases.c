@@ -37,8 +37,8 @@ static void test_migrate(void)
     g_assert_cmphex(psp_cmd(&p, 0x41), ==, 0x04);
     g_assert_cmpuint(get32(&p, 16), ==, 52);
     /*
-     * SEND_UPDATE_DATA does not return the length of the transport data, which
-     * is the length of the guest memory
+     * SEND_UPDATE_DATA does not return the length of the transport data: the
+     * host knows it, because it equals the length of the guest memory
      */
     g_assert_cmpuint(get32(&p, 48), ==, 0);
     put32(&p, 16, 52);

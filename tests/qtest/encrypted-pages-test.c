@@ -660,8 +660,9 @@ static void test_downtime_slow_destination(void)
 
 /*
  * A link with a limited rate, which forwards connections from a TCP port to the
- * Unix socket "socket".  The source connects by TCP, whose large buffers let
- * the source write faster than the link transfers until the buffers are full.
+ * Unix socket "socket".  The source connects by TCP, because TCP has large
+ * buffers.  Until these are full, the source writes faster than the link
+ * transfers.
  */
 typedef struct Link {
     int listener;
@@ -765,7 +766,7 @@ static char *link_start(double bytes_per_second)
 }
 
 /*
- * The guest writes to shared pages while the source packs private pages.  To
+ * The test writes to shared pages while the source packs private pages.  To
  * pack a page takes longer than to transfer it, so the source cannot derive the
  * link's rate from the rate at which it has written lately.  While the guest is
  * stopped, the source must send at most 1.5 times what the link can transfer
@@ -798,9 +799,10 @@ static void test_downtime_slow_link(const void *multifd)
     g_assert_cmpuint(last_round(info, "private-pages") * 2500, <=,
                      1.5 * limit_ms * 1000);
     /*
-     * The checks above would also pass if the source had only few shared pages
-     * to send.  Check that the source has sent all shared pages, and has sent
-     * the pages again to which the test wrote meanwhile.
+     * The two checks of the last round would also pass if the source had few
+     * shared pages to send in the whole migration.  Check that the source has
+     * sent all shared pages once, and has sent those pages a second time that
+     * the test wrote to during the migration.
      */
     g_assert_cmpuint(counter(info, "shared-pages"), >=,
                      (62 * MiB + 16 * MiB) / 4096);
@@ -932,8 +934,8 @@ static int64_t testdev_get(QTestState *qts, const char *property)
 /*
  * The platform takes 1.3 s to pack a run of 64 pages.  A conversion must not
  * wait until the run is packed.  The test device measures only the duration of
- * the conversion itself.  A conversion takes microseconds, so a busy host stays
- * below 100 ms, too.
+ * the conversion itself, which is a few microseconds.  The limit of 100 ms is
+ * far longer, so that the test also passes on a busy host.
  */
 static void test_no_wait(void)
 {
@@ -1044,9 +1046,9 @@ static void test_slow_load_cancelled(void)
 
 /*
  * The source's platform takes 10 s to pack the pages of one huge page.  With
- * auto-converge the main thread syncs the dirty bitmap after 5 s.  The main
- * thread must wait for the platform neither for this sync nor for
- * migrate_cancel.
+ * auto-converge the main thread syncs the dirty bitmap after 5 s.  Neither
+ * during this sync nor during migrate_cancel may the main thread wait for the
+ * platform.
  */
 static void slow_save(const char *dev, const char *args)
 {
