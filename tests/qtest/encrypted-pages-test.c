@@ -2022,7 +2022,7 @@ static void test_answer_one_side(void)
         completes(p);
         ops_were(log, "start completed ");
         pair_end(p);
-        /* The source has ended, which finishes its session */
+        /* QEMU finishes the source's session when it quits */
         ops_were(log, "finish ");
     }
 }
@@ -2139,7 +2139,7 @@ static void test_multifd_mid_round(void)
     pair_end(p);
 }
 
-/* The source sends records of unallocated pages through channels, too */
+/* With multifd, the source also sends unallocated pages through channels */
 static void test_multifd_unallocated(void)
 {
     Pair p = pair_start_multifd(LIVE ",lazy=on,begin-touched=64,"

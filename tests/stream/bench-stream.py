@@ -104,8 +104,9 @@ class Guest:
             if status in ('failed', 'cancelled'):
                 raise RuntimeError(self.qmp.cmd('query-migrate').get(
                     'error-desc', status))
-        # QEMU enters postmigrate only after it has sent the event.  The next
-        # migration must not begin earlier.
+        # QEMU sends the event "completed" before it enters the state
+        # postmigrate.  The next migration must not begin before QEMU has
+        # entered this state.
         while self.qmp.cmd('query-status')['status'] != 'postmigrate':
             time.sleep(0.001)
 
@@ -137,9 +138,10 @@ class Guest:
 
 # @ours and @theirs are medians in ns, and @ratio is the median of the ratios.
 # @least is the ratio of the shortest times; other work on the machine influences it
-# less than the medians.  @starts has one median ratio for each start of the
-# processes; it is empty if the caller of line() does not pass @turns, the
-# number of samples for each start.
+# less than the medians.  The benchmark starts the QEMU processes several times;
+# @starts is the list of the median ratios, one for each start.  The list is
+# empty if the caller of line() does not pass @turns, the number of samples for
+# each start.
 Line = collections.namedtuple(
     'Line', 'what ours against theirs ratio least starts goal')
 

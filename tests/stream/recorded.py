@@ -81,8 +81,8 @@ class Recorded(mutate.Case):
             self.assertEqual(result, 'loaded', f'{name}: {said}')
 
     def test_each_stream_has_every_kind_of_record(self):
-        # The test device's vendor code has no migration helper, so it sends no
-        # platform records
+        # The vendor code of the test device has no send_data(), so the source
+        # sends no platform records
         want = mutate.ENCRYPTED - {'platform'} | {'plain'}
         for name, (_, data) in self.streams.items():
             kinds = {r.kind for r in mutate.records(data)}

@@ -210,7 +210,10 @@ static void test_run(void)
     block_free(rb);
 }
 
-/* The range must be exact: neither bytes nor pages are rounded */
+/*
+ * encbitmap_convert() refuses a range that is not aligned to pages or not in
+ * the RAMBlock, and does not round it or cut it off
+ */
 static void test_convert_range(void)
 {
     static const struct {
