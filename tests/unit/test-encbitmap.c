@@ -419,9 +419,9 @@ static void test_model(void)
     uint64_t le[NPAGES / 64 + 2];
 
     /*
-     * encbitmap_update() needs the writer's lock, so test it with a provider.
-     * encbitmap_sync() takes the lock and calls the provider, and the provider
-     * calls encbitmap_update().
+     * Only a provider can call encbitmap_update(), because the caller must hold
+     * the writer's lock.  encbitmap_sync() takes this lock and calls the
+     * provider, which then calls encbitmap_update().
      */
     encbitmap_init(rb, &fake_dirtying_provider, false);
     fake_reset(rb, false);

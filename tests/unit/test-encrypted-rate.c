@@ -113,9 +113,10 @@ static void test_untrusted_acks(void)
 }
 
 /*
- * If the source sends no work between two pings, the second ping replaces the
- * first ping in the last entry.  The second ping must not push out the oldest
- * entry, because the estimate needs the interval that begins there.
+ * EncryptedRate keeps the last pings in @marks.  If the source sends no work
+ * between two pings, the second ping replaces the first ping in @marks.  The
+ * oldest ping must stay in @marks, because the estimate needs the interval
+ * between the oldest ping and the ping after it.
  */
 static void test_same_place(void)
 {
@@ -134,8 +135,8 @@ static void test_same_place(void)
 
 /*
  * If pages begin to take less time, the estimate decreases at once.  If they
- * begin to take more time, the estimate increases only when newer entries have
- * pushed out the entries of the faster pages.
+ * begin to take more time, the estimate increases only when newer pings have
+ * pushed the pings of the faster pages out of @marks.
  */
 static void test_changes(void)
 {
@@ -198,9 +199,9 @@ typedef struct Flow {
 } Flow;
 
 /*
- * Return the last item that must have left a buffer of @buffer bytes before the
- * item that ends at byte @end of the stream fits into the buffer; 0 if there is
- * no such item
+ * A new item, which ends at byte @end of the stream, enters a buffer of @buffer
+ * bytes.  Earlier items must leave the buffer until the new item fits.  Return
+ * the last item that must have left completely; 0 if no item must leave.
  */
 static unsigned before(const Flow *f, uint64_t end, uint64_t buffer)
 {

@@ -647,7 +647,7 @@ static void test_session(void)
             session_head(b, 4096, 3, 0, 0);
             say = "entry 2";
             break;
-        case 7:     /* one entry more than announced, read as session data */
+        case 7:     /* receiver takes an unannounced entry for session data */
             session_head(b, 4096, 1, 0, 0);
             say = "session data";
             break;
@@ -795,7 +795,10 @@ static void test_pages_refused(void)
             "pages: offset 0x1000: bad measurement");
     encrypted_receiver_free(load);
 
-    /* Change the record's offset; its pages were packed for another offset */
+    /*
+     * Change the record's offset from 0x1000 to 0.  The packed pages still
+     * contain the offsets from 0x1000 on.
+     */
     load = load_with_session();
     stq_be_p(in->data + 16 + 8, 0);
     refused(load, in, "page was moved");

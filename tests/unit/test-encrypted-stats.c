@@ -234,10 +234,10 @@ static void test_converted(void)
     encrypted_stats_private(s, 0, 0, PAGES, 0);
     g_assert_cmpuint(converted(s), ==, want);
     /*
-     * The statistics do not store the path of a page in a RAMBlock without an
-     * index, so they do not count this page as converted.
-     * encrypted_stats_forget_blocks() frees the paths of all other pages, so
-     * the statistics do not count page 0 as converted after this call either.
+     * Two pages change their path, but the statistics cannot count them as
+     * converted, because they do not have the earlier path.  For the first
+     * page, which is in a RAMBlock without an index, the statistics store no
+     * path.  The path of page 0 is freed by encrypted_stats_forget_blocks().
      */
     encrypted_stats_private(s, ENCRYPTED_STATS_NO_BLOCK, 1 << 30, 1, 0);
     encrypted_stats_shared(s, ENCRYPTED_STATS_NO_BLOCK, 1 << 30);

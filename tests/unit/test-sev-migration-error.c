@@ -148,9 +148,10 @@ static void test_retry(void)
 }
 
 /*
- * The host exports the CEK without AMD's signature.  If the guest's policy has
- * SEV, SEND_START therefore rejects the exported chain, and the advice must
- * tell the user to replace the CEK in the chain.
+ * The destination's host exports the CEK without AMD's signature.  If the bit
+ * SEV is set in the guest's policy, SEND_START verifies this signature and
+ * rejects the exported chain.  The advice must then tell the user to replace
+ * the CEK in the chain.
  */
 static void test_signed_cek(void)
 {

@@ -198,8 +198,9 @@ static void test_pages_lengths(void)
 
     for (size_t i = 0; i < ARRAY_SIZE(bad_hdr); i++) {
         /*
-         * The buffer has more bytes than each wrong length, so the decoder can
-         * refuse the length only because of the limits
+         * The buffer has more bytes than any of these lengths, so the decoder
+         * can refuse a length only because the format does not allow it, and
+         * not because the buffer ends
          */
         g_autoptr(GByteArray) hdr = make_pages(20);
         g_autoptr(GByteArray) trans = make_pages(20);
