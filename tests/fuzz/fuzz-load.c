@@ -30,10 +30,10 @@ size_t LLVMFuzzerCustomCrossOver(const uint8_t *a, size_t alen,
                                  uint8_t *out, size_t max, unsigned int seed);
 
 /*
- * The upper three bits of the first byte of an input for the big machine.  Such
- * an input takes a hundred times as long as other inputs.  Therefore only the
- * seeds that need the big machine select it, and the mutation MACHINE changes
- * only the lower five bits.
+ * The first byte of an input selects the machine.  If its upper three bits are
+ * those of BIG_BYTE, the input uses the big machine and takes a hundred times
+ * as long as other inputs.  Therefore only the seeds that need the big machine
+ * select it, and the mutation MACHINE changes only the lower five bits.
  */
 #define BIG_BYTE 0xa0
 

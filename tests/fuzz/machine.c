@@ -75,7 +75,10 @@ static struct {
     /* Number of error messages and of conversions by the loader */
     unsigned reasons;
     unsigned converts;
-    /* State of the firmware, and numbers of its commands */
+    /*
+     * State of the firmware, and how often it executed each command.  @signals
+     * counts the times at which a signal could interrupt a batch.
+     */
     SevState state;
     unsigned starts, updates, finishes, signals;
 } m;
@@ -182,7 +185,10 @@ SevHelperPhase sev_helper_get_phase(const SevHelper *h)
     return SEV_HELPER_OFF;
 }
 
-/* No thread converts pages while the firmware uses them, so nothing to hold */
+/*
+ * No thread converts pages while the firmware uses them, so these functions
+ * need not prevent conversions
+ */
 
 void kvm_private_access_hold(KvmPrivateAccessHold *hold, void *host,
                              size_t size)

@@ -18,7 +18,8 @@
 #if PLANT == 1
 /*
  * A memory error: a run of pages that begins after page 130 sets 64 bits of the
- * bitmap.  These bits may exceed the bitmap, but not for the runs in the seeds.
+ * bitmap.  If the run begins late enough, some of these bits are beyond the end
+ * of the bitmap.  No run in the seeds begins so late: the fuzzer must find one.
  */
 #define bitmap_set(map, start, n) \
     (bitmap_set)(map, start, (start) > 130 ? 64 : (n))

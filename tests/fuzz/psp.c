@@ -180,9 +180,10 @@ bool sev_memory_read(hwaddr pa, unsigned asid, void *buf, size_t len)
 }
 
 /*
- * Does @buf contain @key?  libFuzzer copies the operands of comparisons into
- * new inputs, so a key that it sees here becomes known to the host.  The
- * function therefore does not call memmem() and is not instrumented.
+ * Does @buf contain @key?  libFuzzer copies the operands of the comparisons
+ * that it sees into new inputs, and leaks() ignores a key that the input
+ * contains.  libFuzzer must not see the comparisons with @key, so this function
+ * does not call memmem() and is not instrumented.
  */
 __attribute__((no_sanitize("coverage")))
 static bool has(const uint8_t *buf, size_t len, const uint8_t *key,
@@ -286,8 +287,8 @@ static void check_platform(void)
 }
 
 /*
- * An input is a sequence of records.  A record consists of a number of bytes, a
- * command and the flags below, followed by the bytes.
+ * An input is a sequence of records.  A record is this header, followed by @len
+ * bytes of data.  @flags: a combination of FLAG_*
  */
 typedef struct Record {
     uint8_t len;
@@ -307,8 +308,8 @@ enum {
 };
 
 /*
- * A step of the fuzzer's input with this value in its command field writes the
- * control and tail registers of the ring, instead of issuing a command
+ * A record whose @command has this value does not issue a command.  Instead, it
+ * writes its data to the control and tail registers of the ring.
  */
 #define DOORBELL    0xf0
 
