@@ -18,7 +18,10 @@
 static uint32_t impl;
 static Native *from, *to;
 
-/* The test's copy of a sealed batch, between the sender and the receiver */
+/*
+ * A sealed batch: seal() copies it from the sender's shared memory, and open()
+ * copies it to the receiver's
+ */
 typedef struct Packet {
     MhBatch batch;
     MhPage pages[8];

@@ -65,7 +65,10 @@ static void check(void)
     }
 }
 
-/* An action has 4 bytes: what, and three arguments */
+/*
+ * Perform an action.  @a[0] selects the action, one of the two VMs and a helper
+ * vCPU; the other bytes are the arguments of the action.
+ */
 static void act(const uint8_t a[4])
 {
     Native *native = vm[a[0] >> 7];

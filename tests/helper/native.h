@@ -13,8 +13,10 @@
 #include "../../pc-bios/sev-migration-helper/helper.h"
 
 /*
- * Guest addresses: the size of the guest's memory, a second mapping of this
- * memory, and the helper's private and shared memory
+ * The guest's memory begins at address 0 and has GUEST_SIZE bytes.  The other
+ * constants are guest addresses: ALIAS is that of a second mapping of the
+ * guest's memory, PRIVATE_GPA and SHARED_GPA are those of the helper's private
+ * and shared memory, and the helper uses only addresses below GPA_LIMIT.
  */
 #ifndef GUEST_SIZE
 #define GUEST_SIZE      (1ULL << 20)

@@ -296,9 +296,10 @@ static void test(bool memfd)
     }
     ok(!failed, "%d pages go from helper to helper", PAGES);
     /*
-     * Search the last batch that from[0] sealed for the first 16 bytes of the
-     * first page of this batch.  As a control, write these bytes to the end of
-     * the batch: the same search must find them then.
+     * from[0].data contains the last batch that from[0] sealed.  Search it for
+     * the first 16 bytes of plaintext of the batch's first page.  As a control,
+     * write these bytes to the end of the batch and search again: this search
+     * must find them.
      */
     pattern(page, PAGES - 64);
     ok(!memmem(from[0].data, 32 * PAGE, page, 16),

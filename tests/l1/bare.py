@@ -646,8 +646,10 @@ class Pinned(Bare):
         refuses to migrate the guest, which continues to run.
         """
         self.need_in_place()
-        # Some pages are shared at the time of the reset.  After the reset, the
-        # guest accesses these pages as private and has not flushed them.
+        # At the end of the test, some pages are shared when QEMU resets the
+        # guest.  The guest then accesses these pages as private without a flush
+        # of the shared data.  The emulated host must only count these accesses,
+        # because they would end it with cache-check=fatal.
         HARDWARE.cache_check('count')
         self.addCleanup(HARDWARE.cache_check, 'fatal')
         words = ['could not be converted', 'reset the guest']

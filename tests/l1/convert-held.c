@@ -293,7 +293,7 @@ static void others_run(bool run)
 
 /*
  * A conversion does not have to wait for a real-time task that never yields its
- * CPU, such as a vCPU
+ * CPU.  The thread of a vCPU can be such a task.
  */
 static void busy_cpu(void)
 {

@@ -169,8 +169,8 @@ static void look(uint32_t page)
         if (p[i] != word_of(page, i)) {
             bad++;
             /*
-             * Restore the contents, so that BAD counts this wrong page only
-             * once
+             * Restore the contents, so that the next check of this page does
+             * not count the same error again
              */
             fill(page);
             return;

@@ -101,8 +101,9 @@ def here(sizes, repetitions, rounds):
     for i in range(rounds):
         print(f'# faults, round {i + 1} of {rounds}', flush=True)
         sets = ['stock', 'bare', 'module']
-        # Each round begins with another set.  The stock modules are measured
-        # twice, the second time as the control.
+        # Measure each of the three sets of modules once, beginning with a
+        # different set in each iteration.  Then measure the stock modules
+        # again: this second measurement is the control.
         for name in sets[i % 3:] + sets[:i % 3] + ['stock']:
             load(name)
             control = name == 'stock' and name in here.seen

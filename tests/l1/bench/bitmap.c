@@ -125,8 +125,9 @@ static void bench(struct vm *vm, struct vm *manual, int repetitions)
 
 /*
  * Measure KVM_GET_DIRTY_LOG with all pages dirty.  The call clears the log, so
- * mix() makes all pages dirty again before each sample: all pages are shared
- * then, and mix() first converts all of them to private.
+ * all pages must become dirty again before each sample.  To this end, the
+ * function makes all pages shared.  mix() then begins with a conversion of all
+ * pages to private, which makes them dirty.
  */
 static void bench_dirty(struct vm *vm, int repetitions)
 {

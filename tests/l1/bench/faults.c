@@ -75,7 +75,10 @@ static int slot(struct vm *vm, enum kind kind, uint32_t id, uint64_t gpa,
            xioctl(vm->fd, KVM_SET_USER_MEMORY_REGION, &region);
 }
 
-/* Install code and page tables with 2 MiB pages for 1 GiB, encrypted for SEV */
+/*
+ * Write the guest's code and its page tables, which map 1 GiB with 2 MiB pages.
+ * In an SEV VM, the page tables map all memory as private.
+ */
 static void install(struct vm *vm)
 {
     uint64_t *table = (uint64_t *)(vm->mem + GUEST_TABLES);
