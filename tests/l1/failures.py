@@ -665,6 +665,9 @@ class TakenBack(Base):
         self.source.cmd('cont')
         self.assertEqual(HARDWARE.counts()['SEND_CANCEL'] - cancelled, 1)
         self.source_runs_on()
+        # The certificates were for the destination that is dead now
+        with self.assertRaisesRegex(flow.ExecuteError, 'are not set'):
+            self.source.cmd('migrate', uri='unix:/nowhere')
         self.migrates()
 
     def test_reset_and_leave(self):

@@ -1044,18 +1044,48 @@ static void test_slow_load_cancelled(void)
     pair_end(p);
 }
 
+/* Return how many lines of @log contain @word */
+static unsigned log_count(const char *log, const char *word)
+{
+    g_autofree char *text = NULL;
+    unsigned n = 0;
+
+    g_assert(g_file_get_contents(log, &text, NULL, NULL));
+    for (const char *at = text; (at = strstr(at, word)); at += strlen(word)) {
+        n++;
+    }
+    return n;
+}
+
+/* Return the number of rounds of the migration that has begun at @src */
+static int rounds(QTestState *src)
+{
+    QDict *info = query(src), *ram = qdict_get_qdict(info, "ram");
+    int n = ram ? qdict_get_int(ram, "dirty-sync-count") : 0;
+
+    qobject_unref(info);
+    return n;
+}
+
 /*
- * The source's platform takes 10 s to pack the pages of one huge page.  With
- * auto-converge the main thread syncs the dirty bitmap after 5 s.  Neither
- * during this sync nor during migrate_cancel may the main thread wait for the
- * platform.
+ * The source's platform takes 15 s to pack the private pages of one huge page.
+ * In the second round, the main thread syncs the dirty bitmap for
+ * auto-converge.  The main thread must wait for the platform neither for this
+ * sync nor for migrate_cancel, and the migration thread must look at the time
+ * within the huge page.
  */
 static void slow_save(const char *dev, const char *args)
 {
-    g_autofree char *opts = g_strdup_printf(",page-us=20000%s", dev);
+    g_autofree char *log = g_build_filename(tmp, "trace", NULL);
+    g_autofree char *opts = g_strdup_printf(",page-us=20000,shared-mib=%d,"
+                                            "rewrite=on%s", RAM_MIB - 3, dev);
+    g_autofree char *src_args = g_strdup_printf("%s -D %s "
+        "-trace migrate_pending_estimate -trace cpu_throttle_dirty_sync", args,
+        log);
     const int64_t record_us = 64 * 20000;
-    Pair p = { start(opts, args), start("", "-S -incoming defer") };
+    Pair p = { start(opts, src_args), start("", "-S -incoming defer") };
     int64_t start_us, longest = 0;
+    unsigned iterations, synced;
 
     set_capability(p.src, "return-path");
     set_capability(p.src, "auto-converge");
@@ -1063,16 +1093,27 @@ static void slow_save(const char *dev, const char *args)
     listen_at(p.dst);
     fill_ram(p.src);
     migrate_starts(p.src);
+    while (rounds(p.src) < 2) {
+        g_usleep(50000);
+    }
+    iterations = log_count(log, "migrate_pending_estimate");
     start_us = g_get_monotonic_time();
-    while (g_get_monotonic_time() < start_us + 6 * G_USEC_PER_SEC) {
+    do {
         int64_t asked = g_get_monotonic_time();
 
+        g_assert_cmpint(asked, <, start_us + TIMEOUT_S * G_USEC_PER_SEC);
+        /* The main thread may be in the sync that the log shows */
+        synced = log_count(log, "cpu_throttle_dirty_sync");
         is_running(p.src);
         longest = MAX(longest, g_get_monotonic_time() - asked);
         g_usleep(5000);
-    }
+    } while (!synced);
     g_test_message("the longest answer took %" PRId64 " us", longest);
     g_assert_cmpint(longest, <, record_us / 2);
+    /* The auto-converge timer has expired once or twice, every 5 s */
+    iterations = log_count(log, "migrate_pending_estimate") - iterations;
+    g_assert_cmpint(g_get_monotonic_time() - start_us, >, 3 * record_us);
+    g_assert_cmpuint(iterations, >=, 3);
     start_us = g_get_monotonic_time();
     qtest_qmp_assert_success(p.src, "{ 'execute': 'migrate_cancel' }");
     g_assert_cmpint(longest_answer(p.src, p.src, "cancelled"), <,
@@ -1080,11 +1121,12 @@ static void slow_save(const char *dev, const char *args)
     /* The source finishes only the record that it was packing, then cancels */
     g_assert_cmpint(g_get_monotonic_time() - start_us, <, 2 * record_us);
     pair_end(p);
+    g_unlink(log);
 }
 
 static void test_slow_save(void)
 {
-    slow_save(",host-page-size=2M", "");
+    slow_save(",host-page-size=64M", "");
 }
 
 /* slow_save() with the guest's memory in a hugetlb file */
