@@ -132,8 +132,8 @@ static bool pins_shared_pages(const QDict *opts)
  * VFIO and vDPA pin all shared pages until the device is removed.  A pinned
  * page cannot become private, so the next conversion would fail.  This function
  * implements DeviceListener.hide_device, which QEMU calls before it creates a
- * device from the command line or later.  The function sets @errp for a device
- * that pins pages, and never hides a device.
+ * device, both for -device and for device_add.  The function sets @errp for a
+ * device that pins pages, and never hides a device.
  */
 static bool refuse_assigned_device(DeviceListener *listener, const QDict *opts,
                                    bool from_json, Error **errp)
@@ -433,11 +433,14 @@ bool kvm_page_enc_init_block(RAMBlock *rb, Error **errp)
      * add it again.  The slot then has a new dirty bitmap.
      *
      * With KVM_DIRTY_LOG_INITIALLY_SET, KVM sets all bits of the new bitmap.
-     * The converted pages are therefore marked there, too, and QEMU can rely on
-     * KVM for all pages that are in a slot (@dirties).  Without
-     * KVM_DIRTY_LOG_INITIALLY_SET, which QEMU never uses with dirty rings, all
-     * bits of the new bitmap are clear.  QEMU must then mark converted pages
-     * itself, in encbitmap_convert() and encbitmap_update().
+     * The converted pages are therefore marked in the new bitmap, too, and QEMU
+     * can rely on KVM to mark the converted pages that are in a slot
+     * (@dirties is true).
+     *
+     * Without KVM_DIRTY_LOG_INITIALLY_SET, all bits of the new bitmap are
+     * clear.  QEMU must then mark converted pages itself, in
+     * encbitmap_convert() and encbitmap_update().  With dirty rings, QEMU never
+     * uses KVM_DIRTY_LOG_INITIALLY_SET.
      */
     page_enc_provider.dirties = kvm_state->manual_dirty_log_protect &
                                 KVM_DIRTY_LOG_INITIALLY_SET;

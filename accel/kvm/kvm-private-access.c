@@ -24,8 +24,8 @@
  * Maximum number of private pages that are replaced by pages of zeros at a
  * time.  A write allocates memory for a page of zeros, so this also limits the
  * memory that a guest can make QEMU allocate (4 MiB).  When the maximum is
- * reached, make_accessible() maps the file again at all these pages, and a
- * thread that still accesses one of them faults again.
+ * reached, make_accessible() replaces all pages of zeros by the guest_memfd
+ * again.  A thread that still accesses one of these pages then faults again.
  */
 #define FILLED_MAX 1024
 
@@ -36,8 +36,8 @@
 #define POISONED_MAX 64
 
 /*
- * A thread that faults on a page waits as long as the page is in one of
- * state.holds.  This is the time in ns between two checks.
+ * Time in ns after which a waiting thread checks state.holds again.  A thread
+ * that faults on a page waits as long as the page is in one of state.holds.
  */
 #define HELD_SLEEP_NS (100 * 1000)
 
@@ -243,10 +243,11 @@ static void call_next(int sig, siginfo_t *info, void *context)
         state.next.sa_handler(sig);
     } else {
         /*
-         * Restore the previous action.  If the signal is due to a fault, the
-         * thread repeats the access after this handler returns, and the kernel
-         * kills the process.  The kernel does so for SIG_IGN, too, because a
-         * process cannot ignore the SIGBUS of a fault.
+         * Restore the previous action, SIG_DFL or SIG_IGN.  If the signal is
+         * due to a fault, the thread repeats the access after this handler
+         * returns.  The access faults again, and the kernel kills the process.
+         * The kernel does so for SIG_IGN, too, because a process cannot ignore
+         * the SIGBUS of a fault.
          */
         sigaction(sig, &state.next, NULL);
     }

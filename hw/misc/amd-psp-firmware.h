@@ -125,7 +125,7 @@ AmdPspStatus psp_guest_start(AmdPspPlatform *p, uint8_t *b,
 /**
  * psp_guest_finish: end the launch or the reception of @g
  *
- * The guest can run if it is active.
+ * After the call, the guest can run as soon as it is active.
  */
 void psp_guest_finish(AmdPspGuest *g);
 

@@ -23,7 +23,11 @@
 /* A page of statuses: [0] status, [8] extended error, which is always 0 */
 #define STATUS_LEN      16
 
-/* Offsets in the buffer of RING_BUFFER, for the low and then the high queue */
+/*
+ * Offsets of fields in the buffer of RING_BUFFER.  All but the last are offsets
+ * for the low priority queue.  The same fields for the high priority queue
+ * follow at once.
+ */
 #define BUFFER_PAGES    0   /* entries and statuses of each queue */
 #define BUFFER_SIZES    32
 #define BUFFER_THRESHOLDS 34
@@ -36,7 +40,7 @@ static const char *queue_name(AmdPspRingPriority prio)
     return prio == AMD_PSP_RING_HIGH ? "high" : "low";
 }
 
-/* Get the part of the register head or tail that is the index in one queue */
+/* Get the index of one queue from @value of the head or of the tail register */
 static uint8_t queue_index(uint32_t value, AmdPspRingPriority prio)
 {
     return value >> (prio * AMD_PSP_RING_QUEUE_SHIFT);
