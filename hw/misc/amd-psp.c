@@ -479,7 +479,10 @@ static void amd_psp_doorbell(AmdPspState *s, uint32_t value)
     }
     s->cmdresp = value;
     if (s->busy) {
-        /* The device reads cmdresp again when the current command has ended */
+        /*
+         * A command of the ring executes.  When it has ended,
+         * amd_psp_start_next() reads the new value of cmdresp.
+         */
         return;
     }
     s->doorbell = true;
@@ -615,7 +618,7 @@ static void amd_psp_restart_work(CPUState *cs, run_on_cpu_data data)
 
 /*
  * Clear the registers only after the platform has been reset, because a driver
- * may send commands as soon as it reads 0.
+ * may send commands as soon as it reads 0 from the registers.
  */
 static void amd_psp_restart_timer(void *opaque)
 {

@@ -73,10 +73,11 @@ struct CGTestState {
     /*
      * @told_page, @told_run: first page and length of the run that the last
      * call of cgtest_allocated() reported as unallocated.  Both are 0 if the
-     * last call reported an allocated run, or if the sender passed to the last
-     * call the same run that the previous call had reported.  @told: number of
-     * runs reported as unallocated, not counting such repeated calls; 0 if
-     * touch_every is 0
+     * last call reported an allocated run, or if it was a repeated call.  In a
+     * repeated call, the sender asks for exactly the run that the previous call
+     * has stored in @told_page and @told_run.
+     * @told: number of calls that reported an unallocated run, without the
+     * repeated calls; 0 if touch_every is 0
      */
     uint64_t told_page, told_run, told;
     QemuThread thread;
@@ -388,8 +389,9 @@ static void convert_and_write(CGTestState *s, GRand *rand, uint64_t count)
     int64_t start = qemu_clock_get_us(QEMU_CLOCK_REALTIME);
 
     /*
-     * After the migration has completed, the guest must not run on the source
-     * until the source has taken it back: send_done() then clears @completed
+     * The caller has checked that the guest runs.  After the migration has
+     * completed, the guest runs on the source only if the source takes the
+     * guest back, and cgtest_send_done() clears @completed before that.
      */
     assert(!CGTEST_GUEST(current_machine->cgs)->completed);
     encbitmap_convert(s->rb, first * size, n * size, g_rand_boolean(rand),

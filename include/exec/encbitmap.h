@@ -84,8 +84,10 @@ uint64_t encbitmap_run(const RAMBlock *rb, uint64_t page, uint64_t end,
  * @allocated.
  *
  * All @npages pages must have the same state.  An unallocated page was never
- * accessed: it has neither memory nor contents.  The first access marks it
- * dirty.
+ * accessed: it has neither memory nor contents.  The dirty log records the
+ * first access to the page only if the page's dirty bit was cleared before the
+ * access.  The sender therefore calls this function again after it has cleared
+ * the bit.
  */
 uint64_t encbitmap_allocated_run(RAMBlock *rb, uint64_t page, uint64_t npages,
                                  bool *allocated);

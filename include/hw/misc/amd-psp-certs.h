@@ -24,8 +24,8 @@
 #define AMD_PSP_ASK_ARK_LEN     (2 * 1600)
 
 /*
- * Values of PUBKEY_USAGE in a certificate.  A signature has a field with the
- * same values for the usage of the key that signed.
+ * Values of PUBKEY_USAGE in a certificate.  Each signature has a field for the
+ * usage of the key that signed, and this field uses the same values.
  */
 typedef enum AmdPspCertUsage {
     AMD_PSP_CERT_ARK = 0x0000,
@@ -100,10 +100,10 @@ const uint8_t *amd_psp_cert_signature(const uint8_t cert[AMD_PSP_CERT_LEN],
 
 /**
  * amd_psp_cert_copy_signature: copy a signature from @from to @cert
- * @usage: usage of the key that signed @from, with ECDSA and SHA-256
+ * @usage: usage of the key that made the signature
  *
- * Returns false if @from has no such signature, or if both signature slots of
- * @cert are used.
+ * Copies only a signature that uses ECDSA and SHA-256.  Returns false if @from
+ * has no such signature, or if both signature slots of @cert are used.
  */
 bool amd_psp_cert_copy_signature(uint8_t cert[AMD_PSP_CERT_LEN],
                                  const uint8_t from[AMD_PSP_CERT_LEN],

@@ -92,7 +92,9 @@ void amd_psp_ec_key(const uint8_t seed[AMD_PSP_SEED_LEN], const char *label,
                     uint32_t count, AmdPspEcKey *key);
 
 /**
- * amd_psp_ecdh: compute the secret that @own and the owner of @peer share
+ * amd_psp_ecdh: compute the secret that two key pairs share
+ * @own: one key pair
+ * @peer: the public key of the other key pair
  * @z: the x coordinate of the shared point, big-endian
  *
  * Returns false if @peer is not a point of the curve.

@@ -91,7 +91,7 @@ typedef enum AmdPspRingStep {
 uint16_t amd_psp_ring_enter(AmdPspRing *r, const uint8_t *b);
 
 /**
- * amd_psp_ring_leave: end the mode
+ * amd_psp_ring_leave: end ring buffer mode
  * @why: reason for the trace event
  *
  * amd_psp_ring_post() can still write the status of the command that was taken.
@@ -104,9 +104,10 @@ void amd_psp_ring_leave(AmdPspRing *r, const char *why);
 bool amd_psp_ring_overlaps(const AmdPspRing *r, hwaddr pa, uint64_t len);
 
 /**
- * amd_psp_ring_next: take the next command
+ * amd_psp_ring_next: take the next command from a queue
  * @control, @tail: values of the registers
- * @id, @buffer: set to those of the command if one was taken
+ * @id, @buffer: set to the command's ID and to the address of its buffer, if
+ *               the function returns AMD_PSP_RING_COMMAND
  *
  * Called with the BQL held.  The status of the previous command must have been
  * posted.
