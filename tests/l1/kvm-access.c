@@ -341,7 +341,11 @@ static void shared_structures(enum vm_type type)
      */
     shared_structure(&vm, "kvmclock", 0);
 
-    /* KVM updates both structures while another thread converts their page */
+    /*
+     * At each entry of the guest KVM updates steal time and kvmclock, while
+     * another thread converts the page that contains these two structures.
+     * The guest must continue to run.
+     */
     set_msr(&vm, MSR_KVM_STEAL_TIME, (PV_GPA + 0x400) | KVM_MSR_ENABLED);
     pthread_create(&thread, NULL, vm_run_converter, &c);
     for (n = 0; n < 300 || (c.done < 200 && n < 20000); n++) {

@@ -209,8 +209,8 @@ static int punch(void)
 }
 
 /*
- * The guest accesses a page that is not allocated: KVM_RUN reports the error,
- * and the guest can continue
+ * The guest accesses a page that is not allocated.  If an allocation fails
+ * in KVM, KVM_RUN returns an error.  The next KVM_RUN must succeed.
  */
 static int guest_touch(void)
 {
@@ -300,7 +300,7 @@ static void run_vm(enum vm_type type)
     MUST(guest_write(&vm, 0x20000, 1));
     MUST(to_shared());
     memset(vm.mem + 0x100 * PAGE, 1, 0x100 * PAGE);
-    /* new_slot() gives the VM a second slot, with a guest_memfd of its own */
+    /* new_slot() adds a second slot to the VM, with this second guest_memfd */
     other = vm;
     other.gmem = CHECK(vm_gmem(&vm, GUEST_SIZE, GUEST_MEMFD_FLAG_MMAP |
                                                 GUEST_MEMFD_FLAG_INIT_SHARED));

@@ -59,8 +59,10 @@ class Readers(bare.Bare):
     # The output of "xp" for zeros
     ZEROS = r'(?:[0-9a-f]+:(?: 0x0{16})+\s*)+'
     # What the readers get from private pages of in-place memory: zeros or an
-    # error.  The guest's page tables are private, too, so that no virtual
-    # address is mapped.  The write by gdb is lost.
+    # error.  The guest's page tables are private, too, and QEMU reads zeros
+    # instead of them.  Readers of virtual addresses therefore find no mapping.
+    # gdb's write to a physical address gets the answer OK, but does not change
+    # the page.
     IN_PLACE = {
         'dump': 'error: .*Bad address',
         'dump, paging': 'error: .*Bad address',

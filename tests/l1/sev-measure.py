@@ -216,9 +216,10 @@ class Measure(unittest.TestCase):
         By default the measurement is that of the old VM type on every kernel,
         also if the kernel has the new one.
         """
-        # Use -bios, because SEV-ES guests of the new VM type cannot have a
-        # flash device.  If QEMU chose the new type here, QEMU would still
-        # start, and the wrong measurement would show the error.
+        # If QEMU wrongly chose the new VM type here, the measurement would be
+        # another one, and the test would fail.  For this, QEMU must start with
+        # either VM type.  The guest therefore has -bios and no flash device,
+        # which SEV-ES guests of the new VM type cannot have.
         self.es(bios=True, **{'legacy-vm-type': 'auto'})
 
 
