@@ -24,7 +24,8 @@
 #define STOP            (GUEST_SHARED + 16)
 
 /*
- * Maximum number of extra seconds to run until every thread has done its work
+ * If an operation has not happened in the requested time, storm() lets the
+ * threads run for up to this many further seconds
  */
 #define MORE            120
 

@@ -155,11 +155,12 @@ int main(void)
        "a guest with a pending virtual interrupt makes only the exits it "
        "should make");
     /*
-     * QEMU could lose an IPI that CPU 1 sends while CPU 0 executes VMRUN.  Each
-     * IPI interrupts the guest, and KVM then executes VMRUN again.  Many IPIs
-     * thus mean many executions of VMRUN that the next IPI can meet.  Few exits
-     * to this program are enough, because frequent IPIs leave the guest little
-     * time.
+     * The test looks for an error of QEMU that loses an IPI if CPU 1 sends the
+     * IPI while CPU 0 executes VMRUN.  Each IPI interrupts the guest, and KVM
+     * then executes VMRUN again.  Many IPIs thus cause many executions of
+     * VMRUN, and some IPIs arrive during such an execution.  The guest need
+     * not make many exits to this program, because frequent IPIs leave the
+     * guest little time.
      */
     ok(exits > 0,
        "the guest with a virtual interrupt makes progress (%ld exits)", exits);

@@ -404,8 +404,8 @@ class Tool(TwoHosts):
             '--pages-per-second', '10000', '--downtime', '20000', '--json')
         # This guest writes pages all the time
         self.assertGreater(answer['dirty-pages-per-second'], 0)
-        # QEMU also counts the pages of other RAMBlocks than the guest's RAM,
-        # such as its firmware
+        # The sum can be larger than the guest's RAM, because QEMU also counts
+        # the pages of other RAMBlocks, such as that of the guest's firmware
         self.assertGreaterEqual(
             answer['private-pages'] + answer['shared-pages'],
             self.source.config.mem // guest.PAGE)

@@ -72,7 +72,11 @@ static inline void psp_open_device(Psp *p, const char *device)
     psp_open_cpu(p, device, "");
 }
 
-/* Load the certificates of the authority @path to ASK_ARK, for send_start() */
+/*
+ * Write the ASK and the ARK of an authority to guest memory at ASK_ARK, where
+ * send_start() needs them.  @path is the file with the authority's keys; the
+ * certificates are in the file @path.cert.
+ */
 static inline void load_ask_ark(Psp *p, const char *path)
 {
     g_autofree char *name = g_strdup_printf("%s.cert", path);

@@ -451,8 +451,8 @@ class Vars(ToolCase):
         said = subprocess.run(['virt-fw-vars', '-i', out, '--print'],
                               check=True, stdout=subprocess.PIPE, text=True)
         self.assertIn(varstore.NAME, said.stdout)
-        # The output may be the template itself, and the template may already
-        # contain the variable
+        # The tool must accept one file as both the template and the output, and
+        # a template that already contains the variable
         self.tool('vars', out, out, status=0)
         self.assertEqual(os.listdir(self.top), ['vars.fd'])
 
