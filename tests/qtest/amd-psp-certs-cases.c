@@ -295,8 +295,9 @@ static void test_cek(void)
 }
 
 /*
- * Make the certificates of a platform with the API version @major.@minor, whose
- * keys the test knows
+ * Make the certificates of a platform that does not exist.  The certificates
+ * have the API version @major.@minor, and @a signs the CEK.  The function makes
+ * all keys itself, so it can sign the certificates as a platform would.
  */
 static void make_identity(Identity *id, const AmdPspAuthority *a,
                           unsigned major, unsigned minor)
@@ -315,9 +316,9 @@ static void make_identity(Identity *id, const AmdPspAuthority *a,
     amd_psp_cert_make(&cek_key.q, AMD_PSP_CERT_CEK, major, minor, cek);
     g_assert(amd_psp_cert_sign(id->pdh, AMD_PSP_CERT_PEK, &pek_key));
     /*
-     * The device signs its own PEK first with the OCA and then with the CEK.
-     * Sign this PEK in the reverse order, because SEND_START must accept both
-     * orders.
+     * SEND_START must accept the two signatures of a PEK in both orders.  The
+     * emulated PSP signs its PEK first with the OCA and then with the CEK, so
+     * sign the PEK that is made here first with the CEK.
      */
     g_assert(amd_psp_cert_sign(pek, AMD_PSP_CERT_CEK, &cek_key));
     g_assert(amd_psp_cert_sign(pek, AMD_PSP_CERT_OCA, &oca_key));

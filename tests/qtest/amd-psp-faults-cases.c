@@ -119,7 +119,7 @@ static void test_fault_late(void)
     /* Only this command was late */
     g_assert_cmphex(psp_cmd(&p, 0x04), ==, 0);
 
-    /* After a reset, a command that the fault "late" delays never ends */
+    /* A reset drops a command whose end the fault "late" has delayed */
     psp_inject(&p, "[{'kind': 'late', 'delay-us': 10}]");
     psp_give(&p, 0x04, BUF, false);
     qtest_system_reset(p.qts);

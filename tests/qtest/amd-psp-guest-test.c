@@ -779,7 +779,10 @@ static void test_unflushed(void)
     guest_writes(&h);
     assert_unflushed(&h, 1, 1, 1);
 
-    /* With "fatal", QEMU does not exit as long as all lines are flushed */
+    /*
+     * With "fatal", QEMU exits if the guest writes to a page with unflushed
+     * lines.  It does not exit here, because the hypervisor has flushed them.
+     */
     hypervisor_does(&h, DO_WBINVD);
     set_cache_check(&h, "fatal");
     hypervisor_does(&h, DO_WRITE);
@@ -984,9 +987,9 @@ static bool cpu_has(QTestState *qts, const char *name)
 }
 
 /*
- * TCG supports the listed features only for CPUs with sev=on.  Without sev=on,
- * the CPU "max" lacks the features, and QEMU does not give them to a CPU even
- * if -cpu requests them.  QEMU's existing CPUs thus do not change.
+ * TCG supports the features in @features only for CPUs with sev=on.  Without
+ * sev=on, the CPU model "max" lacks the features, and QEMU does not give them
+ * to a CPU even if -cpu requests them.  CPUs without sev=on thus do not change.
  */
 static void test_cpu_models(const void *sev)
 {

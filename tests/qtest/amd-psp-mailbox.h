@@ -40,7 +40,10 @@ struct Psp {
     QPCIBar bar;
     /* by how many ns each step of a wait advances virtual time */
     int64_t step;
-    /* Called to write registers; NULL: the test writes them itself */
+    /*
+     * psp_write() calls this function to write a register.  If it is NULL,
+     * psp_write() writes the register through qtest, without a vCPU.
+     */
     void (*write)(Psp *p, uint64_t reg, uint32_t value);
 };
 
