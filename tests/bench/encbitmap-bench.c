@@ -54,8 +54,8 @@ static void sample(const char *what, const char *with, int64_t ns)
 
 /*
  * Convert the first @run of each @every pages, none if @every is 0.  Then
- * measure a sync of the encryption bitmap, and the copy of a bitmap of the same
- * size to @copy.
+ * measure how long a sync of the encryption bitmap takes, and how long memcpy()
+ * takes to copy the kernel's bitmap, which has the same size, to @copy.
  */
 static void one(const char *what, uint64_t every, uint64_t run, uint64_t *copy)
 {

@@ -437,8 +437,9 @@ static size_t item_len(const uint8_t *p, size_t left)
         break;
     case RAM_SAVE_FLAG_MEM_SIZE:
         /*
-         * Assume that the item lists one RAMBlock, as in all seeds.  An item
-         * with several RAMBlocks is split here, which does no harm.
+         * Assume that the item lists one RAMBlock, as in all seeds.  If the
+         * item lists several, the mutations treat the rest of the list as
+         * further items, which does no harm.
          */
         n = left > len ? p[len] : 0;
         len += 1 + n + 8;
@@ -510,7 +511,10 @@ static size_t change_item(uint64_t *r, uint8_t *p, size_t len, size_t max)
     uint8_t *body = p + 16;
 
     if (record && p[9] == 2 && len >= 32 && rnd(r, 2)) {
-        /* Change the place of the private pages, mostly to one that exists */
+        /*
+         * Change the offset of the private pages, and sometimes their RAMBlock.
+         * Choose small numbers, so that the pages often exist.
+         */
         if (!rnd(r, 3)) {
             stl_be_p(body, rnd(r, 4));
         }

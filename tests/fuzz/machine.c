@@ -490,8 +490,9 @@ static bool receive_page(uint64_t guest, uint64_t hdr, uint32_t hdr_len,
 }
 
 /*
- * A packet of several pages needs pages that are contiguous in the host's
- * memory.  KVM provides them in a guest_memfd, where it also keeps the state.
+ * Does KVM accept packets of several pages?  The pages of such a packet must be
+ * contiguous in the host's memory, which KVM ensures only in a guest_memfd.
+ * Only machines with MACHINE_KERNEL have a guest_memfd.
  */
 static bool takes_large(void)
 {
@@ -770,7 +771,10 @@ static bool load_buffer(uint64_t word)
     char idstr[256];
     Error *err = NULL;
 
-    /* The stream may contain a name that is not zero-terminated */
+    /*
+     * A name in a stream need not be zero-terminated.  RAM_SAVE_FLAG_CONTINUE
+     * selects such a name.
+     */
     memset(idstr, 'x', sizeof(idstr));
     memcpy(idstr, "ram", sizeof("ram"));
     if (word & RAM_SAVE_FLAG_CONTINUE) {

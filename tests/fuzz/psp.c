@@ -220,7 +220,10 @@ bool sev_memory_dma_read(hwaddr pa, void *buf, size_t len)
     return copy(pa, SEV_MEMORY_RAW, buf, ram(pa, len), len);
 }
 
-/* The firmware uses this function only to write the statuses of queues */
+/*
+ * The firmware uses this function only to write the status of a command that it
+ * took from a queue.  Therefore only a queue's page of statuses is allowed.
+ */
 bool sev_memory_dma_write(hwaddr pa, const void *buf, size_t len)
 {
     hwaddr page = pa & ~(hwaddr)0xfff;
