@@ -961,7 +961,7 @@ class Slowed(Bare):
     def test_auto_converge(self):
         source = self.boot(flipper.config(self.work,
                                           trace=['cpu_throttle_set']))
-        # Control: without the capability the migration does not end
+        # Control: without auto-converge the migration does not end
         destination, link = self.ready(source, downtime_ms=1)
         flow.start(source, link)
         self.under_way(source, 12)
@@ -971,7 +971,7 @@ class Slowed(Bare):
                          'cancelled')
         link.close()
         destination.stop()
-        # With the capability, QEMU slows the guest down until the migration
+        # With auto-converge, QEMU slows the guest down until the migration
         # converges
         destination, link = self.ready(source, downtime_ms=1,
                                        **{'auto-converge': True})

@@ -28,7 +28,10 @@ static const struct {
     { "100 % private", 1, 1 },
 };
 
-/* Convert pages to the mixture @m, which also makes the changed pages dirty */
+/*
+ * Convert pages so that their states are those of the mixture @m.  KVM marks
+ * each converted page dirty.
+ */
 static void mix(struct vm *vm, unsigned m)
 {
     uint64_t i, pages = vm->size / PAGE;

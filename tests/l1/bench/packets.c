@@ -119,8 +119,8 @@ int main(int argc, char **argv)
             ring_set(way == RINGED);
             if (way == RINGED) {
                 /*
-                 * Warm up: kvm-amd measures commands to determine the size of
-                 * groups.
+                 * Warm up: kvm-amd times the commands of these runs to choose
+                 * the size of the groups in the runs below.
                  */
                 run(&send, way);
                 run(&receive, way);
