@@ -665,7 +665,8 @@ class TakenBack(Base):
         self.source.cmd('cont')
         self.assertEqual(HARDWARE.counts()['SEND_CANCEL'] - cancelled, 1)
         self.source_runs_on()
-        # The certificates were for the destination that is dead now
+        # The certificates remained set only until the migration completed, so
+        # the next migration needs new ones
         with self.assertRaisesRegex(flow.ExecuteError, 'are not set'):
             self.source.cmd('migrate', uri='unix:/nowhere')
         self.migrates()
@@ -680,7 +681,8 @@ class TakenBack(Base):
         self.source.cmd('system_reset')
         self.source.wait_for('reset guest', lambda: self.source.cmd(
             'query-status')['status'] == 'prelaunch', STEP)
-        # The guest starts to count from 0
+        # After the reset the guest counts from 0 again, so the console's new
+        # output must contain the number 0
         before = self.source.console()
         self.source.cmd('cont')
         self.firmware_has('running')
@@ -886,8 +888,8 @@ class Stuck(Base):
         states = [s for s, _ in HARDWARE.guests().values()]
         self.assertEqual(sorted(states), ['rupdate', 'supdate'])
 
-        # Linux does not use the PSP any more, so another migration fails at its
-        # first firmware command
+        # After the timeout Linux does not use the PSP any more, so another
+        # migration fails at its first firmware command
         flow.give_session_info(self.source, info)
         link = flow.connect(self.source, waiting)
         outcome = self.attempt(link)

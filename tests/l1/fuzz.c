@@ -629,9 +629,9 @@ static bool open_to_host(uint64_t address)
 
 /*
  * The result that KVM must have when it pins the pages of a range.  If the
- * first page is in a mapping of a guest_memfd, KVM looks up all pages in such
- * mappings; the pages may be private, and need not be in a slot.  If the first
- * page is elsewhere, KVM can pin only pages that the host can write.
+ * first page is in a mapping of a guest_memfd, all pages must be in mappings of
+ * guest_memfds; they may be private, and need not be in a slot.  If the first
+ * page is elsewhere, the host must be able to write all pages.
  */
 static int pin(uint64_t address, uint64_t length)
 {

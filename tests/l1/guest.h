@@ -228,7 +228,7 @@ guest_convert(struct vm *vm, uint64_t gfn, uint64_t pages, bool private)
      * A guest must flush a page before it changes the page's C-bit, because
      * cache lines of accesses with the old C-bit may not be coherent with those
      * of accesses with the new C-bit.  The code of this guest does not flush,
-     * so flush pages that become private here.
+     * so the test flushes pages before they become private.
      */
     for (i = 0; private && i < pages * PAGE; i += 64) {
         __builtin_ia32_clflush(vm->mem + gfn * PAGE + i);
