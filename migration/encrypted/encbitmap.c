@@ -428,9 +428,10 @@ static int convert_locked(RAMBlock *rb, EncBitmap *eb, uint64_t first,
     if (p && !p->dirties) {
         /*
          * The provider does not mark the pages that it has converted.  The
-         * bitmap does not tell which pages these are: it may be older than the
-         * provider's state, so the bit of a converted page may have had its new
-         * value already.  Therefore mark the whole range.
+         * bitmap does not tell which pages the provider has converted, because
+         * the bitmap may have differed from the provider's state before.  A bit
+         * that already has the new value does not prove that its page was not
+         * converted.  Therefore mark the whole range.
          */
         mark_dirty(rb, first, npages);
     }

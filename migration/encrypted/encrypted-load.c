@@ -194,9 +194,10 @@ static int read_bytes(QEMUFile *f, uint8_t *buf, size_t len)
  * announces.  @body has the first @len bytes of the record's body.
  *
  * The record also announces whether the source reads the reason for a refusal.
- * Until this function has read this announcement, the destination sends no
- * reason.  The caller therefore calls this function before all checks of the
- * record except those of the flag word and of the header.
+ * The destination sends reasons only after this function has read the
+ * announcement.  The caller calls this function as early as it can, so that the
+ * source gets the reason if a later check refuses the record: only the checks
+ * of the flag word and of the header come before this call.
  */
 static bool agree(EncryptedIncoming *in, const uint8_t *header,
                   const uint8_t *body, size_t len, Error **errp)
@@ -328,10 +329,11 @@ bool encrypted_load_plain(RAMBlock *rb, uint64_t offset)
     }
     if (migrate_multifd()) {
         /*
-         * Refuse the page, because a channel of multifd could make the page
-         * private before the caller has written its contents.  With multifd, a
-         * valid source sends the shared pages of such a RAMBlock through
-         * multifd's channels.
+         * Refuse the page: the caller writes the contents of the page without
+         * @in->lock, so the thread of a multifd channel could make the page
+         * private before the caller has written them.  With multifd, a valid
+         * source sends the shared pages of a RAMBlock that can have private
+         * pages through multifd's channels.
          */
         error_setg(&err, "block %s, offset 0x%" PRIx64 ": the source has sent "
                    "a shared page on the main channel, but with multifd it "
@@ -378,8 +380,9 @@ bool encrypted_load_copies(RAMBlock *rb, const ram_addr_t *offset,
             return false;
         }
         /*
-         * The page stays shared: the guest does not run, and this thread has
-         * the lock
+         * The page stays shared while this thread writes it: the guest, which
+         * does not run, cannot convert the page, and another thread needs
+         * @in->lock to make the page private
          */
         if (i < ncopies) {
             memcpy(host, copies + i * size, size);

@@ -260,11 +260,12 @@ static void pending_estimate(void *opaque, uint64_t *must_precopy,
         return;
     }
     /*
-     * Before QEMU stops the guest, it should sync the dirty bitmap again.  QEMU
-     * does this if the sum is below the threshold.  If the sum and the
-     * threshold are both 0, QEMU stops the guest without a sync.  Set the sum
-     * to 1 to prevent this: the threshold is 0 until QEMU has measured the
-     * bandwidth, and QEMU sends pages until then.
+     * QEMU should sync the dirty bitmap again before it stops the guest.  QEMU
+     * syncs if the sum is below the threshold, but stops the guest without a
+     * sync if the sum is 0 and not below the threshold.  This can happen while
+     * QEMU has not measured the bandwidth, because the threshold is 0 until
+     * then.  Therefore set the sum to 1: QEMU goes on to send pages while the
+     * threshold is 0, and syncs as soon as the threshold is higher than 1.
      *
      * A downtime limit of 0 keeps the threshold at 0 during the whole
      * migration.  QEMU then stops the guest only if the sum is 0, so do not

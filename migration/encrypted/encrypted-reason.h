@@ -74,10 +74,11 @@ void encrypted_reason_await(MigrationState *s);
 void encrypted_reason_send(MigrationIncomingState *mis);
 
 /**
- * encrypted_reason_stop_reading: end the main thread's wait for data after a
- * channel of multifd has failed, because the source sends no more data while it
- * waits for the reason.  Any thread may call this function.  The caller makes
- * sure that the main channel is not closed meanwhile.
+ * encrypted_reason_stop_reading: called after a channel of multifd has failed,
+ * so that the main thread stops reading from the main channel and can send the
+ * reason.  Otherwise both sides would wait for each other: the source waits for
+ * the reason and sends no more data.  Any thread may call this function.  The
+ * caller makes sure that the main channel is not closed meanwhile.
  */
 void encrypted_reason_stop_reading(void);
 

@@ -219,11 +219,6 @@ bool encrypted_record_final(GByteArray *out, const GByteArray *final,
     return true;
 }
 
-/*
- * The next two functions process the text of the message in which the
- * destination tells the source why the migration failed
- */
-
 size_t encrypted_reason_len(const char *text)
 {
     size_t len = MIN(strlen(text), ENCRYPTED_REASON_MAX);
