@@ -52,10 +52,10 @@ typedef struct EncryptedSave {
     /* No round follows.  Protected by bitmap_mutex. */
     bool last_stage;
     /*
-     * With multifd: flush the channels before the next page.  A sync may have
-     * marked a page dirty of which a copy is still in a channel, and a new copy
-     * in another channel must not overtake that copy.  Protected by
-     * bitmap_mutex.
+     * With multifd: the sender must flush the channels before it sends the next
+     * page.  While a channel still has a copy of a page, a sync may mark that
+     * page dirty.  The sender then puts a new copy into another channel, where
+     * it must not overtake the old copy.  Protected by bitmap_mutex.
      */
     bool flush_due;
 } EncryptedSave;
@@ -67,14 +67,16 @@ static EncryptedSave *current_save(void)
 
 /*
  * ram.c holds bitmap_mutex while it searches for dirty pages and sends them.
- * The main thread takes it, with the BQL held, to sync the bitmap for
- * auto-converge.  So the sender releases it in the two places where it may wait
- * long: wait_for_room() waits for a channel, and save_private() waits for the
+ * The main thread takes bitmap_mutex, with the BQL held, to sync the bitmap for
+ * auto-converge.  A thread that holds the BQL must not wait long, so the sender
+ * releases bitmap_mutex in the two functions that may wait long:
+ * wait_for_room() waits for a channel, and save_private() waits for the
  * platform and for a channel.
  *
- * A sync may then set the bits of pages that are being sent.  It requeues these
- * pages, which costs time and loses nothing, because the sender cleared the
- * bits before it read the pages (rule C of
+ * While bitmap_mutex is released, a sync may set the dirty bits of pages that
+ * the sender is sending.  The sender then sends these pages once more, which
+ * costs time.  No change of a page is lost, because the sender cleared the
+ * page's dirty bit before it read the page (rule C of
  * docs/devel/migration/ordering.rst).
  */
 static void release_bitmap(EncryptedSave *s)
@@ -312,9 +314,10 @@ static guint block_index(EncryptedSave *s, RAMBlock *rb)
  * -errno; see ConfidentialGuestMigrationOps.send_pages.  Called by the
  * migration thread or by a thread of multifd.
  *
- * The RAMBlock's lock is not held, because the platform takes long and
- * conversions must not wait for it.  Pages that the guest converts from now on
- * are dirty, so they are sent again in their new state.
+ * The caller does not hold the RAMBlock's lock, because conversions need this
+ * lock and must not wait until the platform has packed the pages.  If the guest
+ * converts pages in the meantime, the conversion marks them dirty, so the
+ * source sends them again in their new state.
  */
 static int pack_pages(EncryptedSession *session, unsigned channel,
                       RAMBlock *rb, uint64_t offset, size_t npages,

@@ -101,9 +101,9 @@ static inline uint8_t *encrypted_save_contents(RAMBlock *rb,
 }
 
 /**
- * encrypted_save_took_time: must ram_save_iterate() look at the clock now,
- * because it may have taken long to send the last @pages pages?  Otherwise
- * ram_save_iterate() looks at the clock only in every 64th iteration.
+ * encrypted_save_took_time: may sending the last @pages pages have taken long?
+ * If so, ram_save_iterate() looks at the clock now.  Otherwise it looks at the
+ * clock only in every 64th iteration.
  *
  * True after a run of private pages, because packing a page takes milliseconds.
  * A huge page of an ordinary guest has many pages, too, but QEMU sends these so

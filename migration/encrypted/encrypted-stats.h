@@ -88,7 +88,8 @@ void encrypted_stats_requeued(EncryptedStats *s, uint64_t npages);
 /**
  * encrypted_stats_packed: the platform was called to pack pages
  * @npages: number of pages that were packed, 0 if none could be
- * @ns: duration of the call, including the time that it waited
+ * @ns: time from the beginning to the end of the call, including all waits
+ *      within the call
  */
 void encrypted_stats_packed(EncryptedStats *s, uint64_t npages, int64_t ns);
 
