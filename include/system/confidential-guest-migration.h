@@ -29,7 +29,7 @@
 #define CGS_MIGRATION_SESSION_MAX (64 * KiB)
 /* Maximum number of bytes that one call of send_data appends */
 #define CGS_MIGRATION_DATA_MAX (128 * KiB)
-/* Maximum size in bytes of a packed page, on average over a send_pages call */
+/* A send_pages call appends at most this number of bytes per packed page */
 #define CGS_MIGRATION_PAGE_MAX (4 * KiB + 512)
 
 typedef struct ConfidentialGuestMigrationOps {
@@ -79,10 +79,11 @@ typedef struct ConfidentialGuestMigrationOps {
 
     /**
      * @send_ready: how many of @npages pages of @rb from byte @offset on may
-     * be packed by other threads than the migration thread?  Several threads
-     * pack pages at the same time then, each with a @channel of its own.  0:
-     * only the migration thread may pack pages now.  Errors are those of
-     * @send_pages.  Migration thread.  NULL: always 0.
+     * be packed by other threads than the migration thread?  If the result is
+     * positive, several threads may pack pages at the same time, each with a
+     * @channel of its own.  If it is 0, only the migration thread may pack
+     * pages now.  On failure, the result is -errno as for @send_pages.
+     * Migration thread.  NULL: always 0.
      */
     int (*send_ready)(ConfidentialGuestSupport *cgs, RAMBlock *rb,
                       uint64_t offset, size_t npages, Error **errp);
@@ -107,11 +108,12 @@ typedef struct ConfidentialGuestMigrationOps {
      *           of each channel, and of channel 0, in the order in which the
      *           source has packed them.
      *
-     * Returns the number of pages that were packed.  It is less than @npages if
-     * the guest is converting the page after them.  If the guest is converting
-     * the first page, the result is -EAGAIN, and the caller has to send all
-     * pages of the call later.  Other failures return another -errno.  With any
-     * -errno, @errp is set and @out may have grown.
+     * Returns the number of pages that were packed.  This number is less than
+     * @npages if the next page cannot be packed now, for example because the
+     * guest is converting it.  If the first page cannot be packed now, the
+     * result is -EAGAIN, and the caller has to send all pages of the call
+     * later.  Other failures return another -errno.  With any -errno, @errp is
+     * set and @out may have grown.
      */
     int (*send_pages)(ConfidentialGuestSupport *cgs, unsigned channel,
                       RAMBlock *rb, uint64_t offset, size_t npages,

@@ -15,7 +15,8 @@
 #include "exec/cpu-common.h"
 
 /**
- * kvm_page_enc_prepare: prepare the VM for guest_memfds that convert in place
+ * kvm_page_enc_prepare: prepare the VM for guest_memfds whose pages KVM
+ * converts in place
  * @errp: what the host, the machine or the guest does not allow
  *
  * Checks that the kernel can convert pages in place, and calls
@@ -29,7 +30,8 @@
 bool kvm_page_enc_prepare(Error **errp);
 
 /**
- * kvm_page_enc_create_memfd: create a guest_memfd that converts in place
+ * kvm_page_enc_create_memfd: create a guest_memfd whose pages KVM converts in
+ * place
  * @size: bytes, a multiple of the host's page size
  *
  * All pages start shared.  Calls kvm_page_enc_prepare().
@@ -58,8 +60,8 @@ bool kvm_page_enc_init_block(RAMBlock *rb, Error **errp);
  * @is_private: whether KVM has reported a private access
  * @ret: out: 0 if the page's state does not match @is_private.  The guest has
  *       then converted the page since KVM reported the access, and the vCPU can
- *       retry.  If the state matches, the function reports an error and sets
- *       -EFAULT.
+ *       retry.  -EFAULT if the state matches: then no conversion explains why
+ *       KVM could not map the page, so the function reports an error.
  *
  * Never converts the page.
  *

@@ -78,9 +78,10 @@ typedef struct KvmPrivateAccessHold {
 /**
  * kvm_private_access_hold: keep the file mapped in [@host, @host + @size)
  *
- * Used around ioctls that find private pages by their host address, because the
- * kernel would find a page of zeros instead.  A thread that accesses a private
- * page in the range waits in the signal handler for
+ * Used around ioctls that find private pages by their host address.  Without
+ * the hold, the kernel could find a page of zeros there, which the signal
+ * handler has mapped in the place of the private page.  A thread that accesses
+ * a private page in the range waits in the signal handler for
  * kvm_private_access_release().  Until that call, the caller must not touch
  * guest memory, because it would wait for itself, nor take a lock, because a
  * thread that holds the lock may be waiting in the signal handler.

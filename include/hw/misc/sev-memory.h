@@ -152,7 +152,11 @@ typedef struct SevMemoryStats {
     uint64_t decrypted;     /* conversions for a guest */
     uint64_t encrypted;     /* conversions for the hypervisor's own access */
     uint64_t written_back;  /* conversions by WBINVD, DEACTIVATE, a dump */
-    /* How often a device or a debugger has read or written a plaintext page */
+    /*
+     * How often a device or a debugger has read or written a page that was
+     * plaintext.  Such an access does not convert the page, so it bypasses the
+     * page's present view.
+     */
     uint64_t bypassing_reads;
     uint64_t bypassing_writes;
     /*

@@ -61,8 +61,9 @@ static int sev_batch_check_args(struct kvm *kvm,
 	u64 end;
 
 	/*
-	 * The pages of a packet must be contiguous in memory.  Only VMs in in-place mode
-	 * arrange that, so only they may have packets of several pages.
+	 * The pages of a packet must be contiguous in memory.  KVM allocates
+	 * contiguous pages only for VMs in in-place mode, so only these VMs may
+	 * have packets of several pages.
 	 */
 	if ((args->flags & ~KVM_SEV_UPDATE_BATCH_PACKETS) ||
 	    (packets && !kvm_private_mem_enabled(kvm)) ||
