@@ -61,7 +61,8 @@
  * name with a number of Linux.  If <linux/kvm.h> does not define the name, the
  * line below defines it with a number of our own.  A module that is built with
  * a <linux/kvm.h> without the name returns the mask only for our number, and 0
- * for the number of Linux.
+ * for the number of Linux.  A program that uses the number of Linux must
+ * therefore try KVM_SET_MEMORY_ATTRIBUTES2, as described above.
  */
 #ifndef KVM_CAP_GUEST_MEMFD_MEMORY_ATTRIBUTES
 #define KVM_CAP_GUEST_MEMFD_MEMORY_ATTRIBUTES	(KVM_CAP_PAGE_ENC_BASE + 3)

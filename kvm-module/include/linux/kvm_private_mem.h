@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * In-place mode: guest_memfds keep track of private memory, instead of the VM.
- * Included by <linux/kvm_host.h>.  The hooks in KVM's files call these functions.
+ * In-place mode: each guest_memfd, and not the VM, records which of its pages
+ * are private.  Included by <linux/kvm_host.h>.  The hooks in KVM's files call
+ * these functions.
  *
  * Locks, outermost first: kvm->lock, kvm->slots_lock, kvm->slots_arch_lock,
  * mmap_lock, the guest_memfd's invalidate_lock, kvm->page_enc_lock, the folio

@@ -39,11 +39,12 @@ struct kvm;
  * struct gmem_attributes - the private pages of one guest_memfd
  * @private: one bit per page, 1 = private; NULL if the file does not keep attributes
  *	(the VM keeps them, or all pages of the file have the same state)
- * @reached: one bit per GMEM_REACH_PAGES pages, 1 = the host has mapped or pinned one
- *	of them since a check last found that none of them was mapped or had a
- *	reference besides the page cache's.  The host has neither mapped nor
- *	pinned a page that is not reached, so conversions check reached pages
- *	only.
+ * @reached: one bit per GMEM_REACH_PAGES pages.  KVM sets the bit before the
+ *	host maps or pins one of these pages.  A long conversion to private
+ *	clears the bit when it finds that none of these pages is mapped or has a
+ *	reference besides the page cache's.  If the bit is 0, the host neither
+ *	maps nor pins any of these pages, so conversions check only pages
+ *	whose bit is 1.
  * @cpus: one bit per CPU, 1 = its LRU batch may hold a new page of the file
  * @nr_pages: size of the file, in pages
  * @block: pages that are allocated together if possible (gmem_block.c); a power

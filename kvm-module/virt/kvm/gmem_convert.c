@@ -18,11 +18,13 @@
 #include "gmem_trace.h"
 
 /*
- * A conversion that finds a held page drains LRU batches and starts again, at
- * most GMEM_CONVERT_DRAINS times.  If a conversion still finds a held page
- * after a drain, it waits and checks again, at most GMEM_CONVERT_TRIES times
- * per drain.  By the last check, page faults and commands of devices have
- * dropped their references, so references that remain belong to long-term pins.
+ * Limits for a conversion to private that finds a held page, which is a page
+ * with references besides the page cache's.  The conversion drains LRU batches
+ * and starts again, at most GMEM_CONVERT_DRAINS times.  Each time that it has
+ * started again, it waits and checks the pages again, at most
+ * GMEM_CONVERT_TRIES times, as long as it finds a held page.  By the last
+ * check, page faults and most firmware commands have dropped their references,
+ * so references that remain usually belong to long-term pins.
  */
 #define GMEM_CONVERT_TRIES	8
 #define GMEM_CONVERT_DRAINS	2
@@ -254,7 +256,12 @@ static void gmem_mark_dirty(struct kvm_memory_slot *slot, pgoff_t start,
 		if (!pages)
 			continue;
 
-		/* The slot can begin anywhere in a word of the file's bitmap, so shift. */
+		/*
+		 * @pages has bits of the file's bitmap.  The first page of the
+		 * slot has bit 0 in the slot's bitmap, but can have any bit of
+		 * a word in the file's bitmap, so shift @pages to the slot's
+		 * bits.
+		 */
 		if (word < slot->gmem.pgoff) {
 			pages >>= slot->gmem.pgoff - word;
 			shift = 0;

@@ -3,9 +3,10 @@
  * Find and pin pages of a guest_memfd by a host address.  The mapping at the address
  * gives the file and the page, even if the page cannot be accessed there.
  *
- * This code does not use memory slots.  User space removes and adds slots when the
- * guest reconfigures its chipset (PAM, SMRAM), and the VM at the destination of a
- * migration only has the slots of a machine after reset.
+ * This code does not use memory slots, because a page that has to be found can
+ * be in no slot: user space removes slots when the guest reconfigures its
+ * chipset (PAM, SMRAM), and the VM at the destination of a migration has only
+ * the slots of a machine after reset.
  */
 #include <linux/file.h>
 #include <linux/fs.h>
