@@ -334,8 +334,9 @@ void sev_helper_map_uncover(SevHelperMap *map)
                                    p->size - done, true, &visible);
 
             /*
-             * Uncover the page at the address that the helper uses, and not at
-             * other addresses of the same page
+             * A page can be in several places.  The helper accesses the page
+             * at the address from sev_helper_map_find(), so uncover the page
+             * only there.
              */
             if (!visible && sev_helper_map_find(map, p->rb, p->offset + done,
                                                 &gpa) && gpa == at) {

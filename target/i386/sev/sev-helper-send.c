@@ -248,8 +248,9 @@ int sev_helper_send_pages(SevHelper *h, unsigned channel, RAMBlock *rb,
 
     assert(npages <= CGS_MIGRATION_PAGES_MAX);
     /*
-     * For a channel of multifd, the migration thread has called send_ready
-     * before, and passes only pages that the helper can read
+     * Check only the pages that the migration thread packs.  Before it passes
+     * pages to the thread of a multifd channel, it calls
+     * sev_helper_send_ready(), which checks these pages.
      */
     if (!channel) {
         int ret = ready_pages(h, rb, offset, npages, errp);

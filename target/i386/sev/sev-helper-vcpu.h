@@ -51,8 +51,9 @@ typedef struct SevHelperEntry {
 } SevHelperEntry;
 
 /**
- * sev_helper_vcpus_init: let the kernel accept ids above those of the guest's
- * vCPUs.  To be called once, when the VM is made.
+ * sev_helper_vcpus_init: let KVM accept vCPU ids that are higher than the ids
+ * of the guest's vCPUs, because the hidden vCPUs have such ids.  To be called
+ * once, when the VM is made.
  */
 void sev_helper_vcpus_init(void);
 

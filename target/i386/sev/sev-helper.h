@@ -198,8 +198,9 @@ bool sev_helper_receive_pages(SevHelper *h, RAMBlock *rb, uint64_t offset,
                               Error **errp);
 
 /**
- * sev_helper_final_len: how many of the @len bytes of final data, counted from
- * their end, are the helper's last batch.  @h may be NULL.
+ * sev_helper_final_len: number of bytes in the helper's last batch, with which
+ * the @len bytes of final data end; 0 if they do not contain a batch.  @h may
+ * be NULL.
  */
 size_t sev_helper_final_len(const SevHelper *h, size_t len);
 

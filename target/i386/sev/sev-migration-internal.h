@@ -90,6 +90,9 @@ void sev_cache_flush_pages(RAMBlock *rb, uint64_t offset, uint64_t npages);
 /**
  * sev_consent_cpuid: implements X86ConfidentialGuestClass.mask_cpuid_features.
  * The features kvm-hc-map-gpa-range and kvm-migration-control are supported.
+ * @value contains the features of one CPUID register that KVM supports.  If the
+ * register has the bits of these two features, and QEMU offers them to this
+ * guest, the function sets both bits in the value that it returns.
  */
 uint32_t sev_consent_cpuid(X86ConfidentialGuest *cg, uint32_t feature,
                            uint32_t index, int reg, uint32_t value);

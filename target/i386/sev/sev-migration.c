@@ -44,7 +44,10 @@ static void sev_migration_reset(void *opaque)
     sev_page_state_reset(m);
 }
 
-/* Whether the kernel passes the hypercall and the MSR to QEMU */
+/*
+ * Whether KVM lets QEMU handle the guest's calls of KVM_HC_MAP_GPA_RANGE and
+ * its accesses to MSR_KVM_MIGRATION_CONTROL
+ */
 static bool kernel_offers(Error **errp)
 {
     int hc = kvm_vm_check_extension(kvm_state, KVM_CAP_EXIT_HYPERCALL);

@@ -29,8 +29,8 @@ struct kvm_run;
  * SevMigration: migration state of an SEV guest (not SNP).  It is a part of the
  * guest's sev-guest object.
  * @mode: the property "migration"
- * @enabled: QEMU offers the guest the hypercall and the MSR.  Set once, when
- *           the VM is made
+ * @enabled: QEMU offers the guest the hypercall KVM_HC_MAP_GPA_RANGE and
+ *           MSR_KVM_MIGRATION_CONTROL.  Set once, when the VM is made
  * @reason: the migration blocker if this guest can never be migrated, or NULL
  * @control: value of MSR_KVM_MIGRATION_CONTROL; atomic
  * @lock: serializes the guest's conversions
@@ -78,9 +78,10 @@ typedef struct SevMigration {
 void sev_migration_class_init(ObjectClass *oc);
 
 /**
- * sev_migration_kvm_init: decide whether QEMU offers the guest the interface
- * for migration, and add a migration blocker if the guest can never leave.  To
- * be called once, when the VM is made.  BQL.
+ * sev_migration_kvm_init: decide whether QEMU offers the guest the hypercall
+ * KVM_HC_MAP_GPA_RANGE and MSR_KVM_MIGRATION_CONTROL.  Add a migration blocker
+ * if the guest can never be migrated.  To be called once, when the VM is made.
+ * BQL.
  */
 bool sev_migration_kvm_init(struct ConfidentialGuestSupport *cgs,
                             Error **errp);
