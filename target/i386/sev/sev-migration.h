@@ -138,14 +138,15 @@ SevMigrationInfo *sev_migration_info(void);
 void sev_migration_print(Monitor *mon, const SevMigrationInfo *info);
 
 /**
- * sev_migration_enabled: whether QEMU offers the guest the hypercall and the
- * MSR. Any thread.
+ * sev_migration_enabled: whether QEMU offers the guest the hypercall
+ * KVM_HC_MAP_GPA_RANGE and MSR_KVM_MIGRATION_CONTROL.  Any thread.
  */
 bool sev_migration_enabled(void);
 
 /**
- * sev_migration_cpu_props: features that CPU models with a name have by default
- * in this VM.  "-cpu host" has all features that are supported.
+ * sev_migration_cpu_props: CPU features that QEMU turns on by default for named
+ * CPU models in this VM.  "-cpu host" does not need this list: it turns on all
+ * supported features, and sev_consent_cpuid() reports these as supported.
  */
 PropValue *sev_migration_cpu_props(void);
 

@@ -57,14 +57,14 @@ bool sev_migration_ram_added(void *host)
     RAMBlock *rb = qemu_ram_block_from_host(host, false, &offset);
 
     /*
-     * If this function returns false, the caller pins the RAMBlock now.  This
-     * is memory without a memory backend, such as ROMs and VGA memory, which is
-     * shared unless LAUNCH_UPDATE encrypts it.
+     * ram_mapped() pins only RAMBlocks of memory backends.  Let the caller pin
+     * the other RAMBlocks now, such as ROMs and VGA memory.  They are shared
+     * unless LAUNCH_UPDATE encrypts them.
      */
     if (!rb || !sev_ram_is_guest_ram(rb)) {
         return false;
     }
-    /* Not pinned yet: ram_mapped() pins it when it becomes RAM of the guest */
+    /* ram_mapped() pins ordinary memory when it becomes RAM of the guest */
     g_hash_table_add(m->unpinned, host);
     return true;
 }

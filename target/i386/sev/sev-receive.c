@@ -90,7 +90,12 @@ static void unpack_error(const SevPackets *p, size_t npages, int ret,
                          int fw_error, Error **errp)
 {
     if (ret == -EOPNOTSUPP && p->npackets < npages) {
-        /* One command cannot unpack into pages that are not contiguous */
+        /*
+         * The firmware unpacks a packet of several pages only into pages that
+         * are contiguous in the host's memory.  KVM provides such pages only
+         * in in-place memory.  Some kernels and firmware do not support
+         * packets of several pages at all.
+         */
         error_setg(errp, "SEV: a packet of several pages, which this host "
                    "cannot receive into this memory: the source has ignored "
                    "the limit in the destination's answer, so use a newer "

@@ -166,8 +166,11 @@ bool sev_cpu_leaf(CPUState *cs, hwaddr pa, bool private, int *prot,
     switch (mmu_idx) {
     case MMU_NESTED_IDX:
         /*
-         * ptw_translate() checks the page's view when it reads the guest's
-         * page table, so only record the access here
+         * The page contains a page table of the guest or is the page that the
+         * guest accesses.  In the first case, ptw_translate() checks the view
+         * of the page.  In the second case, x86_cpu_tlb_fill() calls this
+         * function again with another @mmu_idx.  So only record here that the
+         * vCPU gets a TLB entry for the page.
          */
         sev_memory_touch(cs, pa, false, &unused);
         return false;

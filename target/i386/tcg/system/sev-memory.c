@@ -67,8 +67,8 @@ bool sev_memory_active;
 
 /*
  * Cache lines of a page that vCPUs may have written through the page's current
- * view and that have not been flushed.  While vCPUs execute, they change
- * lines, writers and filled with atomic operations.
+ * view and that have not been flushed.  While vCPUs execute, they use atomic
+ * operations to change the members "lines", "writers" and "filled".
  */
 typedef struct PageCache {
     uint64_t lines;     /* bit n: the line at n * LINE_LEN */
@@ -932,7 +932,10 @@ bool sev_memory_change_view(CPUState *cs, hwaddr pa, unsigned asid,
                                                     asid));
         cpu_loop_exit_restore(cs, retaddr);
     }
-    /* Probes and the delivery of an interrupt cannot be restarted */
+    /*
+     * A probe or the delivery of an interrupt cannot be restarted, so convert
+     * the page here while the other vCPUs are stopped
+     */
     locked = sev_memory_begin(cs);
     sev_memory_convert(pa & TARGET_PAGE_MASK, asid, &stale);
     if (stale) {
