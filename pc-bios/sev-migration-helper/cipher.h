@@ -58,7 +58,9 @@ void mh_cipher_init(MhCipher *cipher, MhImpl impl,
  * @impl: the implementation that was given to mh_cipher_init()
  * @ad_size, @size: multiples of 16
  *
- * The assembly reads @dst again, so @dst must be private memory.
+ * The assembly writes the ciphertext to @dst and reads it back from there to
+ * compute the tag.  The VMM must not change the ciphertext in between, so @dst
+ * must be private memory.
  */
 void mh_seal(const MhCipher *cipher, MhImpl impl, const uint8_t iv[MH_IV_SIZE],
              const void *ad, size_t ad_size, const void *src, void *dst,

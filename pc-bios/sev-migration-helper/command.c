@@ -158,9 +158,9 @@ static MhStatus seal(MhHelper *helper, unsigned n, const MhImage *image,
                            done);
     if (!status && command != MH_SEAL) {
         /*
-         * Store the channels' sequence numbers again.  They now include this
-         * batch, so the receiver must open this batch before all batches that
-         * are sealed later.
+         * Copy the channels' sequence numbers to @helper->after again.  They
+         * now count this batch, too.  Each later batch contains the copy, so
+         * the receiver opens this batch before it opens a later one.
          */
         begin_round(helper);
     }

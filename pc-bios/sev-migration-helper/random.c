@@ -31,9 +31,9 @@ bool mh_rdrand(void *buf, size_t size)
 
     for (i = 0; i < size; i += 8) {
         /*
-         * After suspend, some processors returned a constant with the carry
-         * flag set, so treat a repeated value as a failure.  A good source
-         * repeats a value only once in 2^64 times.
+         * After suspend, RDRAND returned a constant on some processors, and
+         * reported success.  Treat a repeated value as a failure, therefore.
+         * A good source repeats a value only once in 2^64 times.
          */
         good = good && rdrand64(&value) && value != previous;
         if (!good) {

@@ -78,8 +78,8 @@ def set_up(vm, downtime_ms=2000, bandwidth=10**10, **capabilities):
     """
     # If the guest arrived here with multifd, the capability is still on in this
     # QEMU, which is now the source.  Without an explicit "off", this QEMU would
-    # wait forever for more channels, which a destination without multifd does
-    # not accept.
+    # wait forever for its multifd channels, because a destination without
+    # multifd does not accept them.
     wanted = {'events': True, 'return-path': True, 'multifd': False,
               **capabilities}
     vm.cmd('migrate-set-capabilities', capabilities=[

@@ -15,7 +15,7 @@ import struct
 
 from .guest import PAGE
 
-# Numbers of Linux for x86 that Python does not have
+# A system call number and values of madvise() that Python does not define
 SYS_PIDFD_GETFD = 438
 MADV_DONTNEED, MADV_POPULATE_READ = 4, 22
 # Bits of an entry of /proc/PID/pagemap

@@ -37,8 +37,8 @@ def from_device():
     try:
         chip_id = firmware.identifier()
     except OSError:
-        # An old kernel cannot get the identifier.  It is needed only for the
-        # URL of the CEK.
+        # An old kernel cannot get the identifier.  Continue without it:
+        # the identifier is needed only for the URL of the CEK.
         chip_id = b''
     return hostfile.HostFile(pdh, plat_cert, chip_id=chip_id,
                              api=status.api, build=status.build)

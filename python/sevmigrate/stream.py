@@ -261,8 +261,8 @@ class Tally:
         if record.kind not in self.PATHS:
             return
         # In a round, QEMU visits the blocks in order, and each from its start
-        # to its end.  If this record's pages precede those of the record before
-        # it in this order, a new round has therefore begun.
+        # to its end.  A new round has therefore begun if this record's pages
+        # are at a lower position than those of the previous record.
         at = (self._order[record.block], record.offset)
         if self._at is None or at < self._at:
             self.rounds.append(dict.fromkeys(self.PATHS, 0))
