@@ -42,10 +42,11 @@ typedef struct SevHelperCpus {
 void sev_helper_cpus_init(SevHelperCpus *c, SevHelperMemory *memory);
 
 /**
- * sev_helper_cpus_open: make @n hidden vCPUs, at most MH_CPUS, that begin at
- * SevHelperMemory.entry.  If the helper arrives by migration, the caller must
- * close and open the vCPUs again when it has set the entry, before the first
- * command.  BQL.
+ * sev_helper_cpus_open: make @n hidden vCPUs, at most MH_CPUS, whose first
+ * instruction is at SevHelperMemory.entry.  If the helper arrives by migration,
+ * the caller sets SevHelperMemory.entry after it has opened the vCPUs.  It must
+ * then close the vCPUs and open them again, because only this function sets
+ * their registers to that address.  BQL.
  */
 bool sev_helper_cpus_open(SevHelperCpus *c, unsigned n, Error **errp);
 
@@ -62,8 +63,10 @@ void sev_helper_cpus_close(SevHelperCpus *c);
  */
 
 /**
- * sev_helper_command: run @command, which has no argument and excludes other
- * commands.  The caller makes sure that no other command waits for a vCPU.
+ * sev_helper_command: wait until all vCPUs are idle, and run @command, which
+ * has no argument.  No vCPU runs another command at the same time.  The caller
+ * makes sure that no other thread waits for a vCPU, because that thread could
+ * take an idle vCPU first and so prolong the wait of this function.
  */
 bool sev_helper_command(SevHelperCpus *c, MhCommand command, Error **errp);
 

@@ -35,11 +35,10 @@ typedef struct Hider {
 } Hider;
 
 /*
- * A place is a part of a RAMBlock with its guest-physical address.  While this
- * memory region is enabled, a vCPU that accesses the address accesses the
- * RAMBlock, even if a device or a PAM register would hide the RAMBlock there.
- * QEMU disables the region when it is not needed, and never frees it, because a
- * flat view may contain it.
+ * While @mr is enabled, a vCPU that accesses the guest-physical addresses of
+ * @place accesses the RAMBlock of @place, even if a device or a PAM register
+ * would hide the RAMBlock there.  QEMU disables @mr when @mr is not needed, and
+ * never frees it, because a flat view may contain it.
  */
 typedef struct Uncover {
     Place place;
@@ -196,10 +195,11 @@ bool sev_helper_map_addresses(const SevHelperMap *map, RAMBlock *rb,
 }
 
 /*
- * Find out what a vCPU accesses at the @size bytes from @gpa on.
- * @visible: returns whether it accesses @rb from byte @offset on
+ * Find out whether a vCPU that reads (or writes, if @write) the guest-physical
+ * address @gpa accesses byte @offset of @rb.
+ * @visible: returns the answer
  *
- * Returns the number of bytes, at most @size, for which @visible is valid.
+ * Returns for how many bytes from @gpa on, at most @size, the answer is valid.
  */
 static uint64_t look_up(RAMBlock *rb, uint64_t offset, hwaddr gpa,
                         uint64_t size, bool write, bool *visible)
