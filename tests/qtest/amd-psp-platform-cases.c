@@ -218,8 +218,9 @@ static void test_init_ex(void)
     psp_close(&p);
 
     /*
-     * INIT without the storage gives the keys that follow from the seed.
-     * INIT_EX with the storage gives the keys that were generated last.
+     * INIT does not read the storage, so the platform has the keys that follow
+     * from its seed.  INIT_EX reads the storage, so the platform has the keys
+     * that PEK_GEN and PDH_GEN have generated.
      */
     psp_open(&p, ",seed=alice");
     psp_init(&p);

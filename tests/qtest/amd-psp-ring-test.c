@@ -401,9 +401,9 @@ static void test_pause(void)
     assert_not_posted(&p, LOW, 2);
 
     /*
-     * A doorbell without RESUME does not resume the queue.  CLEAR clears PAUSED
-     * and EMPTY before the firmware looks for entries.  The firmware does not
-     * find any, so it sets EMPTY again.
+     * A doorbell without RESUME does not resume the queue.  Because of CLEAR,
+     * the firmware first clears PAUSED and EMPTY.  It takes no entry from a
+     * paused queue and has no other queue, so it then sets EMPTY again.
      */
     ring_go(&p, 5, CLEAR);
     g_assert_cmphex(psp_read(&p, CMDBUF_LO), ==, EMPTY | 2);
@@ -531,8 +531,8 @@ static void test_interrupts(void)
     g_assert(interrupted(&p));
     /*
      * A command in the mailbox raises an interrupt only if the host sets bit 0
-     * of CMDRESP.  The test gives STATUS, which also ends the mode, without
-     * this bit, and RING_BUFFER with it.
+     * of CMDRESP.  The test writes STATUS without this bit; STATUS also ends
+     * ring buffer mode.  The test then writes RING_BUFFER with this bit.
      */
     g_assert_cmphex(psp_cmd(&p, STATUS), ==, 0x1f);
     g_assert(!interrupted(&p));
@@ -835,7 +835,7 @@ static void test_overlap(void)
     await_head(&p, LOW_RUNS | HIGH_RUNS | EMPTY | n);
     assert_status(&p, LOW, n - 1, 0x09);
 
-    /* Outside of the mode, the pages are ordinary memory */
+    /* After ring buffer mode has ended, commands can write to these pages */
     g_assert_cmphex(psp_cmd(&p, STATUS), ==, 0x1f);
     for (unsigned i = 0; i < ARRAY_SIZE(bad); i++) {
         clear(&p);
@@ -995,8 +995,9 @@ static void test_fault_skip(void)
     g_assert_cmphex(psp_cmd(&p, STATUS), ==, 0x1f);
 
     /*
-     * A command in the mailbox that is skipped reports success.  The skipped
-     * command RING_BUFFER has not entered ring buffer mode.
+     * The fault also affects a command in the mailbox: the firmware does not
+     * execute RING_BUFFER, so ring buffer mode stays off, but the firmware
+     * reports success.
      */
     psp_inject(&p, "[{'kind': 'skip'}]");
     g_assert_cmphex(ring_enter(&p, &low_only), ==, 0);

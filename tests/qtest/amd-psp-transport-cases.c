@@ -186,7 +186,7 @@ static void test_wrong_session(void)
     psp_close(&p);
 }
 
-/* A guest's owner sends a secret to the guest that was measured */
+/* The guest's owner checks the launch measurement and then sends a secret */
 static void test_secret(void)
 {
     static const uint8_t seed[AMD_PSP_SEED_LEN] = "an owner", nonce[16], iv[16];
@@ -229,8 +229,8 @@ static void test_secret(void)
     g_assert_cmphex(launch_measure(&p, h), ==, 0);
 
     /*
-     * The owner computes the measurement that the guest should have.  The
-     * firmware's measurement must be equal to it.
+     * The guest's owner computes the measurement that the guest should have.
+     * The firmware's measurement must be equal to it.
      */
     qtest_memread(p.qts, OUT, measure, sizeof(measure));
     g_checksum_update(sum, page, sizeof(page));
@@ -246,8 +246,8 @@ static void test_secret(void)
     g_assert_cmphex(update_data(&p, 0x34, h, PAGE_A, 32), ==, 0x0b);
 
     /*
-     * The firmware refuses a secret that the owner has encrypted for another
-     * measurement
+     * The firmware refuses a secret that the guest's owner has encrypted for
+     * another measurement
      */
     memcpy(sealed, secret, sizeof(sealed));
     mac[0] ^= 1;

@@ -214,7 +214,10 @@ static void refused_by_destination(Pair p, const char *why)
     fails_with(p.dst, why);
 }
 
-/* Like refused_by_destination(), but the source does not get the reason */
+/*
+ * Like refused_by_destination(), but the source does not receive the
+ * destination's error
+ */
 static void refused_without_reason(Pair p, const char *why)
 {
     g_autofree char *desc = NULL;
@@ -317,7 +320,11 @@ static uint64_t session_event(QTestState *qts, bool incoming,
     return pages;
 }
 
-/* Check that @info has the last rounds and that they add up to the totals */
+/*
+ * Check that "recent-rounds" has the last rounds, at most 16.  If it has all
+ * rounds, the sum of each counter must equal the total, and otherwise must not
+ * exceed the total.
+ */
 static void check_rounds(QDict *info)
 {
     static const char *const counters[] = {
@@ -1070,9 +1077,9 @@ static int rounds(QTestState *src)
 /*
  * The source's platform takes 15 s to pack the private pages of one huge page.
  * In the second round, the main thread syncs the dirty bitmap for
- * auto-converge.  The main thread must wait for the platform neither for this
- * sync nor for migrate_cancel, and the migration thread must look at the time
- * within the huge page.
+ * auto-converge.  The main thread must wait for the platform neither in this
+ * sync nor in migrate_cancel.  The migration thread must look at the clock
+ * after each record, and not only at the end of the huge page.
  */
 static void slow_save(const char *dev, const char *args)
 {
@@ -1102,7 +1109,10 @@ static void slow_save(const char *dev, const char *args)
         int64_t asked = g_get_monotonic_time();
 
         g_assert_cmpint(asked, <, start_us + TIMEOUT_S * G_USEC_PER_SEC);
-        /* The main thread may be in the sync that the log shows */
+        /*
+         * The main thread logs the sync when it begins, so is_running() may
+         * have to wait until the sync ends
+         */
         synced = log_count(log, "cpu_throttle_dirty_sync");
         is_running(p.src);
         longest = MAX(longest, g_get_monotonic_time() - asked);
@@ -1110,7 +1120,12 @@ static void slow_save(const char *dev, const char *args)
     } while (!synced);
     g_test_message("the longest answer took %" PRId64 " us", longest);
     g_assert_cmpint(longest, <, record_us / 2);
-    /* The auto-converge timer has expired once or twice, every 5 s */
+    /*
+     * The timer of auto-converge expires every 5 s, and the main thread syncs
+     * when the timer expires for the second time in the round.  In this time
+     * the source has packed more than three records, and the migration thread
+     * must have begun at least three iterations.
+     */
     iterations = log_count(log, "migrate_pending_estimate") - iterations;
     g_assert_cmpint(g_get_monotonic_time() - start_us, >, 3 * record_us);
     g_assert_cmpuint(iterations, >=, 3);
@@ -1147,7 +1162,10 @@ static void test_slow_save_hugetlb(void)
     slow_save("", args);
 }
 
-/* Check that blocked-reasons has one reason: the guest is unwilling */
+/*
+ * Check that blocked-reasons has one reason only: the guest has not agreed to
+ * be migrated
+ */
 static void blocked_by_guest(QTestState *qts)
 {
     QDict *info = query(qts);
