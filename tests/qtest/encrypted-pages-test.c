@@ -1179,7 +1179,7 @@ static void blocked_by_guest(QTestState *qts)
     qobject_unref(info);
 }
 
-/* blocked-reasons says why a guest is not willing to be migrated */
+/* If the guest has not agreed to be migrated, blocked-reasons reports this */
 static void test_unwilling(void)
 {
     g_autofree char *why = NULL;
@@ -1649,7 +1649,10 @@ static void cont_fails(QTestState *qts, const char *state)
     assert_run_state(qts, state);
 }
 
-/* The destination's error, which a plain source does not receive */
+/*
+ * The destination's error.  The source receives this error only if the guest is
+ * confidential.
+ */
 #define DISK_ERROR "Disks cannot be activated: Failed to get \"write\" lock"
 
 /*
@@ -2056,9 +2059,10 @@ static void test_answer(void)
 }
 
 /*
- * One side is a QEMU that does not know answers.  An older source does not
- * announce that it reads an answer, so the destination must not send one.  An
- * older destination sends no answer, so the source must not wait for one.
+ * On one side, QEMU is older and does not have answers to the session record.
+ * An older source does not announce that it reads an answer, so the destination
+ * must not send one.  An older destination sends no answer, so the source must
+ * not wait for one.
  */
 static void test_answer_one_side(void)
 {

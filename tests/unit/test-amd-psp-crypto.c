@@ -208,7 +208,10 @@ static void test_session_wrong_key(void)
      */
     g_assert(!open_session(&other, &s.source.q, &s.session, POLICY, &keys));
     g_assert(!open_session(&s.dest, &other.q, &s.session, POLICY, &keys));
-    /* The policy that the host gives differs from the guest's policy */
+    /*
+     * The destination refuses the session if the host passes another policy
+     * than the guest's
+     */
     g_assert(!open_session(&s.dest, &s.source.q, &s.session, POLICY ^ 1,
                            &keys));
     g_assert_cmpmem(&keys, sizeof(keys), &untouched, sizeof(untouched));
