@@ -299,7 +299,10 @@ static void test_round_trip(void)
     put_final(end);
     machine_free();
 
-    /* At the destination, the pages have other states than at the source */
+    /*
+     * At the destination, all pages are shared at first.  The receiver must
+     * give them the states that they have at the source.
+     */
     machine_new(false);
     g_assert(!encrypted_receiver_done(load, &err));
     error_free_or_abort(&err);
@@ -1039,7 +1042,8 @@ static void test_state(void)
 
 /*
  * The stream can resize a resizable RAMBlock after the session record has given
- * its number of pages.  The receiver must then refuse all of its pages.
+ * its number of pages.  The receiver must then refuse every page of the
+ * RAMBlock.
  */
 static void test_resized(void)
 {

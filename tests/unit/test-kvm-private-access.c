@@ -59,7 +59,7 @@ static volatile char *at(Memory *m, size_t page)
     return m->host + page * m->page;
 }
 
-/* Return the first byte of a page as the file has it, without the mapping */
+/* Read the first byte of a page from the file, and not through the mapping */
 static char in_file(Memory *m, size_t page)
 {
     char c;
