@@ -63,8 +63,8 @@ static void platform_make_pdh(AmdPspPlatform *p)
 }
 
 /*
- * Make a new PEK, and a new OCA that signs the PEK, because the platform has no
- * owner who could sign it.  Make a new PDH, too, because the PEK signs the PDH.
+ * Make a new PEK.  The platform has no external owner then, so make a new OCA
+ * that signs the PEK.  Make a new PDH, too, because the PEK signs the PDH.
  */
 static void platform_make_pek(AmdPspPlatform *p)
 {
@@ -281,7 +281,8 @@ static AmdPspStatus cmd_pek_gen(AmdPspPlatform *p, AmdPspGuest *g, uint8_t *b)
 /*
  * In: [0] address, [8] length; out: [8] length that is needed
  *
- * Write the certificate of the PEK, without signatures, for an owner to sign.
+ * Write the certificate of the PEK, without signatures, so that an external
+ * owner of the platform can sign it.
  */
 static AmdPspStatus cmd_pek_csr(AmdPspPlatform *p, AmdPspGuest *g, uint8_t *b)
 {

@@ -45,8 +45,9 @@ void kvm_private_access_add(void *host, size_t size, int fd, const char *name);
 void kvm_private_access_remove(void *host);
 
 /**
- * kvm_private_access_restore: map the file again in the place of pages of zeros
- * @host, @size: the range of the pages; NULL, SIZE_MAX: all pages of zeros
+ * kvm_private_access_restore: undo what the signal handler has done: map the
+ * guest_memfd again in the place of the handler's pages of zeros
+ * @host, @size: the range in which to do this; NULL, SIZE_MAX: in all memory
  *
  * Called after a conversion to shared.
  */

@@ -27,8 +27,11 @@ typedef struct EncryptedReason {
 /* Source */
 
 /**
- * encrypted_reason_prepare: called with the BQL held before a migration begins
- * @announce: the stream of this migration will have a session record
+ * encrypted_reason_prepare: forget what an earlier migration has recorded
+ * @announce: the stream of the next migration will have a session record, which
+ *            announces that the source reads a reason
+ *
+ * Called with the BQL held, before a migration begins.
  */
 void encrypted_reason_prepare(MigrationState *s, bool announce);
 

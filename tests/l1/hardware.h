@@ -51,7 +51,10 @@ static void hardware_cmd(const char *request)
     }
 }
 
-/* Connect to QMP.  Returns false if the host has no port for it. */
+/*
+ * Connect to the QMP of the QEMU that emulates this host.  Returns false if
+ * this host has no virtio-serial port named "qmp".
+ */
 static bool hardware_open(void)
 {
     char name[16];

@@ -23,9 +23,9 @@
 #define AMD_PSP_RING_BUFFER_LEN     40
 
 /*
- * Bits of the control register, which the host writes.  The first two bits
- * apply to the low priority queue.  For each of them, the next higher bit
- * applies to the high priority queue.
+ * Bits of the control register, which the host writes.  NEAR_EMPTY_INT and
+ * RESUME apply to the low priority queue.  Their next higher bits, 1 and 9,
+ * apply to the high priority queue.  The other bits apply to both queues.
  */
 #define AMD_PSP_RING_NEAR_EMPTY_INT BIT(0)
 #define AMD_PSP_RING_RESUME         BIT(8)

@@ -16,9 +16,10 @@ struct SevMigration;
 bool sev_ram_is_in_place(const RAMBlock *rb);
 
 /**
- * sev_migration_needs_init2: whether the VM must have the type that
- * KVM_SEV_INIT2 makes.  A guest with SEV-ES must not have this type, because
- * the type would change its launch measurement.
+ * sev_migration_needs_init2: whether the VM must have the type KVM_X86_SEV_VM,
+ * which KVM_SEV_INIT2 initializes, because the guest may have in-place memory.
+ * False for a guest with SEV-ES, because another VM type would change its
+ * launch measurement.
  * @cgs: a sev-guest
  */
 bool sev_migration_needs_init2(struct ConfidentialGuestSupport *cgs);

@@ -40,7 +40,7 @@ static inline uint8_t *sev_packets_trans(SevPackets *p, size_t i)
     return p->trans + i * SEV_WIRE_PAGE;
 }
 
-/** sev_packets_open: allocate the buffers, and count calls from 0 on */
+/** sev_packets_open: allocate the buffers, and set @calls to 0 */
 void sev_packets_open(SevPackets *p, struct ConfidentialGuestSupport *cgs);
 
 /** sev_packets_close: free the buffers, if there are any */

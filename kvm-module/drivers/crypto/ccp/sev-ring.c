@@ -241,8 +241,9 @@ int sev_ring_leave(struct sev_device *sev)
  * The firmware reports a paused queue as empty.  SEV_RING_EMPTY alone is not
  * enough: it may be left over from the previous group.  A cleared SEV_RING_RUNNING
  * alone is not enough either: the firmware may not have looked at the queue yet.
- * The status bit for a pause cannot be used, because the firmware clears it again
- * as long as SEV_RING_CLEAR is set.
+ * The status bit for a pause cannot be used: sev_ring_run() sets SEV_RING_CLEAR
+ * in the control register, so the firmware clears this bit again when it next
+ * looks at the queue.
  */
 static bool sev_ring_stopped(unsigned int head, u8 tail)
 {

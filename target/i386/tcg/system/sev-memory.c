@@ -222,8 +222,9 @@ static void sev_memory_set_page_view(hwaddr pa, unsigned asid)
 }
 
 /*
- * Get the physical address and the ASID of the page at the RAM address @addr,
- * or 0 if the page is raw.  Without sev.lock the result may be outdated.
+ * If the page at the RAM address @addr contains plaintext, return its physical
+ * address, with the ASID of its view in the low bits.  Return 0 if the page has
+ * the raw view.  Without sev.lock the result may be outdated.
  */
 static uint64_t sev_memory_plain_at(ram_addr_t addr)
 {
