@@ -30,9 +30,13 @@ typedef struct EncryptedAnswer {
 void encrypted_answer_prepare(MigrationState *s);
 
 /**
- * encrypted_answer_announce: called with the BQL held when the session is open
- * and before its record is sent.  Returns the flag that the record needs:
- * ENCRYPTED_SESSION_ANSWER, or 0 if the vendor code of @cgs wants no answer.
+ * encrypted_answer_announce: if the vendor code of @cgs can read an answer, let
+ * encrypted_answer_receive() accept the destination's answer
+ *
+ * Returns the flag that the caller sets in the session record to ask for the
+ * answer: ENCRYPTED_SESSION_ANSWER, or 0 if the vendor code cannot read one.
+ * Called with the BQL held, after the vendor code has opened the session and
+ * before the session record is sent.
  */
 uint32_t encrypted_answer_announce(MigrationState *s,
                                    ConfidentialGuestSupport *cgs,

@@ -22,9 +22,9 @@ bool multifd_encrypted_recv_check(MultiFDRecvParams *p, Error **errp);
 
 /**
  * multifd_encrypted_recv_stage: called when the channel has read the header of
- * a packet of pages.  If the RAMBlock can have private pages, make the channel
- * read the packet's pages to the channel's memory for copies, and not to the
- * RAMBlock.  Returns 0 or -1.
+ * a multifd packet with pages.  If the RAMBlock can have private pages, make
+ * the channel read these pages to the channel's memory for copies, and not to
+ * the RAMBlock.  Returns 0 or -1.
  */
 int multifd_encrypted_recv_stage(MultiFDRecvParams *p, Error **errp);
 

@@ -72,7 +72,8 @@ class Hardware:
         self._file.write(json.dumps(request).encode() + b'\n')
         while True:
             answer = self._line()
-            # Skip the greeting, events, and answers to an earlier program
+            # Skip the greeting, events, and replies to commands of a program
+            # that used this connection before
             if answer.get('id') != request['id']:
                 continue
             if 'error' in answer:

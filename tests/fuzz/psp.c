@@ -300,7 +300,11 @@ typedef struct Record {
 } Record;
 
 enum {
-    FLAG_DATA = 1,      /* write data to the address in the first two bytes */
+    /*
+     * The record issues no command.  The first two bytes of its data are an
+     * address in RAM, to which the fuzzer writes the other bytes of the data.
+     */
+    FLAG_DATA = 1,
     FLAG_FAR = 2,       /* the command buffer is at the end of RAM */
     FLAG_NOWHERE = 4,   /* the command buffer is not in RAM */
     FLAG_UNKNOWN = 8,   /* the command does not exist */

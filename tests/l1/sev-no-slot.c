@@ -112,7 +112,10 @@ int main(void)
     CHECK(ioctl(a.vcpu, KVM_GET_SREGS, &sregs));
     foreign(&a, &b, &packets);
 
-    /* PAM registers of the source have hidden the memory, so it has no slot */
+    /*
+     * Delete the slot at the source, as QEMU does when PAM registers hide the
+     * memory
+     */
     MUST(vm_slot(&a, 0, 0, 0, 0, 0));
     ok(!transport_send(&a, LOW, &packet),
        "a page can be sent after its slot was deleted");

@@ -34,8 +34,9 @@ static void platform_export(struct platform *p)
 
     if (ioctl(sev_fd, SEV_ISSUE_CMD, &cmd) < 0) {
         /*
-         * Firmware that exports no certificates accepts any bytes as
-         * certificates
+         * The firmware exports no certificates.  Use fixed bytes of the
+         * usual sizes.  SEND_START succeeds with them only if the firmware
+         * does not check certificates.
          */
         note("PDH_CERT_EXPORT: %s, firmware %#x", strerror(errno), cmd.error);
         p->pdh_size = 2084;

@@ -159,8 +159,9 @@ static void test_teardown(void)
 }
 
 /*
- * Execute LAUNCH_START (0x30) or RECEIVE_START (0x50) with a session that was
- * made for @policy and for the platform's own PDH, which is at PDH
+ * Execute LAUNCH_START (0x30) or RECEIVE_START (0x50) with a session that this
+ * function makes for @policy and for the platform's PDH.  The memory at the
+ * address PDH contains the certificate of the platform's PDH.
  */
 static unsigned start_in_session(Psp *p, unsigned cmd, uint32_t policy)
 {

@@ -92,8 +92,9 @@ static void add_places(GArray *places, MemoryRegion *mr, hwaddr base)
 }
 
 /*
- * Find the regions that can be above RAM, such as those of PAM registers and of
- * SMRAM.  They need not be enabled now.  BQL.
+ * Find the memory regions that hide RAM while they are enabled, because they
+ * overlap RAM and have a higher priority, such as those of PAM registers and of
+ * SMRAM.  A region that is disabled at present counts, too.  BQL.
  */
 static void add_hiders(GArray *hiders)
 {

@@ -176,8 +176,9 @@ void sev_helper_send_done(SevMigration *m);
 /* sev-helper-receive.c */
 
 /**
- * sev_helper_receive_answer: which helper this host accepts: a version, or
- * SEV_WIRE_HELPER_*.  After RECEIVE_START.  BQL.
+ * sev_helper_receive_answer: return the version of the helper that this host
+ * accepts, or SEV_WIRE_HELPER_*.  Called with the BQL held, after the firmware
+ * has executed RECEIVE_START.
  */
 uint8_t sev_helper_receive_answer(SevMigration *m);
 
