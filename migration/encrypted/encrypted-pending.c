@@ -12,7 +12,6 @@
 #include "exec/ramblock.h"
 #include "exec/ramlist.h"
 #include "exec/target_page.h"
-#include "migration/register.h"
 #include "encrypted-pending.h"
 #include "migration/migration.h"
 #include "migration/migration-stats.h"
@@ -235,85 +234,60 @@ static bool wait_pong(EncryptedPending *p, MigrationState *s)
     return true;
 }
 
-/*
- * QEMU adds up what the handlers report, and compares the sum with a threshold
- * in bytes.  This handler is called last, and replaces the sum.  If it sets the
- * sum to NOT_YET, QEMU goes on to send pages.  If it sets a small sum, QEMU
- * syncs the dirty bitmap and calls pending_exact().
- */
-static void pending_estimate(void *opaque, uint64_t *must_precopy,
-                             uint64_t *can_postcopy)
+void encrypted_pending_estimate(MigrationState *s, uint64_t *pending)
 {
-    MigrationState *s = migrate_get_current();
-    EncryptedPending *p = opaque;
+    EncryptedPending *p = &s->encrypted.pending;
     EncryptedWork left;
     bool sent, can_stop;
 
+    if (!p->stats) {
+        return;
+    }
     if (!p->counted) {
         count_pages(p);
     }
-    left = work_left(p, *must_precopy);
+    left = work_left(p, *pending);
     can_stop = fits(p, &left);
     sent = send_ping(p, s, can_stop);
     if (!can_stop || !sent || !wait_pong(p, s) || !fits(p, &left)) {
-        *must_precopy = NOT_YET;
+        *pending = NOT_YET;
         return;
     }
     /*
      * QEMU should sync the dirty bitmap again before it stops the guest.  QEMU
-     * syncs if the sum is below the threshold, but stops the guest without a
-     * sync if the sum is 0 and not below the threshold.  This can happen while
+     * syncs if @pending is below the threshold, but stops the guest without a
+     * sync if @pending is 0 and not below the threshold.  This can happen while
      * QEMU has not measured the bandwidth, because the threshold is 0 until
-     * then.  Therefore set the sum to 1: QEMU goes on to send pages while the
+     * then.  Therefore set @pending to 1: QEMU goes on to send pages while the
      * threshold is 0, and syncs as soon as the threshold is higher than 1.
      *
      * A downtime limit of 0 keeps the threshold at 0 during the whole
-     * migration.  QEMU then stops the guest only if the sum is 0, so do not
-     * change the sum.
+     * migration.  QEMU then stops the guest only if @pending is 0, so do not
+     * change it.
      */
-    *must_precopy = migrate_downtime_limit() ? 1 : *must_precopy;
+    *pending = migrate_downtime_limit() ? 1 : *pending;
 }
 
-/*
- * QEMU calls the handler of "ram" before this handler, so the handler of "ram"
- * has already synced the dirty bitmap
- */
-static void pending_exact(void *opaque, uint64_t *must_precopy,
-                          uint64_t *can_postcopy)
+void encrypted_pending_exact(MigrationState *s, uint64_t *pending)
 {
-    EncryptedPending *p = opaque;
+    EncryptedPending *p = &s->encrypted.pending;
     EncryptedWork left;
 
+    if (!p->stats) {
+        return;
+    }
     count_pages(p);
-    left = work_left(p, *must_precopy);
+    left = work_left(p, *pending);
     p->downtime_ns = downtime_ns(p, &left);
     trace_encrypted_pending(left.pages, left.bytes,
                             p->downtime_ns / SCALE_MS);
-    *must_precopy = fits(p, &left) ? 0 : NOT_YET;
+    *pending = fits(p, &left) ? 0 : NOT_YET;
 }
-
-static bool pending_is_active(void *opaque)
-{
-    EncryptedPending *p = opaque;
-
-    return p->stats;
-}
-
-/* This handler writes nothing, because RAM's sections contain all pages */
-static const SaveVMHandlers handlers = {
-    .is_active = pending_is_active,
-    .state_pending_estimate = pending_estimate,
-    .state_pending_exact = pending_exact,
-};
 
 void encrypted_pending_start(EncryptedPending *p, EncryptedStats *stats)
 {
     int64_t now = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
 
-    if (!p->registered) {
-        register_savevm_live("encrypted-pending", 0, 1, &handlers, p);
-        p->registered = true;
-    }
     p->stats = stats;
     p->flush = ENCRYPTED_FLUSH_NONE;
     p->ping_ns = now;

@@ -40,7 +40,6 @@ typedef enum EncryptedPendingFlush {
  * encrypted_pending_stop() set them with the BQL held.
  */
 typedef struct EncryptedPending {
-    bool registered;                /* as a savevm handler; once */
     EncryptedStats *stats;          /* NULL: there is nothing to do */
     EncryptedPendingFlush flush;
     int64_t ping_ns;                /* when the last ping was sent */
@@ -79,6 +78,25 @@ void encrypted_pending_stop(EncryptedPending *p);
  * false.
  */
 bool encrypted_pending_flush_channels(void);
+
+/**
+ * encrypted_pending_estimate: decide whether the migration thread should go on
+ * to send pages or sync the dirty bitmap
+ * @pending: estimated number of bytes that are left.  QEMU compares it with a
+ *   threshold and sends pages if it is higher.  The function sets it to a
+ *   number that is higher, or lower, than any threshold.
+ *
+ * The function may wait until the destination has loaded everything that was
+ * sent.  Called by the migration thread, without locks.
+ */
+void encrypted_pending_estimate(MigrationState *s, uint64_t *pending);
+
+/**
+ * encrypted_pending_exact: decide whether the migration thread should stop the
+ * guest; called like encrypted_pending_estimate(), after a sync of the dirty
+ * bitmap
+ */
+void encrypted_pending_exact(MigrationState *s, uint64_t *pending);
 
 /**
  * encrypted_pending_pong: called by the thread of the return path when the
