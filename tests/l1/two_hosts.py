@@ -383,6 +383,12 @@ class Tool(TwoHosts):
         flipper.wait_more(v, 2, PATIENCE)
         self.assertEqual({p.bad for p in flipper.passes(v.console())}, {0})
 
+    def interrupt_migration(self):
+        """Press Ctrl-C when the migration is under way."""
+        self.source.wait_for('migration', lambda: self.source.cmd(
+            'query-migrate').get('status') == 'active', PATIENCE)
+        os.kill(os.getpid(), signal.SIGINT)
+
     def test_1_files(self):
         for host in self.a, self.b:
             self.tool(host, 0, 'export', self.files[host.name], *self.AMD)
@@ -419,11 +425,12 @@ class Tool(TwoHosts):
                  for a in args]
         _, _, said = self.a.sev_migrate(*wrong)
         self.assertIn('export it again there', said)
-        timer = threading.Timer(3, os.kill, (os.getpid(), signal.SIGINT))
-        timer.start()
+        interrupts = threading.Thread(target=self.interrupt_migration)
+        interrupts.start()
         # With these limits the migration cannot converge
         answer = self.tool(self.a, 5, *args, '--downtime', '1', '--bandwidth',
                            '200K')
+        interrupts.join()
         self.assertIn('running at the source', answer['text'])
         destination.stop()
         self.good(self.source)
