@@ -859,12 +859,12 @@ class File(Base):
             subprocess.run(['umount', small], check=True)
 
 
-class Stuck(Base):
+class Unanswered(Base):
     """
     A firmware command does not end.  Linux then does not use the PSP any more
     until the host reboots.  The guest continues to run, but no guest can be
-    sent or received.  This class must be the last one in this file, because
-    later tests would fail.
+    sent or received.  Later tests would fail, so this class must be the last
+    one in alphabetical order, in which unittest runs the classes.
     """
     TIMEOUT = '/sys/module/ccp/parameters/psp_cmd_timeout'
 
@@ -878,15 +878,19 @@ class Stuck(Base):
         info = flow.session_info(waiting)
         HARDWARE.faults(fault('SEND_UPDATE_DATA', 'hang', nth=LATER))
         outcome, destination = self.fails()
-        self.said([outcome.error], 'SEND_UPDATE_DATA', 'timed out')
+        # Both sides use this host's PSP, so the destination's next command fails
+        # at the same time.  Its error may reach the source first.
+        self.assertRegex(outcome.error, 'SEND_UPDATE_DATA failed .*timed out|'
+                         'destination: .*: RECEIVE_.* failed .*busy')
         self.end(destination)
         self.never_ran(destination)
         self.said(self.source.complaints(), 'SEND_CANCEL', 'busy')
         self.counts(self.source)
         self.is_right(self.source)
-        # The destination has ended, but the firmware still has its guest
+        # The firmware keeps the sessions of both sides, although the destination
+        # has ended.  It has none of the destination if RECEIVE_START came too late.
         states = [s for s, _ in HARDWARE.guests().values()]
-        self.assertEqual(sorted(states), ['rupdate', 'supdate'])
+        self.assertIn(sorted(states), (['rupdate', 'supdate'], ['supdate']))
 
         # After the timeout Linux does not use the PSP any more, so another
         # migration fails at its first firmware command
