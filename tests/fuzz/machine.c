@@ -211,16 +211,16 @@ static uint32_t guest_policy, guest_handle;
 
 static void guest_init(Object *obj)
 {
+    /*
+     * There is one guest only.  A class_init function could not do this for all
+     * versions of QEMU, because the type of its last argument has changed.
+     */
+    CONFIDENTIAL_GUEST_SUPPORT_GET_CLASS(obj)->migration = &sev_receive_ops;
     guest_policy = machine_policy;
     object_property_add_uint32_ptr(obj, "policy", &guest_policy,
                                    OBJ_PROP_FLAG_READ);
     object_property_add_uint32_ptr(obj, "handle", &guest_handle,
                                    OBJ_PROP_FLAG_READWRITE);
-}
-
-static void guest_class_init(ObjectClass *oc, void *data)
-{
-    CONFIDENTIAL_GUEST_SUPPORT_CLASS(oc)->migration = &sev_receive_ops;
 }
 
 static const TypeInfo guest_types[] = {
@@ -232,7 +232,6 @@ static const TypeInfo guest_types[] = {
     }, {
         .name = TYPE_FUZZ_GUEST,
         .parent = TYPE_CONFIDENTIAL_GUEST_SUPPORT,
-        .class_init = guest_class_init,
         .instance_init = guest_init,
     },
 };
