@@ -156,6 +156,19 @@ class Bare(migration.Base):
         return source, destination, outcome
 
     @staticmethod
+    def only_count_flushes(add_cleanup):
+        """
+        Let the emulated host only count missing flushes.  @add_cleanup, which is
+        addCleanup or addClassCleanup, restores cache-check=fatal.
+
+        A test that resets its guest needs this, because some pages are shared at the
+        reset.  The guest then accesses these pages as private without a flush of the
+        shared data.  With cache-check=fatal, such an access ends the emulated host.
+        """
+        HARDWARE.cache_check('count')
+        add_cleanup(HARDWARE.cache_check, 'fatal')
+
+    @staticmethod
     def reset(v):
         """Reset the guest, which boots and agrees again to be migrated."""
         v.cmd('set-action', reboot='reset')
@@ -553,12 +566,7 @@ class Lives(Bare):
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
-        # QEMU resets guests of this class while some of their pages are shared.
-        # The guests then access these pages as private without a flush of the
-        # shared data.  The emulated host must only count these accesses, because
-        # they would end it with cache-check=fatal.
-        HARDWARE.cache_check('count')
-        cls.addClassCleanup(HARDWARE.cache_check, 'fatal')
+        cls.only_count_flushes(cls.addClassCleanup)
         cls.config = flipper.config(cls.work)
         # The flash with the variables has random bytes at the source, but not
         # at the destination.  If the destination has these bytes afterwards,
@@ -652,12 +660,7 @@ class Pinned(Bare):
         refuses to migrate the guest, which continues to run.
         """
         self.need_in_place()
-        # At the end of the test, some pages are shared when QEMU resets the
-        # guest.  The guest then accesses these pages as private without a flush
-        # of the shared data.  The emulated host must only count these accesses,
-        # because they would end it with cache-check=fatal.
-        HARDWARE.cache_check('count')
-        self.addCleanup(HARDWARE.cache_check, 'fatal')
+        self.only_count_flushes(self.addCleanup)
         words = ['could not be converted', 'reset the guest']
         source = self.boot(flipper.config(self.work))
         self.assertEqual(self.blocked(source), [])
