@@ -1051,17 +1051,25 @@ static void test_slow_load_cancelled(void)
     pair_end(p);
 }
 
-/* Return how many lines of @log contain @word */
-static unsigned log_count(const char *log, const char *word)
+/* Return how often @text has @what */
+static unsigned occurrences(const char *text, const char *what)
 {
-    g_autofree char *text = NULL;
     unsigned n = 0;
 
-    g_assert(g_file_get_contents(log, &text, NULL, NULL));
-    for (const char *at = text; (at = strstr(at, word)); at += strlen(word)) {
+    while ((text = strstr(text, what))) {
+        text += strlen(what);
         n++;
     }
     return n;
+}
+
+/* Return how often the file @log has @what */
+static unsigned log_count(const char *log, const char *what)
+{
+    g_autofree char *text = NULL;
+
+    g_assert(g_file_get_contents(log, &text, NULL, NULL));
+    return occurrences(text, what);
 }
 
 /* Return the number of rounds of the migration that has begun at @src */
@@ -1619,6 +1627,9 @@ static void disk_unlock(Disk *d)
 
 static void disk_end(Disk *d)
 {
+    if (d->fd >= 0) {
+        close(d->fd);
+    }
     g_unlink(d->file);
     g_free(d->file);
 }
@@ -1650,10 +1661,25 @@ static void cont_fails(QTestState *qts, const char *state)
 }
 
 /*
- * The destination's error.  The source receives this error only if the guest is
- * confidential.
+ * Migrate a guest while another process has locked the destination's disk @dst.
+ * Check that the migration fails on both sides with the right error.
  */
-#define DISK_ERROR "Disks cannot be activated: Failed to get \"write\" lock"
+static Pair fail_with_locked_disk(const void *confidential, const Disk *src,
+                                  Disk *dst)
+{
+    static const char error[] =
+        "Disks cannot be activated: Failed to get \"write\" lock";
+    g_autofree char *travelled = g_strconcat("destination: ", error, NULL);
+    Pair p = disk_pair(confidential, src, dst);
+
+    set_capability(p.src, "return-path");
+    disk_lock(dst);
+    migrate_starts(p.src);
+    /* Only the source of a confidential guest receives the error */
+    fails_with(p.src, confidential ? travelled : "Sibling indicated error");
+    fails_with(p.dst, error);
+    return p;
+}
 
 /*
  * Another process has locked the disk when the destination has loaded the
@@ -1663,14 +1689,8 @@ static void cont_fails(QTestState *qts, const char *state)
 static void test_disk_locked(const void *confidential)
 {
     Disk d = disk_create("disk"), other = disk_create("other");
-    Pair p = disk_pair(confidential, &other, &d);
+    Pair p = fail_with_locked_disk(confidential, &other, &d);
 
-    set_capability(p.src, "return-path");
-    disk_lock(&d);
-    migrate_starts(p.src);
-    fails_with(p.src, confidential ? "destination: " DISK_ERROR
-                                   : "Sibling indicated error");
-    fails_with(p.dst, DISK_ERROR);
     wait_run_state(p.src, "running");
     is_running(p.src);
     /* The source has the guest, so the destination must never run it */
@@ -1690,13 +1710,8 @@ static void test_disk_locked(const void *confidential)
 static void test_disk_locked_for_both(const void *confidential)
 {
     Disk d = disk_create("disk");
-    Pair p = disk_pair(confidential, &d, &d);
+    Pair p = fail_with_locked_disk(confidential, &d, &d);
 
-    set_capability(p.src, "return-path");
-    disk_lock(&d);
-    migrate_starts(p.src);
-    fails_with(p.src, confidential ? "destination: " DISK_ERROR
-                                   : "Sibling indicated error");
     qtest_quit(p.dst);
     wait_run_state(p.src, "paused");
     cont_fails(p.src, "paused");
@@ -2270,18 +2285,6 @@ static int connect_tcp(const char *port)
 typedef enum Way {
     WAY_UNIX, WAY_TCP, WAY_TCP_TLS, WAY_FD_TCP, WAY_PLAIN_GUEST,
 } Way;
-
-/* Return how often @text has @what */
-static unsigned occurrences(const char *text, const char *what)
-{
-    unsigned n = 0;
-
-    while ((text = strstr(text, what))) {
-        text += strlen(what);
-        n++;
-    }
-    return n;
-}
 
 /*
  * QEMU warns if a confidential guest migrates through TCP without TLS, and not
