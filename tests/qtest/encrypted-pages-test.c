@@ -2418,10 +2418,7 @@ static void test_multifd_mismatch(void)
     pair_end(p);
 }
 
-/*
- * The two sides differ in the compression of multifd, or only the source has
- * the capability multifd
- */
+/* The two sides differ in the compression of multifd */
 static void test_multifd_differing(void)
 {
     Pair p = { start("", ""), start("", "-S -incoming defer") };
@@ -2433,12 +2430,17 @@ static void test_multifd_differing(void)
     refused_by_destination(p, "multifd");
     runs_again(p.src);
     pair_end(p);
+}
 
-    /*
-     * This test does not give the capability to the destination alone, because
-     * the destination would wait for ever for the source to connect channels
-     */
-    p = (Pair) { start("", ""), start("", "-S -incoming defer") };
+/*
+ * Only the source has the capability multifd.  No test gives it to the
+ * destination alone, because the destination would wait for ever for the source
+ * to connect channels.
+ */
+static void test_multifd_one_side(void)
+{
+    Pair p = { start("", ""), start("", "-S -incoming defer") };
+
     set_capability(p.src, "return-path");
     use_channels(p.src, "none");
     listen_at(p.dst);
@@ -2687,6 +2689,7 @@ int main(int argc, char **argv)
                    test_multifd_mismatch);
     qtest_add_func("/encrypted-pages/multifd/differing",
                    test_multifd_differing);
+    qtest_add_func("/encrypted-pages/multifd/one-side", test_multifd_one_side);
     qtest_add_func("/encrypted-pages/multifd/legacy-zero",
                    test_multifd_legacy_zero);
     qtest_add_func("/encrypted-pages/multifd/refused", test_multifd_refused);
