@@ -472,6 +472,11 @@ class Booted(Base):
         if not os.path.exists(OLD_QEMU):
             self.skipTest(f'no QEMU without the records at {OLD_QEMU} '
                           '(package qemu-system-x86)')
+        machine = self.source.cmd('qom-get', path='/machine', property='type')
+        machine = machine.removesuffix('-machine')
+        if machine not in subprocess.check_output(
+                [OLD_QEMU, '-machine', 'help'], text=True).split():
+            self.skipTest(f'{OLD_QEMU} has no machine type {machine}')
         self.refusal(['0x100'], config=self.config.change(
             qemu=OLD_QEMU, backend='ram'))
 
