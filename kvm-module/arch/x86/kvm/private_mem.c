@@ -9,18 +9,42 @@
 #include "mmu.h"
 #include "x86.h"
 
-/* Is KVM_CAP_SEV_PRIVATE_MEM enabled? */
+/* From kvm_private_mem_setup(); no VM type if private_mem_packet is 0 */
+static unsigned long private_mem_type;
+static unsigned int private_mem_packet;
+
+/**
+ * kvm_private_mem_setup - let user space request in-place mode for VMs of a type
+ * @type: KVM_X86_*_VM, whose firmware takes no part in conversions
+ * @packet: number of contiguous pages that one command of the firmware can handle, a
+ *	power of two
+ *
+ * The vendor module calls this function while it is loaded, before there are VMs.
+ */
+void kvm_private_mem_setup(unsigned long type, unsigned int packet)
+{
+	private_mem_type = type;
+	private_mem_packet = packet;
+}
+EXPORT_SYMBOL_FOR_KVM_INTERNAL(kvm_private_mem_setup);
+
+static bool is_private_mem_vm(struct kvm *kvm)
+{
+	return private_mem_packet && kvm->arch.vm_type == private_mem_type;
+}
+
+/* Has user space put @kvm into in-place mode with KVM_CAP_SEV_PRIVATE_MEM? */
 bool kvm_private_mem_enabled(struct kvm *kvm)
 {
-	return kvm_gmem_in_place(kvm) && kvm->arch.vm_type == KVM_X86_SEV_VM;
+	return kvm_gmem_in_place(kvm) && is_private_mem_vm(kvm);
 }
 EXPORT_SYMBOL_FOR_KVM_INTERNAL(kvm_private_mem_enabled);
 
 #ifdef CONFIG_KVM_SW_PROTECTED_VM
 /*
- * Module parameter: create software-protected VMs in in-place mode.  SEV VMs do not
- * need it, because user space requests the mode for each of them with
- * KVM_CAP_SEV_PRIVATE_MEM.  Linux 7.4 has a parameter of the same name for VMs of
+ * Module parameter: create software-protected VMs in in-place mode.  The VMs of
+ * kvm_private_mem_setup() do not need it, because user space requests the mode for each
+ * of them with KVM_CAP_SEV_PRIVATE_MEM.  Linux 7.4 has a parameter of the same name for VMs of
  * other types.  Only builds for tests support software-protected VMs.
  */
 static bool gmem_in_place_conversion;
@@ -31,8 +55,8 @@ module_param(gmem_in_place_conversion, bool, 0644);
  * kvm_arch_gmem_in_place - is a new VM in in-place mode from the beginning?
  * @type: KVM_X86_*_VM
  *
- * An SEV VM enters the mode later (kvm_private_mem_enable()).  SNP and TDX VMs never
- * do, because their firmware also keeps track of private pages and would have to take
+ * The VMs of kvm_private_mem_setup() enter the mode later (kvm_private_mem_enable()).
+ * SNP and TDX VMs never do, because their firmware also keeps track of private pages and would have to take
  * part in each conversion.
  */
 bool kvm_arch_gmem_in_place(unsigned long type)
@@ -49,15 +73,15 @@ bool kvm_arch_gmem_in_place(unsigned long type)
  * kvm_arch_gmem_block - number of pages that a guest_memfd allocates together
  * @kvm: the VM, in in-place mode
  *
- * One command of the SEV firmware can handle several pages if they are contiguous in
- * memory, so an SEV VM allocates several pages together.  VMs of other types would gain
- * nothing from contiguous pages, so they get 1.
+ * One command of the firmware can handle several pages if they are contiguous in
+ * memory, so a VM with such firmware allocates several pages together.  Other VMs would
+ * gain nothing from contiguous pages, so they get 1.
  *
  * Return: a power of two.
  */
 unsigned int kvm_arch_gmem_block(struct kvm *kvm)
 {
-	return kvm_private_mem_enabled(kvm) ? KVM_SEV_UPDATE_BATCH_PACKET_MAX : 1;
+	return kvm_private_mem_enabled(kvm) ? private_mem_packet : 1;
 }
 
 /* Are private pages unencrypted, so that KVM can read and write the guest's data? */
@@ -68,7 +92,7 @@ bool kvm_arch_may_access_private_mem(struct kvm *kvm)
 
 /**
  * kvm_arch_gmem_flush - flush the cache lines of a page that KVM has written
- * @page: page of an SEV guest's guest_memfd, written through KVM's own mapping
+ * @page: page of an encrypted guest's guest_memfd, written through KVM's own mapping
  *
  * Like sev_clflush_pages(), this is only needed on processors whose caches are not
  * coherent across the C-bit.
@@ -91,8 +115,10 @@ void kvm_arch_gmem_flush(struct page *page)
  */
 static bool kvm_private_mem_supported(struct kvm *kvm)
 {
-	return kvm ? kvm->arch.vm_type == KVM_X86_SEV_VM :
-		     kvm_caps.supported_vm_types & BIT(KVM_X86_SEV_VM);
+	if (kvm)
+		return is_private_mem_vm(kvm);
+	return private_mem_packet &&
+	       kvm_caps.supported_vm_types & BIT(private_mem_type);
 }
 
 /**
@@ -106,12 +132,12 @@ int kvm_private_mem_arch_extension(struct kvm *kvm, long cap)
 		return kvm_private_mem_supported(kvm);
 	if (!kvm_private_mem_supported(NULL))
 		return 0;
-	return kvm && !kvm_gmem_in_place(kvm) ? 1 : KVM_SEV_UPDATE_BATCH_PACKET_MAX;
+	return kvm && !kvm_gmem_in_place(kvm) ? 1 : private_mem_packet;
 }
 
 /**
  * kvm_private_mem_enable - handle KVM_ENABLE_CAP of KVM_CAP_SEV_PRIVATE_MEM
- * @kvm: an SEV VM
+ * @kvm: the VM
  * @cap: the argument
  *
  * Fails with EBUSY if the VM already has a vCPU, a memory slot or a guest_memfd.
