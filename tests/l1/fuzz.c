@@ -12,6 +12,7 @@
  */
 #define _GNU_SOURCE
 #include <sys/random.h>
+#include <sys/utsname.h>
 #include "sev-transport.h"
 
 #define STEPS           150
@@ -337,6 +338,37 @@ static bool slots_overlap(int id, uint64_t gfn, uint64_t pages)
     return false;
 }
 
+/* Does a slot already use one of the pages of @file that @r names? */
+static bool is_bound(const struct kvm_userspace_memory_region2 *r, int file)
+{
+    uint64_t first = r->guest_memfd_offset / PAGE;
+    uint64_t end = first + r->memory_size / PAGE;
+
+    for (int i = 0; i < SLOTS; i++) {
+        const struct slot *o = &m.slot[i];
+
+        if (o->used && o->gmem && o->file == file &&
+            first < o->offset + o->pages && o->offset < end) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/*
+ * Linux 7.2 binds a slot to its guest_memfd before it checks the slot's address,
+ * and Linux 7.3 after that
+ */
+static bool binds_first(void)
+{
+    struct utsname name;
+    int major, minor;
+
+    return !uname(&name) &&
+           sscanf(name.release, "%d.%d", &major, &minor) == 2 &&
+           (major < 7 || (major == 7 && minor < 3));
+}
+
 /*
  * Returns the result that KVM_SET_USER_MEMORY_REGION2 must have for @r, and
  * updates the model if the call must succeed.  @foreign: r->guest_memfd is not
@@ -347,7 +379,7 @@ static int set_region(const struct kvm_userspace_memory_region2 *r, int file,
 {
     const uint32_t gmem = KVM_MEM_GUEST_MEMFD, log = KVM_MEM_LOG_DIRTY_PAGES;
     uint64_t pages = r->memory_size / PAGE, gfn = r->guest_phys_addr / PAGE;
-    bool is_gmem = r->flags & gmem;
+    bool is_gmem = r->flags & gmem, bound, too_high;
     struct slot *s;
     uint64_t end;
 
@@ -398,17 +430,13 @@ static int set_region(const struct kvm_userspace_memory_region2 *r, int file,
             return -EINVAL;
         }
     }
-    if (gfn + pages > 1ULL << 40) {
-        return -EINVAL;
+    bound = !s->used && is_gmem && is_bound(r, file);
+    too_high = gfn + pages > 1ULL << 40;
+    if (bound && (!too_high || binds_first())) {
+        return -EEXIST;
     }
-    for (int i = 0; i < SLOTS && !s->used && is_gmem; i++) {
-        const struct slot *o = &m.slot[i];
-        uint64_t first = r->guest_memfd_offset / PAGE;
-
-        if (o->used && o->gmem && o->file == file &&
-            first < o->offset + o->pages && o->offset < first + pages) {
-            return -EEXIST;
-        }
+    if (too_high) {
+        return -EINVAL;
     }
     *s = (struct slot) {
         .used = true, .gmem = is_gmem, .file = file, .gfn = gfn,
