@@ -24,7 +24,8 @@ make_debian() {
 # cache
 mounts() {
     mount --rbind /proc "$root/proc"
-    mount --bind /dev "$root/dev"
+    # --rbind, because each device of scripts/in-root is a mount of its own
+    mount --rbind /dev "$root/dev"
     mount -t tmpfs tmp "$root/tmp"
     mount -t tmpfs run "$root/run"
     mkdir -p "$root/cache"
