@@ -18,8 +18,10 @@
 #   make docs    the manuals, in build/docs
 #   make bench   measure the module's calls and QEMU, in build/bench*.json
 #   make fuzz    search for new inputs for the loader, 10 million runs or RUNS
-#   make deb     the KVM module's Debian package, in build/deb
-#   make check-deb   install, run, upgrade and remove the package
+#   make deb     the Debian packages of the KVM module and of sev-migrate, in build/deb
+#   make check-deb   install, run, upgrade and remove these packages
+#   make deb-qemu    Debian's packages of QEMU with our patches, in build/deb/qemu;
+#                compiles QEMU with all of Debian's features
 #   make series  the patches for QEMU, in build/series (with QEMU_SERIES=10.2 in
 #                build/bases), signed off by git's user or by SIGNOFF
 #   make series-check   apply, build and test the series patch by patch
@@ -68,6 +70,9 @@ check-deb: setup
 	@./scripts/in-root --root sh -c './scripts/check --suite deb; rc=$$?; \
 		chown -R --reference=/b/meson /b/meson/meson-*; exit $$rc'
 
+deb-qemu: setup
+	@./scripts/in-root --root ./scripts/build/deb-qemu
+
 check-debug: setup
 	@$(ninja) all debug-kasan.stamp debug-kcsan.stamp
 	@./scripts/in-root ./scripts/check --suite debug $(TESTS)
@@ -102,4 +107,4 @@ clean:
 distclean: clean
 	@bash -c ". scripts/lib.sh; as_root rm -rf --one-file-system build"
 
-.PHONY: all l1 demo deb check check-bases check-debug check-deb check-selftests check-reload check-hosts check-helper check-failures check-bare check-moves check-es bench fuzz docs series series-check signer setup clean distclean
+.PHONY: all l1 demo deb deb-qemu check check-bases check-debug check-deb check-selftests check-reload check-hosts check-helper check-failures check-bare check-moves check-es bench fuzz docs series series-check signer setup clean distclean
