@@ -22,6 +22,7 @@
 #   make check-deb   install, run, upgrade and remove these packages
 #   make deb-qemu    Debian's packages of QEMU with our patches, in build/deb/qemu;
 #                compiles QEMU with all of Debian's features
+#   make check-deb-qemu   install, run, upgrade, downgrade and remove these packages
 #   make series  the patches for QEMU, in build/series (with QEMU_SERIES=10.2 in
 #                build/bases), signed off by git's user or by SIGNOFF
 #   make series-check   apply, build and test the series patch by patch
@@ -73,6 +74,11 @@ check-deb: setup
 deb-qemu: setup
 	@./scripts/in-root --root ./scripts/build/deb-qemu
 
+check-deb-qemu: deb-qemu
+	@$(ninja) l1.stamp
+	@./scripts/in-root --root sh -c './scripts/check --suite deb-qemu; rc=$$?; \
+		chown -R --reference=/b/meson /b/meson/meson-*; exit $$rc'
+
 check-debug: setup
 	@$(ninja) all debug-kasan.stamp debug-kcsan.stamp
 	@./scripts/in-root ./scripts/check --suite debug $(TESTS)
@@ -107,4 +113,4 @@ clean:
 distclean: clean
 	@bash -c ". scripts/lib.sh; as_root rm -rf --one-file-system build"
 
-.PHONY: all l1 demo deb deb-qemu check check-bases check-debug check-deb check-selftests check-reload check-hosts check-helper check-failures check-bare check-moves check-es bench fuzz docs series series-check signer setup clean distclean
+.PHONY: all l1 demo deb deb-qemu check check-bases check-debug check-deb check-deb-qemu check-selftests check-reload check-hosts check-helper check-failures check-bare check-moves check-es bench fuzz docs series series-check signer setup clean distclean
