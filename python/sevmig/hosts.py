@@ -246,9 +246,12 @@ def work_dir():
     return '/run/sev-hosts'
 
 
-def serve():
-    """Execute the requests of host-a until it closes the connection."""
-    host = Host(work_dir(), os.environ['L1_SHARED'])
+def serve(kind=Host):
+    """
+    Execute the requests of host-a for a Host of class @kind, until host-a
+    closes the connection.
+    """
+    host = kind(work_dir(), os.environ['L1_SHARED'])
     server = _Server(host)
     with Listener((host.address, PORT), authkey=KEY) as listener:
         with listener.accept() as peer:
@@ -260,9 +263,12 @@ def serve():
     shutil.rmtree(host.work)
 
 
-def pair():
-    """Return (Host, RemoteHost) for the program in host-a."""
-    return Host(work_dir(), os.environ['L1_SHARED']), RemoteHost()
+def pair(kind=Host):
+    """
+    Return (Host, RemoteHost) for the program in host-a.  @kind is the class of
+    the Host, and serve() in host-b has the same argument.
+    """
+    return kind(work_dir(), os.environ['L1_SHARED']), RemoteHost()
 
 
 def fingerprint(cert):

@@ -46,7 +46,7 @@ def _dh_params():
             b'-----END DH PARAMETERS-----\n')
 
 
-def _certificate(name, key, signer_name, signer_key, is_ca):
+def _certificate(name, key, signer_name, signer_key, is_ca, hosts=()):
     now = datetime.datetime.now(datetime.timezone.utc)
     usage = dict.fromkeys((
         'digital_signature', 'content_commitment', 'key_encipherment',
@@ -59,17 +59,16 @@ def _certificate(name, key, signer_name, signer_key, is_ca):
                 now - DAYS).not_valid_after(now + DAYS).add_extension(
                     x509.BasicConstraints(is_ca, None), True).add_extension(
                         x509.KeyUsage(**usage), True)
-    if not is_ca:
-        host = name.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value
+    if hosts:
         builder = builder.add_extension(x509.SubjectAlternativeName(
-            [x509.DNSName(host)]), False)
+            [x509.DNSName(host) for host in hosts]), False)
     return builder.sign(signer_key, hashes.SHA256())
 
 
-def make(top, host):
+def make(top, *hosts):
     """
-    Write a CA, a certificate for the server called @host and a certificate for
-    its client to the directory @top.  Also write dh-params.pem: without it, the
+    Write a CA, a certificate for the servers called @hosts and a certificate
+    for their client to the directory @top.  Also write dh-params.pem: without it, the
     server would generate a Diffie-Hellman group, which takes long in the
     emulated host.
     """
@@ -78,10 +77,10 @@ def make(top, host):
     ca_name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, 'test CA')])
     ca = _certificate(ca_name, ca_key, ca_name, ca_key, True)
     _write(top, 'ca-cert.pem', ca.public_bytes(serialization.Encoding.PEM))
-    for end, common in ('server', host), ('client', 'source'):
+    for end, names in ('server', hosts), ('client', ['source']):
         key = ec.generate_private_key(ec.SECP256R1())
-        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common)])
-        cert = _certificate(name, key, ca_name, ca_key, False)
+        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0])])
+        cert = _certificate(name, key, ca_name, ca_key, False, names)
         _write(top, f'{end}-cert.pem',
                cert.public_bytes(serialization.Encoding.PEM))
         _write(top, f'{end}-key.pem', key.private_bytes(
