@@ -10,6 +10,7 @@
 #   make check-reload      load and unload the module 100 times
 #   make check-hosts       migrations between two hosts, with all pairs of kernels
 #   make check-helper      migrations by the migration helper, all cases
+#   make check-libvirt     Debian's libvirt migrates guests; takes hours
 #   make check-failures    migrations that fail, all cases; takes hours
 #   make check-es  a guest with SEV-ES boots
 #   make check-bare        migrations of a guest of a few KiB, all cases
@@ -79,6 +80,10 @@ check-deb-qemu: deb-qemu
 	@./scripts/in-root --root sh -c './scripts/check --suite deb-qemu; rc=$$?; \
 		chown -R --reference=/b/meson /b/meson/meson-*; exit $$rc'
 
+check-libvirt: setup
+	@$(ninja) l1.stamp guest.stamp helper.stamp
+	@./scripts/in-root --root tests/l1/all-libvirt
+
 check-debug: setup
 	@$(ninja) all debug-kasan.stamp debug-kcsan.stamp
 	@./scripts/in-root ./scripts/check --suite debug $(TESTS)
@@ -113,4 +118,4 @@ clean:
 distclean: clean
 	@bash -c ". scripts/lib.sh; as_root rm -rf --one-file-system build"
 
-.PHONY: all l1 demo deb deb-qemu check check-bases check-debug check-deb check-deb-qemu check-selftests check-reload check-hosts check-helper check-failures check-bare check-moves check-es bench fuzz docs series series-check signer setup clean distclean
+.PHONY: all l1 demo deb deb-qemu check check-bases check-debug check-deb check-deb-qemu check-libvirt check-selftests check-reload check-hosts check-helper check-failures check-bare check-moves check-es bench fuzz docs series series-check signer setup clean distclean
