@@ -141,13 +141,16 @@ class Guest:
 
     def start_migration(self, *options):
         """
-        Start a migration that cannot complete, because its downtime limit is
-        too short.  Returns the process of virsh, which the caller waits for.
+        Start a migration that cannot complete until its downtime limit is
+        raised.  Returns the process of virsh, which the caller waits for.
         """
         self.cmd('migrate-set-sev-info', **self.session_info())
         self.set_downtime(1)
+        # With the smallest bandwidth, 1 MiB/s, the two private pages that the
+        # guest writes all the time take longer than the downtime limit
         process = subprocess.Popen(
-            ['virsh', '--connect', uri(self.host), *self._command(*options)],
+            ['virsh', '--connect', uri(self.host),
+             *self._command('--bandwidth', '1', *options)],
             text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         try:
             wait_for('private pages on their way', lambda: self.migration().get(
