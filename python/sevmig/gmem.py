@@ -31,8 +31,11 @@ LIBC.vmsplice.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_ulong,
 LIBC.vmsplice.restype = ctypes.c_ssize_t
 
 
-def _find(pid, size):
-    """Return the number of the guest_memfd of @size bytes of process @pid."""
+def find(pid, size):
+    """
+    Return the number of the guest_memfd of @size bytes of process @pid, None if
+    it has none.
+    """
     for name in os.listdir(f'/proc/{pid}/fd'):
         path = f'/proc/{pid}/fd/{name}'
         try:
@@ -41,7 +44,7 @@ def _find(pid, size):
                 return int(name)
         except FileNotFoundError:
             pass        # the process has closed this file
-    raise OSError(f'process {pid} has no guest_memfd of {size} bytes')
+    return None
 
 
 class GuestMemory:
@@ -52,10 +55,13 @@ class GuestMemory:
 
     def __init__(self, v):
         pid = v.get_pid()
+        number = find(pid, v.config.mem)
+        if number is None:
+            raise OSError(f'process {pid} has no guest_memfd of '
+                          f'{v.config.mem} bytes')
         pidfd = os.pidfd_open(pid)
         try:
-            self._fd = LIBC.syscall(SYS_PIDFD_GETFD, pidfd,
-                                    _find(pid, v.config.mem), 0)
+            self._fd = LIBC.syscall(SYS_PIDFD_GETFD, pidfd, number, 0)
         finally:
             os.close(pidfd)
         if self._fd < 0:

@@ -15,7 +15,7 @@ import subprocess
 
 from sevmigrate import firmware
 
-from . import hosts, vm
+from . import gmem, hosts, vm
 from .domain import CONSOLES, console_path
 
 # A directory that both hosts share, and directories of each host
@@ -77,6 +77,10 @@ class VirtHost(hosts.Host):
         with open(f'{proc}/status', encoding='ascii') as f:
             uid = int(re.search(r'^Uid:\s+(\d+)', f.read(), re.M)[1])
         return profile, pwd.getpwuid(uid).pw_name
+
+    def has_in_place_memory(self, domain, size):
+        """Return whether the @size bytes of RAM of @domain are a guest_memfd."""
+        return gmem.find(self.pid(domain), size) is not None
 
     @staticmethod
     def denials():
