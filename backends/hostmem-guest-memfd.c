@@ -13,7 +13,9 @@
 #include "qapi/error.h"
 #include "exec/memory.h"
 #include "exec/ramblock.h"
+#include "exec/ramlist.h"
 #include "migration/blocker.h"
+#include "migration/postcopy-ram.h"
 #include "system/hostmem.h"
 #include "system/hostmem-guest-memfd.h"
 #include "system/kvm-page-enc.h"
@@ -70,6 +72,32 @@ bool hostmem_guest_memfd_wanted(HostMemoryBackend *backend, OnOffAuto mode,
     return mode == ON_OFF_AUTO_ON;
 }
 
+/*
+ * Without this notifier, QEMU would refuse postcopy as well, but with the advice
+ * to use another file system.
+ */
+static int refuse_postcopy(NotifierWithReturn *notifier, void *data,
+                           Error **errp)
+{
+    struct PostcopyNotifyData *notify = data;
+    RAMBlock *rb;
+
+    if (notify->reason != POSTCOPY_NOTIFY_PROBE) {
+        return 0;
+    }
+    RCU_READ_LOCK_GUARD();
+    RAMBLOCK_FOREACH(rb) {
+        if (rb->flags & RAM_GUEST_MEMFD_IN_PLACE) {
+            error_setg(errp, "memory region %s is a guest_memfd: migrate "
+                       "without postcopy", rb->idstr);
+            return -ENOTSUP;
+        }
+    }
+    return 0;
+}
+
+static NotifierWithReturn postcopy_notifier = { .notify = refuse_postcopy };
+
 bool hostmem_guest_memfd_alloc(HostMemoryBackend *backend, bool hugetlb,
                                Error **errp)
 {
@@ -104,6 +132,9 @@ bool hostmem_guest_memfd_alloc(HostMemoryBackend *backend, bool hugetlb,
         return false;
     }
 
+    if (!QLIST_IS_INSERTED(&postcopy_notifier, node)) {
+        postcopy_add_notifier(&postcopy_notifier);
+    }
     error_setg(&rb->cpr_blocker, "Memory region %s is a guest_memfd, which "
                "is not supported with CPR.", name);
     return migrate_add_blocker_modes(&rb->cpr_blocker, errp,
