@@ -44,6 +44,20 @@ class VirtHost(hosts.Host):
         self._locked = None
 
     @staticmethod
+    def shell(command, directory):
+        """
+        Run @command in @directory, with sev-migrate in PATH; return (exit status,
+        output).
+        """
+        done = subprocess.run(
+            ['bash', '-c', command], cwd=directory, check=False, text=True,
+            env={**os.environ,
+                 'PATH': f'{REPO}/tools/sev-migrate:{os.environ["PATH"]}'},
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT)
+        return done.returncode, done.stdout
+
+    @staticmethod
     def start_libvirtd():
         subprocess.run(['libvirtd', '--daemon', '--listen'], check=True,
                        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,

@@ -23,7 +23,7 @@ import sys
 import time
 import unittest
 
-from sevmig import BUILD, counter, domain, flash, guest, hosts, tap, tls, virthost
+from sevmig import BUILD, REPO, counter, domain, flash, guest, hosts, tap, tls, virthost
 from sevmig.tap import note
 from sevmig.virthost import SHARED, uri
 from sevmigrate import chain
@@ -736,6 +736,61 @@ class Tool(Base):
             self.assert_good(g)
 
 
+class Manual(Base):
+    """The procedure of the manual's page about libvirt, word by word."""
+    PAGE = f'{REPO}/docs/system/i386/sev-libvirt.rst'
+    # scripts/build/libvirt prepares the hosts, and Hosts.test_30 runs the check
+    DONE = ('apt install', "echo '/dev/sev rw,'", 'sev-migrate check')
+
+    def commands(self):
+        """Return (host, command) of all commands of the page that are not DONE."""
+        with open(self.PAGE, encoding='utf-8') as f:
+            text = f.read()
+        marked = [(host, line[5:]) for host, block in re.findall(
+            r'^\.\. run on (host-[ab])\n\n\.\. code-block:: console\n\n'
+            r'((?:   # .*\n)+)', text, re.M) for line in block.splitlines()]
+        self.assertEqual(
+            [line for line in re.findall(r'^ +# (.*)', text, re.M)
+             if not line.startswith(self.DONE)],
+            [line for _, line in marked], 'a command does not name its host')
+        return marked
+
+    @staticmethod
+    def emulated(command):
+        """Return @command as it must be on emulated hosts."""
+        if command.startswith(('sev-migrate verify', 'sev-migrate run')):
+            command += ' --ark ask_ark_milan.cert'
+        # The emulated hosts have no sshd
+        return command.replace('qemu+ssh:', 'qemu+tcp:')
+
+    def test_procedure(self):
+        work = f'{SHARED}/manual'
+        os.makedirs(work)
+        config = domain.Config('sev-guest', loader=COUNTER, policy=POLICY_SEV,
+                               in_place=self.a.kernel == 'module')
+        for name, data in (('guest.xml', domain.describe(config).encode()),
+                           ('cek.cert', self.b.amd_cek()),
+                           ('ask_ark_milan.cert', self.b.amd_cert())):
+            self.a.write(f'{work}/{name}', data)
+        g = Guest(self.a, self.b, config)
+        self.addCleanup(g.end)
+        moves = 0
+        for name, command in self.commands():
+            if g.host is self.b:
+                self.move(g)
+            g.prepare_arrival()
+            host = self.a if name == self.a.name else self.b
+            note(f'{name}: {command}')
+            status, out = host.shell(self.emulated(command), work)
+            self.assertEqual(status, 0, out)
+            if re.match('sev-migrate run|virsh migrate ', command):
+                moves += 1
+                g.arrived()
+                self.assert_only_here(g)
+                self.assert_good(g)
+        self.assertEqual(moves, 2, 'sev-migrate and virsh')
+
+
 def main():
     if 'L1_PEER' not in os.environ:
         tap.main('needs two hosts: run it with tests/run libvirt')
@@ -745,7 +800,8 @@ def main():
     if len(sys.argv) == 1:
         # The classes in the order of this file
         sys.argv += ['Hosts', 'Define', 'Moves', 'Ordinary', 'Policy',
-                     'Storage', 'Job', 'Refusals', 'Finish', 'Linux', 'Tool']
+                     'Storage', 'Job', 'Refusals', 'Finish', 'Linux', 'Tool',
+                     'Manual']
     tap.main()
 
 
