@@ -10,7 +10,7 @@
 #   make check-reload      load and unload the module 100 times
 #   make check-hosts       migrations between two hosts, with all pairs of kernels
 #   make check-helper      migrations by the migration helper, all cases
-#   make check-libvirt     Debian's libvirt migrates guests; takes hours
+#   make check-libvirt     migrations by Debian's libvirt between two hosts
 #   make check-failures    migrations that fail, all cases; takes hours
 #   make check-es  a guest with SEV-ES boots
 #   make check-bare        migrations of a guest of a few KiB, all cases
@@ -38,7 +38,7 @@ MAKEFLAGS += --no-print-directory
 ifndef SIGNOFF
 SIGNOFF := $(shell n=$$(git config user.name) && m=$$(git config user.email) && echo "$$n <$$m>")
 endif
-export SIGNOFF MIGRATION_TEST CACHE_DIR JOBS TESTS STORM FUZZ RUNS QEMU_SRC KERNEL_SRC KERNEL_SERIES QEMU_SERIES
+export SIGNOFF MIGRATION_TEST CACHE_DIR JOBS TESTS PACKAGES STORM FUZZ RUNS QEMU_SRC KERNEL_SRC KERNEL_SERIES QEMU_SERIES
 export STEP_BEGAN := $(shell date +%s)
 
 ninja = ./scripts/in-root ninja -C /b/meson --quiet $(if $(JOBS),-j $(JOBS))
