@@ -26,7 +26,7 @@ import unittest
 from sevmig import BUILD, REPO, counter, domain, flash, guest, hosts, tap, tls, virthost
 from sevmig.tap import note
 from sevmig.virthost import SHARED, uri
-from sevmigrate import chain
+from sevmigrate import chain, hostcheck
 from sevmigrate.domain import Domain
 from sevmigrate.errors import Refused, Stop
 
@@ -195,7 +195,8 @@ class Guest:
 class Base(unittest.TestCase):
     """Base of the tests with the hosts @a and @b."""
     a = b = None
-    denied = 0
+    # Name of a host -> number of AppArmor's denials that have been reported
+    denied = {}
 
     @classmethod
     def setUpClass(cls):
@@ -216,8 +217,15 @@ class Base(unittest.TestCase):
 
     def tearDown(self):
         for host in self.a, self.b:
-            for line in host.denials()[-5:]:
+            for line in self.new_denials(host):
                 note(f'{host.name}: {line}')
+
+    def new_denials(self, host):
+        """Return what AppArmor has denied on @host since the last call."""
+        found = host.denials()
+        before = self.denied.get(host.name, 0)
+        self.denied[host.name] = len(found)
+        return found[before:]
 
     def virsh(self, host, *args):
         """Run virsh, which must succeed; return its output."""
@@ -240,8 +248,7 @@ class Base(unittest.TestCase):
         g = Guest(host, self.b if host is self.a else self.a, config)
         self.virsh(host, 'define', path)
         status, out = virsh(host, 'start', config.name)
-        self.assertEqual(status, 0, out + host.log(config.name)[-2000:] +
-                         '\n'.join(host.denials()[-5:]))
+        self.assertEqual(status, 0, out + host.log(config.name)[-2000:])
         return g
 
     def counter(self, name, **kw):
@@ -396,6 +403,25 @@ class Define(Base):
             self.assertIn('/usr/share/OVMF/OVMF_CODE_4M.fd', xml)
         finally:
             self.virsh(self.a, 'undefine', 'sev-guest', '--nvram')
+
+    def test_40_control_rule(self):
+        """
+        Control: AppArmor confines QEMU, so without the rule that the manual
+        requires no guest starts.
+        """
+        rules = hostcheck.APPARMOR[1]
+        self.a.write(rules, b'')
+        self.addCleanup(self.a.write, rules,
+                        f'{hostcheck.APPARMOR_RULE}\n'.encode())
+        self.new_denials(self.a)
+        path = f'{SHARED}/no-rule.xml'
+        with open(path, 'w', encoding='utf-8') as f:
+            f.write(domain.describe(domain.Config('no-rule', loader=COUNTER)))
+        self.virsh(self.a, 'define', path)
+        self.addCleanup(self.virsh, self.a, 'undefine', 'no-rule', '--nvram')
+        status, out = virsh(self.a, 'start', 'no-rule')
+        self.assertNotEqual(status, 0, out)
+        self.assertIn('name="/dev/sev"', '\n'.join(self.new_denials(self.a)))
 
     @staticmethod
     def copy_of_example():
