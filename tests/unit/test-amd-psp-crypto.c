@@ -437,6 +437,53 @@ static void must_fail(const char *path, const char *why)
 }
 
 /*
+ * Platforms that open the same file have the same authority, so each accepts
+ * certificates that the other has signed.
+ * @a, @b: the authority, opened twice
+ */
+static void authority_verifies(AmdPspAuthority *a, AmdPspAuthority *b)
+{
+    const uint8_t *certs = amd_psp_authority_certs(a);
+    uint8_t cek[AMD_PSP_CERT_LEN], bad[AMD_PSP_ASK_ARK_LEN];
+    AmdPspEcKey key;
+
+    make_key("cek", &key);
+    amd_psp_cert_make(&key.q, AMD_PSP_CERT_CEK, 1, 55, cek);
+    g_assert(!amd_psp_authority_verify(a, certs, cek));
+    g_assert(amd_psp_authority_sign(b, cek));
+    g_assert(amd_psp_authority_verify(a, certs, cek));
+    for (size_t i = 0; i < sizeof(bad); i += 97) {
+        memcpy(bad, certs, sizeof(bad));
+        bad[i] ^= 4;
+        g_assert(!amd_psp_authority_verify(a, bad, cek));
+    }
+    memcpy(bad, certs + 1600, 1600);
+    memcpy(bad + 1600, certs, 1600);
+    g_assert(!amd_psp_authority_verify(a, bad, cek));
+}
+
+/*
+ * amd_psp_authority_open() rejects a file in which p is not a prime, and a file
+ * of another format.  This function destroys the authority's file at @path.
+ */
+static void authority_file_refused(const char *path)
+{
+    g_autofree char *text = NULL;
+    char *digit;
+    gsize len;
+
+    g_assert(g_file_get_contents(path, &text, &len, NULL));
+    digit = strstr(text, "p=") + 100;
+    *digit = *digit == '0' ? '1' : '0';
+    g_assert(g_file_set_contents(path, text, len, NULL));
+    must_fail(path, "does not contain keys");
+    g_assert(g_file_set_contents(path, "[ask]\np=7\nq=5\n", -1, NULL));
+    must_fail(path, "does not contain keys");
+    g_assert(g_file_set_contents(path, "something else", -1, NULL));
+    must_fail(path, "cannot load");
+}
+
+/*
  * The file of an authority is created once, is readable only by its owner, and
  * is checked whenever it is read
  */
@@ -447,13 +494,9 @@ static void test_authority(void)
     g_autofree char *name = g_strdup_printf("%s.cert", path);
     g_autofree char *nowhere = g_strdup_printf("%s/no/ark", dir);
     g_autofree char *text = NULL, *certs = NULL;
-    uint8_t cek[AMD_PSP_CERT_LEN], bad[AMD_PSP_ASK_ARK_LEN];
     AmdPspAuthority *a, *b;
-    AmdPspEcKey key;
     struct stat st;
-    char *digit;
     gsize len;
-    size_t i;
 
     a = amd_psp_authority_open(path, &error_abort);
     g_assert_cmpint(stat(path, &st), ==, 0);
@@ -464,24 +507,7 @@ static void test_authority(void)
     b = amd_psp_authority_open(path, &error_abort);
     g_assert_cmpmem(certs, len, amd_psp_authority_certs(b),
                     AMD_PSP_ASK_ARK_LEN);
-
-    /*
-     * Platforms that open the same file have the same authority, so each
-     * accepts certificates that the other has signed
-     */
-    make_key("cek", &key);
-    amd_psp_cert_make(&key.q, AMD_PSP_CERT_CEK, 1, 55, cek);
-    g_assert(!amd_psp_authority_verify(a, amd_psp_authority_certs(a), cek));
-    g_assert(amd_psp_authority_sign(b, cek));
-    g_assert(amd_psp_authority_verify(a, amd_psp_authority_certs(a), cek));
-    for (i = 0; i < sizeof(bad); i += 97) {
-        memcpy(bad, certs, sizeof(bad));
-        bad[i] ^= 4;
-        g_assert(!amd_psp_authority_verify(a, bad, cek));
-    }
-    memcpy(bad, certs + 1600, 1600);
-    memcpy(bad + 1600, certs, 1600);
-    g_assert(!amd_psp_authority_verify(a, bad, cek));
+    authority_verifies(a, b);
     amd_psp_authority_free(b);
 
     /*
@@ -489,25 +515,11 @@ static void test_authority(void)
      */
     unlink(name);
     b = amd_psp_authority_open(path, &error_abort);
-    g_clear_pointer(&text, g_free);
     g_assert(g_file_get_contents(name, &text, &len, NULL));
     g_assert_cmpmem(text, len, certs, AMD_PSP_ASK_ARK_LEN);
     amd_psp_authority_free(b);
 
-    /*
-     * amd_psp_authority_open() rejects a file in which p is not a prime, and a
-     * file of another format
-     */
-    g_clear_pointer(&text, g_free);
-    g_assert(g_file_get_contents(path, &text, &len, NULL));
-    digit = strstr(text, "p=") + 100;
-    *digit = *digit == '0' ? '1' : '0';
-    g_assert(g_file_set_contents(path, text, len, NULL));
-    must_fail(path, "does not contain keys");
-    g_assert(g_file_set_contents(path, "[ask]\np=7\nq=5\n", -1, NULL));
-    must_fail(path, "does not contain keys");
-    g_assert(g_file_set_contents(path, "something else", -1, NULL));
-    must_fail(path, "cannot load");
+    authority_file_refused(path);
     must_fail(nowhere, "cannot create");
     amd_psp_authority_free(a);
     unlink(path);

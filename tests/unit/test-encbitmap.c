@@ -406,30 +406,88 @@ static void test_big(void)
     g_free(tb);
 }
 
+/*
+ * Number of pages of the model in test_model().  It is odd, so that the last
+ * word is not full, and more than the code under test compares in one step.
+ */
+#define MODEL_NPAGES 9001
+
+/*
+ * Give the @n pages from @first on random states, in the provider and in
+ * @model, and check encbitmap_sync().
+ *
+ * Only a provider can call encbitmap_update(), because the caller must hold the
+ * writer's lock.  encbitmap_sync() takes this lock and calls the provider,
+ * which then calls encbitmap_update().
+ */
+static void model_sync(uint8_t *model, uint64_t first, uint64_t n)
+{
+    uint64_t changed = 0;   /* words of the bitmap */
+
+    memcpy(fake.state, model, MODEL_NPAGES);
+    for (unsigned i = first, last = UINT_MAX; i < first + n; i++) {
+        fake.state[i] = g_test_rand_int_range(0, 2);
+        if (fake.state[i] != model[i] && last / 64 != i / 64) {
+            changed++;
+            last = i;
+        }
+    }
+    g_assert(encbitmap_sync(&error_abort));
+    g_assert_cmpuint(fake.changed, ==, changed);
+    memcpy(model, fake.state, MODEL_NPAGES);
+}
+
+static void model_count(RAMBlock *rb, const uint8_t *model, uint64_t first,
+                        uint64_t n)
+{
+    uint64_t want = 0;
+
+    for (unsigned i = first; i < first + n; i++) {
+        want += model[i];
+    }
+    g_assert_cmpuint(encbitmap_count(rb, first, n), ==, want);
+}
+
+static void model_run(RAMBlock *rb, const uint8_t *model, uint64_t first,
+                      uint64_t n)
+{
+    uint64_t want = 0;
+    bool p;
+
+    while (want < n && model[first + want] == model[first]) {
+        want++;
+    }
+    g_assert_cmpuint(encbitmap_run(rb, first, first + n, &p), ==, want);
+    g_assert(p == model[first]);
+}
+
+static void model_read(RAMBlock *rb, const uint8_t *model, uint64_t first,
+                       uint64_t n)
+{
+    uint64_t le[MODEL_NPAGES / 64 + 2];
+
+    memset(le, 0xa5, sizeof(le));
+    encbitmap_read(rb, first, n, le);
+    for (unsigned i = 0; i < ROUND_UP(n, 64); i++) {
+        g_assert_cmpuint(le64_to_cpu(le[i / 64]) >> (i % 64) & 1, ==,
+                         i < n ? model[first + i] : 0);
+    }
+    /* The words after the range are unchanged */
+    g_assert_cmphex(le[DIV_ROUND_UP(n, 64)], ==, 0xa5a5a5a5a5a5a5a5ULL);
+}
+
 /* Compare all functions with a model of one byte per page, for random ranges */
 static void test_model(void)
 {
-    /*
-     * An odd number, so that the last word is not full, and more pages than the
-     * code under test compares in one step
-     */
-    enum { NPAGES = 9001 };
-    g_autofree uint8_t *model = g_malloc0(NPAGES);
-    RAMBlock *rb = block_new("ram", NPAGES);
-    uint64_t le[NPAGES / 64 + 2];
+    g_autofree uint8_t *model = g_malloc0(MODEL_NPAGES);
+    RAMBlock *rb = block_new("ram", MODEL_NPAGES);
 
-    /*
-     * Only a provider can call encbitmap_update(), because the caller must hold
-     * the writer's lock.  encbitmap_sync() takes this lock and calls the
-     * provider, which then calls encbitmap_update().
-     */
     encbitmap_init(rb, &fake_dirtying_provider, false);
     fake_reset(rb, false);
     for (int op = 0; op < 20000; op++) {
-        uint64_t first = g_test_rand_int_range(0, NPAGES);
-        uint64_t n = g_test_rand_int_range(1, NPAGES - first + 1);
-        uint64_t want = 0, changed = 0;
-        bool val = g_test_rand_int_range(0, 2), p;
+        uint64_t first = g_test_rand_int_range(0, MODEL_NPAGES);
+        uint64_t n = g_test_rand_int_range(1, MODEL_NPAGES - first + 1);
+        bool val = g_test_rand_int_range(0, 2);
 
         switch (g_test_rand_int_range(0, 6)) {
         case 0:
@@ -442,47 +500,21 @@ static void test_model(void)
             memset(model + first, val, n);
             break;
         case 2:
-            memcpy(fake.state, model, NPAGES);
-            for (unsigned i = first, last = UINT_MAX; i < first + n; i++) {
-                fake.state[i] = g_test_rand_int_range(0, 2);
-                if (fake.state[i] != model[i] && last / 64 != i / 64) {
-                    changed++;
-                    last = i;
-                }
-            }
-            g_assert(encbitmap_sync(&error_abort));
-            g_assert_cmpuint(fake.changed, ==, changed);
-            memcpy(model, fake.state, NPAGES);
+            model_sync(model, first, n);
             break;
         case 3:
-            for (unsigned i = first; i < first + n; i++) {
-                want += model[i];
-            }
-            g_assert_cmpuint(encbitmap_count(rb, first, n), ==, want);
+            model_count(rb, model, first, n);
             break;
         case 4:
-            while (want < n && model[first + want] == model[first]) {
-                want++;
-            }
-            g_assert_cmpuint(encbitmap_run(rb, first, first + n, &p), ==,
-                             want);
-            g_assert(p == model[first]);
+            model_run(rb, model, first, n);
             break;
         case 5:
-            memset(le, 0xa5, sizeof(le));
-            encbitmap_read(rb, first, n, le);
-            for (unsigned i = 0; i < ROUND_UP(n, 64); i++) {
-                g_assert_cmpuint(le64_to_cpu(le[i / 64]) >> (i % 64) & 1, ==,
-                                 i < n ? model[first + i] : 0);
-            }
-            /* The words after the range are unchanged */
-            g_assert_cmphex(le[DIV_ROUND_UP(n, 64)], ==,
-                            0xa5a5a5a5a5a5a5a5ULL);
+            model_read(rb, model, first, n);
             break;
         }
         g_assert(encbitmap_test(rb, first) == model[first]);
     }
-    for (unsigned i = 0; i < NPAGES; i++) {
+    for (unsigned i = 0; i < MODEL_NPAGES; i++) {
         g_assert(encbitmap_test(rb, i) == model[i]);
     }
     block_free(rb);

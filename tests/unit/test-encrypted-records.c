@@ -282,6 +282,15 @@ static EncryptedReceiver *load_with_session(void)
     return load;
 }
 
+/* Check that @in is refused after the session record */
+static void refused_in_session(const GByteArray *in, const char *say)
+{
+    EncryptedReceiver *load = load_with_session();
+
+    refused(load, in, say);
+    encrypted_receiver_free(load);
+}
+
 static void test_round_trip(void)
 {
     EncryptedReceiver *load = encrypted_receiver_new(NULL, &vendor_ops);
@@ -609,124 +618,103 @@ static void session_block(GByteArray *b, const char *name, uint8_t n,
     g_byte_array_append(b, size, 8);
 }
 
+/* Append the entries of both RAMBlocks that can have private pages */
+static void session_both_blocks(GByteArray *b)
+{
+    session_block(b, "pc.ram", 6, 200);
+    session_block(b, "flash0", 6, 3);
+}
+
+/* Check that a session record with the body @b is refused */
+static void session_refused(const GByteArray *b, const char *say)
+{
+    EncryptedReceiver *load = encrypted_receiver_new(NULL, &vendor_ops);
+    g_autoptr(GByteArray) in = g_byte_array_new();
+
+    vendor_reset();
+    put_raw(in, SESSION, b);
+    refused(load, in, say);
+    g_assert_cmpuint(vendor.starts, ==, 0);
+    encrypted_receiver_free(load);
+}
+
+/* The first 16 bytes are wrong, or do not fit the two entries after them */
+static void session_heads_refused(void)
+{
+    static const struct {
+        uint32_t page_size, nblocks, len, flags;
+        const char *say;
+    } bad[] = {
+        { 65536, 2, 0, 0, "expected 4096" },
+        { 4096, 1025, 0, 0, "session of 1025 blocks" },
+        { 4096, UINT32_MAX, 0, 0, "session of 4294967295 blocks" },
+        { 4096, 2, 0, 4, "flags 0x4, this QEMU knows 0x3" },
+        { 4096, 2, 65537, 0, "65537 bytes of data" },
+        /* one entry less than announced */
+        { 4096, 3, 0, 0, "entry 2" },
+        /* receiver takes an unannounced entry for session data */
+        { 4096, 1, 0, 0, "session data" },
+        /* less data than announced */
+        { 4096, 2, 1, 0, "0 bytes of session data" },
+    };
+    g_autoptr(GByteArray) none = g_byte_array_new();
+
+    for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+        g_autoptr(GByteArray) b = g_byte_array_new();
+
+        session_head(b, bad[i].page_size, bad[i].nblocks, bad[i].len,
+                     bad[i].flags);
+        session_both_blocks(b);
+        session_refused(b, bad[i].say);
+    }
+    session_head(none, 4096, 0, 0, 0);
+    session_refused(none, "session of 0 blocks");
+}
+
+/* An entry is wrong, or the entry of a RAMBlock is missing */
+static void session_entries_refused(void)
+{
+    static const struct {
+        const char *name;
+        uint8_t n;
+        uint64_t npages;
+        bool alone;     /* without the entries of both RAMBlocks after it */
+        const char *say;
+    } bad[] = {
+        { "nvdimm", 6, 10, false, "block nvdimm" },
+        { "pc.rom", 6, 8, false, "always shared here" },
+        { "local", 5, 8, false, "block local" },
+        { "flash0", 6, 3, false, "twice" },
+        { "flash0", 6, 3, true, "block pc.ram: can have private pages here" },
+        { "pc.ram", 6, 201, true, "201 pages at the source, 200 here" },
+        { "pc.ram", 6, UINT64_MAX, true, "block pc.ram" },
+        { "pc.ram\0x", 8, 200, true, "entry 0" },
+        { "", 0, 200, false, "entry 0" },
+    };
+    g_autoptr(GByteArray) cut = g_byte_array_new();
+
+    for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+        g_autoptr(GByteArray) b = g_byte_array_new();
+
+        session_head(b, 4096, bad[i].alone ? 1 : 3, 0, 0);
+        session_block(b, bad[i].name, bad[i].n, bad[i].npages);
+        if (!bad[i].alone) {
+            session_both_blocks(b);
+        }
+        session_refused(b, bad[i].say);
+    }
+    /* A name that is longer than the rest of the record */
+    session_head(cut, 4096, 1, 0, 0);
+    g_byte_array_append(cut, (const uint8_t *)"\xffpc.ram", 7);
+    session_refused(cut, "entry 0");
+}
+
 static void test_session(void)
 {
     machine_new(false);
-    for (int i = 0; ; i++) {
-        EncryptedReceiver *load = encrypted_receiver_new(NULL, &vendor_ops);
-        g_autoptr(GByteArray) in = g_byte_array_new();
-        g_autoptr(GByteArray) b = g_byte_array_new();
-        const char *say = NULL;
-        bool both = true;
-
-        vendor_reset();
-        switch (i) {
-        case 0:
-            session_head(b, 65536, 2, 0, 0);
-            say = "expected 4096";
-            break;
-        case 1:
-            session_head(b, 4096, 0, 0, 0);
-            both = false;
-            say = "session of 0 blocks";
-            break;
-        case 2:
-            session_head(b, 4096, 1025, 0, 0);
-            say = "session of 1025 blocks";
-            break;
-        case 3:
-            session_head(b, 4096, UINT32_MAX, 0, 0);
-            say = "session of 4294967295 blocks";
-            break;
-        case 4:
-            session_head(b, 4096, 2, 0, 4);
-            say = "flags 0x4, this QEMU knows 0x3";
-            break;
-        case 5:
-            session_head(b, 4096, 2, 65537, 0);
-            say = "65537 bytes of data";
-            break;
-        case 6:     /* one entry less than announced */
-            session_head(b, 4096, 3, 0, 0);
-            say = "entry 2";
-            break;
-        case 7:     /* receiver takes an unannounced entry for session data */
-            session_head(b, 4096, 1, 0, 0);
-            say = "session data";
-            break;
-        case 8:     /* less data than announced */
-            session_head(b, 4096, 2, 1, 0);
-            say = "0 bytes of session data";
-            break;
-        case 9:
-            session_head(b, 4096, 3, 0, 0);
-            session_block(b, "nvdimm", 6, 10);
-            say = "block nvdimm";
-            break;
-        case 10:
-            session_head(b, 4096, 3, 0, 0);
-            session_block(b, "pc.rom", 6, 8);
-            say = "always shared here";
-            break;
-        case 11:
-            session_head(b, 4096, 3, 0, 0);
-            session_block(b, "local", 5, 8);
-            say = "block local";
-            break;
-        case 12:
-            session_head(b, 4096, 3, 0, 0);
-            session_block(b, "flash0", 6, 3);
-            say = "twice";
-            break;
-        case 13:
-            session_head(b, 4096, 1, 0, 0);
-            session_block(b, "flash0", 6, 3);
-            both = false;
-            say = "block pc.ram: can have private pages here";
-            break;
-        case 14:
-            session_head(b, 4096, 1, 0, 0);
-            session_block(b, "pc.ram", 6, 201);
-            both = false;
-            say = "201 pages at the source, 200 here";
-            break;
-        case 15:
-            session_head(b, 4096, 1, 0, 0);
-            session_block(b, "pc.ram", 6, UINT64_MAX);
-            both = false;
-            say = "block pc.ram";
-            break;
-        case 16:
-            session_head(b, 4096, 1, 0, 0);
-            session_block(b, "pc.ram\0x", 8, 200);
-            both = false;
-            say = "entry 0";
-            break;
-        case 17:
-            session_head(b, 4096, 3, 0, 0);
-            session_block(b, "", 0, 200);
-            say = "entry 0";
-            break;
-        case 18:    /* a name that is longer than the rest of the record */
-            session_head(b, 4096, 1, 0, 0);
-            g_byte_array_append(b, (const uint8_t *)"\xffpc.ram", 7);
-            both = false;
-            say = "entry 0";
-            break;
-        default:
-            encrypted_receiver_free(load);
-            machine_free();
-            return;
-        }
-        if (both) {
-            session_block(b, "pc.ram", 6, 200);
-            session_block(b, "flash0", 6, 3);
-        }
-        put_raw(in, SESSION, b);
-        refused(load, in, say);
-        g_assert_cmpuint(vendor.starts, ==, 0);
-        encrypted_receiver_free(load);
-    }
+    session_heads_refused();
+    session_entries_refused();
+    machine_free();
 }
 
 static void test_pages(void)
@@ -765,7 +753,6 @@ static void test_pages(void)
 
     machine_new(false);
     for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
-        EncryptedReceiver *load = load_with_session();
         g_autoptr(GByteArray) in = g_byte_array_new();
         g_autoptr(GByteArray) b = g_byte_array_new();
 
@@ -775,12 +762,11 @@ static void test_pages(void)
         stl_be_p(b->data + 4, bad[i].count);
         stq_be_p(b->data + 8, bad[i].offset);
         put_raw(in, PAGES, b);
-        refused(load, in, bad[i].say);
+        refused_in_session(in, bad[i].say);
         /* No page was changed */
         g_assert_cmpuint(vendor.pages, ==, 0);
         g_assert_cmpuint(encbitmap_count(ram, 0, 200), ==, 0);
         g_assert_cmpuint(encbitmap_count(flash, 0, 3), ==, 0);
-        encrypted_receiver_free(load);
     }
     machine_free();
 }
@@ -802,10 +788,8 @@ static void test_pages_refused(void)
      * Change the record's offset from 0x1000 to 0.  The packed pages still
      * contain the offsets from 0x1000 on.
      */
-    load = load_with_session();
     stq_be_p(in->data + 16 + 8, 0);
-    refused(load, in, "page was moved");
-    encrypted_receiver_free(load);
+    refused_in_session(in, "page was moved");
     machine_free();
 }
 
@@ -813,7 +797,42 @@ static void test_pages_refused(void)
  * A record of unallocated pages makes the pages private and counts them as
  * received
  */
-static void test_unallocated(void)
+static void unallocated_received(void)
+{
+    g_autoptr(GByteArray) pages = g_byte_array_new();
+    g_autoptr(GByteArray) again = g_byte_array_new();
+    g_autoptr(GByteArray) end = g_byte_array_new();
+    EncryptedReceiver *load;
+
+    machine_new(true);
+    put_state(end);
+    put_final(end);
+    machine_free();
+    machine_new(false);
+    load = load_with_session();
+    put_pages(pages, 0, 30, 10);
+    encrypted_record_unallocated(pages, 0, 0, 30);
+    encrypted_record_unallocated(pages, 0, 35, 165);
+    encrypted_record_unallocated(pages, 1, 0, 3);
+    g_assert(load_all(load, pages, &error_abort));
+    g_assert_cmpuint(vendor.pages, ==, 10);
+    g_assert_cmpuint(encrypted_receiver_private_pages(load), ==, 10);
+    g_assert_cmpuint(encbitmap_count(ram, 0, 200), ==, 200);
+    /*
+     * The source sends a page as shared and then as unallocated, so the page is
+     * private in the end
+     */
+    g_assert(encrypted_receiver_plain(load, ram, 50 * PAGE, &error_abort));
+    g_assert(!encbitmap_test(ram, 50));
+    encrypted_record_unallocated(again, 0, 50, 1);
+    g_assert(load_all(load, again, &error_abort));
+    g_assert(load_all(load, end, &error_abort));
+    g_assert(encrypted_receiver_done(load, &error_abort));
+    encrypted_receiver_free(load);
+    machine_free();
+}
+
+static void unallocated_refused(void)
 {
     static const struct {
         uint32_t block, reserved;
@@ -829,62 +848,29 @@ static void test_unallocated(void)
         { 0, 0, UINT64_MAX, 1, "from page 18446744073709551615 on" },
         { 1, 0, 1, 3, "block flash0: record of 3 unallocated" },
     };
-    g_autoptr(GByteArray) in = g_byte_array_new();
-    EncryptedReceiver *load;
 
-    machine_new(true);
-    put_state(in);
-    put_final(in);
-    machine_free();
     machine_new(false);
-    load = load_with_session();
-    {
-        g_autoptr(GByteArray) pages = g_byte_array_new();
-
-        put_pages(pages, 0, 30, 10);
-        encrypted_record_unallocated(pages, 0, 0, 30);
-        encrypted_record_unallocated(pages, 0, 35, 165);
-        encrypted_record_unallocated(pages, 1, 0, 3);
-        g_assert(load_all(load, pages, &error_abort));
-    }
-    g_assert_cmpuint(vendor.pages, ==, 10);
-    g_assert_cmpuint(encrypted_receiver_private_pages(load), ==, 10);
-    g_assert_cmpuint(encbitmap_count(ram, 0, 200), ==, 200);
-    /*
-     * The source sends a page as shared and then as unallocated, so the page is
-     * private in the end
-     */
-    g_assert(encrypted_receiver_plain(load, ram, 50 * PAGE, &error_abort));
-    g_assert(!encbitmap_test(ram, 50));
-    {
-        g_autoptr(GByteArray) again = g_byte_array_new();
-
-        encrypted_record_unallocated(again, 0, 50, 1);
-        g_assert(load_all(load, again, &error_abort));
-    }
-    g_assert(load_all(load, in, &error_abort));
-    g_assert(encrypted_receiver_done(load, &error_abort));
-    encrypted_receiver_free(load);
-
     for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
-        g_autoptr(GByteArray) raw = g_byte_array_new();
+        g_autoptr(GByteArray) in = g_byte_array_new();
         g_autoptr(GByteArray) b = g_byte_array_new();
 
-        encbitmap_set(ram, 0, 200, false);
-        encbitmap_set(flash, 0, 3, false);
-        load = load_with_session();
         g_byte_array_set_size(b, 24);
         stl_be_p(b->data, bad[i].block);
         stl_be_p(b->data + 4, bad[i].reserved);
         stq_be_p(b->data + 8, bad[i].page);
         stq_be_p(b->data + 16, bad[i].npages);
-        put_raw(raw, UNALLOCATED, b);
-        refused(load, raw, bad[i].say);
+        put_raw(in, UNALLOCATED, b);
+        refused_in_session(in, bad[i].say);
         g_assert_cmpuint(encbitmap_count(ram, 0, 200), ==, 0);
         g_assert_cmpuint(encbitmap_count(flash, 0, 3), ==, 0);
-        encrypted_receiver_free(load);
     }
     machine_free();
+}
+
+static void test_unallocated(void)
+{
+    unallocated_received();
+    unallocated_refused();
 }
 
 static int convert_busy(RAMBlock *rb, uint64_t offset, uint64_t size,
@@ -906,17 +892,13 @@ static void test_convert_fails(void)
 
     ram = block_new("pc.ram", 200);
     encbitmap_init(ram, &busy, false);
-    load = load_with_session();
     put_pages(in, 0, 3, 1);
-    refused(load, in, "to private");
+    refused_in_session(in, "to private");
     g_assert_cmpuint(vendor.pages, ==, 0);
-    encrypted_receiver_free(load);
 
-    load = load_with_session();
     g_byte_array_set_size(in, 0);
     encrypted_record_unallocated(in, 0, 3, 1);
-    refused(load, in, "to private");
-    encrypted_receiver_free(load);
+    refused_in_session(in, "to private");
 
     load = load_with_session();
     encbitmap_set(ram, 3, 1, true);
@@ -927,18 +909,23 @@ static void test_convert_fails(void)
     block_free(ram);
 }
 
-static void state_body(GByteArray *b, uint32_t block, uint32_t reserved,
-                       uint64_t first, uint64_t npages, size_t nwords)
+/* Append a state record of @nwords words of zeros */
+static void put_raw_state(GByteArray *out, uint32_t block, uint32_t reserved,
+                          uint64_t first, uint64_t npages, size_t nwords)
 {
+    g_autoptr(GByteArray) b = g_byte_array_new();
+
     g_byte_array_set_size(b, 24 + nwords * 8);
     memset(b->data, 0, b->len);
     stl_be_p(b->data, block);
     stl_be_p(b->data + 4, reserved);
     stq_be_p(b->data + 8, first);
     stq_be_p(b->data + 16, npages);
+    put_raw(out, STATE, b);
 }
 
-static void test_state(void)
+/* The fields of the first state record are wrong */
+static void state_fields_refused(void)
 {
     static const struct {
         uint32_t block, reserved;
@@ -959,84 +946,84 @@ static void test_state(void)
         { 0, 0, 0, 200, 5, "in 40 bytes" },
         { 0, 0, 0, 64, 0, "in 0 bytes" },
     };
-    g_autoptr(GByteArray) in = g_byte_array_new();
-    g_autoptr(GByteArray) b = g_byte_array_new();
-    EncryptedReceiver *load;
 
-    machine_new(false);
     for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
-        load = load_with_session();
-        g_byte_array_set_size(in, 0);
-        state_body(b, bad[i].block, bad[i].reserved, bad[i].first,
-                   bad[i].npages, bad[i].nwords);
-        put_raw(in, STATE, b);
-        refused(load, in, bad[i].say);
-        encrypted_receiver_free(load);
+        g_autoptr(GByteArray) in = g_byte_array_new();
+
+        put_raw_state(in, bad[i].block, bad[i].reserved, bad[i].first,
+                      bad[i].npages, bad[i].nwords);
+        refused_in_session(in, bad[i].say);
     }
+}
 
-    /*
-     * The state records end before the last page of the first RAMBlock, or
-     * before the first page of the second RAMBlock
-     */
-    load = load_with_session();
-    g_byte_array_set_size(in, 0);
-    state_body(b, 0, 0, 0, 64, 1);
-    put_raw(in, STATE, b);
-    put_final(in);
-    refused(load, in, "block pc.ram: the state of page 64 is missing");
-    encrypted_receiver_free(load);
-    load = load_with_session();
-    g_byte_array_set_size(in, 0);
-    state_body(b, 0, 0, 0, 64, 1);
-    put_raw(in, STATE, b);
-    state_body(b, 0, 0, 64, 136, 3);
-    put_raw(in, STATE, b);
-    put_final(in);
-    refused(load, in, "block flash0: the state of page 0 is missing");
-    encrypted_receiver_free(load);
+/*
+ * The state records end before the last page of the first RAMBlock, or before
+ * the first page of the second RAMBlock
+ */
+static void state_end_refused(void)
+{
+    g_autoptr(GByteArray) one = g_byte_array_new();
+    g_autoptr(GByteArray) all = g_byte_array_new();
 
-    /* A state record has a 1 after the bit of the RAMBlock's last page */
-    load = load_with_session();
-    g_byte_array_set_size(in, 0);
-    state_body(b, 0, 0, 0, 200, 4);
-    stq_be_p(b->data + 24 + 24, 1ULL << 8);
-    put_raw(in, STATE, b);
-    refused(load, in, "beyond its end");
-    encrypted_receiver_free(load);
+    put_raw_state(one, 0, 0, 0, 64, 1);
+    put_final(one);
+    refused_in_session(one, "block pc.ram: the state of page 64 is missing");
+    put_raw_state(all, 0, 0, 0, 64, 1);
+    put_raw_state(all, 0, 0, 64, 136, 3);
+    put_final(all);
+    refused_in_session(all, "block flash0: the state of page 0 is missing");
+}
 
-    /*
-     * A page is private at the source and shared at the destination, or the
-     * reverse
-     */
-    load = load_with_session();
-    g_byte_array_set_size(in, 0);
-    state_body(b, 0, 0, 0, 200, 4);
-    stq_be_p(b->data + 24 + 8, 1ULL << 5);
-    put_raw(in, STATE, b);
-    refused(load, in, "offset 0x45000: the page is private at the source");
-    encrypted_receiver_free(load);
-    encbitmap_set(ram, 199, 1, true);
-    load = load_with_session();
-    g_byte_array_set_size(in, 0);
-    state_body(b, 0, 0, 0, 200, 4);
-    put_raw(in, STATE, b);
-    refused(load, in, "offset 0xc7000: the page is shared at the source");
-    encrypted_receiver_free(load);
-    machine_free();
+/*
+ * Check that a state record of pc.ram is refused in which only the bit of @page
+ * is 1
+ */
+static void state_bit_refused(unsigned page, const char *say)
+{
+    g_autoptr(GByteArray) in = g_byte_array_new();
 
-    /* A page that is private on both sides but was not sent */
-    machine_new(true);
-    load = load_with_session();
-    g_byte_array_set_size(in, 0);
+    put_raw_state(in, 0, 0, 0, 200, 4);
+    stq_be_p(in->data + 16 + 24 + page / 64 * 8, 1ULL << (page % 64));
+    refused_in_session(in, say);
+}
+
+/* A page is private on both sides but was not sent */
+static void state_unsent_refused(void)
+{
+    g_autoptr(GByteArray) in = g_byte_array_new();
+
     put_pages(in, 0, 0, 64);
     put_pages(in, 0, 64, 64);
     put_pages(in, 0, 128, 63);
     put_pages(in, 0, 192, 8);
     put_pages(in, 1, 0, 3);
     put_state(in);
-    refused(load, in, "offset 0xbf000: the page is private but was not "
-            "received");
-    encrypted_receiver_free(load);
+    refused_in_session(in, "offset 0xbf000: the page is private but was not "
+                       "received");
+}
+
+static void test_state(void)
+{
+    g_autoptr(GByteArray) shared = g_byte_array_new();
+
+    machine_new(false);
+    state_fields_refused();
+    state_end_refused();
+    /* Page 200 is after the last page of the RAMBlock */
+    state_bit_refused(200, "beyond its end");
+    /*
+     * A page is private at the source and shared at the destination, or the
+     * reverse
+     */
+    state_bit_refused(69, "offset 0x45000: the page is private at the source");
+    encbitmap_set(ram, 199, 1, true);
+    put_raw_state(shared, 0, 0, 0, 200, 4);
+    refused_in_session(shared,
+                       "offset 0xc7000: the page is shared at the source");
+    machine_free();
+
+    machine_new(true);
+    state_unsent_refused();
     machine_free();
 }
 
@@ -1357,8 +1344,7 @@ static void test_optional_flags(void)
 
         vendor_reset();
         session_head(b, 4096, 2, 0, flags[i]);
-        session_block(b, "pc.ram", 6, 200);
-        session_block(b, "flash0", 6, 3);
+        session_both_blocks(b);
         put_raw(in, SESSION, b);
         g_assert(load_all(load, in, &error_abort));
         g_assert_cmpuint(vendor.starts, ==, 1);

@@ -58,15 +58,10 @@ static void test_empty(void)
     encrypted_stats_free(NULL);
 }
 
-/*
- * The counters of a round count what happens in the round, and the totals count
- * all rounds
- */
-static void test_rounds(void)
+/* Begin at 1000 ms, send pages in round 1, and end the round after 500 ms */
+static void run_round_1(EncryptedStats *s)
 {
-    EncryptedStats *s = encrypted_stats_new();
-    EncryptedRamStats *stats;
-    EncryptedRamRound *r, ended;
+    EncryptedRamRound ended;
 
     g_assert_false(encrypted_stats_round(s, 1, 1000, &ended));
     encrypted_stats_add_block(s, 1000);
@@ -81,6 +76,13 @@ static void test_rounds(void)
     g_assert_cmpuint(ended.round, ==, 1);
     g_assert_cmpuint(ended.private_pages, ==, 74);
     g_assert_cmpuint(ended.duration, ==, 500);
+}
+
+/* Send pages in round 2, and do not end it */
+static void run_round_2(EncryptedStats *s)
+{
+    EncryptedRamStats *stats;
+
     encrypted_stats_remaining(s, 100);
     encrypted_stats_private(s, 0, 0, 5, 6000);
     /*
@@ -95,8 +97,10 @@ static void test_rounds(void)
     encrypted_stats_calls(s, 80);
     /* No page could be packed, but the call took time */
     encrypted_stats_packed(s, 0, 100 * SCALE_MS);
+}
 
-    stats = encrypted_stats_get(s, 1600);
+static void assert_totals(const EncryptedRamStats *stats)
+{
     g_assert_cmpuint(stats->rounds, ==, 2);
     g_assert_cmpuint(stats->private_pages, ==, 79);
     g_assert_cmpuint(stats->private_bytes, ==, 87040);
@@ -108,8 +112,10 @@ static void test_rounds(void)
     g_assert_cmpuint(stats->platform_calls, ==, 80);
     g_assert_cmpuint(stats->platform_time, ==, 2100);
     g_assert_cmpuint(stats->remaining_private_pages, ==, 95);
-    g_assert_cmpuint(count_rounds(stats), ==, 2);
-    r = nth(stats, 0);
+}
+
+static void assert_round_1(const EncryptedRamRound *r)
+{
     g_assert_cmpuint(r->round, ==, 1);
     g_assert_cmpuint(r->start, ==, 0);
     g_assert_cmpuint(r->duration, ==, 500);
@@ -121,17 +127,39 @@ static void test_rounds(void)
     g_assert_cmpuint(r->again_pages, ==, 3);
     g_assert_cmpuint(r->platform_calls, ==, 75);
     g_assert_cmpuint(r->platform_time, ==, 2000);
-    /*
-     * The statistics of the present round have its counters and its duration
-     * until now
-     */
-    r = nth(stats, 1);
+}
+
+/*
+ * The statistics of the present round have its counters and its duration until
+ * now
+ */
+static void assert_round_2(const EncryptedRamRound *r)
+{
     g_assert_cmpuint(r->round, ==, 2);
     g_assert_cmpuint(r->start, ==, 500);
     g_assert_cmpuint(r->duration, ==, 100);
     g_assert_cmpuint(r->private_pages, ==, 5);
     g_assert_cmpuint(r->platform_calls, ==, 5);
     g_assert_cmpuint(r->platform_time, ==, 100);
+}
+
+/*
+ * The counters of a round count what happens in the round, and the totals count
+ * all rounds
+ */
+static void test_rounds(void)
+{
+    EncryptedStats *s = encrypted_stats_new();
+    EncryptedRamStats *stats;
+    EncryptedRamRound ended;
+
+    run_round_1(s);
+    run_round_2(s);
+    stats = encrypted_stats_get(s, 1600);
+    assert_totals(stats);
+    g_assert_cmpuint(count_rounds(stats), ==, 2);
+    assert_round_1(nth(stats, 0));
+    assert_round_2(nth(stats, 1));
     free_stats(stats);
 
     /*
