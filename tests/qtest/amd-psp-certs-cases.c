@@ -95,6 +95,19 @@ static unsigned may_go(Psp *p, uint32_t policy)
     return st;
 }
 
+/* SEND_START refuses a wrong address and wrong lengths of the ASK and ARK */
+static void ask_ark_arguments_refused(Psp *p, uint32_t h)
+{
+    put_send_start(p, h);
+    put64(p, 40, NOT_RAM);
+    g_assert_cmphex(psp_cmd(p, 0x40), ==, 0x09);
+    put64(p, 40, ASK_ARK);
+    put32(p, 48, ASK_ARK_LEN - 1);
+    g_assert_cmphex(psp_cmd(p, 0x40), ==, 0x04);
+    put32(p, 48, 0xffffffff);
+    g_assert_cmphex(psp_cmd(p, 0x40), ==, 0x04);
+}
+
 /* SEND_START verifies each link of the chain and notices any wrong bit */
 static void test_chain_links(void)
 {
@@ -158,17 +171,9 @@ static void test_chain_links(void)
         g_assert_cmpuint(guest_state(&p, h), ==, 3);
         qtest_writeb(p.qts, bits[i].at, old);
     }
-    /* SEND_START refuses wrong addresses and lengths of the certificates */
     g_assert_cmphex(send_start(&p, h), ==, 0);
     g_assert_cmphex(guest_cmd(&p, 0x44, h), ==, 0);
-    put_send_start(&p, h);
-    put64(&p, 40, NOT_RAM);
-    g_assert_cmphex(psp_cmd(&p, 0x40), ==, 0x09);
-    put64(&p, 40, ASK_ARK);
-    put32(&p, 48, ASK_ARK_LEN - 1);
-    g_assert_cmphex(psp_cmd(&p, 0x40), ==, 0x04);
-    put32(&p, 48, 0xffffffff);
-    g_assert_cmphex(psp_cmd(&p, 0x40), ==, 0x04);
+    ask_ark_arguments_refused(&p, h);
     psp_close(&p);
 }
 
@@ -397,112 +402,136 @@ static void own(Psp *p, const char *owner, uint8_t pek[CERT_LEN],
     g_assert(amd_psp_cert_sign(pek, AMD_PSP_CERT_OCA, &key));
 }
 
-static void test_pek_cert_import(void)
+static void assert_identity(Psp *p, const Identity *want)
 {
-    uint8_t pek[CERT_LEN], oca[CERT_LEN], bad[CERT_LEN], other[CERT_LEN];
-    g_autofree uint8_t *nv = g_malloc(NV_LEN);
-    Identity before, after, got;
+    Identity got;
+
+    get_identity(p, &got);
+    g_assert_cmpmem(&got, sizeof(got), want, sizeof(*want));
+}
+
+/*
+ * Start the platform "alice" with the storage @nv.  Returns the status of
+ * INIT_EX.
+ */
+static unsigned open_alice(Psp *p, const uint8_t *nv)
+{
+    psp_open(p, ",seed=alice");
+    qtest_memwrite(p->qts, NV, nv, NV_LEN);
+    return init_ex(p, 36, NV, NV_LEN);
+}
+
+/*
+ * PEK_CERT_IMPORT refuses wrong lengths and addresses.  @pek has no signature
+ * of @oca, so PEK_CERT_IMPORT refuses right ones as well, but with another
+ * error.
+ */
+static void import_arguments_refused(Psp *p, const uint8_t *pek,
+                                     const uint8_t *oca)
+{
+    g_assert_cmphex(pek_cert_import(p, pek, oca), ==, 0x06);
+    put32(p, 8, CERT_LEN - 1);
+    g_assert_cmphex(psp_cmd(p, 0x07), ==, 0x04);
+    put32(p, 8, CERT_LEN);
+    put32(p, 24, 0xffffffff);
+    g_assert_cmphex(psp_cmd(p, 0x07), ==, 0x04);
+    put32(p, 24, CERT_LEN);
+    put64(p, 16, NOT_RAM);
+    g_assert_cmphex(psp_cmd(p, 0x07), ==, 0x09);
+}
+
+/*
+ * PEK_CERT_IMPORT refuses an OCA that has not signed itself, an OCA that has
+ * not signed the PEK, and a PEK with a wrong key or number of signatures.
+ * @old_pek is the platform's PEK; @pek and @oca are of the owner "owner".
+ */
+static void import_certs_refused(Psp *p, const uint8_t *old_pek,
+                                 const uint8_t *pek, const uint8_t *oca)
+{
+    uint8_t bad[CERT_LEN], other[CERT_LEN];
     AmdPspEcKey key;
-    uint32_t h;
-    Psp p;
 
-    psp_open(&p, ",seed=alice");
-    qtest_memset(p.qts, NV, 0, NV_LEN);
-    g_assert_cmphex(init_ex(&p, 36, NV, NV_LEN), ==, 0);
-    get_identity(&p, &before);
-    g_assert(!is_owned(&p));
-    own(&p, "owner", pek, oca);
-
-    /* Wrong lengths and addresses */
-    g_assert_cmphex(pek_cert_import(&p, before.chain, oca), ==, 0x06);
-    put32(&p, 8, CERT_LEN - 1);
-    g_assert_cmphex(psp_cmd(&p, 0x07), ==, 0x04);
-    put32(&p, 8, CERT_LEN);
-    put32(&p, 24, 0xffffffff);
-    g_assert_cmphex(psp_cmd(&p, 0x07), ==, 0x04);
-    put32(&p, 24, CERT_LEN);
-    put64(&p, 16, NOT_RAM);
-    g_assert_cmphex(psp_cmd(&p, 0x07), ==, 0x09);
-
-    /*
-     * PEK_CERT_IMPORT refuses an OCA that has not signed itself, and an OCA
-     * that has not signed the PEK
-     */
     memcpy(bad, oca, CERT_LEN);
     bad[0x41c] ^= 1;
-    g_assert_cmphex(pek_cert_import(&p, pek, bad), ==, 0x06);
+    g_assert_cmphex(pek_cert_import(p, pek, bad), ==, 0x06);
     memcpy(bad, pek, CERT_LEN);
     bad[0x41c] ^= 1;
-    g_assert_cmphex(pek_cert_import(&p, bad, oca), ==, 0x06);
-    own(&p, "somebody else", bad, other);
-    g_assert_cmphex(pek_cert_import(&p, bad, oca), ==, 0x06);
+    g_assert_cmphex(pek_cert_import(p, bad, oca), ==, 0x06);
+    own(p, "somebody else", bad, other);
+    g_assert_cmphex(pek_cert_import(p, bad, oca), ==, 0x06);
     /* Another PEK with a valid signature */
     amd_psp_ec_key((const uint8_t[AMD_PSP_SEED_LEN]) { "owner" }, "oca", 0,
                    &key);
-    memcpy(bad, before.chain, CERT_LEN);
+    memcpy(bad, old_pek, CERT_LEN);
     amd_psp_cert_make(&key.q, AMD_PSP_CERT_PEK, 1, 55, bad);
     g_assert(amd_psp_cert_sign(bad, AMD_PSP_CERT_OCA, &key));
-    g_assert_cmphex(pek_cert_import(&p, bad, oca), ==, 0x06);
+    g_assert_cmphex(pek_cert_import(p, bad, oca), ==, 0x06);
     /*
-     * PEK_CERT_IMPORT refuses a PEK with two signatures, because there is no
-     * room for the signature of the CEK
+     * In a PEK with two signatures, there is no room for the signature of the
+     * CEK
      */
     memcpy(bad, pek, CERT_LEN);
     g_assert(amd_psp_cert_sign(bad, AMD_PSP_CERT_OCA, &key));
-    g_assert_cmphex(pek_cert_import(&p, bad, oca), ==, 0x06);
-    g_assert(!is_owned(&p));
-    get_identity(&p, &got);
-    g_assert_cmpmem(&got, sizeof(got), &before, sizeof(before));
+    g_assert_cmphex(pek_cert_import(p, bad, oca), ==, 0x06);
+}
 
-    g_assert_cmphex(pek_cert_import(&p, pek, oca), ==, 0);
-    g_assert(is_owned(&p));
-    g_assert_cmphex(pek_cert_import(&p, pek, oca), ==, 0x05);
-    get_identity(&p, &after);
-    g_assert_cmpmem(after.chain, 0x414, before.chain, 0x414);
-    g_assert_cmpmem(after.chain + CERT_LEN, CERT_LEN, oca, CERT_LEN);
-    g_assert_cmpmem(after.chain + 2 * CERT_LEN, CERT_LEN,
-                    before.chain + 2 * CERT_LEN, CERT_LEN);
-    g_assert(memcmp(after.pdh, before.pdh, 0x414));
-    g_assert(amd_psp_cert_verify(after.chain, AMD_PSP_CERT_PEK,
+/* Check what PEK_CERT_IMPORT has changed in a platform's certificates */
+static void assert_imported(const Identity *before, const Identity *after,
+                            const uint8_t *oca)
+{
+    g_assert_cmpmem(after->chain, 0x414, before->chain, 0x414);
+    g_assert_cmpmem(after->chain + CERT_LEN, CERT_LEN, oca, CERT_LEN);
+    g_assert_cmpmem(after->chain + 2 * CERT_LEN, CERT_LEN,
+                    before->chain + 2 * CERT_LEN, CERT_LEN);
+    g_assert(memcmp(after->pdh, before->pdh, 0x414));
+    g_assert(amd_psp_cert_verify(after->chain, AMD_PSP_CERT_PEK,
                                  oca, AMD_PSP_CERT_OCA));
-    g_assert(amd_psp_cert_verify(after.chain, AMD_PSP_CERT_PEK,
-                                 after.chain + 2 * CERT_LEN,
+    g_assert(amd_psp_cert_verify(after->chain, AMD_PSP_CERT_PEK,
+                                 after->chain + 2 * CERT_LEN,
                                  AMD_PSP_CERT_CEK));
-    g_assert(amd_psp_cert_verify(after.pdh, AMD_PSP_CERT_PDH,
-                                 after.chain, AMD_PSP_CERT_PEK));
-    qtest_memread(p.qts, NV, nv, NV_LEN);
-    psp_close(&p);
+    g_assert(amd_psp_cert_verify(after->pdh, AMD_PSP_CERT_PDH,
+                                 after->chain, AMD_PSP_CERT_PEK));
+}
 
-    /* The storage keeps the ownership */
-    psp_open(&p, ",seed=alice");
-    qtest_memwrite(p.qts, NV, nv, NV_LEN);
-    g_assert_cmphex(init_ex(&p, 36, NV, NV_LEN), ==, 0);
+/*
+ * @nv is a storage of the platform "alice" with an owner, and @alice are the
+ * platform's certificates
+ */
+static void storage_keeps_owner(uint8_t *nv, const Identity *alice)
+{
+    Psp p;
+
+    g_assert_cmphex(open_alice(&p, nv), ==, 0);
     g_assert(is_owned(&p));
-    get_identity(&p, &got);
-    g_assert_cmpmem(&got, sizeof(got), &after, sizeof(after));
+    assert_identity(&p, alice);
     /* PEK_GEN ends the ownership */
     g_assert_cmphex(psp_cmd(&p, 0x05), ==, 0);
     g_assert(!is_owned(&p));
     psp_close(&p);
 
     /* INIT_EX refuses a storage in which a byte was changed */
-    psp_open(&p, ",seed=alice");
     nv[64 + 0x41c] ^= 1;
-    qtest_memwrite(p.qts, NV, nv, NV_LEN);
-    g_assert_cmphex(init_ex(&p, 36, NV, NV_LEN), ==, 0x18);
+    g_assert_cmphex(open_alice(&p, nv), ==, 0x18);
     psp_close(&p);
+}
 
-    /*
-     * The platform "bob" can send a guest with the policy DOMAIN to the
-     * platform "alice" only after "bob" has the same owner as "alice"
-     */
+/*
+ * The platform "bob" can send a guest with the policy DOMAIN to the platform
+ * with the certificates @alice only after "bob" has the same owner as "alice"
+ */
+static void owner_allows_domain(const Identity *alice)
+{
+    uint8_t pek[CERT_LEN], oca[CERT_LEN];
+    uint32_t h;
+    Psp p;
+
     psp_open(&p, ",seed=bob");
     psp_init(&p);
-    put_identity(&p, &after);
+    put_identity(&p, alice);
     g_assert_cmphex(may_go(&p, 0x10), ==, 0x07);
     own(&p, "owner", pek, oca);
     g_assert_cmphex(pek_cert_import(&p, pek, oca), ==, 0);
-    put_identity(&p, &after);
+    put_identity(&p, alice);
     g_assert_cmphex(may_go(&p, 0x10), ==, 0);
     /* SHUTDOWN does not end the ownership, PLATFORM_RESET does */
     g_assert_cmphex(psp_cmd(&p, 0x02), ==, 0);
@@ -516,6 +545,34 @@ static void test_pek_cert_import(void)
     psp_init(&p);
     g_assert(!is_owned(&p));
     psp_close(&p);
+}
+
+static void test_pek_cert_import(void)
+{
+    g_autofree uint8_t *nv = g_malloc0(NV_LEN);
+    uint8_t pek[CERT_LEN], oca[CERT_LEN];
+    Identity before, after;
+    Psp p;
+
+    g_assert_cmphex(open_alice(&p, nv), ==, 0);
+    get_identity(&p, &before);
+    g_assert(!is_owned(&p));
+    own(&p, "owner", pek, oca);
+    import_arguments_refused(&p, before.chain, oca);
+    import_certs_refused(&p, before.chain, pek, oca);
+    g_assert(!is_owned(&p));
+    assert_identity(&p, &before);
+
+    g_assert_cmphex(pek_cert_import(&p, pek, oca), ==, 0);
+    g_assert(is_owned(&p));
+    g_assert_cmphex(pek_cert_import(&p, pek, oca), ==, 0x05);
+    get_identity(&p, &after);
+    assert_imported(&before, &after, oca);
+    qtest_memread(p.qts, NV, nv, NV_LEN);
+    psp_close(&p);
+
+    storage_keeps_owner(nv, &after);
+    owner_allows_domain(&after);
 }
 
 void add_certs_tests(void)

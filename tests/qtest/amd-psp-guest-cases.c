@@ -315,6 +315,44 @@ static void wbinvd(Psp *p)
     }
 }
 
+/* Shut the platform down and initialize it, without DF_FLUSH */
+static void init_again(Psp *p)
+{
+    g_assert_cmphex(psp_cmd(p, 0x02), ==, 0);
+    clear(p);
+    g_assert_cmphex(psp_cmd(p, 0x01), ==, 0);
+}
+
+/* Do one of the operations of test_flushes() */
+static void flushes_do(Psp *p, char operation)
+{
+    uint32_t h;
+
+    switch (operation) {
+    case 'W':
+        wbinvd(p);
+        break;
+    case 'F':
+        psp_cmd(p, 0x0a);
+        break;
+    case 'D':
+    case 'd':
+        h = launch(p, 0, operation == 'D' ? 1 : 2);
+        g_assert_cmphex(guest_cmd(p, 0x22, h), ==, 0);
+        break;
+    case 'N':
+        h = launch_start(p, 0);
+        g_assert_cmphex(activate(p, h, 1), ==, 0);
+        g_assert_cmphex(guest_cmd(p, 0x22, h), ==, 0);
+        break;
+    case 'I':
+        init_again(p);
+        break;
+    default:
+        g_assert_not_reached();
+    }
+}
+
 /*
  * The history of INIT, DEACTIVATE, WBINVD and DF_FLUSH decides whether an ASID
  * can be used again
@@ -323,8 +361,8 @@ static void test_flushes(void)
 {
     static const struct {
         /*
-         * Operations before ACTIVATE and DF_FLUSH.  The switch statement below
-         * defines the letter of each operation.
+         * Operations before ACTIVATE and DF_FLUSH.  flushes_do() defines the
+         * letter of each operation.
          */
         const char *before;
         unsigned df_flush, activate;
@@ -354,9 +392,7 @@ static void test_flushes(void)
     };
     g_autofree char *name = g_strdup_printf("%s/firmware", dir);
     g_autofree char *rom = g_malloc0(64 * 1024);
-    const char *c;
-    uint32_t a, h;
-    size_t i;
+    uint32_t h;
     Psp p;
 
     memcpy(rom, wbinvd_on_demand, sizeof(wbinvd_on_demand));
@@ -372,35 +408,11 @@ static void test_flushes(void)
                         "-device amd-psp,id=psp,addr=04.0", name);
     psp_attach(&p);
     wbinvd(&p);
-    for (i = 0; i < ARRAY_SIZE(cases); i++) {
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
         g_test_message("after INIT %s", cases[i].before);
-        g_assert_cmphex(psp_cmd(&p, 0x02), ==, 0);
-        clear(&p);
-        g_assert_cmphex(psp_cmd(&p, 0x01), ==, 0);
-        for (c = cases[i].before; *c; c++) {
-            switch (*c) {
-            case 'W':
-                wbinvd(&p);
-                break;
-            case 'F':
-                psp_cmd(&p, 0x0a);
-                break;
-            case 'D':
-            case 'd':
-                a = launch(&p, 0, *c == 'D' ? 1 : 2);
-                g_assert_cmphex(guest_cmd(&p, 0x22, a), ==, 0);
-                break;
-            case 'N':
-                a = launch_start(&p, 0);
-                g_assert_cmphex(activate(&p, a, 1), ==, 0);
-                g_assert_cmphex(guest_cmd(&p, 0x22, a), ==, 0);
-                break;
-            case 'I':
-                g_assert_cmphex(psp_cmd(&p, 0x02), ==, 0);
-                clear(&p);
-                g_assert_cmphex(psp_cmd(&p, 0x01), ==, 0);
-                break;
-            }
+        init_again(&p);
+        for (const char *c = cases[i].before; *c; c++) {
+            flushes_do(&p, *c);
         }
         h = launch_start(&p, 0);
         g_assert_cmphex(activate(&p, h, 1), ==, cases[i].activate);

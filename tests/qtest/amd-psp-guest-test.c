@@ -724,6 +724,84 @@ static void assert_unflushed(Host *h, int64_t by_host, int64_t by_guest,
 }
 
 /*
+ * QEMU counts no access after the hypervisor has flushed its lines of the page
+ * with CLFLUSH, or all lines with WBINVD
+ */
+static void flushed_not_counted(Host *h)
+{
+    hypervisor_does(h, DO_WRITE);
+    hypervisor_does(h, DO_FLUSH);
+    guest_writes(h);
+    hypervisor_does(h, DO_WBINVD);
+    hypervisor_does(h, DO_WRITE);
+    hypervisor_does(h, DO_WBINVD);
+    guest_writes(h);
+    hypervisor_does(h, DO_WBINVD);
+    hypervisor_does(h, DO_WRITE);
+    hypervisor_does(h, DO_FLUSH);
+    debug_encrypts(h);
+    assert_unflushed(h, 0, 0, 0);
+}
+
+/* QEMU counts one access of each kind */
+static void unflushed_counted(Host *h)
+{
+    g_autofree char *info = NULL;
+
+    /* A flush is not sufficient if the page is written again after it */
+    hypervisor_does(h, DO_WRITE);
+    hypervisor_does(h, DO_FLUSH);
+    hypervisor_does(h, DO_WRITE);
+    guest_writes(h);
+    assert_unflushed(h, 1, 0, 0);
+    /* CLFLUSH by the host does not flush the lines of the guest */
+    hypervisor_does(h, DO_WRITE);
+    assert_unflushed(h, 1, 1, 0);
+    debug_encrypts(h);
+    assert_unflushed(h, 1, 1, 1);
+    info = monitor(h, "info sev-platform");
+    g_assert_nonnull(strstr(info, "before a flush: 1 written by the host, "
+                            "1 by guests, 1 used by commands"));
+}
+
+/*
+ * With "fatal", QEMU exits if the guest writes to a page with unflushed lines.
+ * After unflushed_counted(), only the last access of this function is counted.
+ */
+static void unflushed_not_fatal(Host *h)
+{
+    /* The hypervisor has flushed the lines */
+    hypervisor_does(h, DO_WBINVD);
+    set_cache_check(h, "fatal");
+    hypervisor_does(h, DO_WRITE);
+    hypervisor_does(h, DO_FLUSH);
+    guest_writes(h);
+    /*
+     * If a firmware command only reads a page with unflushed lines, QEMU counts
+     * this, but does not exit.  A hypervisor cannot prevent this case: the
+     * guest may write to a page while SEND_UPDATE_DATA packs it.
+     */
+    hypervisor_does(h, DO_WBINVD);
+    hypervisor_does(h, DO_WRITE);
+    debug_decrypts(h);
+    assert_unflushed(h, 1, 1, 2);
+}
+
+/* The guest writes to a page with unflushed lines, and QEMU exits */
+static void unflushed_fatal(Host *h)
+{
+    hypervisor_does(h, DO_WBINVD);
+    hypervisor_does(h, DO_WRITE);
+    qtest_writel(h->qts, TOUCH, PAGE);
+    qtest_writeq(h->qts, VMCB + 0x578, CODE);
+    qtest_set_expected_status(h->qts, 1);
+    detach(h);
+    qtest_writeb(h->qts, TODO, DO_VMRUN);
+    qtest_wait_qemu(h->qts);
+    qtest_quit(h->qts);
+}
+
+/*
  * A vCPU writes to a page with one value of the C-bit.  Then a vCPU writes to
  * the page with the other value, or a firmware command uses the page.  QEMU
  * counts the second access if the lines of the first one are still unflushed.
@@ -733,45 +811,15 @@ static void test_unflushed(void)
     g_autofree char *name = g_strdup_printf("%s/trace", dir);
     g_autofree char *options = g_strdup_printf(
         "-trace sev_memory_unflushed,file=%s", name);
-    g_autofree char *text = NULL, *info = NULL;
+    g_autofree char *text = NULL;
     Host h;
 
     open_host(&h, 47, options);
     run(&h);
     g_assert_cmphex(stop(&h), ==, EXIT_VMMCALL);
     assert_unflushed(&h, 0, 0, 0);
-
-    /*
-     * QEMU counts no access after the hypervisor has flushed its lines of the
-     * page with CLFLUSH, or all lines with WBINVD
-     */
-    hypervisor_does(&h, DO_WRITE);
-    hypervisor_does(&h, DO_FLUSH);
-    guest_writes(&h);
-    hypervisor_does(&h, DO_WBINVD);
-    hypervisor_does(&h, DO_WRITE);
-    hypervisor_does(&h, DO_WBINVD);
-    guest_writes(&h);
-    hypervisor_does(&h, DO_WBINVD);
-    hypervisor_does(&h, DO_WRITE);
-    hypervisor_does(&h, DO_FLUSH);
-    debug_encrypts(&h);
-    assert_unflushed(&h, 0, 0, 0);
-
-    /* A flush is not sufficient if the page is written again after it */
-    hypervisor_does(&h, DO_WRITE);
-    hypervisor_does(&h, DO_FLUSH);
-    hypervisor_does(&h, DO_WRITE);
-    guest_writes(&h);
-    assert_unflushed(&h, 1, 0, 0);
-    /* CLFLUSH by the host does not flush the lines of the guest */
-    hypervisor_does(&h, DO_WRITE);
-    assert_unflushed(&h, 1, 1, 0);
-    debug_encrypts(&h);
-    assert_unflushed(&h, 1, 1, 1);
-    info = monitor(&h, "info sev-platform");
-    g_assert_nonnull(strstr(info, "before a flush: 1 written by the host, "
-                            "1 by guests, 1 used by commands"));
+    flushed_not_counted(&h);
+    unflushed_counted(&h);
 
     set_cache_check(&h, "off");
     hypervisor_does(&h, DO_WBINVD);
@@ -779,34 +827,8 @@ static void test_unflushed(void)
     guest_writes(&h);
     assert_unflushed(&h, 1, 1, 1);
 
-    /*
-     * With "fatal", QEMU exits if the guest writes to a page with unflushed
-     * lines.  It does not exit here, because the hypervisor has flushed them.
-     */
-    hypervisor_does(&h, DO_WBINVD);
-    set_cache_check(&h, "fatal");
-    hypervisor_does(&h, DO_WRITE);
-    hypervisor_does(&h, DO_FLUSH);
-    guest_writes(&h);
-    /*
-     * If a firmware command only reads a page with unflushed lines, QEMU counts
-     * this, but does not exit.  A hypervisor cannot prevent this case: the
-     * guest may write to a page while SEND_UPDATE_DATA packs it.
-     */
-    hypervisor_does(&h, DO_WBINVD);
-    hypervisor_does(&h, DO_WRITE);
-    debug_decrypts(&h);
-    assert_unflushed(&h, 1, 1, 2);
-    hypervisor_does(&h, DO_WBINVD);
-    hypervisor_does(&h, DO_WRITE);
-    qtest_writel(h.qts, TOUCH, PAGE);
-    qtest_writeq(h.qts, VMCB + 0x578, CODE);
-    qtest_set_expected_status(h.qts, 1);
-    detach(&h);
-    qtest_writeb(h.qts, TODO, DO_VMRUN);
-    qtest_wait_qemu(h.qts);
-    qtest_quit(h.qts);
-
+    unflushed_not_fatal(&h);
+    unflushed_fatal(&h);
     text = psp_take_trace(name);
     g_assert_nonnull(strstr(text, "0x6000: written with ASID 0, not flushed, "
                             "used with ASID 1 by a vCPU"));

@@ -487,6 +487,90 @@ static bool interrupted(Psp *p)
     return was;
 }
 
+/* Entries 0 to 3 of the low queue: interrupts at the end of a command */
+static void interrupts_of_entries(Psp *p)
+{
+    /* A command whose entry requests no interrupt raises none */
+    put_entries(p, LOW, 0, 8, STATUS);
+    ring_go(p, 1, 0);
+    await_head(p, LOW_RUNS | HIGH_RUNS | 1);
+    ring_go(p, 1, 0);
+    g_assert(!interrupted(p));
+    /*
+     * An entry with INT_DONE raises an interrupt at the end of its command.
+     * COMPLETE stays set until a doorbell with CLEAR, but a bit that is still
+     * set does not raise another interrupt at the next doorbell.
+     */
+    put_entry(p, LOW, 1, STATUS, INT_DONE, ARG);
+    ring_go(p, 2, 0);
+    await_head(p, COMPLETE | LOW_RUNS | HIGH_RUNS | 2);
+    g_assert(interrupted(p));
+    ring_go(p, 2, 0);
+    g_assert(!interrupted(p));
+    g_assert_cmphex(psp_read(p, CMDBUF_LO) & INTS, ==, COMPLETE);
+    ring_go(p, 2, CLEAR);
+    g_assert_cmphex(psp_read(p, CMDBUF_LO) & INTS, ==, 0);
+    /*
+     * An entry with INT_DONE raises an interrupt even if its command fails.
+     * The pause of a queue raises an interrupt even without INT_DONE.
+     */
+    put_entry(p, LOW, 2, NONE, INT_DONE | GO_ON, 0);
+    ring_go(p, 3, 0);
+    await_head(p, COMPLETE | LOW_RUNS | HIGH_RUNS | 3);
+    g_assert(interrupted(p));
+    put_entry(p, LOW, 3, NONE, 0, 0);
+    ring_go(p, 4, 0);
+    await_head(p, COMPLETE | PAUSED | HIGH_RUNS | 4);
+    g_assert(interrupted(p));
+}
+
+/*
+ * A command in the mailbox raises an interrupt only if the host sets bit 0 of
+ * CMDRESP.  The test writes STATUS without this bit; STATUS also ends ring
+ * buffer mode.  The test then writes RING_BUFFER, with the argument @c, with
+ * this bit.
+ */
+static void interrupts_of_mailbox(Psp *p, const Config *c)
+{
+    g_assert_cmphex(psp_cmd(p, STATUS), ==, 0x1f);
+    g_assert(!interrupted(p));
+    put_config(p, c);
+    psp_write(p, CMDBUF_LO, BUF);
+    psp_write(p, CMDRESP, RING_BUFFER << 16 | 1);
+    g_assert_cmphex(psp_wait(p, RING_BUFFER), ==, 0);
+    g_assert(interrupted(p));
+}
+
+/* The low queue is nearly empty if it has fewer than two entries */
+static void interrupts_of_threshold(Psp *p)
+{
+    /*
+     * A queue with two entries is not nearly empty.  A queue with one entry is
+     * nearly empty, but the interrupt for this is disabled.
+     */
+    put_entries(p, LOW, 0, 8, STATUS);
+    ring_go(p, 3, 0);
+    await_head(p, LOW_RUNS | HIGH_RUNS | 3);
+    g_assert(!interrupted(p));
+    /* The interrupt is enabled for the high queue only */
+    ring_go(p, 4, NEAR_INT << 1);
+    await_head(p, LOW_RUNS | HIGH_RUNS | 4);
+    g_assert(!interrupted(p));
+    ring_go(p, 5, NEAR_INT);
+    await_head(p, NEAR | LOW_RUNS | HIGH_RUNS | 5);
+    g_assert(interrupted(p));
+    /*
+     * The queue has three entries when the firmware takes entry 5 and two when
+     * it takes entry 6, so the queue is not nearly empty.  Entry 6 fails, so
+     * the firmware pauses the queue.  Then only entry 7 is left, but the
+     * firmware does not set NEAR for a queue that is paused.
+     */
+    put_entry(p, LOW, 6, NONE, 0, 0);
+    ring_go(p, 8, NEAR_INT | CLEAR);
+    await_head(p, HIGH_RUNS | 7);
+    g_assert(interrupted(p));
+}
+
 static void test_interrupts(void)
 {
     Config near = both;
@@ -496,79 +580,11 @@ static void test_interrupts(void)
     psp_enable_msi(&p, MSI_ADDR);
     psp_write(&p, INTEN, 2);
     g_assert(!interrupted(&p));
-
-    /* A command whose entry requests no interrupt raises none */
-    put_entries(&p, LOW, 0, 8, STATUS);
-    ring_go(&p, 1, 0);
-    await_head(&p, LOW_RUNS | HIGH_RUNS | 1);
-    ring_go(&p, 1, 0);
-    g_assert(!interrupted(&p));
-    /*
-     * An entry with INT_DONE raises an interrupt at the end of its command.
-     * COMPLETE stays set until a doorbell with CLEAR, but a bit that is still
-     * set does not raise another interrupt at the next doorbell.
-     */
-    put_entry(&p, LOW, 1, STATUS, INT_DONE, ARG);
-    ring_go(&p, 2, 0);
-    await_head(&p, COMPLETE | LOW_RUNS | HIGH_RUNS | 2);
-    g_assert(interrupted(&p));
-    ring_go(&p, 2, 0);
-    g_assert(!interrupted(&p));
-    g_assert_cmphex(psp_read(&p, CMDBUF_LO) & INTS, ==, COMPLETE);
-    ring_go(&p, 2, CLEAR);
-    g_assert_cmphex(psp_read(&p, CMDBUF_LO) & INTS, ==, 0);
-    /*
-     * An entry with INT_DONE raises an interrupt even if its command fails.
-     * The pause of a queue raises an interrupt even without INT_DONE.
-     */
-    put_entry(&p, LOW, 2, NONE, INT_DONE | GO_ON, 0);
-    ring_go(&p, 3, 0);
-    await_head(&p, COMPLETE | LOW_RUNS | HIGH_RUNS | 3);
-    g_assert(interrupted(&p));
-    put_entry(&p, LOW, 3, NONE, 0, 0);
-    ring_go(&p, 4, 0);
-    await_head(&p, COMPLETE | PAUSED | HIGH_RUNS | 4);
-    g_assert(interrupted(&p));
-    /*
-     * A command in the mailbox raises an interrupt only if the host sets bit 0
-     * of CMDRESP.  The test writes STATUS without this bit; STATUS also ends
-     * ring buffer mode.  The test then writes RING_BUFFER with this bit.
-     */
-    g_assert_cmphex(psp_cmd(&p, STATUS), ==, 0x1f);
-    g_assert(!interrupted(&p));
+    interrupts_of_entries(&p);
     near.int_on_empty = 0xfffe;
     near.thresholds[0] = 2;
-    put_config(&p, &near);
-    psp_write(&p, CMDBUF_LO, BUF);
-    psp_write(&p, CMDRESP, RING_BUFFER << 16 | 1);
-    g_assert_cmphex(psp_wait(&p, RING_BUFFER), ==, 0);
-    g_assert(interrupted(&p));
-
-    /*
-     * A queue with two entries is not nearly empty.  A queue with one entry is
-     * nearly empty, but the interrupt for this is disabled.
-     */
-    put_entries(&p, LOW, 0, 8, STATUS);
-    ring_go(&p, 3, 0);
-    await_head(&p, LOW_RUNS | HIGH_RUNS | 3);
-    g_assert(!interrupted(&p));
-    /* The interrupt is enabled for the high queue only */
-    ring_go(&p, 4, NEAR_INT << 1);
-    await_head(&p, LOW_RUNS | HIGH_RUNS | 4);
-    g_assert(!interrupted(&p));
-    ring_go(&p, 5, NEAR_INT);
-    await_head(&p, NEAR | LOW_RUNS | HIGH_RUNS | 5);
-    g_assert(interrupted(&p));
-    /*
-     * The queue has three entries when the firmware takes entry 5 and two when
-     * it takes entry 6, so the queue is not nearly empty.  Entry 6 fails, so
-     * the firmware pauses the queue.  Then only entry 7 is left, but the
-     * firmware does not set NEAR for a queue that is paused.
-     */
-    put_entry(&p, LOW, 6, NONE, 0, 0);
-    ring_go(&p, 8, NEAR_INT | CLEAR);
-    await_head(&p, HIGH_RUNS | 7);
-    g_assert(interrupted(&p));
+    interrupts_of_mailbox(&p, &near);
+    interrupts_of_threshold(&p);
     psp_close(&p);
 }
 
@@ -759,6 +775,61 @@ static void test_shutdown_mailbox(void)
 }
 
 /*
+ * Execute one command in the low queue, at @index, while both queues run.
+ * assert_status() checks the result.
+ */
+static void both_cmd(Psp *p, unsigned index, unsigned cmd, uint64_t buf)
+{
+    put_entry(p, LOW, index, cmd, GO_ON, buf);
+    ring_go(p, index + 1, CLEAR);
+    await_head(p, LOW_RUNS | HIGH_RUNS | EMPTY | (index + 1));
+}
+
+/*
+ * Execute three commands, at @index and after it, that use memory at @to.  The
+ * firmware refuses them with @status if the memory is in the pages of a queue.
+ */
+static void overlap_cmds(Psp *p, unsigned index, uint32_t handle, uint64_t to,
+                         unsigned status)
+{
+    /* A command writes its output to @to */
+    qtest_writeq(p->qts, ARG, to);
+    qtest_writel(p->qts, ARG + 8, 64);
+    both_cmd(p, index, GET_ID, ARG);
+    assert_status(p, LOW, index, status);
+    /* The buffer of a command is at @to */
+    both_cmd(p, index + 1, STATUS, to);
+    if (to != LOW - 63) {
+        assert_status(p, LOW, index + 1, status);
+    }
+    /* The guest memory for a command is at @to */
+    qtest_memset(p->qts, ARG, 0, 64);
+    qtest_writel(p->qts, ARG, handle);
+    qtest_writeq(p->qts, ARG + 8, to & ~15ull);
+    qtest_writel(p->qts, ARG + 16, 64);
+    both_cmd(p, index + 2, 0x31, ARG);
+    if ((to & 15) == 0) {
+        assert_status(p, LOW, index + 2, status);
+    }
+}
+
+/*
+ * The firmware refuses ACTIVATE_EX if the list of cores that it would read is
+ * in the pages of a queue
+ */
+static void overlap_activate_ex(Psp *p, unsigned index, uint32_t handle)
+{
+    qtest_memset(p->qts, ARG, 0, 64);
+    qtest_writel(p->qts, ARG, 24);
+    qtest_writel(p->qts, ARG + 4, handle);
+    qtest_writel(p->qts, ARG + 8, 2);
+    qtest_writel(p->qts, ARG + 12, 1);
+    qtest_writeq(p->qts, ARG + 16, LOW + 8);
+    both_cmd(p, index, 0x25, ARG);
+    assert_status(p, LOW, index, 0x09);
+}
+
+/*
  * The pages of a queue belong to the firmware: no command reads or writes them
  */
 static void test_overlap(void)
@@ -785,55 +856,13 @@ static void test_overlap(void)
     g_assert_cmphex(psp_cmd(&p, 0x21), ==, 0);      /* ACTIVATE */
     g_assert_cmphex(ring_enter(&p, &c), ==, 0);
 
-    for (unsigned i = 0; i < ARRAY_SIZE(good) + ARRAY_SIZE(bad); i++) {
-        bool is_bad = i >= ARRAY_SIZE(good);
-        uint64_t to = is_bad ? bad[i - ARRAY_SIZE(good)] : good[i];
-
-        qtest_writeq(p.qts, ARG, to);
-        qtest_writel(p.qts, ARG + 8, 64);
-        put_entry(&p, LOW, n++, GET_ID, GO_ON, ARG);
-        ring_go(&p, n, CLEAR);
-        await_head(&p, LOW_RUNS | HIGH_RUNS | EMPTY | n);
-        assert_status(&p, LOW, n - 1, is_bad ? 0x09 : 0);
-        /*
-         * The firmware refuses a command whose buffer is in the pages of a
-         * queue
-         */
-        put_entry(&p, LOW, n++, STATUS, GO_ON, to);
-        ring_go(&p, n, CLEAR);
-        await_head(&p, LOW_RUNS | HIGH_RUNS | EMPTY | n);
-        if (to != LOW - 63) {
-            assert_status(&p, LOW, n - 1, is_bad ? 0x09 : 0);
-        }
-        /*
-         * The firmware refuses a command whose guest memory is in the pages of
-         * a queue
-         */
-        qtest_memset(p.qts, ARG, 0, 64);
-        qtest_writel(p.qts, ARG, handle);
-        qtest_writeq(p.qts, ARG + 8, to & ~15ull);
-        qtest_writel(p.qts, ARG + 16, 64);
-        put_entry(&p, LOW, n++, 0x31, GO_ON, ARG);
-        ring_go(&p, n, CLEAR);
-        await_head(&p, LOW_RUNS | HIGH_RUNS | EMPTY | n);
-        if ((to & 15) == 0) {
-            assert_status(&p, LOW, n - 1, is_bad ? 0x09 : 0);
-        }
+    for (unsigned i = 0; i < ARRAY_SIZE(good); i++, n += 3) {
+        overlap_cmds(&p, n, handle, good[i], 0);
     }
-    /*
-     * The firmware refuses ACTIVATE_EX if the list of cores that it would read
-     * is in the pages of a queue
-     */
-    qtest_memset(p.qts, ARG, 0, 64);
-    qtest_writel(p.qts, ARG, 24);
-    qtest_writel(p.qts, ARG + 4, handle);
-    qtest_writel(p.qts, ARG + 8, 2);
-    qtest_writel(p.qts, ARG + 12, 1);
-    qtest_writeq(p.qts, ARG + 16, LOW + 8);
-    put_entry(&p, LOW, n++, 0x25, GO_ON, ARG);
-    ring_go(&p, n, CLEAR);
-    await_head(&p, LOW_RUNS | HIGH_RUNS | EMPTY | n);
-    assert_status(&p, LOW, n - 1, 0x09);
+    for (unsigned i = 0; i < ARRAY_SIZE(bad); i++, n += 3) {
+        overlap_cmds(&p, n, handle, bad[i], 0x09);
+    }
+    overlap_activate_ex(&p, n, handle);
 
     /* After ring buffer mode has ended, commands can write to these pages */
     g_assert_cmphex(psp_cmd(&p, STATUS), ==, 0x1f);
@@ -891,83 +920,109 @@ static void test_no_ram(void)
     psp_close(&p);
 }
 
+/* Entries 0 to 3: the third command fails, and the firmware pauses the queue */
+static void fault_status(Psp *p)
+{
+    psp_inject(p, "[{'kind': 'status', 'command': 'PLATFORM_STATUS', 'nth': 3,"
+                  "  'status': 23}]");
+    ring_go(p, 4, 0);
+    await_head(p, PAUSED | EMPTY | 3);
+    assert_status(p, LOW, 1, 0);
+    assert_status(p, LOW, 2, 23);
+    g_assert_cmpuint(qtest_readb(p->qts, ARG + 2 * 256), ==, 0);
+    g_assert_cmpuint(psp_stat_of(p, "PLATFORM_STATUS", "faults"), ==, 1);
+    g_assert(interrupted(p));
+    ring_go(p, 4, CLEAR | RESUME);
+    g_assert(interrupted(p));
+}
+
+/*
+ * Entries 4 and 5: corrupt the first byte of the second command's output.  This
+ * byte is the API's major version, which is 1 in the output of the other
+ * commands.
+ */
+static void fault_corrupt(Psp *p)
+{
+    psp_inject(p, "[{'kind': 'corrupt', 'offset': 0, 'nth': 2}]");
+    ring_go(p, 6, CLEAR);
+    await_head(p, LOW_RUNS | EMPTY | 6);
+    assert_status(p, LOW, 4, 0);
+    g_assert_cmpuint(qtest_readb(p->qts, ARG + 3 * 256), ==, 1);
+    g_assert_cmpuint(qtest_readb(p->qts, ARG + 4 * 256), ==, 0);
+    g_assert_cmpuint(qtest_readb(p->qts, ARG + 5 * 256), ==, 1);
+    g_assert(interrupted(p));
+}
+
+/* Entries 6 to 9, two for each doorbell */
+static void fault_no_interrupt(Psp *p)
+{
+    /*
+     * If the fault "no-interrupt" hits the last command of a doorbell, there
+     * is no interrupt.  The next doorbell raises an interrupt again.
+     */
+    psp_inject(p, "[{'kind': 'no-interrupt', 'nth': 2}]");
+    ring_go(p, 8, CLEAR);
+    await_head(p, LOW_RUNS | EMPTY | 8);
+    g_assert(!interrupted(p));
+    ring_go(p, 8, CLEAR);
+    g_assert(interrupted(p));
+    /*
+     * If the fault hits an earlier command of the doorbell, there is an
+     * interrupt
+     */
+    psp_inject(p, "[{'kind': 'no-interrupt'}]");
+    ring_go(p, 10, CLEAR);
+    await_head(p, LOW_RUNS | EMPTY | 10);
+    g_assert(interrupted(p));
+}
+
+/*
+ * Entries 10 and 11: a late command delays the commands that follow it in the
+ * queue
+ */
+static void fault_late(Psp *p)
+{
+    uint64_t busy = psp_stat_of(p, "PLATFORM_STATUS", "busy-ns");
+
+    psp_inject(p, "[{'kind': 'late', 'delay-us': 3000000}]");
+    ring_go(p, 12, CLEAR);
+    await_executed(p, "PLATFORM_STATUS", busy);
+    qtest_clock_step(p->qts, 2999999999);
+    g_assert_cmphex(psp_read(p, CMDBUF_LO), ==, LOW_RUNS | 10);
+    assert_not_posted(p, LOW, 10);
+    qtest_clock_step(p->qts, 1);
+    await_head(p, LOW_RUNS | EMPTY | 12);
+    g_assert(interrupted(p));
+}
+
+/* Faults apply to the commands that end and begin ring buffer mode */
+static void fault_of_mode(Psp *p)
+{
+    psp_inject(p, "[{'kind': 'status', 'status': 24}]");
+    g_assert_cmphex(psp_cmd(p, STATUS), ==, 24);
+    g_assert(!query_is(p, "ring"));
+    g_assert_cmphex(psp_cmd(p, STATUS), ==, 0);
+    psp_inject(p, "[{'kind': 'status', 'status': 24,"
+                  "  'command': 'RING_BUFFER'}]");
+    g_assert_cmphex(ring_enter(p, &low_only), ==, 24);
+    g_assert(!query_is(p, "ring"));
+    g_assert_cmphex(psp_cmd(p, STATUS), ==, 0);
+}
+
 /* Faults apply to commands in queues as well */
 static void test_faults(void)
 {
-    uint64_t busy;
     Psp p;
 
     ring_open(&p, "", &low_only);
     psp_enable_msi(&p, MSI_ADDR);
     psp_write(&p, INTEN, 2);
     put_entries(&p, LOW, 0, 20, STATUS);
-    psp_inject(&p, "[{'kind': 'status', 'command': 'PLATFORM_STATUS', 'nth': 3,"
-                   "  'status': 23}]");
-    ring_go(&p, 4, 0);
-    await_head(&p, PAUSED | EMPTY | 3);
-    assert_status(&p, LOW, 1, 0);
-    assert_status(&p, LOW, 2, 23);
-    g_assert_cmpuint(qtest_readb(p.qts, ARG + 2 * 256), ==, 0);
-    g_assert_cmpuint(psp_stat_of(&p, "PLATFORM_STATUS", "faults"), ==, 1);
-    g_assert(interrupted(&p));
-    ring_go(&p, 4, CLEAR | RESUME);
-    g_assert(interrupted(&p));
-
-    /*
-     * Corrupt the first byte of the second command's output.  This byte is the
-     * API's major version, which is 1 in the output of the other commands.
-     */
-    psp_inject(&p, "[{'kind': 'corrupt', 'offset': 0, 'nth': 2}]");
-    ring_go(&p, 6, CLEAR);
-    await_head(&p, LOW_RUNS | EMPTY | 6);
-    assert_status(&p, LOW, 4, 0);
-    g_assert_cmpuint(qtest_readb(p.qts, ARG + 3 * 256), ==, 1);
-    g_assert_cmpuint(qtest_readb(p.qts, ARG + 4 * 256), ==, 0);
-    g_assert_cmpuint(qtest_readb(p.qts, ARG + 5 * 256), ==, 1);
-    g_assert(interrupted(&p));
-
-    /*
-     * If the fault "no-interrupt" hits the last command of a doorbell, there
-     * is no interrupt.  The next doorbell raises an interrupt again.
-     */
-    psp_inject(&p, "[{'kind': 'no-interrupt', 'nth': 2}]");
-    ring_go(&p, 8, CLEAR);
-    await_head(&p, LOW_RUNS | EMPTY | 8);
-    g_assert(!interrupted(&p));
-    ring_go(&p, 8, CLEAR);
-    g_assert(interrupted(&p));
-    /*
-     * If the fault hits an earlier command of the doorbell, there is an
-     * interrupt
-     */
-    psp_inject(&p, "[{'kind': 'no-interrupt'}]");
-    ring_go(&p, 10, CLEAR);
-    await_head(&p, LOW_RUNS | EMPTY | 10);
-    g_assert(interrupted(&p));
-
-    /* A late command delays the commands that follow it in the queue */
-    busy = psp_stat_of(&p, "PLATFORM_STATUS", "busy-ns");
-    psp_inject(&p, "[{'kind': 'late', 'delay-us': 3000000}]");
-    ring_go(&p, 12, CLEAR);
-    await_executed(&p, "PLATFORM_STATUS", busy);
-    qtest_clock_step(p.qts, 2999999999);
-    g_assert_cmphex(psp_read(&p, CMDBUF_LO), ==, LOW_RUNS | 10);
-    assert_not_posted(&p, LOW, 10);
-    qtest_clock_step(p.qts, 1);
-    await_head(&p, LOW_RUNS | EMPTY | 12);
-    g_assert(interrupted(&p));
-
-    /* Faults apply to the command that ends the mode */
-    psp_inject(&p, "[{'kind': 'status', 'status': 24}]");
-    g_assert_cmphex(psp_cmd(&p, STATUS), ==, 24);
-    g_assert(!query_is(&p, "ring"));
-    g_assert_cmphex(psp_cmd(&p, STATUS), ==, 0);
-    /* Faults also apply to the command that begins the mode */
-    psp_inject(&p, "[{'kind': 'status', 'status': 24,"
-                   "  'command': 'RING_BUFFER'}]");
-    g_assert_cmphex(ring_enter(&p, &low_only), ==, 24);
-    g_assert(!query_is(&p, "ring"));
-    g_assert_cmphex(psp_cmd(&p, STATUS), ==, 0);
+    fault_status(&p);
+    fault_corrupt(&p);
+    fault_no_interrupt(&p);
+    fault_late(&p);
+    fault_of_mode(&p);
     psp_close(&p);
 }
 
