@@ -225,13 +225,163 @@ static void put_copies(GByteArray *out, uint64_t page, uint64_t ncopies,
     }
 }
 
-#define SEEDS 11
+/* No page is private */
+static void seed_shared(GByteArray *out)
+{
+    put_session(out);
+    put_end(out);
+}
+
+/* Private pages in long runs, which are never converted */
+static void seed_long_runs(GByteArray *out)
+{
+    set_private("pc.ram", 0, 130);
+    set_private("flash0", 1, 2);
+    set_private("blob", 0, 5);
+    put_session(out);
+    put_memory(out, 64, 2);
+    put_end(out);
+}
+
+/* Short runs, alternating states, and a single page */
+static void seed_short_runs(GByteArray *out)
+{
+    set_private("pc.ram", 10, 20);
+    set_private("pc.ram", 63, 3);
+    set_private("blob", 4, 1);
+    put_session(out);
+    put_memory(out, 3, 16);
+    put_plain(out, machine_block("pc.ram"), 199, false, false);
+    put_end(out);
+}
+
+/* Pages are converted while they are sent */
+static void seed_conversions(GByteArray *out)
+{
+    set_private("pc.ram", 0, 8);
+    put_session(out);
+    put_memory(out, 8, 1);
+    put_plain(out, machine_block("pc.ram"), 5, false, true);
+    put_plain(out, machine_block("pc.ram"), 6, true, true);
+    put_pages(out, 0, 6, 3, 4);
+    encbitmap_set(machine_block("pc.ram"), 5, 1, false);
+    set_private("pc.ram", 8, 1);
+    put_end(out);
+}
+
+/* The stream resizes a RAMBlock */
+static void seed_resize(GByteArray *out)
+{
+    put_sizes(out, "blob", 100);
+    machine_block("blob")->used_length = 100 * PAGE;
+    set_private("blob", 70, 20);
+    put_session(out);
+    put_memory(out, 20, 1);
+    put_end(out);
+}
+
+/* Packets of the maximum size, and of the size that the firmware uses */
+static void seed_large_packets(GByteArray *out)
+{
+    set_private("flash0", 0, 2);
+    put_session(out);
+    put_memory(out, 2, PAGE);
+    put_end(out);
+}
+
+/* Plain guest */
+static void seed_plain_guest(GByteArray *out)
+{
+    put_plain(out, machine_block("pc.ram"), 1, false, true);
+    put_plain(out, machine_block("pc.rom"), 1, false, true);
+    put64(out, RAM_SAVE_FLAG_EOS);
+}
+
+/* No page is shared, as after launch */
+static void seed_all_private(GByteArray *out)
+{
+    set_private("pc.ram", 0, RAM_PAGES);
+    set_private("flash0", 0, 3);
+    set_private("blob", 0, 5);
+    put_session(out);
+    put_memory(out, 64, 1);
+    put_end(out);
+}
+
+/* Most pages are unallocated; one of them becomes shared */
+static void seed_unallocated(GByteArray *out)
+{
+    set_private("pc.ram", 0, RAM_PAGES);
+    set_private("blob", 0, 5);
+    put_session(out);
+    put_unallocated(out, "pc.ram", 0, RAM_PAGES);
+    put_pages(out, 0, 20, 10, 1);
+    put_plain(out, machine_block("pc.ram"), 50, false, true);
+    put_unallocated(out, "pc.ram", 50, 1);
+    put_plain(out, machine_block("pc.ram"), 60, false, true);
+    encbitmap_set(machine_block("pc.ram"), 60, 1, false);
+    put_unallocated(out, "blob", 0, 5);
+    put_end(out);
+}
+
+/* Pages arrive through channels, and some are converted */
+static void seed_channels(GByteArray *out)
+{
+    put_session(out);
+    put_buffer(out, 0, 16, 1);
+    put_copies(out, 4, 3, 2);
+    put_copies(out, 150, 0, 7);
+    put_buffer(out, 6, 40, 2);
+    put_copies(out, 20, 1, 0);
+    set_private("pc.ram", 0, 46);
+    encbitmap_set(machine_block("pc.ram"), 4, 2, false);
+    encbitmap_set(machine_block("pc.ram"), 20, 1, false);
+    put_end(out);
+}
+
+/* Packets of several pages and of one page in one record */
+static void seed_packet_sizes(GByteArray *out)
+{
+    set_private("pc.ram", 2, 7);
+    put_session(out);
+    put_large(out, 0, 2, 7);
+    put_end(out);
+}
+
+static void (*const seed_streams[])(GByteArray *out) = {
+    seed_shared,
+    seed_long_runs,
+    seed_short_runs,
+    seed_conversions,
+    seed_resize,
+    seed_large_packets,
+    seed_plain_guest,
+    seed_all_private,
+    seed_unallocated,
+    seed_channels,
+    seed_packet_sizes,
+};
+
+#define SEEDS G_N_ELEMENTS(seed_streams)
+
+/* Write a stream of the big machine; @pages: whether it has private pages */
+static void seed_big(GByteArray *out, bool pages)
+{
+    put_session(out);
+    if (pages) {
+        set_private("pc.ram", 0, 40);
+        put_memory(out, 16, 3);
+        set_private("pc.ram", BIG_PAGES - 70, 3);
+        put_pages(out, 0, BIG_PAGES - 70, 3, 5);
+    }
+    put_end(out);
+}
 
 /*
  * Return a seed: a byte that selects the destination's machine, and a stream.
  * @config: the machine, a combination of MACHINE_*.  Machines with MACHINE_BIG
  *          have streams of their own.  All other machines get the same streams.
- * @number: number of the stream
+ * @number: number of the stream, less than SEEDS
  */
 static GByteArray *seed(unsigned config, unsigned number)
 {
@@ -241,112 +391,9 @@ static GByteArray *seed(unsigned config, unsigned number)
     g_byte_array_append(out, &first, 1);
     machine_new(config & MACHINE_BIG);
     if (config & MACHINE_BIG) {
-        put_session(out);
-        if (number) {
-            set_private("pc.ram", 0, 40);
-            put_memory(out, 16, 3);
-            set_private("pc.ram", BIG_PAGES - 70, 3);
-            put_pages(out, 0, BIG_PAGES - 70, 3, 5);
-        }
-        put_end(out);
-        machine_free();
-        return out;
-    }
-    switch (number) {
-    case 0:     /* no page is private */
-        put_session(out);
-        put_end(out);
-        break;
-    case 1:     /* private pages in long runs, which are never converted */
-        set_private("pc.ram", 0, 130);
-        set_private("flash0", 1, 2);
-        set_private("blob", 0, 5);
-        put_session(out);
-        put_memory(out, 64, 2);
-        put_end(out);
-        break;
-    case 2:     /* short runs, alternating states, and a single page */
-        set_private("pc.ram", 10, 20);
-        set_private("pc.ram", 63, 3);
-        set_private("blob", 4, 1);
-        put_session(out);
-        put_memory(out, 3, 16);
-        put_plain(out, machine_block("pc.ram"), 199, false, false);
-        put_end(out);
-        break;
-    case 3:     /* pages are converted while they are sent */
-        set_private("pc.ram", 0, 8);
-        put_session(out);
-        put_memory(out, 8, 1);
-        put_plain(out, machine_block("pc.ram"), 5, false, true);
-        put_plain(out, machine_block("pc.ram"), 6, true, true);
-        put_pages(out, 0, 6, 3, 4);
-        encbitmap_set(machine_block("pc.ram"), 5, 1, false);
-        set_private("pc.ram", 8, 1);
-        put_end(out);
-        break;
-    case 4:     /* the stream resizes a RAMBlock */
-        put_sizes(out, "blob", 100);
-        machine_block("blob")->used_length = 100 * PAGE;
-        set_private("blob", 70, 20);
-        put_session(out);
-        put_memory(out, 20, 1);
-        put_end(out);
-        break;
-    case 5:     /* packets of the maximum size, and of the size that the firmware uses */
-        set_private("flash0", 0, 2);
-        put_session(out);
-        put_memory(out, 2, PAGE);
-        put_end(out);
-        break;
-    case 6:     /* plain guest */
-        put_plain(out, machine_block("pc.ram"), 1, false, true);
-        put_plain(out, machine_block("pc.rom"), 1, false, true);
-        put64(out, RAM_SAVE_FLAG_EOS);
-        break;
-    case 7:     /* no page is shared, as after launch */
-        set_private("pc.ram", 0, RAM_PAGES);
-        set_private("flash0", 0, 3);
-        set_private("blob", 0, 5);
-        put_session(out);
-        put_memory(out, 64, 1);
-        put_end(out);
-        break;
-    case 8:     /* most pages are unallocated; one of them becomes shared */
-        set_private("pc.ram", 0, RAM_PAGES);
-        set_private("blob", 0, 5);
-        put_session(out);
-        put_unallocated(out, "pc.ram", 0, RAM_PAGES);
-        put_pages(out, 0, 20, 10, 1);
-        put_plain(out, machine_block("pc.ram"), 50, false, true);
-        put_unallocated(out, "pc.ram", 50, 1);
-        put_plain(out, machine_block("pc.ram"), 60, false, true);
-        encbitmap_set(machine_block("pc.ram"), 60, 1, false);
-        put_unallocated(out, "blob", 0, 5);
-        put_end(out);
-        break;
-    case 9:     /* pages arrive through channels, and some are converted */
-        put_session(out);
-        put_buffer(out, 0, 16, 1);
-        put_copies(out, 4, 3, 2);
-        put_copies(out, 150, 0, 7);
-        put_buffer(out, 6, 40, 2);
-        put_copies(out, 20, 1, 0);
-        set_private("pc.ram", 0, 46);
-        encbitmap_set(machine_block("pc.ram"), 4, 2, false);
-        encbitmap_set(machine_block("pc.ram"), 20, 1, false);
-        put_end(out);
-        break;
-    case 10:    /* packets of several pages and of one page in one record */
-        set_private("pc.ram", 2, 7);
-        put_session(out);
-        put_large(out, 0, 2, 7);
-        put_end(out);
-        break;
-    default:
-        machine_free();
-        g_byte_array_unref(out);
-        return NULL;
+        seed_big(out, number);
+    } else {
+        seed_streams[number](out);
     }
     machine_free();
     return out;
