@@ -93,7 +93,8 @@ static void arguments(struct vm *vm)
        "none of the conversions with invalid arguments converted a page");
 }
 
-static void pages(struct vm *vm)
+/* Convert one of four pages to private, and back */
+static void one_page(struct vm *vm)
 {
     uint8_t *p = vm->mem + 0x10000, *other;
     struct iovec to, from;
@@ -127,8 +128,13 @@ static void pages(struct vm *vm)
            "a page has the same contents after it became private and shared "
            "again");
     }
+}
 
-    /* Conversions of pages that already have the requested state */
+/* Conversions of pages that already have the requested state */
+static void pages_again(struct vm *vm)
+{
+    uint8_t *p = vm->mem + 0x10000;
+
     memset(p, 0x22, 4 * PAGE);
     ok(is_mapped(p) && !vm_convert(vm, 0x10000, 4 * PAGE, SHARED) &&
        is_mapped(p) && p[0] == 0x22,
@@ -143,9 +149,13 @@ static void pages(struct vm *vm)
     ok(!vm_convert(vm, 0x12000, PAGE, SHARED) && bus_mask(p) == 0x0b &&
        !vm_convert(vm, 0x10000, 4 * PAGE, SHARED) && bus_mask(p) == 0,
        "a private range can become shared in two conversions");
+}
 
-    /* Conversions of pages that are not allocated yet */
-    p = vm->mem + 0x20000;
+/* Conversions of pages that are not allocated yet */
+static void unallocated_pages(struct vm *vm)
+{
+    uint8_t *p = vm->mem + 0x20000;
+
     ok(!vm_convert(vm, 0x20000, 2 * PAGE, PRIVATE) && bus_mask(p) == 0x03,
        "pages that are not allocated yet become private");
     ok(!vm_convert(vm, 0x20000, PAGE, SHARED) && p[0] == 0 && p[4095] == 0 &&
@@ -522,7 +532,9 @@ int main(void)
         note("%s VM", vm_type_name(types[i]));
         vm_init(&vm, types[i], GUEST_SIZE);
         arguments(&vm);
-        pages(&vm);
+        one_page(&vm);
+        pages_again(&vm);
+        unallocated_pages(&vm);
         holes(&vm);
         caches(&vm);
         alternating(&vm);

@@ -212,19 +212,15 @@ static void convert(void)
     }
 }
 
-static void bitmap(void)
+/* Choose the arguments of KVM_GET_PAGE_ENC_BITMAP, except for the buffer */
+static struct kvm_page_enc_bitmap bitmap_args(void)
 {
+    static const uint64_t some[] = { 1, 7, 8, 9, 63, 64, 65, 4095 };
     struct kvm_page_enc_bitmap args = {
         .start_gfn = below(GFNS), .num_pages = 1 + below(GFNS),
-    }, *p;
-    uint64_t end, bytes, i, n;
-    bool fault, no_write;
-    uint8_t *to = buffer;
-    int want = 0, r;
+    };
 
     if (one_in(3)) {
-        static const uint64_t some[] = { 1, 7, 8, 9, 63, 64, 65, 4095 };
-
         args.num_pages = some[below(8)];
     }
     if (one_in(3)) {
@@ -244,17 +240,111 @@ static void bitmap(void)
     if (one_in(8)) {
         args.start_gfn = (1ULL << 52) - args.num_pages + below(2);
     }
-    /*
-     * Let the bitmap begin at the start of @buffer or end at its middle, or
-     * pass an address that the kernel cannot write
-     */
-    bytes = args.num_pages / 8 + !!(args.num_pages % 8);
+    return args;
+}
+
+static uint64_t bitmap_bytes(const struct kvm_page_enc_bitmap *args)
+{
+    return args->num_pages / 8 + !!(args->num_pages % 8);
+}
+
+/*
+ * Let the bitmap begin at the start of @buffer or end at its middle, or pass an
+ * address that the kernel cannot write
+ */
+static uint8_t *bitmap_buffer(uint64_t bytes)
+{
+    uint8_t *to = buffer;
+
     if (bytes <= BUFFER / 2) {
         to = buffer + (one_in(2) ? 0 : BUFFER / 2 - bytes);
     }
     if (one_in(12)) {
         to = one_in(2) ? read_only : (uint8_t *)odd();
     }
+    return to;
+}
+
+/*
+ * Returns the result that KVM_GET_PAGE_ENC_BITMAP must have, or 1 for any.
+ * @no_write: the argument cannot be written.
+ */
+static int bitmap_result(const struct kvm_page_enc_bitmap *args, bool no_write)
+{
+    uint8_t *to = (uint8_t *)(uintptr_t)args->enc_bitmap;
+    uint64_t bytes = bitmap_bytes(args), end;
+
+    if ((args->flags & ~KVM_PAGE_ENC_BITMAP_IF_CHANGED) ||
+        args->reserved[0] || args->reserved[1] || args->reserved[2] ||
+        !args->num_pages ||
+        __builtin_add_overflow(args->start_gfn, args->num_pages, &end) ||
+        end > 1ULL << 52) {
+        return -EINVAL;
+    }
+    if (to < buffer || to > buffer + BUFFER / 2) {
+        return -EFAULT;
+    }
+    if (bytes > (uint64_t)(buffer + BUFFER - to) || no_write) {
+        return -EFAULT;
+    }
+    /*
+     * The bitmap and the argument may overlap in @buffer, so the test checks
+     * neither
+     */
+    return bytes > BUFFER / 2;
+}
+
+/*
+ * KVM has returned "unchanged" in @p for the arguments @args.  The pages must
+ * have the state that they had in the last bitmap.
+ */
+static void bitmap_unchanged(const struct kvm_page_enc_bitmap *args,
+                             const struct kvm_page_enc_bitmap *p)
+{
+    if (!(args->flags & KVM_PAGE_ENC_BITMAP_IF_CHANGED) ||
+        p->generation != args->generation || p->generation != m.generation) {
+        fail("unchanged since generation %lld", (long long)p->generation);
+    }
+    for (uint64_t i = 0; i < m.bits_pages; i++) {
+        if ((m.bits[i / 8] >> (i % 8) & 1) != is_private(m.bits_first + i)) {
+            fail("unchanged, but gfn %#llx is not",
+                 (long long)(m.bits_first + i));
+            break;
+        }
+    }
+}
+
+/*
+ * Check the bitmap that KVM has written for the arguments @args, and all bits
+ * beside it.  Returns whether the bitmap is right.
+ */
+static bool bitmap_right(const struct kvm_page_enc_bitmap *args)
+{
+    const uint8_t *to = (uint8_t *)(uintptr_t)args->enc_bitmap;
+    uint64_t bytes = bitmap_bytes(args), n = args->num_pages;
+
+    for (uint64_t i = 0; i < bytes * 8; i++) {
+        bool is = to[i / 8] >> (i % 8) & 1;
+
+        if (is != (i < n ? is_private(args->start_gfn + i) : 0xa5 >> (i % 8) & 1)) {
+            fail("gfn %#llx is %s", (long long)(args->start_gfn + i),
+                 is ? "private" : "shared");
+            return false;
+        }
+    }
+    if (to[bytes] != 0xa5 || (to > buffer && to[-1] != 0xa5)) {
+        fail("a byte beside the bitmap was written");
+    }
+    return true;
+}
+
+static void bitmap(void)
+{
+    struct kvm_page_enc_bitmap args = bitmap_args(), *p;
+    uint8_t *to = bitmap_buffer(bitmap_bytes(&args));
+    bool fault, no_write;
+    int want, r;
+
     args.enc_bitmap = (uintptr_t)to;
     snprintf(what, sizeof(what), "bitmap gfn %#llx pages %#llx at %p flags "
              "%#llx generation %lld", (long long)args.start_gfn,
@@ -262,25 +352,7 @@ static void bitmap(void)
              (long long)args.generation);
     memset(buffer, 0xa5, BUFFER);
     p = place(&args, sizeof(args), &fault, &no_write);
-    if (fault) {
-        want = -EFAULT;
-    } else if ((args.flags & ~KVM_PAGE_ENC_BITMAP_IF_CHANGED) ||
-               args.reserved[0] || args.reserved[1] || args.reserved[2] ||
-               !args.num_pages ||
-               __builtin_add_overflow(args.start_gfn, args.num_pages, &end) ||
-               end > 1ULL << 52) {
-        want = -EINVAL;
-    } else if (to < buffer || to > buffer + BUFFER / 2) {
-        want = -EFAULT;
-    } else if (bytes > (uint64_t)(buffer + BUFFER - to) || no_write) {
-        want = -EFAULT;
-    } else if (bytes > BUFFER / 2) {
-        /*
-         * The bitmap and the argument may overlap in @buffer, so the test
-         * checks neither
-         */
-        want = 1;
-    }
+    want = fault ? -EFAULT : bitmap_result(&args, no_write);
     r = xioctl(m.vm.fd, KVM_GET_PAGE_ENC_BITMAP, p);
     if (!r && want == -EFAULT && !no_write && !fault &&
         (p->flags & KVM_PAGE_ENC_BITMAP_UNCHANGED)) {
@@ -294,37 +366,13 @@ static void bitmap(void)
         fail("no generation");
     }
     if (p->flags & KVM_PAGE_ENC_BITMAP_UNCHANGED) {
-        if (!(args.flags & KVM_PAGE_ENC_BITMAP_IF_CHANGED) ||
-            p->generation != args.generation || p->generation != m.generation) {
-            fail("unchanged since generation %lld", (long long)p->generation);
-        }
-        /* The pages must have the state that they had in the last bitmap */
-        for (i = 0; i < m.bits_pages; i++) {
-            if ((m.bits[i / 8] >> (i % 8) & 1) != is_private(m.bits_first + i)) {
-                fail("unchanged, but gfn %#llx is not",
-                     (long long)(m.bits_first + i));
-                break;
-            }
-        }
-        return;
+        bitmap_unchanged(&args, p);
+    } else if (bitmap_right(&args)) {
+        m.generation = p->generation;
+        m.bits_first = args.start_gfn;
+        m.bits_pages = args.num_pages;
+        memcpy(m.bits, to, bitmap_bytes(&args));
     }
-    n = args.num_pages;
-    for (i = 0; i < bytes * 8; i++) {
-        bool is = to[i / 8] >> (i % 8) & 1;
-
-        if (is != (i < n ? is_private(args.start_gfn + i) : 0xa5 >> (i % 8) & 1)) {
-            fail("gfn %#llx is %s", (long long)(args.start_gfn + i),
-                 is ? "private" : "shared");
-            return;
-        }
-    }
-    if (to[bytes] != 0xa5 || (to > buffer && to[-1] != 0xa5)) {
-        fail("a byte beside the bitmap was written");
-    }
-    m.generation = p->generation;
-    m.bits_first = args.start_gfn;
-    m.bits_pages = n;
-    memcpy(m.bits, to, bytes);
 }
 
 static bool slots_overlap(int id, uint64_t gfn, uint64_t pages)
@@ -338,17 +386,54 @@ static bool slots_overlap(int id, uint64_t gfn, uint64_t pages)
     return false;
 }
 
-/* Does a slot already use one of the pages of @file that @r names? */
-static bool is_bound(const struct kvm_userspace_memory_region2 *r, int file)
+/* Are the fields of @r valid, whatever slots there are? */
+static bool is_region(const struct kvm_userspace_memory_region2 *r)
 {
-    uint64_t first = r->guest_memfd_offset / PAGE;
-    uint64_t end = first + r->memory_size / PAGE;
+    const uint32_t gmem = KVM_MEM_GUEST_MEMFD, log = KVM_MEM_LOG_DIRTY_PAGES;
+    bool is_gmem = r->flags & gmem;
+    uint64_t end;
 
+    if ((r->flags & ~(log | gmem | (is_gmem ? 0 : KVM_MEM_READONLY))) ||
+        r->memory_size % PAGE || r->guest_phys_addr % PAGE ||
+        r->userspace_addr % PAGE ||
+        __builtin_add_overflow(r->userspace_addr, r->memory_size, &end) ||
+        end > (1ULL << 47) - PAGE) {
+        return false;
+    }
+    if (is_gmem && (r->guest_memfd_offset % PAGE ||
+                    r->guest_memfd_offset + r->memory_size <
+                    r->guest_memfd_offset)) {
+        return false;
+    }
+    return r->slot < SLOTS &&
+           r->guest_phys_addr + r->memory_size >= r->guest_phys_addr &&
+           r->memory_size / PAGE <= 0x7fffffff;
+}
+
+/* Can the used slot @s be changed to @r, which is not a deletion? */
+static bool can_change(const struct slot *s,
+                       const struct kvm_userspace_memory_region2 *r, int file,
+                       bool foreign)
+{
+    if (r->flags & KVM_MEM_GUEST_MEMFD &&
+        (!s->gmem || foreign || file != s->file ||
+         r->guest_phys_addr / PAGE != s->gfn ||
+         r->guest_memfd_offset / PAGE != s->offset)) {
+        return false;
+    }
+    return r->userspace_addr == s->address &&
+           r->memory_size / PAGE == s->pages &&
+           !((r->flags ^ s->flags) & (KVM_MEM_READONLY | KVM_MEM_GUEST_MEMFD));
+}
+
+/* Does a slot have one of the @pages pages of file @file from @first on? */
+static bool files_overlap(int file, uint64_t first, uint64_t pages)
+{
     for (int i = 0; i < SLOTS; i++) {
         const struct slot *o = &m.slot[i];
 
         if (o->used && o->gmem && o->file == file &&
-            first < o->offset + o->pages && o->offset < end) {
+            first < o->offset + o->pages && o->offset < first + pages) {
             return true;
         }
     }
@@ -377,27 +462,12 @@ static bool binds_first(void)
 static int set_region(const struct kvm_userspace_memory_region2 *r, int file,
                       bool foreign)
 {
-    const uint32_t gmem = KVM_MEM_GUEST_MEMFD, log = KVM_MEM_LOG_DIRTY_PAGES;
     uint64_t pages = r->memory_size / PAGE, gfn = r->guest_phys_addr / PAGE;
-    bool is_gmem = r->flags & gmem, bound, too_high;
+    uint64_t offset = r->guest_memfd_offset / PAGE;
+    bool is_gmem = r->flags & KVM_MEM_GUEST_MEMFD, bound, too_high;
     struct slot *s;
-    uint64_t end;
 
-    if ((r->flags & ~(log | gmem | (is_gmem ? 0 : KVM_MEM_READONLY))) ||
-        r->memory_size % PAGE || r->guest_phys_addr % PAGE ||
-        r->userspace_addr % PAGE ||
-        __builtin_add_overflow(r->userspace_addr, r->memory_size, &end) ||
-        end > (1ULL << 47) - PAGE) {
-        return -EINVAL;
-    }
-    if (is_gmem && (r->guest_memfd_offset % PAGE ||
-                    r->guest_memfd_offset + r->memory_size <
-                    r->guest_memfd_offset)) {
-        return -EINVAL;
-    }
-    if (r->slot >= SLOTS ||
-        r->guest_phys_addr + r->memory_size < r->guest_phys_addr ||
-        pages > 0x7fffffff) {
+    if (!is_region(r)) {
         return -EINVAL;
     }
     s = &m.slot[r->slot];
@@ -408,16 +478,8 @@ static int set_region(const struct kvm_userspace_memory_region2 *r, int file,
         s->used = false;
         return 0;
     }
-    if (s->used) {
-        if (is_gmem && (!s->gmem || foreign || file != s->file ||
-                        gfn != s->gfn ||
-                        r->guest_memfd_offset / PAGE != s->offset)) {
-            return -EINVAL;
-        }
-        if (r->userspace_addr != s->address || pages != s->pages ||
-            ((r->flags ^ s->flags) & (KVM_MEM_READONLY | gmem))) {
-            return -EINVAL;
-        }
+    if (s->used && !can_change(s, r, file, foreign)) {
+        return -EINVAL;
     }
     if ((!s->used || gfn != s->gfn) && slots_overlap(r->slot, gfn, pages)) {
         return -EEXIST;
@@ -430,7 +492,7 @@ static int set_region(const struct kvm_userspace_memory_region2 *r, int file,
             return -EINVAL;
         }
     }
-    bound = !s->used && is_gmem && is_bound(r, file);
+    bound = !s->used && is_gmem && files_overlap(file, offset, pages);
     too_high = gfn + pages > 1ULL << 40;
     if (bound && (!too_high || binds_first())) {
         return -EEXIST;
@@ -440,7 +502,7 @@ static int set_region(const struct kvm_userspace_memory_region2 *r, int file,
     }
     *s = (struct slot) {
         .used = true, .gmem = is_gmem, .file = file, .gfn = gfn,
-        .pages = pages, .offset = is_gmem ? r->guest_memfd_offset / PAGE : 0,
+        .pages = pages, .offset = is_gmem ? offset : 0,
         .address = r->userspace_addr, .flags = r->flags,
     };
     return 0;

@@ -108,6 +108,88 @@ static bool dirty_has(struct vm *vm, uint64_t page)
     return dirty[page / 64] >> (page % 64) & 1;
 }
 
+/* @region: the slot of the private page */
+static void emulated_write(struct vm *vm,
+                           struct kvm_userspace_memory_region2 *region)
+{
+    const uint64_t pte = GUEST_TABLES + 3 * PAGE + DATA_GPA / PAGE * 8;
+    struct kvm_regs regs = { .rdi = DATA_GPA + 8, .rsi = 0x5555 };
+
+    region->flags |= KVM_MEM_LOG_DIRTY_PAGES;
+    MUST(xioctl(vm->fd, KVM_SET_USER_MEMORY_REGION2, region));
+    dirty_has(vm, 0);
+    /*
+     * Clear the accessed and dirty bits in the page table entry of DATA_GPA.
+     * The page table, too, is in a private page, and KVM must set both bits
+     * in the entry when KVM emulates the write.
+     */
+    MUST(guest_write(vm, pte, DATA_GPA | 3));
+    ok(!do_access(vm, WRITE, &regs) && guest_read(vm, DATA_GPA + 8) == 0x5555,
+       "KVM emulates private code that writes a private page, and the guest "
+       "reads it");
+    ok(dirty_has(vm, DATA_GPA / PAGE),
+       "a private page that KVM wrote for an emulated instruction is in the "
+       "dirty log");
+    ok((guest_read(vm, pte) & 0x60) == 0x60,
+       "KVM sets the accessed and dirty bits in a page table in a private "
+       "page");
+}
+
+static void emulated_cmpxchg(struct vm *vm)
+{
+    struct kvm_regs regs = {
+        .rdi = DATA_GPA + 8, .rax = 0x5555, .rbx = 0x6666,
+    };
+
+    ok(!do_access(vm, CMPXCHG, &regs) && regs.rflags & 0x40 &&
+       guest_read(vm, DATA_GPA + 8) == 0x6666,
+       "KVM emulates a LOCK CMPXCHG to a private page that succeeds");
+    regs = (struct kvm_regs) {
+        .rdi = DATA_GPA + 8, .rax = 0x5555, .rbx = 0x7777,
+    };
+    ok(!do_access(vm, CMPXCHG, &regs) && !(regs.rflags & 0x40) &&
+       regs.rax == 0x6666 && guest_read(vm, DATA_GPA + 8) == 0x6666,
+       "KVM emulates a LOCK CMPXCHG to a private page whose comparison fails");
+    regs = (struct kvm_regs) {
+        .rdi = DATA_GPA + 9, .rax = 0x66, .rbx = 0x99,
+    };
+    ok(!do_access(vm, CMPXCHG_BYTE, &regs) &&
+       guest_read(vm, DATA_GPA + 8) == 0x9966,
+       "KVM emulates a LOCK CMPXCHG of one byte of a private page");
+}
+
+static void emulated_movs(struct vm *vm)
+{
+    struct kvm_regs regs = { .rsi = DATA_GPA, .rdi = MMIO_GPA };
+
+    ok(!do_access(vm, MOVS, &regs) && mmio_writes == 1 &&
+       mmio_written == 0x1111222233334444,
+       "KVM emulates MOVS from a private page to a device");
+    mmio_value = 0x8888999900001111;
+    regs = (struct kvm_regs) { .rsi = MMIO_GPA, .rdi = DATA_GPA + 16 };
+    ok(!do_access(vm, MOVS, &regs) && mmio_reads == 1 &&
+       guest_read(vm, DATA_GPA + 16) == mmio_value,
+       "KVM emulates MOVS from a device to a private page");
+}
+
+/* The page at DATA_GPA is shared, and @p is its host address in the slot */
+static void emulation_of_shared(struct vm *vm, const uint64_t *p)
+{
+    struct kvm_regs regs = { .rdi = DATA_GPA, .rsi = 0xabcd };
+
+    ok(!do_access(vm, WRITE, &regs) && p[0] == 0xabcd,
+       "KVM emulates a write to the page by its host address once it is "
+       "shared");
+    regs = (struct kvm_regs) {
+        .rdi = DATA_GPA, .rax = 0xabcd, .rbx = 0xef01,
+    };
+    ok(!do_access(vm, CMPXCHG, &regs) && p[0] == 0xef01,
+       "KVM emulates LOCK CMPXCHG to a shared page by its host address");
+    ok(!vm_convert(vm, DATA_GPA, PAGE, PRIVATE),
+       "the page becomes private again after emulation used its host "
+       "address");
+}
+
 /*
  * KVM emulates instructions in private pages.
  *
@@ -118,8 +200,7 @@ static void emulation(bool foreign)
     struct kvm_userspace_memory_region2 region = {
         .flags = KVM_MEM_GUEST_MEMFD, .memory_size = LOW,
     };
-    const uint64_t pte = GUEST_TABLES + 3 * PAGE + DATA_GPA / PAGE * 8;
-    struct kvm_regs regs = { 0 };
+    struct kvm_regs regs;
     uint8_t *other = NULL;
     struct vm vm;
     uint64_t *p;
@@ -151,55 +232,9 @@ static void emulation(bool foreign)
     regs = (struct kvm_regs) { .rdi = DATA_GPA };
     ok(!do_access(&vm, READ, &regs) && regs.rsi == 0x1111222233334444,
        "KVM emulates private code that reads a private page");
-
-    region.flags |= KVM_MEM_LOG_DIRTY_PAGES;
-    MUST(xioctl(vm.fd, KVM_SET_USER_MEMORY_REGION2, &region));
-    dirty_has(&vm, 0);
-    /*
-     * Clear the accessed and dirty bits in the page table entry of DATA_GPA.
-     * The page table, too, is in a private page, and KVM must set both bits
-     * in the entry when KVM emulates the write.
-     */
-    MUST(guest_write(&vm, pte, DATA_GPA | 3));
-    regs = (struct kvm_regs) { .rdi = DATA_GPA + 8, .rsi = 0x5555 };
-    ok(!do_access(&vm, WRITE, &regs) && guest_read(&vm, DATA_GPA + 8) == 0x5555,
-       "KVM emulates private code that writes a private page, and the guest "
-       "reads it");
-    ok(dirty_has(&vm, DATA_GPA / PAGE),
-       "a private page that KVM wrote for an emulated instruction is in the "
-       "dirty log");
-    ok((guest_read(&vm, pte) & 0x60) == 0x60,
-       "KVM sets the accessed and dirty bits in a page table in a private "
-       "page");
-
-    regs = (struct kvm_regs) {
-        .rdi = DATA_GPA + 8, .rax = 0x5555, .rbx = 0x6666,
-    };
-    ok(!do_access(&vm, CMPXCHG, &regs) && regs.rflags & 0x40 &&
-       guest_read(&vm, DATA_GPA + 8) == 0x6666,
-       "KVM emulates a LOCK CMPXCHG to a private page that succeeds");
-    regs = (struct kvm_regs) {
-        .rdi = DATA_GPA + 8, .rax = 0x5555, .rbx = 0x7777,
-    };
-    ok(!do_access(&vm, CMPXCHG, &regs) && !(regs.rflags & 0x40) &&
-       regs.rax == 0x6666 && guest_read(&vm, DATA_GPA + 8) == 0x6666,
-       "KVM emulates a LOCK CMPXCHG to a private page whose comparison fails");
-    regs = (struct kvm_regs) {
-        .rdi = DATA_GPA + 9, .rax = 0x66, .rbx = 0x99,
-    };
-    ok(!do_access(&vm, CMPXCHG_BYTE, &regs) &&
-       guest_read(&vm, DATA_GPA + 8) == 0x9966,
-       "KVM emulates a LOCK CMPXCHG of one byte of a private page");
-
-    regs = (struct kvm_regs) { .rsi = DATA_GPA, .rdi = MMIO_GPA };
-    ok(!do_access(&vm, MOVS, &regs) && mmio_writes == 1 &&
-       mmio_written == 0x1111222233334444,
-       "KVM emulates MOVS from a private page to a device");
-    mmio_value = 0x8888999900001111;
-    regs = (struct kvm_regs) { .rsi = MMIO_GPA, .rdi = DATA_GPA + 16 };
-    ok(!do_access(&vm, MOVS, &regs) && mmio_reads == 1 &&
-       guest_read(&vm, DATA_GPA + 16) == mmio_value,
-       "KVM emulates MOVS from a device to a private page");
+    emulated_write(&vm, &region);
+    emulated_cmpxchg(&vm);
+    emulated_movs(&vm);
     regs = (struct kvm_regs) { .rdi = 0x200000, .rsi = ~0ULL };
     ok(!do_access(&vm, READ, &regs) && regs.rsi == 0,
        "an emulated read of a private page that was not allocated returns "
@@ -217,18 +252,7 @@ static void emulation(bool foreign)
            "emulation does not touch the memory at the slot's host address");
         munmap(other, LOW);
     } else {
-        regs = (struct kvm_regs) { .rdi = DATA_GPA, .rsi = 0xabcd };
-        ok(!do_access(&vm, WRITE, &regs) && p[0] == 0xabcd,
-           "KVM emulates a write to the page by its host address once it is "
-           "shared");
-        regs = (struct kvm_regs) {
-            .rdi = DATA_GPA, .rax = 0xabcd, .rbx = 0xef01,
-        };
-        ok(!do_access(&vm, CMPXCHG, &regs) && p[0] == 0xef01,
-           "KVM emulates LOCK CMPXCHG to a shared page by its host address");
-        ok(!vm_convert(&vm, DATA_GPA, PAGE, PRIVATE),
-           "the page becomes private again after emulation used its host "
-           "address");
+        emulation_of_shared(&vm, p);
     }
     vm_destroy(&vm);
 }

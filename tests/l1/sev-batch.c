@@ -239,81 +239,106 @@ static void scatter(struct vm *vm, uint64_t gpa, unsigned n)
     }
 }
 
-static void large(struct vm *a, struct vm *b)
+/*
+ * Send packets of up to four pages from @a, and receive them at @b.  @p has the
+ * numbers of pages.
+ */
+static void large(struct vm *a, struct vm *b, struct packets *p)
 {
-    static uint8_t pages[N];
-    struct packets p = { packets.headers, packets.data, pages }, rest;
-    int n, bad = 0;
+    uint8_t *pages = p->pages;
 
     memset(pages, 77, N);
-    ok(!transport_batch(a, SEND, FIRST, N, &p) && p.done == N &&
+    ok(!transport_batch(a, SEND, FIRST, N, p) && p->done == N &&
        count_packets(pages, N) == N / 4,
        "%d pages are sent in %d packets of four pages", N, N / 4);
-    ok(!transport_batch(b, RECEIVE, FIRST, N, &p) && p.done == N,
+    ok(!transport_batch(b, RECEIVE, FIRST, N, p) && p->done == N,
        "packets of four pages can be received");
-    ok(!transport_batch(a, SEND, FIRST + PAGE, 6, &p) && p.done == 6 &&
+    ok(!transport_batch(a, SEND, FIRST + PAGE, 6, p) && p->done == 6 &&
        pages[0] == 3 && pages[3] == 3 && count_packets(pages, 6) == 2,
        "no packet has pages of two blocks, so that 6 pages are sent as 3 and "
        "3");
-    ok(!transport_batch(b, RECEIVE, FIRST + PAGE, 6, &p),
+    ok(!transport_batch(b, RECEIVE, FIRST + PAGE, 6, p),
        "packets of three pages can be received");
 
     MUST(vm_convert(a, FIRST + 6 * PAGE, PAGE, SHARED));
-    ok(transport_batch(a, SEND, FIRST, N, &p) == -EAGAIN && p.done == 6 &&
+    ok(transport_batch(a, SEND, FIRST, N, p) == -EAGAIN && p->done == 6 &&
        count_packets(pages, 6) == 2 && pages[4] == 2 && !sev_error,
        "a batch of large packets with a shared page fails with EAGAIN after 4 "
        "+ 2 pages");
     MUST(vm_convert(a, FIRST + 6 * PAGE, PAGE, PRIVATE));
+    MUST(transport_batch(a, SEND, FIRST, N, p));
+}
 
-    MUST(transport_batch(a, SEND, FIRST, N, &p));
+/* @b refuses changed packets; large() has sent them */
+static void large_forged(struct vm *b, struct packets *p)
+{
+    uint8_t *pages = p->pages;
+    int bad = 0;
+
     packets.data[6][100] ^= 1;
-    ok(transport_batch(b, RECEIVE, FIRST, N, &p) < 0 && p.done == 4 &&
+    ok(transport_batch(b, RECEIVE, FIRST, N, p) < 0 && p->done == 4 &&
        sev_error == BAD_MEASUREMENT,
        "a batch with a forged page in the second large packet fails after 4 "
        "pages");
     packets.data[6][100] ^= 1;
     pages[4] = pages[6] = 2;
-    ok(transport_batch(b, RECEIVE, FIRST, N, &p) < 0 && p.done == 4 &&
+    ok(transport_batch(b, RECEIVE, FIRST, N, p) < 0 && p->done == 4 &&
        sev_error == BAD_MEASUREMENT,
        "a large packet cannot be received as two smaller packets");
     pages[4] = 4;
     for (unsigned i = 0; i < 3; i++) {
         pages[8] = (const uint8_t []){ 0, 5, 255 }[i];
-        bad += transport_batch(b, RECEIVE, FIRST, N, &p) != -EINVAL ||
-               p.done != 8;
+        bad += transport_batch(b, RECEIVE, FIRST, N, p) != -EINVAL ||
+               p->done != 8;
     }
     pages[8] = 4;
-    bad += transport_batch(b, RECEIVE, FIRST, 10, &p) != -EINVAL || p.done != 8;
+    bad += transport_batch(b, RECEIVE, FIRST, 10, p) != -EINVAL || p->done != 8;
     ok(!bad,
        "packets of 0, 5, 255, or more pages than the batch has fail with "
        "EINVAL");
     MUST(vm_convert(b, FIRST + 10 * PAGE, PAGE, SHARED));
-    ok(transport_batch(b, RECEIVE, FIRST, N, &p) == -EAGAIN && p.done == 8,
+    ok(transport_batch(b, RECEIVE, FIRST, N, p) == -EAGAIN && p->done == 8,
        "receiving a large packet into a shared page fails with EAGAIN after 8 "
        "pages");
     MUST(vm_convert(b, FIRST + 10 * PAGE, PAGE, PRIVATE));
+}
 
-    /*
-     * A receiver whose pages are not contiguous can still receive packets of
-     * several pages: KVM replaces the pages by contiguous ones
-     */
+/*
+ * A receiver whose pages are not contiguous can still receive packets of
+ * several pages: KVM replaces the pages by contiguous ones
+ */
+static void large_scattered(struct vm *a, struct vm *b, struct packets *p)
+{
+    struct packets rest = *p;
+    int n;
+
     scatter(b, FIRST, N / 4);
-    ok(!transport_batch(b, RECEIVE, FIRST, N, &p) && p.done == N,
+    ok(!transport_batch(b, RECEIVE, FIRST, N, p) && p->done == N,
        "large packets can be received where the host's pages are not "
        "contiguous");
     scatter(a, LATER, 16);
-    rest = p;
     n = transport_batch(a, SEND, LATER, 64, &rest) ? -1 :
-        count_packets(pages, 64);
+        count_packets(rest.pages, 64);
     ok(n > 32, "64 pages that are not contiguous are sent in %d packets", n);
     ok(!transport_batch(b, RECEIVE, LATER, 64, &rest),
        "packets of pages that are not contiguous can be received");
     scatter(b, FIRST, N / 4);
-    MUST(transport_batch(a, SEND, FIRST + PAGE, N - 1, &p));
-    ok(!transport_batch(b, RECEIVE, FIRST + PAGE, N - 1, &p),
+    MUST(transport_batch(a, SEND, FIRST + PAGE, N - 1, p));
+    ok(!transport_batch(b, RECEIVE, FIRST + PAGE, N - 1, p),
        "packets of less than a block can be received into scattered pages");
-    MUST(transport_batch(a, SEND, FIRST, N, &p));
-    MUST(transport_batch(b, RECEIVE, FIRST, N, &p));
+    MUST(transport_batch(a, SEND, FIRST, N, p));
+    MUST(transport_batch(b, RECEIVE, FIRST, N, p));
+}
+
+/* Packets of several pages */
+static void large_packets(struct vm *a, struct vm *b)
+{
+    static uint8_t pages[N];
+    struct packets p = { packets.headers, packets.data, pages };
+
+    large(a, b, &p);
+    large_forged(b, &p);
+    large_scattered(a, b, &p);
 }
 
 static void wrong_vms(void)
@@ -507,7 +532,7 @@ int main(void)
     both_ways(&a, &b);
     arguments(&a);
     partial(&a, &b);
-    large(&a, &b);
+    large_packets(&a, &b);
     beside(&a);
     ok(!transport_batch(&a, SEND, FIRST, N, &packets) &&
        !transport_batch(&b, RECEIVE, FIRST, N, &packets),

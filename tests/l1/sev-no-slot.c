@@ -85,19 +85,96 @@ static void past_the_end(struct vm *vm)
     munmap(p, GUEST_SIZE + 2 * PAGE);
 }
 
-int main(void)
+/* Packets that are sent and received without a slot, of 2 * COUNT pages */
+struct sent {
+    struct packet packet;               /* the first page */
+    struct packets packets;             /* COUNT - 1 pages after it */
+    struct packets large;               /* COUNT pages, four in each packet */
+};
+
+/*
+ * Delete the slot at the source, as QEMU does when PAM registers hide the
+ * memory, and send the pages
+ */
+static void send_without_slot(struct vm *vm, struct sent *sent)
+{
+    MUST(vm_slot(vm, 0, 0, 0, 0, 0));
+    ok(!transport_send(vm, LOW, &sent->packet),
+       "a page can be sent after its slot was deleted");
+    ok(!transport_batch(vm, KVM_SEV_SEND_UPDATE_BATCH, LOW + PAGE, COUNT - 1,
+                        &sent->packets) && sent->packets.done == COUNT - 1,
+       "a batch of pages can be sent after their slot was deleted");
+    ok(!transport_batch(vm, KVM_SEV_SEND_UPDATE_BATCH, LOW + COUNT * PAGE, COUNT,
+                        &sent->large) && sent->large.done == COUNT &&
+       sent->large.pages[0] == 4,
+       "packets of four pages can be sent after their slot was deleted");
+}
+
+/*
+ * The destination receives pages before it loads the state of the PAM
+ * registers, so there is no slot yet
+ */
+static void receive_without_slot(struct vm *vm, struct sent *sent)
+{
+    MUST(vm_convert(vm, LOW, 2 * COUNT * PAGE, PRIVATE));
+    ok(!transport_receive(vm, LOW, &sent->packet),
+       "a page can be received before its slot was created");
+    ok(!transport_batch(vm, KVM_SEV_RECEIVE_UPDATE_BATCH, LOW + PAGE, COUNT - 1,
+                        &sent->packets) && sent->packets.done == COUNT - 1,
+       "a batch of pages can be received before their slot was created");
+    ok(!transport_batch(vm, KVM_SEV_RECEIVE_UPDATE_BATCH, LOW + COUNT * PAGE,
+                        COUNT, &sent->large) && sent->large.done == COUNT,
+       "packets of four pages can be received before their slot was created");
+}
+
+/*
+ * Send the pages of the guest's code and page tables, and create the slot.  The
+ * guest can then run on the destination and read the pages that the test has
+ * sent without a slot.
+ */
+static void run_at_destination(struct vm *from, struct vm *to)
 {
     static struct packet packet;
-    struct packets packets = { 0 }, large = { 0 };
     struct kvm_regs regs;
     struct kvm_sregs sregs;
+    int bad = 0;
+
+    CHECK(ioctl(from->vcpu, KVM_GET_REGS, &regs));
+    CHECK(ioctl(from->vcpu, KVM_GET_SREGS, &sregs));
+    for (uint64_t gpa = 0; gpa < 0x9000; gpa += PAGE) {
+        MUST(vm_convert(to, gpa, PAGE, PRIVATE));
+        MUST(transport_send(from, gpa, &packet));
+        MUST(transport_receive(to, gpa, &packet));
+    }
+    MUST(vm_slot(to, 0, 0, 0, GUEST_SIZE, 0));
+    ok(vm_is_private(to, LOW / PAGE) && !vm_is_private(to, LOW / PAGE - 1),
+       "a slot created after pages were received has their private state");
+    MUST(sev_cmd(from, KVM_SEV_SEND_FINISH, NULL));
+    MUST(sev_cmd(to, KVM_SEV_RECEIVE_FINISH, NULL));
+    guest_vcpu(to);
+    CHECK(ioctl(to->vcpu, KVM_SET_SREGS, &sregs));
+    CHECK(ioctl(to->vcpu, KVM_SET_REGS, &regs));
+    if (ok(!guest_run(to),
+           "the guest runs on the destination after its slot was created")) {
+        for (int i = 0; i < 2 * COUNT; i++) {
+            bad += guest_read(to, LOW + i * PAGE) != 0x1000 + (uint64_t)i;
+        }
+        ok(!bad,
+           "the guest reads the contents of each page that was sent without a "
+           "slot");
+    }
+}
+
+int main(void)
+{
+    static struct sent sent;
     uint8_t pages[COUNT];
     struct vm a, b;
 
     vm_require(VM_SEV);
-    packets_init(&packets, COUNT);
-    packets_init(&large, COUNT);
-    large.pages = pages;
+    packets_init(&sent.packets, COUNT);
+    packets_init(&sent.large, COUNT);
+    sent.large.pages = pages;
     vm_init(&a, VM_SEV, GUEST_SIZE);
     if (!ok(!guest_launch(&a, 0x40000),
             "a guest whose pages lose their slot runs")) {
@@ -108,68 +185,11 @@ int main(void)
     }
     vm_create(&b, VM_SEV, GUEST_SIZE);
     MUST(transport_start(&a, &b));
-    CHECK(ioctl(a.vcpu, KVM_GET_REGS, &regs));
-    CHECK(ioctl(a.vcpu, KVM_GET_SREGS, &sregs));
-    foreign(&a, &b, &packets);
-
-    /*
-     * Delete the slot at the source, as QEMU does when PAM registers hide the
-     * memory
-     */
-    MUST(vm_slot(&a, 0, 0, 0, 0, 0));
-    ok(!transport_send(&a, LOW, &packet),
-       "a page can be sent after its slot was deleted");
-    ok(!transport_batch(&a, KVM_SEV_SEND_UPDATE_BATCH, LOW + PAGE, COUNT - 1,
-                        &packets) && packets.done == COUNT - 1,
-       "a batch of pages can be sent after their slot was deleted");
-    ok(!transport_batch(&a, KVM_SEV_SEND_UPDATE_BATCH, LOW + COUNT * PAGE, COUNT,
-                        &large) && large.done == COUNT && pages[0] == 4,
-       "packets of four pages can be sent after their slot was deleted");
+    foreign(&a, &b, &sent.packets);
+    send_without_slot(&a, &sent);
     past_the_end(&a);
-
-    /*
-     * The destination receives pages before it loads the state of the PAM
-     * registers, so there is no slot yet
-     */
-    MUST(vm_convert(&b, LOW, 2 * COUNT * PAGE, PRIVATE));
-    ok(!transport_receive(&b, LOW, &packet),
-       "a page can be received before its slot was created");
-    ok(!transport_batch(&b, KVM_SEV_RECEIVE_UPDATE_BATCH, LOW + PAGE, COUNT - 1,
-                        &packets) && packets.done == COUNT - 1,
-       "a batch of pages can be received before their slot was created");
-    ok(!transport_batch(&b, KVM_SEV_RECEIVE_UPDATE_BATCH, LOW + COUNT * PAGE,
-                        COUNT, &large) && large.done == COUNT,
-       "packets of four pages can be received before their slot was created");
-
-    /*
-     * Send the pages of the guest's code and page tables, and create the slot.
-     * The guest can then run on the destination and read the pages that the
-     * test has sent without a slot.
-     */
-    for (uint64_t gpa = 0; gpa < 0x9000; gpa += PAGE) {
-        MUST(vm_convert(&b, gpa, PAGE, PRIVATE));
-        MUST(transport_send(&a, gpa, &packet));
-        MUST(transport_receive(&b, gpa, &packet));
-    }
-    MUST(vm_slot(&b, 0, 0, 0, GUEST_SIZE, 0));
-    ok(vm_is_private(&b, LOW / PAGE) && !vm_is_private(&b, LOW / PAGE - 1),
-       "a slot created after pages were received has their private state");
-    MUST(sev_cmd(&a, KVM_SEV_SEND_FINISH, NULL));
-    MUST(sev_cmd(&b, KVM_SEV_RECEIVE_FINISH, NULL));
-    guest_vcpu(&b);
-    CHECK(ioctl(b.vcpu, KVM_SET_SREGS, &sregs));
-    CHECK(ioctl(b.vcpu, KVM_SET_REGS, &regs));
-    if (ok(!guest_run(&b),
-           "the guest runs on the destination after its slot was created")) {
-        int bad = 0;
-
-        for (int i = 0; i < 2 * COUNT; i++) {
-            bad += guest_read(&b, LOW + i * PAGE) != 0x1000 + (uint64_t)i;
-        }
-        ok(!bad,
-           "the guest reads the contents of each page that was sent without a "
-           "slot");
-    }
+    receive_without_slot(&b, &sent);
+    run_at_destination(&a, &b);
     vm_destroy(&a);
     vm_destroy(&b);
     return done_testing();

@@ -78,10 +78,70 @@ static void forged(struct vm *from, struct vm *to)
        "a page past the end of the memory cannot be sent");
 }
 
-int main(void)
+/* Send a guest from @a to @b and run it there */
+static void migrate(struct vm *a, struct vm *b)
 {
     struct kvm_regs regs;
     struct kvm_sregs sregs;
+
+    forged(a, b);
+    ok(!transport_all(a, b), "every page is sent and received");
+    ok(vm_is_private(b, 0xa) && !vm_is_private(b, 0x60) &&
+       touch(b->mem + 0xa000) == SIGBUS &&
+       *(uint64_t *)(b->mem + 0x60000) == 0x2002,
+       "private pages arrive private and shared pages arrive shared");
+
+    CHECK(ioctl(a->vcpu, KVM_GET_REGS, &regs));
+    CHECK(ioctl(a->vcpu, KVM_GET_SREGS, &sregs));
+    ok(!sev_cmd(a, KVM_SEV_SEND_FINISH, NULL) &&
+       !sev_cmd(b, KVM_SEV_RECEIVE_FINISH, NULL),
+       "SEND_FINISH and RECEIVE_FINISH succeed");
+    vm_destroy(a);
+    guest_vcpu(b);
+    CHECK(ioctl(b->vcpu, KVM_SET_SREGS, &sregs));
+    CHECK(ioctl(b->vcpu, KVM_SET_REGS, &regs));
+    if (ok(!guest_run(b), "the guest runs on the destination")) {
+        ok(guest_read(b, 0xa000) == *(uint64_t *)MARKER &&
+           guest_read(b, 0x50000) == 0x1001 &&
+           guest_read(b, 0xb000) == 0x3003 &&
+           guest_read(b, 0x60000) == 0x2002,
+           "the guest reads the contents of its memory on the destination");
+        ok(!guest_write(b, 0x60008, 0x4004) &&
+           *(uint64_t *)(b->mem + 0x60008) == 0x4004,
+           "the host of the destination reads what the guest writes to its "
+           "shared page");
+        ok(!guest_convert(b, 0x61, 1, true) && touch(b->mem + 0x61000) == SIGBUS,
+           "the guest converts a page on the destination");
+    }
+    vm_destroy(b);
+}
+
+/* After SEND_CANCEL, the source continues */
+static void cancel(void)
+{
+    struct packet packet;
+    struct vm a, b;
+
+    vm_init(&a, VM_SEV, GUEST_SIZE);
+    vm_init(&b, VM_SEV, GUEST_SIZE);
+    if (ok(!guest_launch(&a, 0x40000),
+           "another guest runs, whose send will be canceled")) {
+        MUST(guest_write(&a, 0x50000, 0x5005));
+        MUST(transport_start(&a, &b));
+        MUST(transport_send(&a, 0x50000, &packet));
+        ok(!sev_cmd(&a, KVM_SEV_SEND_CANCEL, NULL), "SEND_CANCEL succeeds");
+        ok(guest_read(&a, 0x50000) == 0x5005 &&
+           !guest_write(&a, 0x50000, 6),
+           "the guest runs on the source after SEND_CANCEL");
+        ok(transport_send(&a, 0x50000, &packet) < 0,
+           "no page can be sent after SEND_CANCEL");
+    }
+    vm_destroy(&a);
+    vm_destroy(&b);
+}
+
+int main(void)
+{
     struct vm a, b;
 
     vm_require(VM_SEV);
@@ -103,54 +163,7 @@ int main(void)
     if (!ok(!transport_start(&a, &b), "SEND_START and RECEIVE_START succeed")) {
         return done_testing();
     }
-    forged(&a, &b);
-    ok(!transport_all(&a, &b), "every page is sent and received");
-    ok(vm_is_private(&b, 0xa) && !vm_is_private(&b, 0x60) &&
-       touch(b.mem + 0xa000) == SIGBUS && *(uint64_t *)(b.mem + 0x60000) == 0x2002,
-       "private pages arrive private and shared pages arrive shared");
-
-    CHECK(ioctl(a.vcpu, KVM_GET_REGS, &regs));
-    CHECK(ioctl(a.vcpu, KVM_GET_SREGS, &sregs));
-    ok(!sev_cmd(&a, KVM_SEV_SEND_FINISH, NULL) &&
-       !sev_cmd(&b, KVM_SEV_RECEIVE_FINISH, NULL),
-       "SEND_FINISH and RECEIVE_FINISH succeed");
-    vm_destroy(&a);
-    guest_vcpu(&b);
-    CHECK(ioctl(b.vcpu, KVM_SET_SREGS, &sregs));
-    CHECK(ioctl(b.vcpu, KVM_SET_REGS, &regs));
-    if (ok(!guest_run(&b), "the guest runs on the destination")) {
-        ok(guest_read(&b, 0xa000) == *(uint64_t *)MARKER &&
-           guest_read(&b, 0x50000) == 0x1001 &&
-           guest_read(&b, 0xb000) == 0x3003 &&
-           guest_read(&b, 0x60000) == 0x2002,
-           "the guest reads the contents of its memory on the destination");
-        ok(!guest_write(&b, 0x60008, 0x4004) &&
-           *(uint64_t *)(b.mem + 0x60008) == 0x4004,
-           "the host of the destination reads what the guest writes to its "
-           "shared page");
-        ok(!guest_convert(&b, 0x61, 1, true) && touch(b.mem + 0x61000) == SIGBUS,
-           "the guest converts a page on the destination");
-    }
-    vm_destroy(&b);
-
-    /* After SEND_CANCEL, the source continues */
-    vm_init(&a, VM_SEV, GUEST_SIZE);
-    vm_init(&b, VM_SEV, GUEST_SIZE);
-    if (ok(!guest_launch(&a, 0x40000),
-           "another guest runs, whose send will be canceled")) {
-        struct packet packet;
-
-        MUST(guest_write(&a, 0x50000, 0x5005));
-        MUST(transport_start(&a, &b));
-        MUST(transport_send(&a, 0x50000, &packet));
-        ok(!sev_cmd(&a, KVM_SEV_SEND_CANCEL, NULL), "SEND_CANCEL succeeds");
-        ok(guest_read(&a, 0x50000) == 0x5005 &&
-           !guest_write(&a, 0x50000, 6),
-           "the guest runs on the source after SEND_CANCEL");
-        ok(transport_send(&a, 0x50000, &packet) < 0,
-           "no page can be sent after SEND_CANCEL");
-    }
-    vm_destroy(&a);
-    vm_destroy(&b);
+    migrate(&a, &b);
+    cancel();
     return done_testing();
 }

@@ -223,6 +223,68 @@ static void harvest_log(void *bits)
 }
 
 /*
+ * Convert the pages from @first to @end to the state @private.  Store in @log
+ * the pages of slot 1 that became dirty by this conversion.
+ */
+static void strict_convert(uint64_t first, uint64_t end, bool private,
+                           uint64_t *log)
+{
+    pthread_mutex_lock(&harvest);
+    harvest_log(log);
+    /*
+     * No other thread accesses these pages, so nobody holds them, and the
+     * conversion must succeed
+     */
+    if (convert(vm.gmem, first, end, private, NULL)) {
+        violated("a page that nobody holds is not converted");
+    }
+    if (is_broken("log")) {
+        uint64_t lost[SLOT1 / 64];
+
+        harvest_log(lost);
+    }
+    harvest_log(log);
+    pthread_mutex_unlock(&harvest);
+}
+
+/* The dirty log must have the pages from @first to @end, and no idle page */
+static void strict_log(const uint64_t *log, uint64_t first, uint64_t end)
+{
+    for (uint64_t i = STRICT; i < STRICT_END; i++) {
+        if (bit(log, i - SLOT1) != (i >= first && i < end)) {
+            violated("page %#llx of [%#llx, %#llx) is %s", (long long)i,
+                     (long long)first, (long long)end,
+                     bit(log, i - SLOT1) ? "dirty" : "clean");
+        }
+    }
+    for (uint64_t i = IDLE; i < IDLE_END; i++) {
+        if (bit(log, i - SLOT1)) {
+            violated("page %#llx is dirty of nothing", (long long)i);
+        }
+    }
+}
+
+/*
+ * The state of page @i must apply to accesses by this program and by the kernel,
+ * so read the page directly and let write() read it.
+ *
+ * @fds: a pipe
+ */
+static void strict_access(uint64_t i, bool private, const int *fds)
+{
+    volatile uint8_t *p = vm.mem + i * PAGE;
+    uint8_t byte;
+
+    if (touch(p) != (private ? SIGBUS : 0) ||
+        write(fds[1], (void *)p, 1) != (private ? -1 : 1) ||
+        (!private && read(fds[0], &byte, 1) != 1)) {
+        violated("page %#llx, %s, is open to the host or not", (long long)i,
+                 private ? "private" : "shared");
+    }
+    did(private ? OP_SIGBUS : OP_HOST_READ);
+}
+
+/*
  * Convert pages that no other thread converts.  The next dirty log, bitmap and
  * access must show exactly this conversion.
  */
@@ -239,7 +301,7 @@ static void *run_strict(void *opaque)
         struct kvm_page_enc_bitmap args = {
             .start_gfn = STRICT, .num_pages = STRICT_END - STRICT,
         };
-        uint64_t first = STRICT + rnd(&seed, STRICT_END - STRICT), end, i;
+        uint64_t first = STRICT + rnd(&seed, STRICT_END - STRICT), end;
         uint32_t bits = 0;
 
         end = first + 1 + rnd(&seed, STRICT_END - first);
@@ -249,61 +311,22 @@ static void *run_strict(void *opaque)
             violated("bitmap %#x, all are %s", bits, private ? "private" : "shared");
         }
 
-        pthread_mutex_lock(&harvest);
-        harvest_log(log);
-        /*
-         * No other thread accesses these pages, so nobody holds them, and the
-         * conversion must succeed
-         */
-        if (convert(vm.gmem, first, end, !private, NULL)) {
-            violated("a page that nobody holds is not converted");
-        }
-        if (is_broken("log")) {
-            uint64_t lost[SLOT1 / 64];
-
-            harvest_log(lost);
-        }
-        harvest_log(log);
-        pthread_mutex_unlock(&harvest);
-        for (i = STRICT; i < STRICT_END; i++) {
-            if (bit(log, i - SLOT1) != (i >= first && i < end)) {
-                violated("page %#llx of [%#llx, %#llx) is %s", (long long)i,
-                         (long long)first, (long long)end,
-                         bit(log, i - SLOT1) ? "dirty" : "clean");
-            }
-        }
-        for (i = IDLE; i < IDLE_END; i++) {
-            if (bit(log, i - SLOT1)) {
-                violated("page %#llx is dirty of nothing", (long long)i);
-            }
-        }
-
+        strict_convert(first, end, !private, log);
+        strict_log(log, first, end);
         args.flags = KVM_PAGE_ENC_BITMAP_IF_CHANGED;
         if (xioctl(vm.fd, KVM_GET_PAGE_ENC_BITMAP, &args) ||
             (args.flags & KVM_PAGE_ENC_BITMAP_UNCHANGED)) {
             violated("unchanged after a conversion");
         }
-        for (i = STRICT; i < STRICT_END; i++) {
+        for (uint64_t i = STRICT; i < STRICT_END; i++) {
             bool is = (i >= first && i < end) ? !private : private;
-            volatile uint8_t *p = vm.mem + i * PAGE;
-            uint8_t byte;
 
             if (((bits >> (i - STRICT)) & 1) != is) {
                 violated("page %#llx is not %s", (long long)i,
                          is ? "private" : "shared");
             }
             if (i % 8 == n % 8) {
-                /*
-                 * The state must apply to accesses by this program and by the
-                 * kernel, so read the page directly and let write() read it
-                 */
-                if (touch(p) != (is ? SIGBUS : 0) ||
-                    write(fds[1], (void *)p, 1) != (is ? -1 : 1) ||
-                    (!is && read(fds[0], &byte, 1) != 1)) {
-                    violated("page %#llx, %s, is open to the host or not",
-                             (long long)i, is ? "private" : "shared");
-                }
-                did(is ? OP_SIGBUS : OP_HOST_READ);
+                strict_access(i, is, fds);
             }
         }
         MUST(convert(vm.gmem, STRICT, STRICT_END, !private, NULL));

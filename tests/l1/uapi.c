@@ -82,29 +82,12 @@ static void linux_numbers(void)
     close(fd);
 }
 
-int main(void)
+static void plain_vm(void)
 {
-    struct kvm_memory_attributes2 attributes = { 0 };
-    struct kvm_page_enc_bitmap bitmap = { 0 };
-    struct kvm_userspace_memory_region region = { .memory_size = PAGE };
-    struct kvm_enable_cap args = { .cap = KVM_CAP_SEV_PRIVATE_MEM,
-                                   .args = { 0, 0, 0, 1 } };
+    struct kvm_memory_attributes2 attributes = { .size = PAGE };
     struct vm vm = { 0 };
-    void *page;
-    int fd, g;
+    int fd = create_vm(KVM_X86_DEFAULT_VM), g;
 
-    vm_require(VM_SEV);
-    page = mmap(NULL, PAGE, PROT_READ | PROT_WRITE,
-                MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    region.userspace_addr = (uintptr_t)page;
-
-    ok(vm_cap(kvm_fd, KVM_CAP_SEV_PRIVATE_MEM) == 1 &&
-       vm_cap(kvm_fd, KVM_CAP_PAGE_ENC_BITMAP) == 1 &&
-       vm_cap(kvm_fd, KVM_CAP_GUEST_MEMFD_MEMORY_ATTRIBUTES) == PRIVATE &&
-       vm_cap(kvm_fd, KVM_CAP_SEV_UPDATE_BATCH) == 4,
-       "/dev/kvm offers the four capabilities of the module");
-
-    fd = create_vm(KVM_X86_DEFAULT_VM);
     ok(!vm_cap(fd, KVM_CAP_SEV_PRIVATE_MEM) &&
        !vm_cap(fd, KVM_CAP_GUEST_MEMFD_MEMORY_ATTRIBUTES) &&
        vm_cap(fd, KVM_CAP_PAGE_ENC_BITMAP) == 1,
@@ -116,15 +99,19 @@ int main(void)
     vm.fd = fd;
     g = CHECK(vm_gmem(&vm, PAGE, GUEST_MEMFD_FLAG_MMAP |
                                  GUEST_MEMFD_FLAG_INIT_SHARED));
-    attributes.size = PAGE;
     ok(xioctl(g, KVM_SET_MEMORY_ATTRIBUTES2, &attributes) == -EINVAL,
        "a guest_memfd of a plain VM has no attributes that can be set "
        "(EINVAL)");
-    attributes.size = 0;
     close(g);
     close(fd);
+}
 
-    fd = create_vm(KVM_X86_SEV_VM);
+/* Enable KVM_CAP_SEV_PRIVATE_MEM for the SEV VM @fd */
+static void private_mem(int fd)
+{
+    struct kvm_enable_cap args = { .cap = KVM_CAP_SEV_PRIVATE_MEM,
+                                   .args = { 0, 0, 0, 1 } };
+
     ok(vm_cap(fd, KVM_CAP_SEV_PRIVATE_MEM) == 1 &&
        !vm_cap(fd, KVM_CAP_GUEST_MEMFD_MEMORY_ATTRIBUTES),
        "an SEV VM offers KVM_CAP_SEV_PRIVATE_MEM and, before that, no "
@@ -151,10 +138,16 @@ int main(void)
        "an SEV VM with private memory offers attributes of guest_memfds only");
     ok(!enable(fd, 0, 0),
        "KVM_CAP_SEV_PRIVATE_MEM can be enabled a second time");
+}
 
-    /* A VMM can detect the ioctls without the number of a capability */
-    vm.fd = fd;
-    g = CHECK(vm_gmem(&vm, PAGE, GUEST_MEMFD_FLAG_MMAP));
+/* A VMM can detect the ioctls without the number of a capability */
+static void probes(int fd)
+{
+    struct kvm_memory_attributes2 attributes = { 0 };
+    struct kvm_page_enc_bitmap bitmap = { 0 };
+    struct vm vm = { .fd = fd };
+    int g = CHECK(vm_gmem(&vm, PAGE, GUEST_MEMFD_FLAG_MMAP));
+
     ok(xioctl(g, KVM_SET_MEMORY_ATTRIBUTES2, &attributes) == -EINVAL,
        "KVM_SET_MEMORY_ATTRIBUTES2 of size 0, as a probe, fails with EINVAL");
     ok(xioctl(g, KVM_SET_MEMORY_ATTRIBUTES2 + 1, &attributes) == -ENOTTY,
@@ -167,9 +160,15 @@ int main(void)
        "KVM_CAP_SEV_PRIVATE_MEM can be enabled again after a guest_memfd was "
        "created");
     close(g);
-    close(fd);
+}
 
-    fd = create_vm(KVM_X86_SEV_VM);
+static void enable_after_slot(void)
+{
+    struct kvm_userspace_memory_region region = { .memory_size = PAGE };
+    int fd = create_vm(KVM_X86_SEV_VM);
+
+    region.userspace_addr = (uintptr_t)mmap(NULL, PAGE, PROT_READ | PROT_WRITE,
+                                            MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     CHECK(ioctl(fd, KVM_SET_USER_MEMORY_REGION, &region));
     ok(enable(fd, 0, 0) == -EBUSY,
        "enabling KVM_CAP_SEV_PRIVATE_MEM after a memory slot was set fails "
@@ -177,20 +176,29 @@ int main(void)
     ok(vm_cap(fd, KVM_CAP_X86_SMM) == 1,
        "an SEV VM whose KVM_CAP_SEV_PRIVATE_MEM was refused still offers SMM");
     close(fd);
+}
 
-    fd = create_vm(KVM_X86_SEV_VM);
-    g = CHECK(ioctl(fd, KVM_CREATE_VCPU, 0));
+static void enable_after_vcpu(void)
+{
+    int fd = create_vm(KVM_X86_SEV_VM);
+    int vcpu = CHECK(ioctl(fd, KVM_CREATE_VCPU, 0));
+
     ok(enable(fd, 0, 0) == -EBUSY,
        "enabling KVM_CAP_SEV_PRIVATE_MEM after a vCPU was created fails with "
        "EBUSY");
-    close(g);
+    close(vcpu);
     close(fd);
+}
 
-    /*
-     * A guest_memfd that was created before KVM_CAP_SEV_PRIVATE_MEM is enabled
-     * keeps no attributes, so KVM refuses to enable the capability afterwards
-     */
-    fd = create_vm(KVM_X86_SEV_VM);
+/*
+ * A guest_memfd that was created before KVM_CAP_SEV_PRIVATE_MEM is enabled
+ * keeps no attributes, so KVM refuses to enable the capability afterwards
+ */
+static void enable_after_gmem(void)
+{
+    struct vm vm = { 0 };
+    int fd = create_vm(KVM_X86_SEV_VM), g;
+
     vm.fd = fd;
     ok(vm_gmem(&vm, PAGE, ~0ULL) == -EINVAL && !enable(fd, 0, 0),
        "KVM_CAP_SEV_PRIVATE_MEM can be enabled after creating a guest_memfd "
@@ -208,18 +216,41 @@ int main(void)
        "enabling KVM_CAP_SEV_PRIVATE_MEM after the guest_memfd was closed is "
        "EBUSY");
     close(fd);
+}
 
-    software_protected();
-    linux_numbers();
-
+static void trace_events(void)
+{
     mount("none", TRACING, "tracefs", 0, NULL);
     if (access(TRACING "/events/sched", F_OK)) {
         note("this kernel has no trace events");
-    } else {
-        ok(!access(TRACING "/events/kvm_gmem/kvm_gmem_convert/format", R_OK) &&
-           !access(TRACING "/events/kvm_gmem/kvm_gmem_pin_block/format", R_OK),
-           "the kernel has the trace events kvm_gmem_convert and "
-           "kvm_gmem_pin_block");
+        return;
     }
+    ok(!access(TRACING "/events/kvm_gmem/kvm_gmem_convert/format", R_OK) &&
+       !access(TRACING "/events/kvm_gmem/kvm_gmem_pin_block/format", R_OK),
+       "the kernel has the trace events kvm_gmem_convert and "
+       "kvm_gmem_pin_block");
+}
+
+int main(void)
+{
+    int fd;
+
+    vm_require(VM_SEV);
+    ok(vm_cap(kvm_fd, KVM_CAP_SEV_PRIVATE_MEM) == 1 &&
+       vm_cap(kvm_fd, KVM_CAP_PAGE_ENC_BITMAP) == 1 &&
+       vm_cap(kvm_fd, KVM_CAP_GUEST_MEMFD_MEMORY_ATTRIBUTES) == PRIVATE &&
+       vm_cap(kvm_fd, KVM_CAP_SEV_UPDATE_BATCH) == 4,
+       "/dev/kvm offers the four capabilities of the module");
+    plain_vm();
+    fd = create_vm(KVM_X86_SEV_VM);
+    private_mem(fd);
+    probes(fd);
+    close(fd);
+    enable_after_slot();
+    enable_after_vcpu();
+    enable_after_gmem();
+    software_protected();
+    linux_numbers();
+    trace_events();
     return done_testing();
 }
