@@ -92,13 +92,13 @@ static void install(struct vm *vm)
     }
 }
 
-static void create(struct vm *vm, enum kind kind)
+static void create_vm(struct vm *vm, enum kind kind)
 {
     int type = is_sev(kind) ? VM_SEV :
                kind == PRIVATE_WIDE || kind == IN_PLACE ? VM_SW_PROTECTED :
                KVM_X86_DEFAULT_VM;
-    uint64_t flags = kind == PRIVATE_WIDE ? 0 :
-                     GUEST_MEMFD_FLAG_MMAP | GUEST_MEMFD_FLAG_INIT_SHARED;
+    struct kvm_enable_cap cap = { .cap = KVM_CAP_SEV_PRIVATE_MEM };
+    struct kvm_sev_init init = { 0 };
     uint32_t a, b, c, d;
 
     *vm = (struct vm) { .type = type, .size = SIZE, .vcpu = -1, .gmem = -1 };
@@ -114,9 +114,6 @@ static void create(struct vm *vm, enum kind kind)
     }
     vm->fd = CHECK(ioctl(kvm_fd, KVM_CREATE_VM, type));
     if (is_sev(kind)) {
-        struct kvm_enable_cap cap = { .cap = KVM_CAP_SEV_PRIVATE_MEM };
-        struct kvm_sev_init init = { 0 };
-
         sev_fd = CHECK(open("/dev/sev", O_RDWR | O_CLOEXEC));
         if (kind == SEV_GMEM) {
             CHECK(ioctl(vm->fd, KVM_ENABLE_CAP, &cap));
@@ -125,6 +122,16 @@ static void create(struct vm *vm, enum kind kind)
         __cpuid(0x8000001f, a, b, c, d);
         vm->cbit = 1ULL << (b & 63);
     }
+}
+
+/* Allocate the memory, write the guest's code, and create the slots */
+static void create_memory(struct vm *vm, enum kind kind)
+{
+    uint64_t flags = kind == PRIVATE_WIDE ? 0 :
+                     GUEST_MEMFD_FLAG_MMAP | GUEST_MEMFD_FLAG_INIT_SHARED;
+    bool mapped = has_gmem(kind) && flags;
+    struct kvm_enc_region region;
+
     if (has_gmem(kind)) {
         vm->gmem = vm_gmem(vm, SIZE, flags);
         if (vm->gmem < 0) {
@@ -132,25 +139,27 @@ static void create(struct vm *vm, enum kind kind)
         }
     }
     vm->mem = mmap(NULL, SIZE, PROT_READ | PROT_WRITE,
-                   flags && has_gmem(kind) ? MAP_SHARED :
-                   MAP_PRIVATE | MAP_ANONYMOUS,
-                   flags && has_gmem(kind) ? vm->gmem : -1, 0);
+                   mapped ? MAP_SHARED : MAP_PRIVATE | MAP_ANONYMOUS,
+                   mapped ? vm->gmem : -1, 0);
     if (vm->mem == MAP_FAILED) {
         bail("mmap");
     }
-    if (!flags || !has_gmem(kind)) {
+    if (!mapped) {
         /* Use small pages only, as in a guest_memfd */
         CHECK(madvise(vm->mem, SIZE, MADV_NOHUGEPAGE));
     }
     memset(vm->mem, 0, SIZE);
     install(vm);
     if (is_sev(kind)) {
-        struct kvm_enc_region region = { (uintptr_t)vm->mem, SIZE };
-
+        region = (struct kvm_enc_region) { (uintptr_t)vm->mem, SIZE };
         CHECK(ioctl(vm->fd, KVM_MEMORY_ENCRYPT_REG_REGION, &region));
     }
     MUST(slot(vm, kind, 0, 0, LOW_SIZE));
     MUST(slot(vm, kind, 1, HIGH, SIZE - HIGH));
+}
+
+static void make_private(struct vm *vm, enum kind kind)
+{
     if (kind == PRIVATE_WIDE) {
         struct kvm_memory_attributes args = {
             .address = HIGH, .size = SIZE - HIGH, .attributes = PRIVATE,
@@ -170,22 +179,35 @@ static void create(struct vm *vm, enum kind kind)
         }
         MUST(vm_convert(vm, 0, SIZE, PRIVATE));
     }
-    if (is_sev(kind)) {
-        struct kvm_sev_launch_start start = { 0 };
-        struct kvm_sev_launch_update_data low = {
-            .uaddr = (uintptr_t)vm->mem, .len = LOW_SIZE,
-        };
-        uint8_t digest[48];
-        struct kvm_sev_launch_measure measure = { (uintptr_t)digest, 48 };
+}
 
-        SEV_MUST(vm, KVM_SEV_LAUNCH_START, &start);
-        SEV_MUST(vm, KVM_SEV_LAUNCH_UPDATE_DATA, &low);
+/* Create the vCPU, and launch the guest of an SEV VM */
+static void launch(struct vm *vm, enum kind kind)
+{
+    struct kvm_sev_launch_start start = { 0 };
+    struct kvm_sev_launch_update_data low = {
+        .uaddr = (uintptr_t)vm->mem, .len = LOW_SIZE,
+    };
+    uint8_t digest[48];
+    struct kvm_sev_launch_measure measure = { (uintptr_t)digest, 48 };
+
+    if (!is_sev(kind)) {
         guest_vcpu(vm);
-        SEV_MUST(vm, KVM_SEV_LAUNCH_MEASURE, &measure);
-        SEV_MUST(vm, KVM_SEV_LAUNCH_FINISH, NULL);
-    } else {
-        guest_vcpu(vm);
+        return;
     }
+    SEV_MUST(vm, KVM_SEV_LAUNCH_START, &start);
+    SEV_MUST(vm, KVM_SEV_LAUNCH_UPDATE_DATA, &low);
+    guest_vcpu(vm);
+    SEV_MUST(vm, KVM_SEV_LAUNCH_MEASURE, &measure);
+    SEV_MUST(vm, KVM_SEV_LAUNCH_FINISH, NULL);
+}
+
+static void create(struct vm *vm, enum kind kind)
+{
+    create_vm(vm, kind);
+    create_memory(vm, kind);
+    make_private(vm, kind);
+    launch(vm, kind);
     if (guest_run(vm)) {
         bail("the guest did not start");
     }
