@@ -15,7 +15,7 @@ import subprocess
 
 from sevmigrate import firmware
 
-from . import gmem, hosts, vm
+from . import REPO, gmem, hosts, vm
 from .domain import CONSOLES, console_path
 
 # A directory that both hosts share, and directories of each host
