@@ -300,6 +300,45 @@ static void churn(const char *disk)
     }
 }
 
+/* Compute io(n), which the tick n writes to the disk */
+static void io_derive(uint8_t *io, const uint8_t *chain, const void *marker)
+{
+    derive(io, IO_SIZE, "io", chain, CHAIN_SIZE);
+    for (size_t i = 0; i < IO_SIZE; i += PAGE) {
+        memcpy(io + i, marker, MARKER_SIZE);
+    }
+}
+
+/* Read from the disk what a tick has written, and compare it with @io */
+static bool io_read_back(int disk, off_t at, const uint8_t *io, uint8_t *back)
+{
+    memset(back, 0, IO_SIZE);
+    return pread(disk, back, IO_SIZE, at) == IO_SIZE &&
+           !memcmp(io, back, IO_SIZE);
+}
+
+/* Compute chain(n+1) from chain(n), dyn(n) and io(n), in place */
+static void chain_next(uint8_t *chain, const uint8_t *dyn, size_t dyn_size,
+                       const uint8_t *io)
+{
+    Shake s;
+
+    shake_init(&s);
+    shake_absorb(&s, "next", 4);
+    shake_absorb(&s, chain, CHAIN_SIZE);
+    shake_absorb(&s, dyn, dyn_size);
+    shake_absorb(&s, io, IO_SIZE);
+    shake_finish(&s);
+    shake_squeeze(&s, chain, CHAIN_SIZE);
+}
+
+static void chain_hex(const uint8_t *chain, char hex[2 * CHAIN_SIZE + 1])
+{
+    for (size_t i = 0; i < CHAIN_SIZE; i++) {
+        sprintf(hex + 2 * i, "%02x", chain[i]);
+    }
+}
+
 void workload_run(const WorkloadOptions *opt)
 {
     uint64_t private_marker[MARKER_SIZE / 8], shared_marker[MARKER_SIZE / 8];
@@ -346,25 +385,19 @@ void workload_run(const WorkloadOptions *opt)
         off_t at = (off_t)(tick % IO_SLOTS) * IO_SIZE;
         uint64_t fold_now, wrote;
         struct timespec mono, real;
-        Shake s;
+        char hex[2 * CHAIN_SIZE + 1];
 
         wrote = writers_tick(&writers, tick, chain);
-        derive(io, IO_SIZE, "io", chain, sizeof(chain));
-        for (size_t i = 0; i < IO_SIZE; i += PAGE) {
-            memcpy(io + i, shared_marker, MARKER_SIZE);
-        }
+        io_derive(io, chain, shared_marker);
         if (pwrite(disk, io, IO_SIZE, at) != IO_SIZE) {
             io_bad++;
         }
         fold_now = fold((uint64_t *)fixed, opt->static_size);
         clock_gettime(CLOCK_MONOTONIC, &mono);
         clock_gettime(CLOCK_REALTIME, &real);
-        say("tick %lu chain %02x%02x%02x%02x%02x%02x%02x%02x%02x%02x%02x%02x"
-            "%02x%02x%02x%02x static %016llx bad %d marks %u io %lu "
-            "cpus %llx mono %lld.%03ld real %lld.%03ld", tick,
-            chain[0], chain[1], chain[2], chain[3], chain[4], chain[5],
-            chain[6], chain[7], chain[8], chain[9], chain[10], chain[11],
-            chain[12], chain[13], chain[14], chain[15],
+        chain_hex(chain, hex);
+        say("tick %lu chain %s static %016llx bad %d marks %u io %lu "
+            "cpus %llx mono %lld.%03ld real %lld.%03ld", tick, hex,
             (unsigned long long)fold_now, fold_now != fixed_fold,
             marked_pages_good(marked, private_marker), io_bad,
             (unsigned long long)wrote,
@@ -373,17 +406,7 @@ void workload_run(const WorkloadOptions *opt)
 
         usleep(opt->period_ms * 1000);
 
-        memset(io_back, 0, IO_SIZE);
-        if (pread(disk, io_back, IO_SIZE, at) != IO_SIZE ||
-            memcmp(io, io_back, IO_SIZE)) {
-            io_bad++;
-        }
-        shake_init(&s);
-        shake_absorb(&s, "next", 4);
-        shake_absorb(&s, chain, sizeof(chain));
-        shake_absorb(&s, writers.dyn, dyn_size);
-        shake_absorb(&s, io_back, IO_SIZE);
-        shake_finish(&s);
-        shake_squeeze(&s, chain, sizeof(chain));
+        io_bad += !io_read_back(disk, at, io, io_back);
+        chain_next(chain, writers.dyn, dyn_size, io_back);
     }
 }
