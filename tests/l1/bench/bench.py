@@ -140,16 +140,12 @@ def size_name(n):
     return f'{n // 1024} KiB'
 
 
-def lines(medians):
-    """Yield the lines of the table, with the project's goals"""
-    get = medians.get
-    memory = sorted({k[2] for k in medians if k[0] == 'bitmap'})
-
+def attribute_lines(medians, memory):
     for kind in ('unallocated', 'allocated', 'mapped'):
         for way in ('to private', 'to shared'):
             what = f'all {way}, {kind}'
             for size in memory:
-                m = get(('attributes', what, size), {})
+                m = medians.get(('attributes', what, size), {})
                 goal = 0.05 if size == GiB else None
                 if 'file' in m:
                     yield Line(f'attributes: {what}', size, m['file'], m['vm'],
@@ -163,13 +159,16 @@ def lines(medians):
                                m['unmap'], None, 'taking them from the host alone')
     for way in ('to private', 'to shared'):
         for size in memory:
-            m = get(('attributes', f'a page {way}', size), {})
+            m = medians.get(('attributes', f'a page {way}', size), {})
             if m:
                 yield Line(f'attributes: a page {way}', size, m['file'],
                            m['vm'], None, 'KVM_SET_MEMORY_ATTRIBUTES')
+
+
+def bitmap_lines(medians, memory):
     for mix in (0, 1, 50, 100):
         for size in memory:
-            m = get(('bitmap', f'{mix} % private', size), {})
+            m = medians.get(('bitmap', f'{mix} % private', size), {})
             if not m:
                 continue
             title = f'bitmap: {mix} % private'
@@ -182,21 +181,24 @@ def lines(medians):
                        'KVM_GET_DIRTY_LOG, manual protect')
     first = None
     for size in memory:
-        m = get(('bitmap', '50 % private', size), {})
+        m = medians.get(('bitmap', '50 % private', size), {})
         if m:
             first = first or m['unchanged']
             # The time must not depend on the size, so compare with the smallest
             # size.  The goal allows for the noise of the emulator.
             yield Line('bitmap: unchanged', size, m['unchanged'], first, 2.0,
                        f'that of {size_name(memory[0])}')
+
+
+def fault_lines(medians):
     for kind, of in FAULTS.items():
         for size in {k[2] for k in medians if k[:2] == ('faults', kind)}:
-            m = get(('faults', kind, size))
+            m = medians.get(('faults', kind, size))
             title = f'fault: {kind}'
             other = {'in-place': ('private', 'bare'),
                      'sev-gmem': ('sev', 'stock')}.get(kind)
             if other:
-                ref = get(('faults', other[0], size), {}).get(other[1])
+                ref = medians.get(('faults', other[0], size), {}).get(other[1])
                 if ref:
                     yield Line(title, size, m['module'], ref, None,
                                f'fault: {other[0]}, {other[1]} modules')
@@ -210,9 +212,10 @@ def lines(medians):
                            None, 'stock modules again: noise')
 
 
+def packet_lines(medians):
     for way in ('send', 'receive'):
         for model in MODELS:
-            m = get(('packets', f'{way}, {model}', PACKETS))
+            m = medians.get(('packets', f'{way}, {model}', PACKETS))
             if not m:
                 continue
             title = f'private page, {model}: {way}, '
@@ -231,11 +234,25 @@ def lines(medians):
             # A batch with the ring must not be slower than a batch without it
             yield Line(title + 'ring', PACKETS, m['ring'], m['large'],
                        1 + NOISE, 'large packets without')
+
+
+def guest_lines(medians):
     for (what, kind), (title, goal) in GUESTS.items():
         for size in {k[2] for k in medians if k[:2] == ('guests', what)}:
-            m = get(('guests', what, size))
+            m = medians.get(('guests', what, size))
             yield Line(f'guest: {title}', size, m[kind], m['plain'], goal,
                        'the same guest without SEV')
+
+
+def lines(medians):
+    """Yield the lines of the table, with the project's goals"""
+    memory = sorted({k[2] for k in medians if k[0] == 'bitmap'})
+
+    yield from attribute_lines(medians, memory)
+    yield from bitmap_lines(medians, memory)
+    yield from fault_lines(medians)
+    yield from packet_lines(medians)
+    yield from guest_lines(medians)
 
 
 def verdict(line):
