@@ -66,8 +66,8 @@ unlock:
  * kvm_gmem_clear_new_folio - clear a folio that was not used before
  * @folio: folio of a guest_memfd, locked
  *
- * The old contents of the memory must not leak.  If the guest maps the page
- * with the C-bit and KVM maps it without, a processor can cache one line per
+ * The old contents of the memory must not leak.  If the guest's mapping of the
+ * page is encrypted and KVM's is not, a processor can cache one line per
  * mapping, and a late write-back of KVM's zeros would overwrite the guest's
  * data.  The function therefore flushes the zeros if the guest's memory is
  * encrypted.
