@@ -26,7 +26,7 @@ struct gmem_attributes;
 bool kvm_arch_gmem_in_place(unsigned long type);
 unsigned int kvm_arch_gmem_block(struct kvm *kvm);
 bool kvm_arch_may_access_private_mem(struct kvm *kvm);
-void kvm_private_mem_setup(unsigned long type, unsigned int packet);
+void kvm_private_mem_setup(u32 types, unsigned int packet);
 bool kvm_private_mem_enabled(struct kvm *kvm);
 int kvm_private_mem_arch_extension(struct kvm *kvm, long cap);
 int kvm_private_mem_enable(struct kvm *kvm, struct kvm_enable_cap *cap);

@@ -7,45 +7,51 @@
 #include <asm/cacheflush.h>
 
 #include "mmu.h"
-#include "x86.h"
 
-/* From kvm_private_mem_setup(); no VM type if private_mem_packet is 0 */
-static unsigned long private_mem_type;
+/* The arguments of kvm_private_mem_setup() */
+static u32 private_mem_types;
 static unsigned int private_mem_packet;
 
 /**
- * kvm_private_mem_setup - let user space request in-place mode for VMs of a type
- * @type: KVM_X86_*_VM, whose firmware takes no part in conversions
+ * kvm_private_mem_setup - let user space request in-place mode for VMs of some types
+ * @types: mask of the types (KVM_X86_*_VM) that the host supports and whose firmware
+ *	takes no part in conversions; can be 0
  * @packet: number of contiguous pages that one command of the firmware can handle, a
  *	power of two
  *
- * The vendor module calls this function while it is loaded, before there are VMs.
+ * The vendor module calls this function each time that it is loaded, before there are
+ * VMs.
  */
-void kvm_private_mem_setup(unsigned long type, unsigned int packet)
+void kvm_private_mem_setup(u32 types, unsigned int packet)
 {
-	private_mem_type = type;
+	private_mem_types = types;
 	private_mem_packet = packet;
 }
 EXPORT_SYMBOL_FOR_KVM_INTERNAL(kvm_private_mem_setup);
 
-static bool is_private_mem_vm(struct kvm *kvm)
+/*
+ * Can KVM_CAP_SEV_PRIVATE_MEM be enabled on @kvm?  If @kvm is NULL: can the host have
+ * any VM on which it can be enabled?
+ */
+static bool kvm_private_mem_supported(struct kvm *kvm)
 {
-	return private_mem_packet && kvm->arch.vm_type == private_mem_type;
+	return kvm ? private_mem_types & BIT(kvm->arch.vm_type) : private_mem_types;
 }
 
 /* Has user space put @kvm into in-place mode with KVM_CAP_SEV_PRIVATE_MEM? */
 bool kvm_private_mem_enabled(struct kvm *kvm)
 {
-	return kvm_gmem_in_place(kvm) && is_private_mem_vm(kvm);
+	return kvm_gmem_in_place(kvm) && kvm_private_mem_supported(kvm);
 }
 EXPORT_SYMBOL_FOR_KVM_INTERNAL(kvm_private_mem_enabled);
 
 #ifdef CONFIG_KVM_SW_PROTECTED_VM
 /*
- * Module parameter: create software-protected VMs in in-place mode.  The VMs of
- * kvm_private_mem_setup() do not need it, because user space requests the mode for each
- * of them with KVM_CAP_SEV_PRIVATE_MEM.  Linux 7.4 has a parameter of the same name for VMs of
- * other types.  Only builds for tests support software-protected VMs.
+ * Module parameter: create software-protected VMs in in-place mode.  VMs of the
+ * types that the vendor module has set up do not need it, because user space requests
+ * the mode for each of them with KVM_CAP_SEV_PRIVATE_MEM.  Linux 7.4 has a parameter
+ * of the same name for VMs of other types.  Only builds for tests support
+ * software-protected VMs.
  */
 static bool gmem_in_place_conversion;
 module_param(gmem_in_place_conversion, bool, 0644);
@@ -55,9 +61,10 @@ module_param(gmem_in_place_conversion, bool, 0644);
  * kvm_arch_gmem_in_place - is a new VM in in-place mode from the beginning?
  * @type: KVM_X86_*_VM
  *
- * The VMs of kvm_private_mem_setup() enter the mode later (kvm_private_mem_enable()).
- * SNP and TDX VMs never do, because their firmware also keeps track of private pages and would have to take
- * part in each conversion.
+ * VMs of the types that the vendor module has set up (kvm_private_mem_setup()) enter
+ * the mode later (kvm_private_mem_enable()).  VMs whose firmware also keeps track of
+ * private pages never do, because the firmware would have to take part in each
+ * conversion.
  */
 bool kvm_arch_gmem_in_place(unsigned long type)
 {
@@ -94,8 +101,8 @@ bool kvm_arch_may_access_private_mem(struct kvm *kvm)
  * kvm_arch_gmem_flush - flush the cache lines of a page that KVM has written
  * @page: page of an encrypted guest's guest_memfd, written through KVM's own mapping
  *
- * Like sev_clflush_pages(), this is only needed on processors whose caches are not
- * coherent across the C-bit.
+ * This is only needed on processors whose caches are not coherent between encrypted
+ * and unencrypted mappings of a page.
  */
 void kvm_arch_gmem_flush(struct page *page)
 {
@@ -107,18 +114,6 @@ void kvm_arch_gmem_flush(struct page *page)
 	at = kmap_local_page(page);
 	clflush_cache_range(at, PAGE_SIZE);
 	kunmap_local(at);
-}
-
-/*
- * Can KVM_CAP_SEV_PRIVATE_MEM be enabled on @kvm?  If @kvm is NULL: can the host have
- * any VM on which it can be enabled?
- */
-static bool kvm_private_mem_supported(struct kvm *kvm)
-{
-	if (kvm)
-		return is_private_mem_vm(kvm);
-	return private_mem_packet &&
-	       kvm_caps.supported_vm_types & BIT(private_mem_type);
 }
 
 /**
